@@ -1,0 +1,1 @@
+"""Running: the Ray Serve deployments (gateway, model replicas) and the composition root."""

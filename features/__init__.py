@@ -1,0 +1,1 @@
+"""Enriching: online features in the request path and features generated offline."""

@@ -1,0 +1,1 @@
+"""Traces, load generators, the simulator, peers and the benches behind ``weir bench``."""

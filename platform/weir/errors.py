@@ -1,0 +1,169 @@
+"""weir's errors: one small tree. Each class knows its HTTP status, OpenAI type and code, and
+whether a retry can help. :func:`error_body` is the one place that renders them."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class WeirError(Exception):
+    """Base of everything weir raises on purpose.
+
+    ``param`` names the request field (or config path) at fault; ``retry_after_s`` is given when
+    a retry can help.
+    """
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: ClassVar[str | None] = "internal_error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(
+        self, message: str, *, param: str | None = None, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+
+class ConfigError(WeirError):
+    """The settings cannot be used. Seen by operators, never by tenants."""
+
+    code = "config_error"
+
+
+class BadRequestError(WeirError):
+    """The request is malformed or out of range; ``param`` says where."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_value"
+
+
+class ContextLengthError(BadRequestError):
+    """Prompt plus requested output do not fit the model's context."""
+
+    code = "context_length_exceeded"
+
+
+class UnsupportedError(BadRequestError):
+    """The model or the platform does not offer this operation."""
+
+    code = "unsupported_operation"
+
+
+class AuthenticationError(WeirError):
+    """No key, or a key nobody holds."""
+
+    status = 401
+    type = "authentication_error"
+    code = "invalid_api_key"
+
+
+class PermissionDeniedError(WeirError):
+    """The key is good, but not for this."""
+
+    status = 403
+    type = "permission_error"
+    code = "permission_denied"
+
+
+class ModelNotFoundError(WeirError):
+    """No model of that name is served (to this tenant)."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "model_not_found"
+
+
+class NotFoundError(WeirError):
+    """No such path."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "not_found"
+
+
+class MethodNotAllowedError(WeirError):
+    """The path exists, but not for this method."""
+
+    status = 405
+    type = "invalid_request_error"
+    code = "method_not_allowed"
+
+
+class RequestTimeoutError(WeirError):
+    """The client did not send its body in time."""
+
+    status = 408
+    type = "invalid_request_error"
+    code = "request_timeout"
+
+
+class BodyTooLargeError(WeirError):
+    """The body exceeds ``server.max_body_bytes``."""
+
+    status = 413
+    type = "invalid_request_error"
+    code = "request_too_large"
+
+
+class UnsupportedMediaTypeError(WeirError):
+    """The body is not JSON."""
+
+    status = 415
+    type = "invalid_request_error"
+    code = "unsupported_media_type"
+
+
+class RateLimitError(WeirError):
+    """The tenant is over a limit of its own."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+    retryable = True
+
+
+class OverloadedError(WeirError):
+    """The platform has no room for the request now."""
+
+    status = 503
+    type = "overloaded_error"
+    code = "overloaded"
+    retryable = True
+
+
+class NoReplicaError(OverloadedError):
+    """No replica of the model is up."""
+
+    code = "no_replica"
+
+
+class ReplicaFailedError(WeirError):
+    """The replica that served the request failed, and no other could take over."""
+
+    status = 502
+    type = "server_error"
+    code = "replica_failed"
+    retryable = True
+
+
+def error_body(error: WeirError) -> dict[str, Any]:
+    """OpenAI's error object: ``{"error": {message, type, param, code}}``."""
+    return {
+        "error": {
+            "message": error.message,
+            "type": error.type,
+            "param": error.param,
+            "code": error.code,
+        }
+    }
+
+
+def error_headers(error: WeirError) -> dict[str, str]:
+    """HTTP headers that go with an error: ``Retry-After`` in whole seconds, at least 1."""
+    if not error.retryable:
+        return {}
+    return {"retry-after": str(max(1, round(error.retry_after_s or 1.0)))}
