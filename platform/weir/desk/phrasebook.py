@@ -1,0 +1,64 @@
+"""The shape of an intent's phrases, and how a phrase becomes a question."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Final
+
+from weir.desk.words import Split
+from weir.desk.world import Order
+
+_OPENERS: Final = ("Hi, ", "Hello, ", "Hey, ", "Good morning, ", "Sorry, ", "One question: ")
+_CLOSERS: Final = (" Thanks.", " Thank you!", " Please help.")
+_REFS_BY_ID: Final = (
+    "order {id}",
+    "order {id}",
+    "my order {id}",
+    "order #{id}",
+    "order number {id}",
+)
+_REFS_BY_ITEM: Final = ("my {noun}", "the {noun}", "my {item}", "the {item}")
+
+
+@dataclass(frozen=True, slots=True)
+class Phrases:
+    """Question and answer templates of one intent.
+
+    `follow_ups` refer to the order of the turn before as "it"; `answers_delivered` replaces
+    `answers` for a delivered order; `ref_by_item` allows to name an order by its item.
+    """
+
+    train: tuple[str, ...]
+    heldout: tuple[str, ...]
+    answers: tuple[str, ...]
+    follow_ups: tuple[str, ...] = ()
+    heldout_follow_ups: tuple[str, ...] = ()
+    answers_delivered: tuple[str, ...] = ()
+    ref_by_item: bool = True
+
+    def questions(self, split: Split) -> tuple[str, ...]:
+        """Templates of first questions of `split`."""
+        return self.train if split == "train" else self.heldout
+
+    def follow_up_questions(self, split: Split) -> tuple[str, ...]:
+        """Templates of follow-up questions of `split`."""
+        return self.follow_ups if split == "train" else self.heldout_follow_ups
+
+
+def reference(rng: random.Random, order: Order, by_item: bool) -> str:
+    """How a customer names an order: mostly by id, at times by its item."""
+    refs = _REFS_BY_ITEM if by_item and rng.random() < 0.3 else _REFS_BY_ID
+    return rng.choice(refs).format(id=order.order_id, noun=order.noun, item=order.item)
+
+
+def decorate(rng: random.Random, question: str) -> str:
+    """Adds what people add (greeting, thanks) and drops what they drop (capitals, marks)."""
+    draw = rng.random()
+    if draw < 0.15:
+        return rng.choice(_OPENERS) + question[0].lower() + question[1:]
+    if draw < 0.22:
+        return question + rng.choice(_CLOSERS)
+    if draw < 0.32:
+        return question[0].lower() + question[1:].rstrip("?.")
+    return question

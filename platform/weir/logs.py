@@ -1,0 +1,60 @@
+"""Structured logs: one JSON object a line, with the request id and tenant of the current task."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+
+from weir.settings.tree import LogSettings
+
+_REQUEST: ContextVar[tuple[str, str]] = ContextVar("weir_request", default=("", ""))
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+@contextmanager
+def request_logging(request_id: str, tenant: str) -> Iterator[None]:
+    """Inside, every record of this task carries ``request_id`` and ``tenant``."""
+    token = _REQUEST.set((request_id, tenant))
+    try:
+        yield
+    finally:
+        _REQUEST.reset(token)
+
+
+class JsonFormatter(logging.Formatter):
+    """``ts, level, logger, msg``, then request id and tenant, then the record's ``extra``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        request_id, tenant = _REQUEST.get()
+        line: dict[str, object] = {
+            "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "msg": record.getMessage(),
+        }
+        if request_id:
+            line["request_id"] = request_id
+        if tenant:
+            line["tenant"] = tenant
+        line |= {k: v for k, v in vars(record).items() if k not in _STANDARD}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+def configure_logging(settings: LogSettings) -> None:
+    """Send weir's own loggers to stderr in the chosen format. Libraries keep their handlers."""
+    handler = logging.StreamHandler(sys.stderr)
+    if settings.format == "json":
+        handler.setFormatter(JsonFormatter())
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s %(message)s"))
+    logger = logging.getLogger("weir")
+    logger.handlers[:] = [handler]
+    logger.setLevel(settings.level.upper())
+    logger.propagate = False

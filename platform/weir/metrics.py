@@ -1,0 +1,103 @@
+"""Every metric that weir exports, declared once: names with units, labels with bounded values.
+
+``tenant`` and ``model`` come from settings, never from what a client sends.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_TPOT_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1)
+_TOKENS = (16, 64, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
+
+
+class GatewayMetrics:
+    """What one gateway process counts, in a registry of its own."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+        self._declare_requests()
+        self._declare_latency()
+        self._declare_replicas()
+
+    def _declare_requests(self) -> None:
+        who = ("tenant", "model")
+        self.requests = Counter(
+            "weir_requests_total",
+            "Requests answered, by HTTP status and error code (empty for none).",
+            (*who, "endpoint", "status", "code"),
+            registry=self.registry,
+        )
+        self.in_flight = Gauge(
+            "weir_requests_in_flight", "Requests being served.", who, registry=self.registry
+        )
+        self.cancelled = Counter(
+            "weir_requests_cancelled_total",
+            "Requests whose client went away before the end.",
+            who,
+            registry=self.registry,
+        )
+        self.prompt_tokens = Counter(
+            "weir_prompt_tokens_total", "Prompt tokens.", who, registry=self.registry
+        )
+        self.cached_tokens = Counter(
+            "weir_prompt_tokens_cached_total",
+            "Prompt tokens that the engine found in its KV cache.",
+            who,
+            registry=self.registry,
+        )
+        self.output_tokens = Counter(
+            "weir_output_tokens_total", "Generated tokens.", who, registry=self.registry
+        )
+        self.cost = Counter(
+            "weir_cost_usd_total", "Billed to the tenant, in USD.", who, registry=self.registry
+        )
+
+    def _declare_latency(self) -> None:
+        who = ("tenant", "model")
+        self.ttft = Histogram(
+            "weir_time_to_first_token_seconds",
+            "From the request's arrival at the gateway to its first byte of output.",
+            who,
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.tpot = Histogram(
+            "weir_time_per_output_token_seconds",
+            "Mean time per generated token after the first.",
+            who,
+            buckets=_TPOT_SECONDS,
+            registry=self.registry,
+        )
+        self.duration = Histogram(
+            "weir_request_duration_seconds",
+            "From arrival to the last byte.",
+            who,
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.prompt_size = Histogram(
+            "weir_prompt_size_tokens",
+            "Prompt length.",
+            who,
+            buckets=_TOKENS,
+            registry=self.registry,
+        )
+
+    def _declare_replicas(self) -> None:
+        self.retries = Counter(
+            "weir_dispatch_retries_total",
+            "Requests sent to another replica because the first one failed before any output.",
+            ("model",),
+            registry=self.registry,
+        )
+        self.replicas = Gauge(
+            "weir_replicas", "Replicas that can be routed to.", ("model",), registry=self.registry
+        )
+        self.outstanding = Gauge(
+            "weir_outstanding_tokens",
+            "Tokens dispatched by this gateway and not yet done.",
+            ("model",),
+            registry=self.registry,
+        )

@@ -1,0 +1,33 @@
+"""One settings tree, read from YAML, validated before anything starts."""
+
+from weir.settings.load import (
+    Problem,
+    SettingsError,
+    load_settings,
+    parse_settings,
+    profile_names,
+    read_tree,
+)
+from weir.settings.tree import (
+    EngineSettings,
+    ModelSettings,
+    PriceSettings,
+    RoutingSettings,
+    Settings,
+    TenantSettings,
+)
+
+__all__ = [
+    "EngineSettings",
+    "ModelSettings",
+    "PriceSettings",
+    "Problem",
+    "RoutingSettings",
+    "Settings",
+    "SettingsError",
+    "TenantSettings",
+    "load_settings",
+    "parse_settings",
+    "profile_names",
+    "read_tree",
+]

@@ -1,0 +1,178 @@
+"""The one settings tree. Unknown keys are refused; every field has its unit in its name.
+
+Objects are frozen: a reload builds a new tree and replaces the old one whole.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
+TenantId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class ServerSettings(_Section):
+    """Where clients connect, and what a request may cost before it is understood."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8000
+    max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024)
+    request_timeout_s: float = Field(600.0, gt=0)
+    drain_timeout_s: float = Field(60.0, gt=0)
+
+
+class GatewaySettings(_Section):
+    """The gateway deployment."""
+
+    replicas: int = Field(1, ge=1)
+    num_cpus: float = Field(0.0, ge=0)
+    max_ongoing_requests: int = Field(4096, ge=1)
+    dispatch_attempts: int = Field(3, ge=1, le=10)
+
+
+class RedisSettings(_Section):
+    """``embedded`` starts a redis-server of our own; ``external`` uses ``url``.
+
+    A password belongs into the environment variable ``WEIR_REDIS_URL``, which wins over ``url``.
+    """
+
+    mode: Literal["embedded", "external"] = "embedded"
+    url: str | None = None
+    port: Port = 6390
+
+    @model_validator(mode="after")
+    def _url_goes_with_external(self) -> Self:
+        if self.mode == "embedded" and self.url is not None:
+            raise ValueError("url is for mode: external; the embedded server has its own address")
+        return self
+
+
+class PriceSettings(_Section):
+    """What a model costs: the machine per hour, the tenant's bill per million tokens."""
+
+    replica_usd_per_hour: float = Field(0.0, ge=0)
+    input_usd_per_million_tokens: float = Field(0.0, ge=0)
+    cached_input_usd_per_million_tokens: float | None = Field(None, ge=0)
+    output_usd_per_million_tokens: float = Field(0.0, ge=0)
+
+
+class ParallelSettings(_Section):
+    """Tensor and pipeline parallelism of one replica."""
+
+    tensor: int = Field(1, ge=1)
+    pipeline: int = Field(1, ge=1)
+
+
+class EngineSettings(_Section):
+    """How vLLM runs inside a replica.
+
+    ``mode``: ``thread`` keeps the engine core in the replica's own process (fast start, little
+    memory; CPU only), ``process`` is vLLM's own default. ``args`` are vLLM's engine arguments,
+    passed through.
+    """
+
+    mode: Literal["thread", "process"] = "process"
+    args: dict[str, Any] = Field(default_factory=dict)
+    env: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("args")
+    @classmethod
+    def _owned_elsewhere(cls, args: dict[str, Any]) -> dict[str, Any]:
+        taken = {
+            "model": "models[].source",
+            "served_model_name": "models[].name",
+            "tensor_parallel_size": "models[].parallel.tensor",
+            "pipeline_parallel_size": "models[].parallel.pipeline",
+            "host": "server.host",
+            "port": "server.port",
+        }
+        for key in args:
+            if key in taken:
+                raise ValueError(f"{key} is set by {taken[key]}")
+        return args
+
+
+class RoutingSettings(_Section):
+    """Which policy chooses the replica, and its parameters."""
+
+    policy: str = "least-outstanding-tokens"
+    params: dict[str, Any] = Field(default_factory=dict)
+
+
+class ModelSettings(_Section):
+    """One served model. ``source``: ``builtin:NAME``, a directory, or a Hugging Face id."""
+
+    name: ModelName
+    source: str = Field(min_length=1)
+    replicas: int = Field(1, ge=0)
+    engine: EngineSettings = EngineSettings()
+    parallel: ParallelSettings = ParallelSettings()
+    accelerator: str | None = None
+    num_cpus: float = Field(1.0, ge=0)
+    price: PriceSettings = PriceSettings()
+    routing: RoutingSettings = RoutingSettings()
+    drain_timeout_s: float = Field(60.0, gt=0)
+
+
+class TenantSettings(_Section):
+    """A tenant. Keys are stored as SHA-256 hex digests, never in clear.
+
+    ``models``: names this tenant may use; empty means all.
+    """
+
+    id: TenantId
+    key_sha256: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = ()
+    models: tuple[ModelName, ...] = ()
+
+
+class LogSettings(_Section):
+    """``json`` for machines, ``text`` for people."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["json", "text"] = "json"
+
+
+class RaySettings(_Section):
+    """The Ray cluster: ``local`` starts one; anything else is an address to join."""
+
+    address: str = "local"
+    num_cpus: int | None = Field(None, ge=1)
+    object_store_memory_bytes: int = Field(100 * 1024 * 1024, ge=80 * 1024 * 1024)
+    dashboard: bool = False
+
+
+class Settings(_Section):
+    """Everything weir can be told."""
+
+    server: ServerSettings = ServerSettings()
+    gateway: GatewaySettings = GatewaySettings()
+    redis: RedisSettings = RedisSettings()
+    ray: RaySettings = RaySettings()
+    models: tuple[ModelSettings, ...] = Field(min_length=1)
+    tenants: tuple[TenantSettings, ...] = ()
+    log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _names_are_unique_and_known(self) -> Self:
+        names = [m.name for m in self.models]
+        if duplicate := next((n for n in names if names.count(n) > 1), None):
+            raise ValueError(f"models: {duplicate!r} is defined twice")
+        tenants = [t.id for t in self.tenants]
+        if duplicate := next((t for t in tenants if tenants.count(t) > 1), None):
+            raise ValueError(f"tenants: {duplicate!r} is defined twice")
+        for tenant in self.tenants:
+            for model in tenant.models:
+                if model not in names:
+                    raise ValueError(f"tenants[{tenant.id}].models: no model named {model!r}")
+        return self
+
+    def model(self, name: str) -> ModelSettings | None:
+        """The model of that name, if it is served."""
+        return next((m for m in self.models if m.name == name), None)

@@ -1,0 +1,77 @@
+"""Tenants and their keys. A key is shown once; only its SHA-256 digest is kept.
+
+Keys are 192 random bits, so a plain digest is enough: there is nothing to guess, and the look-up
+stays a dictionary access on the request path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from weir.errors import AuthenticationError, ModelNotFoundError
+from weir.settings import TenantSettings
+
+KEY_PREFIX = "weir_"
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """Who is asking, and which models they may use (empty: all)."""
+
+    id: str
+    models: frozenset[str] = frozenset()
+
+    def require_model(self, name: str) -> None:
+        """A model that the tenant may not use is answered like one that does not exist."""
+        if self.models and name not in self.models:
+            raise model_not_found(name)
+
+
+def new_key() -> str:
+    """A fresh API key: ``weir_`` and 32 URL-safe characters."""
+    return KEY_PREFIX + secrets.token_urlsafe(24)
+
+
+def hash_key(key: str) -> str:
+    """SHA-256 of the key, in hex: what settings and stores hold."""
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def model_not_found(name: str) -> ModelNotFoundError:
+    """The same answer for a model nobody serves and one the tenant may not see."""
+    return ModelNotFoundError(f"The model {name!r} does not exist.", param="model")
+
+
+class KeyRing:
+    """Digest to tenant. Built from settings; replaced whole on reload."""
+
+    def __init__(self, tenants: Iterable[TenantSettings]) -> None:
+        self._tenants: dict[str, Tenant] = {}
+        for settings in tenants:
+            tenant = Tenant(settings.id, frozenset(settings.models))
+            for digest in settings.key_sha256:
+                self._tenants[digest] = tenant
+
+    def authenticate(self, authorization: str | None) -> Tenant:
+        """The tenant of an ``Authorization`` header's value.
+
+        Raises:
+            AuthenticationError: no header, not a bearer token, or a key nobody holds.
+        """
+        if not authorization:
+            raise AuthenticationError(
+                "No API key was given. Send it as 'Authorization: Bearer weir_...'.",
+                param="Authorization",
+            )
+        scheme, _, key = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not key.strip():
+            raise AuthenticationError(
+                "The Authorization header must be 'Bearer <key>'.", param="Authorization"
+            )
+        tenant = self._tenants.get(hash_key(key.strip()))
+        if tenant is None:
+            raise AuthenticationError("The API key is not valid.", param="Authorization")
+        return tenant
