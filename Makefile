@@ -1,0 +1,63 @@
+# weir. The two commands: `make up` and `make test`. Both set everything up first.
+#   make up ARGS="--port 9000"      make test ARGS="tests/router -k prefix"
+#   make bench BENCH=dataplane      make lock ARGS=--upgrade
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# Recompiling all imports in each process was more than half of the platform's start-up time.
+unexport PYTHONDONTWRITEBYTECODE
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ARGS ?=
+BENCH ?=
+
+.PHONY: help setup up down status test check bench lock clean
+
+help:
+	@echo 'make up      set up, start the platform, print its URL, key and a curl line'
+	@echo 'make down    stop the platform'
+	@echo 'make status  deployments, replicas and their load'
+	@echo 'make test    set up, run all tests'
+	@echo 'make check   ruff, mypy --strict, import contracts'
+	@echo 'make bench   run the benchmarks (BENCH=name for one)'
+	@echo 'make lock    resolve requirements/*.in into requirements/lock.txt'
+	@echo 'make clean   remove .venv and all caches'
+
+setup: $(STAMP)
+
+$(STAMP): requirements/lock.txt requirements/overrides.txt requirements/uv.txt \
+          requirements/install requirements/uv_pip.py pyproject.toml
+	@requirements/install $(VENV)
+	@touch $@
+
+up: setup
+	@$(BIN)/weir up $(ARGS)
+
+down:
+	@if [ -x $(BIN)/weir ]; then $(BIN)/weir down $(ARGS); else echo 'weir is not installed'; fi
+
+status:
+	@$(BIN)/weir status $(ARGS)
+
+test: setup
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup
+	@$(BIN)/weir bench $(or $(BENCH),--all) $(ARGS)
+
+lock: setup
+	$(BIN)/python requirements/uv_pip.py lock $(ARGS)
+
+clean:
+	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
