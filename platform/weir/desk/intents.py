@@ -12,7 +12,7 @@ from weir.desk.phrasebook import Phrases, decorate, reference
 from weir.desk.phrases_common import COMMON
 from weir.desk.phrases_rare import RARE
 from weir.desk.render import eur
-from weir.desk.words import STATUSES, Split, order_id
+from weir.desk.words import Split, order_id
 from weir.desk.world import Customer, Order, Store, day
 
 Group = Literal["common", "rare"]
@@ -146,10 +146,9 @@ def build_order(scene: Scene, intent: str) -> Turn | None:
         return None
     rng, phrases = scene.rng, PHRASES[intent]
     before = scene.turns[-1] if scene.turns else None
-    follow = before is not None and before.subject is not None and before.intent != intent
-    if follow and rng.random() < 0.5:
-        assert before is not None and before.subject is not None
-        order = before.subject
+    subject = before.subject if before is not None and before.intent != intent else None
+    if subject is not None and rng.random() < 0.5:
+        order = subject
         template = rng.choice(phrases.follow_up_questions(scene.split))
     else:
         order = rng.choice(scene.orders)
@@ -267,5 +266,3 @@ COMMON_BUILDERS: Final[dict[str, Builder]] = {
     "account_unavailable": build_account_unavailable,
 }
 """Builder of each common intent; it answers None where the intent does not fit the scene."""
-
-__all__ = ["COMMON_BUILDERS", "INTENTS", "ORDER_INTENTS", "PHRASES", "STATUSES", "Scene", "Turn"]

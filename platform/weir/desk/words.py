@@ -64,8 +64,8 @@ TRAIN_NOUNS: Final = _words(_NOUNS_TRAIN)
 HELDOUT_NOUNS: Final = _words(_NOUNS_HELDOUT)
 NOUNS: Final = TRAIN_NOUNS + HELDOUT_NOUNS
 
-_ONSETS: Final = "b c d f g h j k l m n p r s t v w z br cl dr fl gr kr pl st tr".split()
-_VOWELS: Final = "a e i o u a e i o ia ea au ei".split()
+_ONSETS: Final = (*"bcdfghjklmnprstvwz", "br", "cl", "dr", "fl", "gr", "kr", "pl", "st", "tr")
+_VOWELS: Final = (*"aeiouaeio", "ia", "ea", "au", "ei")
 _CODAS: Final = ("", "", "", "", "n", "r", "l", "s", "x", "m", "th", "nd", "rk")
 
 

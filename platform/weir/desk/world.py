@@ -95,7 +95,9 @@ def make_store(seed: int | str, index: int, split: Split = "train") -> Store:
         opens=f"{rng.randint(6, 11):02d}:{rng.choice((0, 15, 30, 45)):02d}",
         closes=f"{rng.randint(15, 22):02d}:{rng.choice((0, 15, 30, 45)):02d}",
         last_weekday=rng.choice(WEEKDAYS[1:]),
-        phone=f"{rng.choice((800, 820, 850)):04d}-{rng.randrange(1000):03d}-{rng.randrange(1000):03d}",
+        phone="-".join(
+            (rng.choice(("0800", "0820", "0850")), *(f"{rng.randrange(1000):03d}" for _ in "ab"))
+        ),
         email=f"{rng.choice(('help', 'care', 'desk'))}@{name.lower()}.example",
         return_days=rng.randint(10, 99),
         extra_return_days=(silver, gold, gold + rng.randint(1, 20)),

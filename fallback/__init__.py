@@ -1,0 +1,1 @@
+"""Spilling: when to fall back, and the small models that answer then."""

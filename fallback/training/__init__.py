@@ -1,0 +1,1 @@
+"""Training of the small models that ship with weir. The only package that imports torch."""

@@ -1,0 +1,128 @@
+"""The corpus: seeded, disjoint between the splits, and right about itself."""
+
+import hashlib
+import itertools
+import json
+import re
+from collections import Counter
+
+import pytest
+
+from weir import desk
+from weir.desk.intents import PHRASES
+from weir.desk.words import split_of
+
+
+def _talks(seed: int, n: int, split: desk.Split = "train") -> list[desk.Conversation]:
+    return list(itertools.islice(desk.conversations(seed, split), n))
+
+
+def _text(talk: desk.Conversation) -> str:
+    return "\n".join(message["content"] for message in talk.messages())
+
+
+def test_same_seed_gives_the_same_text_and_another_seed_does_not() -> None:
+    assert _talks(3, 20) == _talks(3, 20)
+    assert _talks(3, 20) != _talks(4, 20)
+
+
+def test_corpus_text_is_the_one_its_version_names() -> None:
+    text = json.dumps([talk.messages() for talk in _talks(1, 50)])
+    assert desk.CORPUS_VERSION == "1"
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "e1db8764fb379ef3"
+
+
+def test_start_passes_over_conversations() -> None:
+    assert next(desk.conversations(3, start=7)) == _talks(3, 8)[7]
+
+
+def test_entities_never_cross_the_splits() -> None:
+    def entities(split: desk.Split) -> set[str]:
+        found: set[str] = set()
+        for index in range(300):
+            store = desk.make_store(5, index, split)
+            customer = desk.make_customer(5, index, split)
+            found |= {store.name.split()[0], *customer.name.split()}
+            found |= {part for order in customer.orders for part in (order.order_id, order.brand)}
+        return found
+
+    train, heldout = entities("train"), entities("heldout")
+    assert len(train) > 1000
+    assert len(heldout) > 1000
+    assert not train & heldout
+    assert {split_of(text) for text in train} == {"train"}
+    assert {split_of(text) for text in heldout} == {"heldout"}
+
+
+def test_held_out_prompts_hold_no_training_entity() -> None:
+    for example in desk.requests(11, 60):
+        system = example.messages[0]["content"]
+        ids = re.findall(r"^(\d{5}):", system, flags=re.MULTILINE)
+        assert all(split_of(order_id) == "heldout" for order_id in ids)
+
+
+def test_phrasings_never_cross_the_splits() -> None:
+    train = {q.lower() for p in PHRASES.values() for q in (*p.train, *p.follow_ups)}
+    heldout = {q.lower() for p in PHRASES.values() for q in (*p.heldout, *p.heldout_follow_ups)}
+    assert not train & heldout
+    assert {e.template.lower() for e in desk.requests(1, 400)} <= heldout
+    assert {t.template.lower() for talk in _talks(1, 200) for t in talk.turns} <= train
+
+
+@pytest.mark.parametrize("split", ["train", "heldout"])
+def test_reference_answers_pass_their_own_check(split: desk.Split) -> None:
+    for example in desk.requests(2, 10 * len(desk.INTENTS), split=split):
+        assert desk.check(example, example.answer), example
+    for turn in (turn for talk in _talks(6, 200, split) for turn in talk.turns):
+        assert desk.judge(turn.answer, turn.required, turn.allowed), turn
+
+
+def test_answers_to_other_examples_are_wrong() -> None:
+    examples = list(desk.requests(8, 6 * len(desk.INTENTS)))
+    pairs = [(a, b) for a, b in itertools.pairwise(examples[:: len(desk.INTENTS)])]
+    pairs += [(a, b) for a in examples for b in examples if a.intent == b.intent and a is not b]
+    passed = sum(desk.check(a, b.answer) for a, b in pairs)
+    # Counts and statuses agree by chance now and then, and a refusal may name no order.
+    assert passed / len(pairs) < 0.06
+
+
+def test_every_intent_is_asked_and_has_a_group() -> None:
+    examples = list(desk.requests(1, 3 * len(desk.INTENTS)))
+    assert Counter(e.intent for e in examples) == dict.fromkeys(desk.INTENTS, 3)
+    assert {e.group for e in examples} == {"common", "rare"}
+    assert sum(group == "common" for group in desk.INTENTS.values()) >= 8
+
+
+def test_requests_are_seeded_and_end_with_the_question() -> None:
+    first = list(desk.requests(4, 30, intents=("order_status", "loyalty")))
+    assert first == list(desk.requests(4, 30, intents=("order_status", "loyalty")))
+    for example in first:
+        roles = [message["role"] for message in example.messages]
+        assert roles[0] == "system"
+        assert roles[1:] == ["user", "assistant"] * (len(roles) // 2 - 1) + ["user"]
+
+
+def test_zipf_makes_a_few_customers_ask_most() -> None:
+    def share_of_top_ten(zipf: float | None) -> float:
+        counts = Counter(e.entity_id for e in desk.requests(1, 400, zipf=zipf, customers=200))
+        assert len(counts) > 20
+        return sum(count for _, count in counts.most_common(10)) / 400
+
+    assert share_of_top_ten(1.2) > 2 * share_of_top_ten(None)
+
+
+def test_prompt_of_an_example_is_what_its_store_and_customer_render() -> None:
+    for example in desk.requests(9, len(desk.INTENTS)):
+        known = example.customer if example.intent != "account_unavailable" else None
+        expected = desk.render_system_message(example.store, known)
+        assert example.messages[0]["content"] == expected
+        store_index = int(example.customer.customer_id[1:]) % 8
+        assert example.store == desk.make_store(9, store_index, "heldout")
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"intents": ("nonsense",)}, {"customers": 0}, {"stores": 0}]
+)
+def test_impossible_requests_are_refused(arguments: dict[str, object]) -> None:
+    with pytest.raises(ValueError):
+        list(desk.requests(1, 1, **arguments))  # type: ignore[arg-type]
