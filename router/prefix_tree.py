@@ -1,0 +1,136 @@
+"""Runs of KV blocks: the compressed tree under the prefix index.
+
+Every block hash is chained, so it names its whole prefix: equal hashes at depth *i* mean equal
+blocks before *i*. Blocks that follow each other without a fork are therefore kept as one *run*
+(a radix tree's edge, as in SGLang's RadixAttention), and each holder of a run is one number: how
+many of the run's leading blocks it holds. Whatever a lookup says is read from those numbers, so a
+removal in the middle cuts the holder there and nothing behind it can be claimed any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+#: Longest run that still grows in place (growing copies a tuple of 8-byte references).
+MAX_RUN_BLOCKS = 1024
+
+
+class Run:
+    """Consecutive blocks without a fork. ``holders``: slot → leading blocks held (1 or more)."""
+
+    __slots__ = ("children", "confirmed", "hashes", "holders", "parent", "run_id")
+
+    def __init__(self, run_id: int, parent: Run | None, hashes: tuple[int, ...]) -> None:
+        self.run_id = run_id
+        self.parent = parent
+        self.hashes = hashes
+        self.holders: dict[int, int] = {}
+        # slot → (blocks of the held ones that are confirmed, when the rest expires); present
+        # only where a part of what is held is a prediction.
+        self.confirmed: dict[int, tuple[int, float]] | None = None
+        # first block → the run behind this one; None until there is one.
+        self.children: dict[int, Run] | None = None
+
+    def position(self, block: int, hint: int) -> int:
+        """Where ``block`` stands in the run; ``hint`` is tried first (engines free tails first).
+
+        Raises:
+            ValueError: the run has no such block.
+        """
+        if 0 <= hint < len(self.hashes) and self.hashes[hint] == block:
+            return hint
+        return self.hashes.index(block)
+
+
+def match_length(run: Sequence[int], at: int, hashes: Sequence[int], start: int) -> int:
+    """How many of ``hashes[start:]`` continue ``run[at:]``, by bisection (the chain property)."""
+    longest = min(len(run) - at, len(hashes) - start)
+    if longest <= 0 or run[at] != hashes[start]:
+        return 0
+    if run[at + longest - 1] == hashes[start + longest - 1]:
+        return longest
+    low, high = 1, longest - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        if run[at + middle - 1] == hashes[start + middle - 1]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+class RunTree:
+    """All runs of all replicas. Knows structure only: forks, growth, pruning."""
+
+    def __init__(self) -> None:
+        self.root = Run(0, None, ())
+        self.runs: dict[int, Run] = {}
+        self._next_id = 1
+
+    def append(self, run: Run, hashes: tuple[int, ...]) -> tuple[Run, int]:
+        """Put new blocks behind ``run``; returns the run they are in and where they begin."""
+        grows = run is not self.root and not run.children
+        if grows and len(run.hashes) + len(hashes) <= MAX_RUN_BLOCKS:
+            begin = len(run.hashes)
+            run.hashes += hashes
+            return run, begin
+        return self._attach(run, hashes), 0
+
+    def cut(self, run: Run, at: int) -> Run | None:
+        """End ``run`` at block ``at``, so that another run can fork there.
+
+        What is behind ``at`` becomes a child run, which is returned (the caller repoints what it
+        keeps by run id), or is dropped when nobody holds it.
+        """
+        children, rest = run.children, run.hashes[at:]
+        run.hashes, run.children = run.hashes[:at], None
+        behind = {slot: held - at for slot, held in run.holders.items() if held > at}
+        if not behind and not children:
+            return None
+        tail = self._attach(run, rest)
+        tail.children = children
+        for child in (children or {}).values():
+            child.parent = tail
+        tail.holders = behind
+        for slot in behind:
+            run.holders[slot] = at
+        _split_predictions(run, tail, at)
+        return tail
+
+    def prune(self, run: Run) -> None:
+        """Drop what nobody holds: unheld childless runs upwards, long unheld tails."""
+        while not run.holders and not run.children and run.parent is not None:
+            parent = run.parent
+            assert parent.children is not None
+            del parent.children[run.hashes[0]]
+            del self.runs[run.run_id]
+            run.parent = None
+            run = parent
+        if run.holders and not run.children:
+            longest = max(run.holders.values())
+            # Cutting copies the rest, so it waits until a quarter of the run is unheld.
+            if 4 * longest <= 3 * len(run.hashes):
+                run.hashes = run.hashes[:longest]
+
+    def _attach(self, parent: Run, hashes: tuple[int, ...]) -> Run:
+        run = Run(self._next_id, parent, hashes)
+        self._next_id += 1
+        self.runs[run.run_id] = run
+        if parent.children is None:
+            parent.children = {}
+        parent.children[hashes[0]] = run
+        return run
+
+
+def _split_predictions(run: Run, tail: Run, at: int) -> None:
+    if run.confirmed is None:
+        return
+    kept: dict[int, tuple[int, float]] = {}
+    moved: dict[int, tuple[int, float]] = {}
+    for slot, (sure, expires_s) in run.confirmed.items():
+        if sure < at:
+            kept[slot] = (sure, expires_s)
+        if slot in tail.holders:
+            moved[slot] = (max(0, sure - at), expires_s)
+    run.confirmed = kept or None
+    tail.confirmed = moved or None
