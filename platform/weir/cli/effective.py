@@ -1,0 +1,126 @@
+"""From a command's flags to the settings that the platform runs with, and back to readable YAML."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import yaml
+
+from weir.cli.exits import CommandError, ExitCode
+from weir.settings import Settings, TenantSettings, load_settings
+from weir.tenancy import hash_key
+
+DEMO_TENANT = "demo"
+MASK = "***"
+_SECRET_NAME = re.compile(r"(?:^|_)(?:token|secret|password|passwd|api_key|access_key)$", re.I)
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[\w.-]+)?")
+
+
+def effective_settings(
+    profile: str, config: Path | None, model: str | None, port: int | None
+) -> Settings:
+    """Profile, then the file, then the flags.
+
+    Raises:
+        SettingsError: the settings cannot be used.
+        CommandError: ``model`` is neither a directory nor an id.
+    """
+    overlay: dict[str, Any] = {}
+    if port is not None:
+        overlay["server"] = {"port": port}
+    if model is not None:
+        overlay["models"] = [_one_model(model)]
+    settings = load_settings(profile, config, overlay)
+    return _with_absolute_sources(settings, config.absolute().parent if config else Path.cwd())
+
+
+def with_demo_tenant(settings: Settings, demo_key: str) -> Settings:
+    """Settings without tenants get one, so that the printed key works. Others stay as they are."""
+    if settings.tenants:
+        return settings
+    demo = TenantSettings(id=DEMO_TENANT, key_sha256=(hash_key(demo_key),))
+    return settings.model_copy(update={"tenants": (demo,)})
+
+
+def holds_key(settings: Settings, key: str) -> bool:
+    """Whether some tenant has this key."""
+    digest = hash_key(key)
+    return any(digest in tenant.key_sha256 for tenant in settings.tenants)
+
+
+def to_yaml(settings: Settings) -> str:
+    """The whole tree; reading it back gives equal settings."""
+    return _dump(settings.model_dump(mode="json"))
+
+
+def to_masked_yaml(settings: Settings, environment: Mapping[str, str]) -> str:
+    """The whole tree for people: secrets replaced by ``***``.
+
+    ``WEIR_REDIS_URL`` of the environment wins over an external ``redis.url``, as it does when the
+    platform runs.
+    """
+    tree = settings.model_dump(mode="json")
+    if tree["redis"]["mode"] == "external":
+        tree["redis"]["url"] = environment.get("WEIR_REDIS_URL") or tree["redis"]["url"]
+    return _dump(masked(tree))
+
+
+def masked(tree: Any, name: str = "") -> Any:
+    """``tree`` with passwords in URLs and values of secret-looking names masked."""
+    if isinstance(tree, dict):
+        return {key: masked(value, str(key)) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [masked(value, name) for value in tree]
+    if tree is not None and _SECRET_NAME.search(name):
+        return MASK
+    return _without_password(tree) if isinstance(tree, str) and "://" in tree else tree
+
+
+def _without_password(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        if parts.password is None:
+            return url
+    except ValueError:
+        return url
+    login, _, host = parts.netloc.rpartition("@")
+    user = login.partition(":")[0]
+    return urlunsplit(parts._replace(netloc=f"{user}:{MASK}@{host}"))
+
+
+def _dump(tree: Any) -> str:
+    return str(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100))
+
+
+def _one_model(given: str) -> dict[str, Any]:
+    """Settings of ``weir up --model``: the laptop's engine, the name from the last path part."""
+    source = given
+    looks_like_path = given.startswith((".", "/", "~"))
+    folder = Path(given).expanduser()
+    if folder.is_dir():
+        source = str(folder.resolve())
+    elif looks_like_path:
+        raise CommandError(f"--model: no such directory: {given}", ExitCode.USAGE)
+    elif not given.startswith("builtin:") and not _HUB_ID.fullmatch(given):
+        raise CommandError(
+            f"--model: {given!r} is neither a directory nor an id like 'org/model'", ExitCode.USAGE
+        )
+    laptop = load_settings("laptop").models[0]
+    name = source.rstrip("/").rpartition("/")[2].removeprefix("builtin:")
+    return {**laptop.model_dump(mode="json"), "name": name, "source": source}
+
+
+def _with_absolute_sources(settings: Settings, folder: Path) -> Settings:
+    """A relative model directory is relative to the settings file; the platform runs elsewhere."""
+    models = []
+    for model in settings.models:
+        path = folder / os.path.expanduser(model.source)
+        is_folder = not model.source.startswith("builtin:") and path.is_dir()
+        source = str(path.resolve()) if is_folder else model.source
+        models.append(model.model_copy(update={"source": source}))
+    return settings.model_copy(update={"models": tuple(models)})

@@ -1,0 +1,111 @@
+"""The running platform's gateway, as the command line sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from weir.cli import process
+from weir.cli.exits import CommandError, ExitCode
+from weir.cli.state import PlatformRecord, State
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One replica. ``kv_use`` in [0, 1]; None where the replica does not say."""
+
+    replica_id: str
+    state: str
+    address: str
+    running: int | None
+    waiting: int | None
+    kv_use: float | None
+    outstanding_tokens: int | None
+    stats_age_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One deployment of an application, with its replicas."""
+
+    name: str
+    app: str
+    status: str
+    replicas: tuple[Replica, ...]
+
+
+def parse_deployments(body: dict[str, Any]) -> tuple[Deployment, ...]:
+    """The deployments of ``/weir/status``.
+
+    Raises:
+        CommandError: the answer is not what this version of weir sends.
+    """
+    try:
+        return tuple(
+            Deployment(
+                name=str(d["name"]),
+                app=str(d.get("app") or ""),
+                status=str(d["status"]),
+                replicas=tuple(_replica(r) for r in d.get("replicas") or ()),
+            )
+            for d in body["deployments"]
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CommandError(f"the gateway's status cannot be read: {error!r}") from None
+
+
+def _replica(held: dict[str, Any]) -> Replica:
+    def number(name: str) -> float | None:
+        return None if held.get(name) is None else float(held[name])
+
+    def count(name: str) -> int | None:
+        return None if held.get(name) is None else int(held[name])
+
+    return Replica(
+        replica_id=str(held["replica_id"]),
+        state=str(held["state"]),
+        address=str(held.get("address") or ""),
+        running=count("running"),
+        waiting=count("waiting"),
+        kv_use=number("kv_use"),
+        outstanding_tokens=count("outstanding_tokens"),
+        stats_age_s=number("stats_age_s"),
+    )
+
+
+def require_running(state: State) -> PlatformRecord:
+    """The running platform.
+
+    Raises:
+        CommandError: there is none (NOT_RUNNING), or it is still starting.
+    """
+    if process.find(state.supervisor()) is None:
+        raise CommandError("weir is not running", ExitCode.NOT_RUNNING, hint="start it: weir up")
+    platform = state.platform()
+    if platform is None:
+        raise CommandError(
+            "weir is starting and not ready yet", ExitCode.NOT_RUNNING, hint="wait for it: weir up"
+        )
+    return platform
+
+
+def fetch_status(state: State, platform: PlatformRecord, timeout_s: float = 5.0) -> dict[str, Any]:
+    """The body of ``GET /weir/status``.
+
+    Raises:
+        CommandError: the gateway does not answer, or not with its status.
+    """
+    headers = {"authorization": f"Bearer {state.secrets().internal_token}"}
+    try:
+        # Straight to the machine itself: a proxy of the environment is not meant for this.
+        with httpx.Client(timeout=timeout_s, trust_env=False) as client:
+            answer = client.get(f"{platform.url}/weir/status", headers=headers)
+            answer.raise_for_status()
+            body = answer.json()
+    except (httpx.HTTPError, ValueError) as error:
+        raise CommandError(
+            f"the gateway at {platform.url} does not answer: {error}", hint=f"log: {state.log_file}"
+        ) from None
+    return body if isinstance(body, dict) else {}

@@ -1,0 +1,251 @@
+"""The ``weir`` command's face: names, flags, help. What a command does is in its own module."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from weir.cli.state import State
+
+_PASS_ON = {
+    "allow_extra_args": True,
+    "ignore_unknown_options": True,
+    "allow_interspersed_args": False,
+}
+
+app = typer.Typer(
+    name="weir",
+    help="Multi-tenant LLM serving on Ray Serve and vLLM: one OpenAI-compatible URL.",
+    epilog="Start here: [bold]weir up[/]. Exit codes: 0 done, 1 failed, 2 wrong usage or settings, "
+    "3 not running, 4 something is in the way.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+config_app = typer.Typer(
+    help="Check and show settings.",
+    epilog="Example: [bold]weir config check my.yaml[/]",
+    no_args_is_help=True,
+)
+app.add_typer(config_app, name="config")
+
+ProfileOption = Annotated[
+    str, typer.Option("--profile", help="Settings that ship with weir: laptop or gpu.")
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", envvar="WEIR_CONFIG", help="YAML file over the profile."),
+]
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", help="Serve only this model: a directory or a Hugging Face id."),
+]
+PortOption = Annotated[
+    int | None, typer.Option("--port", min=1, max=65535, help="Port of the URL (server.port).")
+]
+
+
+@app.command(epilog="Example: [bold]weir up --port 9000[/]")
+def up(
+    profile: ProfileOption = "laptop",
+    config: ConfigOption = None,
+    model: ModelOption = None,
+    port: PortOption = None,
+    timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds to wait until the platform is ready.")
+    ] = 600.0,
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="Return at once; 'weir status' tells when it is up.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print URL, key and models as one JSON object.")
+    ] = False,
+) -> None:
+    """Start the platform, print its URL, a key and a line to try; leave it running."""
+    from weir.cli.up import UpOptions
+    from weir.cli.up import up as start
+
+    options = UpOptions(profile, config, model, port, timeout, not no_wait, as_json)
+    start(options, _state_folder(), _stderr())
+
+
+@app.command(epilog="Example: [bold]weir down[/]")
+def down(
+    now: Annotated[bool, typer.Option("--now", help="Do not wait for streams in flight.")] = False,
+) -> None:
+    """Stop the platform. Streams in flight finish first; Ctrl-C hurries it."""
+    from weir.cli.down import down as stop
+
+    stop(_state_folder(), _stderr(), now)
+
+
+@app.command(epilog="Example: [bold]weir status --json[/]")
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Show deployments, replicas, state, KV use, running and waiting requests."""
+    from weir.cli.status import status as show
+
+    show(_state_folder(), as_json)
+
+
+@app.command(epilog="Example: [bold]weir chat --message 'Where is my order?'[/]")
+def chat(
+    model: Annotated[
+        str | None, typer.Option(help="Which model; the first one if left out.")
+    ] = None,
+    system: Annotated[
+        str | None,
+        typer.Option(help="System message. Left out, weir's own models speak for a sample store."),
+    ] = None,
+    message: Annotated[
+        str | None, typer.Option("--message", "-m", help="Ask this, print the answer, end.")
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option(help="Another gateway; its key in WEIR_API_KEY.")
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 256,
+) -> None:
+    """Talk to a model; the answer streams into the terminal."""
+    from weir.cli.chat import ChatOptions
+    from weir.cli.chat import chat as talk
+
+    talk(ChatOptions(model, system, message, url, max_tokens), _state_folder())
+
+
+@config_app.command("check", epilog="Example: [bold]weir config check my.yaml[/]")
+def config_check(
+    file: Annotated[Path, typer.Argument(help="The YAML file, as given to 'weir up --config'.")],
+    profile: ProfileOption = "laptop",
+) -> None:
+    """Report everything that is wrong with a settings file, each with its path."""
+    from weir.settings import load_settings
+
+    settings = load_settings(profile, file)
+    models = ", ".join(model.name for model in settings.models)
+    typer.echo(f"{file}: good over profile {profile} (models: {models})")
+
+
+@config_app.command("show", epilog="Example: [bold]weir config show --profile gpu[/]")
+def config_show(
+    profile: ProfileOption = "laptop",
+    config: ConfigOption = None,
+    model: ModelOption = None,
+    port: PortOption = None,
+    running: Annotated[
+        bool, typer.Option("--running", help="Those of the last 'weir up' instead.")
+    ] = False,
+) -> None:
+    """Print the effective settings as YAML, secrets masked."""
+    from weir.cli.effective import effective_settings, to_masked_yaml
+    from weir.settings import load_settings
+
+    if running:
+        settings = load_settings("laptop", _state_folder().settings_file)
+    else:
+        settings = effective_settings(profile, config, model, port)
+    typer.echo(to_masked_yaml(settings, os.environ), nl=False)
+
+
+@app.command(context_settings=_PASS_ON, epilog="Example: [bold]weir bench dataplane --json[/]")
+def bench(
+    context: typer.Context,
+    name: Annotated[str | None, typer.Argument(help="Which one; left out: list them.")] = None,
+    run_all: Annotated[bool, typer.Option("--all", help="Run all of them in turn.")] = False,
+) -> None:
+    """Run a benchmark of the checkout. What follows the name goes to the benchmark."""
+    from weir.cli.checkout import bench_module, benches, checkout_root, run_module
+
+    root = checkout_root()
+    known = benches(root)
+    if name is None and not run_all:
+        for known_name, about in known.items():
+            typer.echo(f"{known_name:<16} {about}")
+        if not known:
+            typer.echo("This checkout has no benchmarks yet.")
+        return
+    names = list(known) if run_all else [str(name)]
+    arguments = [*([name] if run_all and name else []), *context.args]
+    codes = [run_module(root, bench_module(root, each), arguments) for each in names]
+    raise typer.Exit(max(codes, default=0))
+
+
+@app.command(context_settings=_PASS_ON, epilog="Example: [bold]weir simulate --help[/]")
+def simulate(context: typer.Context) -> None:
+    """Run the simulator of the checkout with the arguments given."""
+    from weir.cli.checkout import checkout_root, require_module, run_module
+
+    root = checkout_root()
+    raise typer.Exit(run_module(root, require_module(root, "load_tests.simulate"), context.args))
+
+
+@app.command(context_settings=_PASS_ON, epilog="Example: [bold]weir train teacher --help[/]")
+def train(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="What to train: teacher.")],
+) -> None:
+    """Train a model that ships with weir. What follows the name goes to the training script."""
+    from weir.cli.checkout import checkout_root, run_module, trainer_module
+
+    root = checkout_root()
+    raise typer.Exit(run_module(root, trainer_module(root, name), context.args))
+
+
+@app.command(epilog="Example: [bold]weir version[/]")
+def version() -> None:
+    """Print weir's version."""
+    from weir import __version__
+
+    typer.echo(f"weir {__version__}")
+
+
+def _state_folder() -> State:
+    from weir.cli.state import State
+
+    return State.from_environment()
+
+
+def _stderr() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def main() -> None:
+    """Run the command line and exit with a code of :class:`weir.cli.exits.ExitCode`."""
+    from weir.cli.exits import CommandError, ExitCode
+    from weir.errors import ConfigError
+
+    try:
+        app()
+    except CommandError as error:
+        _complain(error.message, error.hint)
+        sys.exit(error.exit_code)
+    except ConfigError as error:
+        _complain(error.message)
+        sys.exit(ExitCode.USAGE)
+    except KeyboardInterrupt:
+        sys.exit(ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output went away (`weir status | head`).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ExitCode.FAILURE)
+
+
+def _complain(message: str, hint: str | None = None) -> None:
+    typer.secho(f"weir: {message}", fg=typer.colors.RED, err=True)
+    if hint:
+        typer.echo(f"      {hint}", err=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""``weir status``: deployments, replicas and their load."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from weir.cli import process
+from weir.cli.exits import CommandError
+from weir.cli.gateway import Deployment, Replica, fetch_status, parse_deployments, require_running
+from weir.cli.progress import Progress, ProgressFile
+from weir.cli.state import PlatformRecord, State
+
+_COLORS = {"HEALTHY": "green", "RUNNING": "green", "UNHEALTHY": "red", "DEPLOY_FAILED": "red"}
+_NOTHING = "–"
+
+
+def status(state: State, as_json: bool) -> None:
+    """Print the table, or one JSON object.
+
+    Raises:
+        CommandError: there is no platform, or none that is ready (NOT_RUNNING).
+    """
+    try:
+        platform = require_running(state)
+    except CommandError:
+        _say_not_ready(state, as_json)
+        raise
+    body = fetch_status(state, platform)
+    deployments = parse_deployments(body)
+    if as_json:
+        print(json.dumps({"state": "running", "url": platform.url, **body}))
+        return
+    console = Console(file=sys.stdout, highlight=False)
+    console.print(_headline(platform, body), soft_wrap=True)
+    console.print(_table(deployments))
+
+
+def _say_not_ready(state: State, as_json: bool) -> None:
+    starting = process.find(state.supervisor()) is not None
+    progress = Progress()
+    for event in ProgressFile(state.progress_file).new_events() if starting else []:
+        progress.add(event)
+    if as_json:
+        held = {"state": "starting", "waiting_for": progress.waiting_for}
+        print(json.dumps(held if starting else {"state": "stopped"}))
+    elif progress.waiting_for:
+        print(progress.waiting_for, file=sys.stderr)
+
+
+def _headline(platform: PlatformRecord, body: dict[str, Any]) -> str:
+    uptime_s = float(body.get("uptime_s") or 0.0)
+    return f"weir at {platform.url}/v1, up {_duration(uptime_s)}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _table(deployments: tuple[Deployment, ...]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in ("deployment", "replica", "state"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("KV use", "running", "waiting", "tokens left"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for deployment in deployments:
+        up = sum(replica.state == "RUNNING" for replica in deployment.replicas)
+        count = f"{up} of {len(deployment.replicas)}"
+        table.add_row(Text(deployment.name, "bold"), count, _colored(deployment.status))
+        for replica in deployment.replicas:
+            table.add_row("", *_cells(replica))
+    return table
+
+
+def _cells(replica: Replica) -> tuple[str | Text, ...]:
+    def shown(value: float | None) -> str:
+        return _NOTHING if value is None else str(value)
+
+    return (
+        replica.replica_id,
+        _colored(replica.state),
+        _NOTHING if replica.kv_use is None else f"{replica.kv_use:.0%}",
+        shown(replica.running),
+        shown(replica.waiting),
+        shown(replica.outstanding_tokens),
+    )
+
+
+def _colored(word: str) -> Text:
+    return Text(word.lower(), style=_COLORS.get(word.upper(), "yellow"))
