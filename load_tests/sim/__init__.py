@@ -1,0 +1,1 @@
+"""A discrete-event simulator of a fleet of engines behind the real routing objects."""

@@ -1,0 +1,300 @@
+"""One simulated engine: continuous batching, chunked prefill, prefix cache, preemption.
+
+It follows vLLM 0.29's scheduler: every step first gives each decoding sequence one token and
+each unfinished prompt what is left of the token budget, then admits waiting requests while there
+is budget, a free place and KV space for the whole prompt; when a decoding sequence needs a block
+and there is none, the lowest-priority (or last admitted) one is preempted and recomputed later.
+Steps in which nothing but decoding happens are taken together: one event for as many of them as
+pass until a sequence ends, memory runs out or a request arrives.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+from typing import Protocol
+
+from load_tests.sim.blocks import BlockPool, KvOp
+from load_tests.sim.decoding import DecodeSet
+from load_tests.sim.events import EventQueue
+from load_tests.sim.request import SimRequest
+from load_tests.sim.timing import StepTiming
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """``priority_scheduling`` is vLLM's ``--scheduling-policy priority`` (lower runs first)."""
+
+    blocks: int
+    block_size: int
+    max_batched_tokens: int = 2048
+    max_sequences: int = 256
+    priority_scheduling: bool = False
+
+
+class Listener(Protocol):
+    """Whoever wants to know what happens in an engine."""
+
+    def first_token(self, request: SimRequest) -> None:
+        """The prompt is computed and the first token is out."""
+
+    def finished(self, request: SimRequest) -> None:
+        """The last token is out."""
+
+    def kv_changed(self, replica: int, ops: list[KvOp]) -> None:
+        """Blocks appeared and disappeared during the step that just ended."""
+
+
+class Engine:
+    """A replica. ``submit`` requests; the listener hears of tokens and blocks."""
+
+    def __init__(
+        self,
+        index: int,
+        config: EngineConfig,
+        timing: StepTiming,
+        queue: EventQueue,
+        listener: Listener,
+        log_kv: bool = False,
+    ) -> None:
+        self.index = index
+        self.config = config
+        self.timing = timing
+        self.pool = BlockPool(config.blocks, log_kv)
+        self.decoding = DecodeSet(config.block_size)
+        self.prefilling: list[SimRequest] = []
+        self.busy_s = 0.0
+        self.prefill_tokens = 0
+        self.decode_tokens = 0
+        self.preemptions = 0
+        self._queue = queue
+        self._listener = listener
+        self._waiting: list[tuple[float, float, int, SimRequest]] = []
+        self._order = 0
+        self._chunks: list[tuple[SimRequest, int]] = []
+        self._steps = 0  # of the event under way; 0: idle
+        self._began_s = 0.0
+        self._version = 0
+        self._memory_short = False
+        self._reserved = 0  # blocks that the decoding sequences take in the step being composed
+
+    # What others may look at.
+
+    @property
+    def running(self) -> int:
+        """Sequences admitted: prefilling or decoding."""
+        return len(self.prefilling) + len(self.decoding)
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the engine's own queue."""
+        return len(self._waiting)
+
+    def waiting_requests(self) -> list[SimRequest]:
+        """The engine's queue, in no order."""
+        return [entry[3] for entry in self._waiting]
+
+    # What the world does to it.
+
+    def submit(self, request: SimRequest) -> None:
+        """Queue a request; an idle engine starts at once, a decoding one after this step."""
+        request.replica = self.index
+        self._enqueue(request, resumed=False)
+        if self._steps == 0:
+            self._start()
+        elif self._steps > 1 and self.running < self.config.max_sequences:
+            if self._memory_short and not self.config.priority_scheduling:
+                return
+            self._cut_short()
+
+    def _enqueue(self, request: SimRequest, resumed: bool) -> None:
+        self._order += 1
+        if self.config.priority_scheduling:
+            key = (float(request.priority), request.arrival_s)
+        else:
+            key = (-1.0 if resumed else 0.0, -self._order if resumed else 0.0)
+        heapq.heappush(self._waiting, (*key, self._order, request))
+
+    def _cut_short(self) -> None:
+        """End the run of decode steps at the next step's end."""
+        decoding = self.decoding
+        elapsed = self._queue.now_s - self._began_s
+        steps = self.timing.steps_in(elapsed, len(decoding), decoding.context)
+        if steps < self._steps:
+            self._schedule(steps, self.timing.decode_s(steps, len(decoding), decoding.context))
+
+    def _schedule(self, steps: int, duration_s: float) -> None:
+        self._steps = steps
+        self._version += 1
+        self._queue.at(self._began_s + duration_s, self._end, self._version)
+
+    # One event: begin a step (or many), end it.
+
+    def _start(self) -> None:
+        """Compose the next step and schedule its end; go idle when there is nothing to do."""
+        self._began_s = self._queue.now_s
+        decoding = self.decoding
+        preempted = self._make_room() if len(decoding) else False
+        self._reserved = decoding.growth(1)
+        tokens, attended = self._continue_prefills(self.config.max_batched_tokens - len(decoding))
+        if not preempted or not self.running:
+            more = self._admit(self.config.max_batched_tokens - len(decoding) - tokens)
+            tokens, attended = tokens + more[0], attended + more[1]
+        if tokens:
+            duration = self.timing.step_s(tokens, attended, len(decoding), decoding.context)
+            self._schedule(1, duration)
+        elif len(decoding):
+            # After a preemption nothing was admitted; the next step looks again.
+            steps = 1 if preempted else decoding.run_length(self.pool.available)
+            self._schedule(steps, self.timing.decode_s(steps, len(decoding), decoding.context))
+        else:
+            self._steps = 0
+            if self._waiting:
+                raise RuntimeError(
+                    f"a request of {self._waiting[0][3].prefill_target} tokens does not fit into "
+                    f"{self.config.blocks} blocks of {self.config.block_size}"
+                )
+
+    def _end(self, version: int) -> None:
+        """The step (or run of steps) is over: tokens come out, sequences end."""
+        if version != self._version:
+            return
+        steps, self._steps = self._steps, 1  # a listener that submits sees a step about to end
+        self.busy_s += self._queue.now_s - self._began_s
+        decoding = self.decoding
+        if len(decoding):
+            self.decode_tokens += steps * len(decoding)
+            self.pool.allocate(decoding.growth(steps))
+            for request in decoding.advance(steps):
+                self._finish(request)
+        chunks, self._chunks = self._chunks, []
+        for request, tokens in chunks:
+            request.prefill_done += tokens
+            if request.prefill_done >= request.prefill_target:
+                self._prefill_over(request)
+        if self.pool.log:
+            ops, self.pool.log = self.pool.log, []
+            self._listener.kv_changed(self.index, ops)
+        self._start()
+
+    # Prefill.
+
+    def _continue_prefills(self, budget: int) -> tuple[int, float]:
+        tokens = 0
+        attended = 0.0
+        for request in self.prefilling:
+            chunk = min(request.prefill_target - request.prefill_done, budget - tokens)
+            if chunk <= 0:
+                break
+            attended += self._chunk(request, chunk)
+            tokens += chunk
+        return tokens, attended
+
+    def _admit(self, budget: int) -> tuple[int, float]:
+        tokens = 0
+        attended = 0.0
+        self._memory_short = False
+        while self._waiting and tokens < budget and self.running < self.config.max_sequences:
+            request = self._waiting[0][3]
+            if not self._place(request):
+                self._memory_short = True
+                break
+            heapq.heappop(self._waiting)
+            self._order += 1
+            request.admitted = self._order
+            self.prefilling.append(request)
+            chunk = min(request.prefill_target - request.prefill_done, budget - tokens)
+            attended += self._chunk(request, chunk)
+            tokens += chunk
+        return tokens, attended
+
+    def _place(self, request: SimRequest) -> bool:
+        """Take cached blocks and allocate the rest of the prompt's; False: no space."""
+        size = self.config.block_size
+        pool = self.pool
+        hashes = request.trace.block_hashes
+        usable = min(len(hashes), (request.prefill_target - 1) // size)
+        hits = pool.match(hashes[:usable] if usable < len(hashes) else hashes)
+        held = hashes[:hits]
+        new = -(-request.prefill_target // size) - hits
+        if new + pool.resting(held) > pool.available - self._reserved:
+            return False
+        pool.take(held)
+        pool.allocate(new)
+        request.prefill_done = hits * size
+        request.kv_tokens = 0
+        request.stored = hits
+        if request.first_token_s is None and not request.preemptions:
+            request.cached_tokens = hits * size
+        return True
+
+    def _chunk(self, request: SimRequest, tokens: int) -> float:
+        """Schedule ``tokens`` of a prompt; its full blocks can be shared from now on, as in
+        vLLM, which hashes blocks when it schedules them."""
+        done = request.prefill_done
+        self._chunks.append((request, tokens))
+        self.prefill_tokens += tokens
+        request.work_tokens += tokens
+        hashes = request.trace.block_hashes
+        full = min(len(hashes), (done + tokens) // self.config.block_size)
+        if full > request.stored:
+            parent = hashes[request.stored - 1] if request.stored else None
+            self.pool.store(hashes[request.stored : full], parent)
+            request.stored = full
+        return tokens * (done + tokens / 2)
+
+    def _prefill_over(self, request: SimRequest) -> None:
+        self.prefilling.remove(request)
+        request.kv_tokens = request.prefill_target
+        request.generated += 1
+        if request.first_token_s is None:
+            request.first_token_s = self._queue.now_s
+            self._listener.first_token(request)
+        left = request.trace.output_tokens - request.generated
+        if left > 0:
+            self.decoding.add(request, left)
+        else:
+            self._finish(request)
+
+    # Ends.
+
+    def _finish(self, request: SimRequest) -> None:
+        self._release(request)
+        request.generated = request.trace.output_tokens
+        request.finish_s = self._queue.now_s
+        self._listener.finished(request)
+
+    def _release(self, request: SimRequest) -> None:
+        size = self.config.block_size
+        stored = request.stored
+        held = -(-max(request.kv_tokens, request.prefill_target) // size)
+        full = request.kv_tokens // size
+        hashes = request.trace.block_hashes[:stored]
+        self.pool.release(hashes, held - stored, max(0, full - stored))
+        request.stored = 0
+
+    def _make_room(self) -> bool:
+        """Preempt until every decoding sequence can take its next token."""
+        preempted = False
+        while self.decoding.growth(1) > self.pool.available:
+            victim = self._victim()
+            if victim in self.prefilling:
+                self.prefilling.remove(victim)
+            else:
+                self.decoding.remove(victim)
+                victim.kv_tokens = self.decoding.kv_tokens(victim)
+                victim.generated = self.decoding.generated(victim)
+            self._release(victim)
+            victim.preemptions += 1
+            self.preemptions += 1
+            victim.prefill_done = 0
+            victim.prefill_target = victim.trace.prompt_tokens + victim.generated
+            self._enqueue(victim, resumed=True)
+            preempted = True
+        return preempted
+
+    def _victim(self) -> SimRequest:
+        candidates = self.prefilling + self.decoding.requests()
+        if self.config.priority_scheduling:
+            return max(candidates, key=lambda request: (request.priority, request.arrival_s))
+        return max(candidates, key=lambda request: request.admitted)
