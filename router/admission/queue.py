@@ -1,0 +1,304 @@
+"""The admission queue: when a request runs. Pure and synchronous; the clock is injected.
+
+Order: levels strictly one after the other (a class's requests in time, then its late ones), classes
+of one level by weighted service, tenants of a class by virtual token counters
+(:mod:`router.admission.fair`), one tenant's requests as the class says. When the request whose turn
+it is finds no room, nothing behind it is tried, except classes of its own level (whose share may
+reach further): with smaller ones slipping past, a large request would wait for ever.
+
+O(log n) per call in waiting requests and tenants, amortised; :meth:`AdmissionQueue.next` adds what
+the capacity costs, and at most two looks per class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from router.admission.backlog import Backlog
+from router.admission.capacity import FULL_SHARE, Capacity
+from router.admission.engine_priority import EnginePriority
+from router.admission.outcomes import Dispatch, Refusal, Shed, Spill, SpillRule, Wait
+from router.admission.refusals import Refuser
+from router.admission.settings import AdmissionSettings
+from router.admission.timers import Timers
+from router.admission.waiting import LATE, Item, PriorityClass, State
+from router.types import RouteRequest
+
+# A starved lane that finds no room is overtaken until it was passed over this many times
+# ``ageing_every``; from then on everything is held back for it.
+HOLD_FACTOR = 4
+
+
+class Forecast(Protocol):
+    """How long a request would take if it were dispatched now (seconds)."""
+
+    def first_token_s(self, request: RouteRequest) -> float: ...
+
+    def last_token_s(self, request: RouteRequest) -> float: ...
+
+
+class NoForecast:
+    """Knows nothing: a request is late only when its deadline has passed."""
+
+    def first_token_s(self, request: RouteRequest) -> float:
+        return 0.0
+
+    def last_token_s(self, request: RouteRequest) -> float:
+        return 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ClassStats:
+    """One class at one instant. ``drain_rate`` is weighted tokens per second while something
+    waited (None: not known yet)."""
+
+    name: str
+    waiting: int
+    waiting_bytes: int
+    late: int
+    in_flight: int
+    tenants_waiting: int
+    drain_rate: float | None
+
+
+class AdmissionQueue:
+    """Not thread-safe: one event loop (or the simulator) owns it.
+
+    ``clock`` gives monotonic seconds, the same clock as the requests' ``arrival_s`` and
+    ``deadline_s``; ``wall_clock`` seconds since the epoch, for engine priorities only.
+    """
+
+    def __init__(
+        self,
+        settings: AdmissionSettings,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float] | None = None,
+        forecast: Forecast | None = None,
+        spill: SpillRule | None = None,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._forecast = forecast or NoForecast()
+        self._refuser = Refuser(settings, spill)
+        self._engine = EnginePriority(wall_clock or clock)
+        self._backlog = Backlog(settings)
+        self._timers = Timers()
+        self._items: dict[str, Item] = {}
+
+    def __len__(self) -> int:
+        """Waiting requests."""
+        return self._backlog.waiting
+
+    @property
+    def in_flight(self) -> int:
+        """Requests dispatched and not yet finished, cancelled or given back."""
+        return len(self._items) - self._backlog.waiting
+
+    def offer(self, request: RouteRequest, body_bytes: int = 0) -> Wait | Shed | Spill:
+        """Queue the request, or say why not. ``Wait`` means queued: call :meth:`next`.
+
+        Raises:
+            BadRequestError: unknown priority class.
+            ValueError: the request id is already waiting or in flight.
+        """
+        if request.request_id in self._items:
+            raise ValueError(f"request {request.request_id!r} was offered twice")
+        now = self._clock()
+        priority_class = self._backlog.class_named(request.priority_class)
+        tenant = priority_class.tenant(request.tenant)
+        item = Item(request, body_bytes, now, priority_class, tenant)
+        item.start_by_s = self._start_by_s(item)
+        refusal = self._refuser.at_the_door(item, now)
+        if refusal is not None:
+            return refusal
+        self._enter(item, now)
+        return Wait(self._timers.next_s())
+
+    def next(self, capacity: Capacity) -> Dispatch | Wait | Shed | Spill:
+        """The next thing to do. Call until it answers ``Wait``, with a fresh capacity after each
+        ``Dispatch`` (which takes room); ``Shed`` and ``Spill`` are for a waiting request whose
+        time is up."""
+        now = self._clock()
+        refusal = self._expire_one(now)
+        if refusal is not None:
+            return refusal
+        if not self._backlog.waiting:
+            return Wait()
+        return self._next_dispatch(capacity, now) or Wait(self._timers.next_s())
+
+    def tick(self) -> tuple[Shed | Spill, ...]:
+        """Everything whose time is up, for when no replica is asking for work."""
+        now = self._clock()
+        gone = []
+        while (refusal := self._expire_one(now)) is not None:
+            gone.append(refusal)
+        return tuple(gone)
+
+    def progress(self, request_id: str, output_tokens: int, cached_tokens: int = 0) -> None:
+        """``output_tokens`` more tokens came. The first call also settles the prompt, of which
+        ``cached_tokens`` were found cached. Unknown or ended requests: nothing happens."""
+        item = self._items.get(request_id)
+        if item is None or item.state is not State.IN_FLIGHT:
+            return
+        if item.input_reserved:
+            self._settle_input(item, cached_tokens)
+        cost = self._settings.output_weight * output_tokens
+        foreseen = min(cost, item.output_reserved)
+        item.output_reserved -= foreseen
+        item.line.serve(cost, foreseen)
+        item.priority_class.lanes[item.lane].serve(cost, foreseen)
+
+    def finish(self, request_id: str) -> bool:
+        """The request ended, well or not: what it did not use is freed; its prompt is charged
+        even if no progress was ever told. True for the call that did it, False ever after."""
+        item = self._items.get(request_id)
+        if item is None or item.state is not State.IN_FLIGHT:
+            return False
+        if item.input_reserved:
+            self._settle_input(item, 0)
+        self._end(item)
+        return True
+
+    def give_back(self, request_id: str) -> bool:
+        """The dispatch came to nothing before a replica saw it: nothing more is charged."""
+        item = self._items.get(request_id)
+        if item is None or item.state is not State.IN_FLIGHT:
+            return False
+        self._end(item)
+        return True
+
+    def cancel(self, request_id: str) -> bool:
+        """Take the request out, wherever it is; in flight it is as :meth:`finish`."""
+        item = self._items.get(request_id)
+        if item is None:
+            return False
+        if item.state is State.IN_FLIGHT:
+            return self.finish(request_id)
+        self._drop(item, self._clock())
+        return True
+
+    def close(self) -> tuple[Shed | Spill, ...]:
+        """Refuse everything that waits (shutdown, or the model goes away)."""
+        now = self._clock()
+        waiting = [item for item in self._items.values() if item.state is State.WAITING]
+        return tuple(self._refuse(item, Refusal.CLOSED, now) for item in waiting)
+
+    def predicted_wait_s(self, priority_class: str, tenant: str | None = None) -> float | None:
+        """Seconds until a request offered now would run; None while nothing is known.
+
+        Raises:
+            BadRequestError: unknown priority class.
+        """
+        found = self._backlog.class_named(priority_class)
+        account = found.tenants.get(tenant) if tenant is not None else None
+        return found.predicted_wait_s(account, self._clock())
+
+    def stats(self) -> tuple[ClassStats, ...]:
+        """Every class, in the order of the settings."""
+        now = self._clock()
+        return tuple(_stats(c, now) for c in self._backlog.classes.values())
+
+    def _start_by_s(self, item: Item) -> float:
+        """Latest dispatch at which the first token and the whole answer are still in time."""
+        request, settings = item.request, item.priority_class.settings
+        arrival_s = request.arrival_s or item.offered_s
+        start_by_s = item.start_by_s
+        if settings.ttft_slo_ms is not None:
+            due_s = arrival_s + settings.ttft_slo_ms / 1000.0
+            start_by_s = due_s - self._forecast.first_token_s(request)
+        due = request.deadline_s
+        if due is None and settings.deadline_s is not None:
+            due = arrival_s + settings.deadline_s
+        if due is not None:
+            start_by_s = min(start_by_s, due - self._forecast.last_token_s(request))
+        return start_by_s
+
+    def _enter(self, item: Item, now: float) -> None:
+        request, settings = item.request, item.priority_class.settings
+        item.input_reserved = self._settings.input_weight * request.prompt_tokens
+        item.output_reserved = self._settings.output_weight * request.expected_output_tokens
+        item.cost = item.input_reserved + item.output_reserved
+        self._items[request.request_id] = item
+        late = item.start_by_s <= now
+        self._backlog.enter(item, late, now)
+        if not late:
+            self._timers.set(item.start_by_s, item, Refusal.DEADLINE)
+        if settings.max_wait_s is not None:
+            self._timers.set(now + settings.max_wait_s, item, Refusal.WAIT_LIMIT)
+
+    def _next_dispatch(self, capacity: Capacity, now: float) -> Dispatch | None:
+        starved = self._backlog.starved(now)
+        if starved is not None:
+            lane, passed = starved
+            item = lane.head()
+            saturated = capacity.saturated_for(item.request, FULL_SHARE)
+            if saturated is not None:
+                return self._dispatch(item, saturated, now, promoted=True)
+            if passed >= HOLD_FACTOR * self._settings.ageing_every:
+                return None
+        for lanes in self._backlog.levels():
+            for lane in lanes:
+                item = lane.head()
+                share = item.priority_class.settings.share
+                saturated = capacity.saturated_for(item.request, share)
+                if saturated is not None:
+                    return self._dispatch(item, saturated, now, promoted=False)
+            return None
+        return None
+
+    def _dispatch(
+        self, item: Item, saturated: frozenset[str], now: float, promoted: bool
+    ) -> Dispatch:
+        lane = item.priority_class.lanes[item.lane]
+        # What ageing let through must not be overtaken again inside the engine.
+        rank = 0 if promoted else self._backlog.rank(lane)
+        self._backlog.dispatch(item, now)
+        waited_s = now - item.offered_s
+        return Dispatch(item.request, self._engine.stamp(rank), saturated, waited_s, promoted)
+
+    def _settle_input(self, item: Item, cached_tokens: int) -> None:
+        settings = self._settings
+        cached = min(cached_tokens, item.request.prompt_tokens)
+        saved = (settings.input_weight - settings.cached_weight) * cached
+        reserved, item.input_reserved = item.input_reserved, 0.0
+        lane = item.priority_class.lanes[item.lane]
+        item.line.serve(reserved - saved, reserved)
+        lane.serve(reserved - saved, reserved)
+        if saved:
+            lane.lines.touch(item.line)
+
+    def _end(self, item: Item) -> None:
+        item.state = State.GONE
+        del self._items[item.request.request_id]
+        left = item.input_reserved + item.output_reserved
+        lane = item.priority_class.lanes[item.lane]
+        item.line.settle(left)
+        lane.settle(left)
+        lane.lines.touch(item.line)
+
+    def _drop(self, item: Item, now: float) -> None:
+        del self._items[item.request.request_id]
+        self._backlog.drop(item, now)
+
+    def _expire_one(self, now: float) -> Shed | Spill | None:
+        """Apply the timers that are due, up to the first one that refuses a request."""
+        while (due := self._timers.pop_due(now)) is not None:
+            item, refusal = due
+            on_hopeless = item.priority_class.settings.on_hopeless
+            if refusal is Refusal.WAIT_LIMIT or on_hopeless == "shed":
+                return self._refuse(item, refusal, now)
+            self._backlog.now_late(item, now)
+        return None
+
+    def _refuse(self, item: Item, refusal: Refusal, now: float) -> Shed | Spill:
+        self._drop(item, now)
+        return self._refuser.refuse(item, refusal, now)
+
+
+def _stats(c: PriorityClass, now_s: float) -> ClassStats:
+    tenants = [t for t in c.tenants.values() if t.waiting]
+    late = sum(t.lines[LATE].live for t in tenants)
+    rate = c.drain.rate(now_s)
+    return ClassStats(c.name, c.waiting, c.waiting_bytes, late, c.in_flight, len(tenants), rate)

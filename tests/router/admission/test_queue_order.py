@@ -1,0 +1,305 @@
+"""Who runs next: classes, tenants, deadlines, ageing, room."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from router.admission import (
+    AdmissionQueue,
+    AdmissionSettings,
+    ClassSettings,
+    Dispatch,
+    Refusal,
+    Share,
+    Shed,
+    Wait,
+)
+from router.types import RouteRequest
+
+INTERACTIVE = ClassSettings("interactive", 0, max_wait_s=None)
+STANDARD = ClassSettings("standard", 1, max_wait_s=None, share=Share(0.8, 0.8, 0.8))
+BATCH = ClassSettings("batch", 2, max_wait_s=None, share=Share(0.5, 0.5, 0.5))
+
+
+def settings(*classes: ClassSettings, **more: Any) -> AdmissionSettings:
+    return AdmissionSettings(classes=classes or (INTERACTIVE, STANDARD, BATCH), **more)
+
+
+def run(queue: AdmissionQueue, room: Any, count: int = 1_000_000) -> list[RouteRequest]:
+    """Dispatch up to ``count`` requests; none of them finishes."""
+    order = []
+    while len(order) < count:
+        outcome = queue.next(room)
+        if isinstance(outcome, Wait):
+            break
+        assert isinstance(outcome, Dispatch)
+        order.append(outcome.request)
+    return order
+
+
+def ids(requests: list[RouteRequest]) -> list[str]:
+    return [r.request_id for r in requests]
+
+
+def test_classes_of_lower_order_go_strictly_first(clock, room, make_request):
+    queue = AdmissionQueue(settings(), clock)
+    for name in ("batch", "standard", "interactive"):
+        for n in range(3):
+            queue.offer(make_request(priority_class=name, request_id=f"{name}{n}"))
+    assert ids(run(queue, room)) == [
+        f"{name}{n}" for name in ("interactive", "standard", "batch") for n in range(3)
+    ]
+
+
+def test_classes_of_one_order_share_by_weight(clock, room, make_request):
+    heavy = ClassSettings("heavy", 0, weight=3.0)
+    light = ClassSettings("light", 0, weight=1.0)
+    queue = AdmissionQueue(settings(heavy, light), clock)
+    for _ in range(100):
+        queue.offer(make_request(priority_class="heavy"))
+        queue.offer(make_request(priority_class="light"))
+    first = run(queue, room, 40)
+    assert sum(r.priority_class == "heavy" for r in first) == 30
+
+
+def test_tenants_share_by_tokens_not_by_requests(clock, room, make_request):
+    queue = AdmissionQueue(settings(), clock)
+    for _ in range(40):
+        queue.offer(make_request("long", prompt=900, output=50))
+        queue.offer(make_request("short", prompt=100, output=50))
+    first = run(queue, room, 36)
+    assert sum(r.tenant == "short" for r in first) == 30  # 200 : 1000 weighted tokens
+
+
+def test_tenant_weights_scale_their_shares(clock, room, make_request):
+    queue = AdmissionQueue(settings(tenant_weights={"a": 2.0}), clock)
+    for _ in range(30):
+        queue.offer(make_request("a"))
+        queue.offer(make_request("b"))
+    assert sum(r.tenant == "a" for r in run(queue, room, 30)) == 20
+
+
+def test_a_tenant_back_from_idle_has_banked_nothing(clock, room, make_request):
+    queue = AdmissionQueue(settings(), clock)
+    for _ in range(40):
+        queue.offer(make_request("busy"))
+    for request in run(queue, room, 20):
+        queue.progress(request.request_id, request.expected_output_tokens)
+        queue.finish(request.request_id)
+    for _ in range(20):
+        queue.offer(make_request("back"))
+    # Without the lift, "back" would run all of its 20 before "busy" ran again.
+    assert sum(r.tenant == "busy" for r in run(queue, room, 10)) == 5
+
+
+def test_a_newcomer_first_draws_level_with_what_others_hold_in_flight(clock, room, make_request):
+    queue = AdmissionQueue(settings(), clock)
+    for _ in range(40):
+        queue.offer(make_request("busy"))
+    run(queue, room, 8)
+    for _ in range(20):
+        queue.offer(make_request("new"))
+    tenants = [r.tenant for r in run(queue, room, 12)]
+    assert tenants[:8] == ["new"] * 8
+    assert sorted(tenants[8:]) == ["busy", "busy", "new", "new"]
+
+
+def test_output_beyond_the_estimate_costs_the_tenant_its_turn(clock, room, make_request):
+    queue = AdmissionQueue(settings(), clock)
+    for tenant in ("a", "b"):
+        for n in range(20):
+            queue.offer(make_request(tenant, request_id=f"{tenant}-{n}"))
+    assert {r.tenant for r in run(queue, room, 2)} == {"a", "b"}
+    queue.progress("a-0", 1050)  # 1000 beyond: 2000 weighted tokens, ten requests' worth
+    assert [r.tenant for r in run(queue, room, 9)] == ["b"] * 9
+
+
+def test_unused_estimate_is_given_back(clock, room, make_request):
+    queue = AdmissionQueue(settings(), clock)
+    for tenant in ("a", "b"):
+        for n in range(30):
+            queue.offer(make_request(tenant, prompt=0, output=100, request_id=f"{tenant}-{n}"))
+    assert {r.request_id for r in run(queue, room, 2)} == {"a-0", "b-0"}
+    queue.progress("a-0", 10)
+    queue.finish("a-0")  # a used 20 of its 200
+    assert ids(run(queue, room, 1)) == ["a-1"]
+
+
+def test_cached_prompt_tokens_cost_less(clock, room, make_request):
+    queue = AdmissionQueue(settings(cached_weight=0.0), clock)
+    for tenant in ("a", "b"):
+        for n in range(10):
+            queue.offer(make_request(tenant, prompt=1000, output=1, request_id=f"{tenant}-{n}"))
+    assert {r.request_id for r in run(queue, room, 2)} == {"a-0", "b-0"}
+    queue.progress("b-0", 0, cached_tokens=1000)
+    assert ids(run(queue, room, 1)) == ["b-1"]
+
+
+def test_give_back_charges_nothing_and_finish_charges_the_prompt(clock, room, make_request):
+    queue = AdmissionQueue(settings(), clock)
+    for tenant in ("a", "b"):
+        for n in range(10):
+            queue.offer(make_request(tenant, prompt=500, request_id=f"{tenant}-{n}"))
+    run(queue, room, 2)
+    assert queue.give_back("b-0")
+    assert queue.finish("a-0")
+    assert ids(run(queue, room, 1)) == ["b-1"]
+    assert queue.in_flight == 1
+
+
+@pytest.mark.parametrize(
+    ("within", "expected"),
+    [
+        ("fifo", ["big", "small", "urgent"]),
+        ("deadline", ["urgent", "small", "big"]),
+        ("short-first", ["urgent", "small", "big"]),
+    ],
+)
+def test_order_of_one_tenants_own_requests(clock, room, make_request, within, expected):
+    only = replace(STANDARD, within=within, short_first_s_per_1k_tokens=1.0)
+    queue = AdmissionQueue(settings(only), clock)
+    queue.offer(make_request(prompt=5000, request_id="big"))
+    clock.now += 1.0
+    queue.offer(make_request(prompt=500, request_id="small", deadline_s=clock.now + 90))
+    queue.offer(make_request(prompt=100, request_id="urgent", deadline_s=clock.now + 50))
+    assert ids(run(queue, room)) == expected
+
+
+def test_short_first_lets_a_long_prompt_be_overtaken_for_a_bounded_time(clock, room, make_request):
+    only = replace(STANDARD, within="short-first", short_first_s_per_1k_tokens=1.0)
+    queue = AdmissionQueue(settings(only), clock)
+    queue.offer(make_request(prompt=5000, request_id="big"))
+    clock.now += 5.0
+    queue.offer(make_request(prompt=100, request_id="small"))
+    assert ids(run(queue, room)) == ["big", "small"]
+
+
+def test_a_request_past_hope_runs_after_those_in_time(clock, room, make_request):
+    queue = AdmissionQueue(settings(), clock)
+    queue.offer(make_request(request_id="late", deadline_s=clock.now + 1))
+    queue.offer(make_request(request_id="in-time"))
+    queue.offer(make_request(priority_class="batch", request_id="batch"))
+    clock.now += 2
+    assert ids(run(queue, room)) == ["in-time", "late", "batch"]
+
+
+def test_the_forecast_decides_what_can_still_be_in_time(clock, room, make_request):
+    class Slow:
+        def first_token_s(self, request: RouteRequest) -> float:
+            return 0.4
+
+        def last_token_s(self, request: RouteRequest) -> float:
+            return 3.0
+
+    slo = replace(INTERACTIVE, ttft_slo_ms=1000.0, on_hopeless="shed")
+    queue = AdmissionQueue(settings(slo, STANDARD), clock, forecast=Slow())
+    assert isinstance(queue.offer(make_request(deadline_s=clock.now + 2.9)), Wait)
+    assert queue.stats()[1].late == 1  # standard: kept, run last
+    outcome = queue.offer(make_request(priority_class="interactive"))
+    assert outcome == Wait(until_s=pytest.approx(clock.now + 0.6))
+    clock.now += 0.61
+    shed = queue.next(room)
+    assert isinstance(shed, Shed)
+    assert shed.reason is Refusal.DEADLINE
+    assert len(queue) == 1
+
+
+def test_ageing_runs_one_of_a_starved_class_and_protects_it_in_the_engine(
+    clock, room, make_request
+):
+    queue = AdmissionQueue(settings(ageing_after_s=5.0, ageing_every=10), clock)
+    for n in range(3):
+        queue.offer(make_request(priority_class="batch", request_id=f"batch{n}"))
+    turns = []
+    for n in range(40):
+        clock.now += 1.0
+        queue.offer(make_request(priority_class="interactive", request_id=f"i{n}"))
+        outcome = queue.next(room)
+        assert isinstance(outcome, Dispatch)
+        if outcome.promoted:
+            turns.append(n)
+            assert outcome.request.request_id.startswith("batch")
+            assert outcome.priority < 1 << 52  # rank 0, among the interactive
+        queue.finish(outcome.request.request_id)
+    assert turns == [10, 21, 32]
+
+
+def test_ageing_needs_time_as_well_as_dispatches(clock, room, make_request):
+    queue = AdmissionQueue(settings(ageing_after_s=5.0, ageing_every=2), clock)
+    queue.offer(make_request(priority_class="batch", request_id="batch"))
+    for _ in range(20):
+        queue.offer(make_request(priority_class="interactive"))
+    assert all(r.priority_class == "interactive" for r in run(queue, room, 10))
+    clock.now += 5.0
+    assert ids(run(queue, room, 1)) == ["batch"]
+
+
+def test_a_starved_request_without_room_is_waited_for_in_the_end(clock, room, make_request):
+    queue = AdmissionQueue(settings(ageing_after_s=0.0, ageing_every=5), clock)
+    queue.offer(make_request(priority_class="batch", request_id="huge"))
+    room.blocked.add("huge")
+    for _ in range(100):
+        queue.offer(make_request(priority_class="interactive"))
+    assert len(run(queue, room)) == 20  # 4 x ageing_every, then everything is held back
+    room.blocked.clear()
+    assert ids(run(queue, room, 1)) == ["huge"]
+    assert len(run(queue, room)) == 80
+
+
+def test_ageing_asks_for_the_full_share(clock, room, make_request):
+    queue = AdmissionQueue(settings(ageing_after_s=0.0, ageing_every=1), clock)
+    queue.offer(make_request(priority_class="batch", request_id="batch"))
+    for _ in range(3):
+        queue.offer(make_request(priority_class="interactive"))
+    run(queue, room, 2)
+    assert room.asked[-1] == ("batch", Share())
+
+
+def test_a_blocked_head_blocks_what_is_behind_it(clock, room, make_request):
+    queue = AdmissionQueue(settings(), clock)
+    queue.offer(make_request(priority_class="interactive", request_id="large"))
+    queue.offer(make_request("b", priority_class="interactive", request_id="small"))
+    queue.offer(make_request(priority_class="batch", request_id="batch"))
+    room.blocked.add("large")
+    assert queue.next(room) == Wait()
+    room.blocked.clear()
+    assert ids(run(queue, room)) == ["large", "small", "batch"]
+
+
+def test_within_a_level_another_class_may_have_the_room(clock, room, make_request):
+    wide = ClassSettings("wide", 0)
+    narrow = ClassSettings("narrow", 0, share=Share(0.5, 0.5, 0.5))
+    queue = AdmissionQueue(settings(wide, narrow), clock)
+    queue.offer(make_request(priority_class="narrow", request_id="narrow"))
+    queue.offer(make_request(priority_class="wide", request_id="wide"))
+    room.blocked.add("narrow")
+    assert ids(run(queue, room)) == ["wide"]
+
+
+def test_each_class_asks_with_its_own_share(clock, room, make_request):
+    queue = AdmissionQueue(settings(), clock)
+    queue.offer(make_request(priority_class="batch", request_id="b"))
+    outcome = queue.next(room)
+    assert isinstance(outcome, Dispatch)
+    assert room.asked == [("b", Share(0.5, 0.5, 0.5))]
+    assert outcome.saturated == {"full-replica"}
+
+
+def test_engine_priorities_follow_the_queue(clock, room, make_request):
+    wall = [1_800_000_000.0]
+    queue = AdmissionQueue(settings(), clock, wall_clock=lambda: wall[0])
+    numbers: dict[str, list[int]] = {"interactive": [], "standard": [], "batch": []}
+    for n in range(12):
+        name = ("batch", "interactive", "standard")[n % 3]
+        queue.offer(make_request(priority_class=name))
+        outcome = queue.next(room)
+        assert isinstance(outcome, Dispatch)
+        numbers[name].append(outcome.priority)
+        wall[0] += (-0.5, 0.0, 1.0)[n % 3]  # a wall clock may step back
+    for own in numbers.values():
+        assert own == sorted(set(own))
+    assert max(numbers["interactive"]) < min(numbers["standard"])
+    assert max(numbers["standard"]) < min(numbers["batch"]) < 2**62
