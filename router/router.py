@@ -1,55 +1,98 @@
-"""The router: membership, ledger and policy put together. Choosing and reserving are one step."""
+"""The router: membership, index, ledger and policy. Choosing and reserving are one step."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
+from router.latency import LatencyBook
 from router.ledger import Ledger, Reservation
 from router.policy import Policy
-from router.types import ReplicaInfo, ReplicaStats, ReplicaView, RouteRequest, Snapshot
+from router.prefix_index import PrefixIndex
+from router.types import (
+    Columns,
+    Decision,
+    Fleet,
+    LatencyFit,
+    ReplicaInfo,
+    ReplicaStats,
+    RouteRequest,
+    Snapshot,
+)
 from weir.errors import NoReplicaError
+
+#: Blocks indexed for a replica that does not say how many it has.
+DEFAULT_KV_BLOCKS = 131_072
 
 
 class Router:
     """Decides for one model. Not thread-safe: one event loop (or the simulator) owns it.
 
-    ``clock`` gives monotonic seconds; ``rng`` is the only source of randomness.
+    ``clock`` gives monotonic seconds; ``rng`` is the only source of randomness. ``index`` and
+    ``latency`` are the router's own unless given; KV events are fed to ``index``.
     """
 
-    def __init__(self, policy: Policy, clock: Callable[[], float], rng: random.Random) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        clock: Callable[[], float],
+        rng: random.Random,
+        index: PrefixIndex | None = None,
+        latency: LatencyBook | None = None,
+    ) -> None:
         self._policy = policy
         self._clock = clock
         self._rng = rng
-        self._ledger = Ledger()
+        self.index = index if index is not None else PrefixIndex()
+        self.latency = latency if latency is not None else LatencyBook()
+        self._ledger = Ledger(clock, self.latency)
         self._members: dict[str, ReplicaInfo] = {}
-        self._stats: dict[str, ReplicaStats] = {}
+        self._fleet = Fleet(())
+        self._stats: list[ReplicaStats] = []
+        self._newest_stats_s = 0.0
+        self._slots: dict[str, int] = {}
+        self._fits: list[LatencyFit] = []
+        self._fits_version = -1
 
     @property
     def members(self) -> tuple[ReplicaInfo, ...]:
         return tuple(self._members.values())
 
     def set_replicas(self, replicas: Iterable[ReplicaInfo]) -> None:
-        """Replace the replica set; what was outstanding on the departed is forgotten."""
+        """Replace the replica set; what was outstanding on, and held by, the departed is
+        forgotten."""
         new = {info.replica_id: info for info in replicas}
         for gone in self._members.keys() - new.keys():
-            self._ledger.forget(gone)
-            self._stats.pop(gone, None)
+            self.index.remove_replica(gone)
+            self.latency.forget(gone)
+        for rid, info in new.items():
+            if rid not in self._members:
+                self._index_replica(info)
+        known = {rid: self._stats[slot] for rid, slot in self._slots.items()}
+        self._stats = [known.get(rid, ReplicaStats()) for rid in new]
+        self._slots = {rid: slot for slot, rid in enumerate(new)}
+        self._ledger.align(tuple(new))
         self._members = new
+        self._fleet = Fleet(tuple(new.values()))
+        self._fits_version = -1
 
     def update_stats(self, replica_id: str, stats: ReplicaStats) -> None:
         """Keep a replica's own view of itself; ignored for strangers."""
-        if replica_id in self._members:
-            self._stats[replica_id] = stats
+        slot = self._slots.get(replica_id)
+        if slot is not None:
+            self._stats[slot] = stats
+            self._newest_stats_s = max(self._newest_stats_s, stats.at_s)
 
-    def snapshot(self, exclude: Collection[str] = ()) -> Snapshot:
+    def overlap(self, request: RouteRequest) -> Mapping[str, int]:
+        """Replica id → the request's leading blocks it holds (absent: none)."""
+        return self.index.lookup(request.block_hashes, self._clock())
+
+    def snapshot(
+        self, exclude: Collection[str] = (), overlap_blocks: Mapping[str, int] | None = None
+    ) -> Snapshot:
         """All members except ``exclude`` (replicas that just failed this request)."""
-        views = tuple(
-            ReplicaView(info, self._ledger.load(rid), self._stats.get(rid, ReplicaStats()))
-            for rid, info in self._members.items()
-            if rid not in exclude
-        )
-        return Snapshot(self._clock(), views)
+        columns = self._columns() if not exclude else self._columns_without(exclude)
+        return Snapshot(self._clock(), overlap_blocks=overlap_blocks or {}, columns=columns)
 
     def choose(self, request: RouteRequest, exclude: Collection[str] = ()) -> Reservation:
         """Pick a replica and count the request on it, in one synchronous step.
@@ -57,8 +100,58 @@ class Router:
         Raises:
             NoReplicaError: no member is left to choose from.
         """
-        snapshot = self.snapshot(exclude)
-        if not snapshot.replicas:
+        now_s, hashes = self._clock(), request.block_hashes
+        overlap = self.index.lookup(hashes, now_s) if hashes else {}
+        columns = self._columns() if not exclude else self._columns_without(exclude)
+        if not columns.fleet.ids:
             raise NoReplicaError(f"model {request.model!r} has no replica that can take a request")
+        snapshot = Snapshot(now_s, overlap_blocks=overlap, columns=columns)
         decision = self._policy.choose(request, snapshot, self._rng)
-        return self._ledger.reserve(request, decision)
+        replica_id = decision.replica_id
+        held = overlap.get(replica_id, 0)
+        if held != decision.overlap_blocks:
+            decision = Decision(replica_id, decision.reason, held)
+        if hashes:
+            self.index.dispatched(replica_id, hashes, now_s)
+        # Engines compute at least the last prompt token, also when all blocks are held.
+        cached = min(held * self._members[replica_id].block_size, request.prompt_tokens - 1)
+        return self._ledger.reserve(request, decision, max(0, cached))
+
+    def _columns(self) -> Columns:
+        ledger = self._ledger
+        return Columns(
+            self._fleet,
+            ledger.requests[:],
+            ledger.prefill_tokens[:],
+            ledger.decode_tokens[:],
+            ledger.context_tokens[:],
+            self._stats[:],
+            self._latency_column(),
+            self._newest_stats_s,
+        )
+
+    def _latency_column(self) -> list[LatencyFit]:
+        if self._fits_version != self.latency.version:
+            self._fits = [self.latency.fit(rid) for rid in self._fleet.ids]
+            self._fits_version = self.latency.version
+        return self._fits
+
+    def _columns_without(self, exclude: Collection[str]) -> Columns:
+        every = self._columns()
+        kept = [i for i, rid in enumerate(every.fleet.ids) if rid not in exclude]
+        return Columns(
+            Fleet([every.fleet.infos[i] for i in kept]),
+            [every.requests[i] for i in kept],
+            [every.prefill_tokens[i] for i in kept],
+            [every.decode_tokens[i] for i in kept],
+            [every.context_tokens[i] for i in kept],
+            [every.stats[i] for i in kept],
+            [every.latency[i] for i in kept],
+            every.newest_stats_s,
+        )
+
+    def _index_replica(self, info: ReplicaInfo) -> None:
+        blocks = info.kv_blocks_total or DEFAULT_KV_BLOCKS
+        # Where events tell what leaves, the bound is only a guard; predictions need room too.
+        bound = blocks + blocks // 4 if info.kv_events else blocks
+        self.index.add_replica(info.replica_id, bound, events=info.kv_events)

@@ -1,5 +1,5 @@
 """Routing policies and scorers. Importing this package registers all of them."""
 
-from router.scorers import least_outstanding, round_robin
+from router.scorers import expected_work, least_outstanding, round_robin, weighted
 
-__all__ = ["least_outstanding", "round_robin"]
+__all__ = ["expected_work", "least_outstanding", "round_robin", "weighted"]

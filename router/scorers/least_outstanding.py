@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from router.policy import register
-from router.types import Decision, ReplicaView, RouteRequest, Snapshot
+from router.scoring import less_is_better, pick, register_scorer
+from router.types import Columns, Decision, RouteRequest, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +26,34 @@ class LeastOutstanding:
         self._decode_weight = params.decode_weight
 
     def choose(self, request: RouteRequest, snapshot: Snapshot, rng: random.Random) -> Decision:
-        least = min(map(self._work, snapshot.replicas))
-        ties = [view for view in snapshot.replicas if self._work(view) == least]
-        chosen = ties[0] if len(ties) == 1 else rng.choice(ties)
-        return Decision(chosen.replica_id, "least-outstanding-tokens")
+        columns = snapshot.columns
+        work = _outstanding(columns, self._decode_weight)
+        chosen = columns.fleet.ids[pick([-tokens for tokens in work], None, rng)]
+        return Decision(chosen, "least-outstanding-tokens")
 
-    def _work(self, view: ReplicaView) -> float:
-        return view.load.prefill_tokens + self._decode_weight * view.load.decode_tokens
+
+@dataclass(frozen=True, slots=True)
+class LeastOutstandingScoreParams:
+    """``scale_tokens``: the outstanding work that scores ½."""
+
+    decode_weight: float = 1.0
+    scale_tokens: float = 8192.0
+
+
+@register_scorer("least-outstanding", LeastOutstandingScoreParams)
+class LeastOutstandingScore:
+    """The same as a scorer, for profiles."""
+
+    def __init__(self, params: LeastOutstandingScoreParams) -> None:
+        self._params = params
+
+    def scores(self, request: RouteRequest, snapshot: Snapshot) -> Sequence[float]:
+        work = _outstanding(snapshot.columns, self._params.decode_weight)
+        return less_is_better(work, self._params.scale_tokens)
+
+
+def _outstanding(columns: Columns, decode_weight: float) -> list[float]:
+    return [
+        prefill + decode_weight * decode
+        for prefill, decode in zip(columns.prefill_tokens, columns.decode_tokens, strict=True)
+    ]

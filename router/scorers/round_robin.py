@@ -22,7 +22,7 @@ class RoundRobin:
         self._last = ""
 
     def choose(self, request: RouteRequest, snapshot: Snapshot, rng: random.Random) -> Decision:
-        ids = sorted(view.replica_id for view in snapshot.replicas)
+        ids = sorted(snapshot.columns.fleet.ids)
         following = next((i for i in ids if i > self._last), ids[0])
         self._last = following
         return Decision(following, "round-robin")

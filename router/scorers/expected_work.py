@@ -1,0 +1,107 @@
+"""Expected work: the core of weir's profile. Everything in the unit of one token to prefill.
+
+What a new request waits for on a replica is, first of all, prefill: that of the requests ahead and
+its own, minus what the cache spares it. Decoding there slows both by little per sequence. So
+
+    cost = prefill outstanding + own uncached prompt
+         + decode_weight · decode tokens outstanding
+         + context_weight · context tokens in flight
+         + foreign_request_tokens · requests there that are not ours (fresh stats only)
+
+and the least cost wins. Overlap enters only through the uncached prompt, which is the point: a
+longest match alone sends everything to one replica as soon as all prompts share a block, while
+here a block shared by all weighs its own prefill and nothing more. The form is that of NVIDIA
+Dynamo's KV router (load minus overlap credit) and of Preble's "load cost" (Srivatsa et al. 2024).
+
+A hot prefix replicates by itself: once the work queued on its holders exceeds the prefill that
+holding saves, another replica costs less, takes the next request and becomes a holder.
+
+Slow start: a replica that joined less than ``slow_start_s`` ago counts as slower than it is (its
+load is divided by the part of that time it has lived, at least a tenth), as in Envoy's load
+balancer; an empty cache and an empty queue would otherwise draw everything at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from router.scoring import less_is_better, register_scorer
+from router.types import Columns, RouteRequest, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedWorkParams:
+    """Weights in prefill tokens per unit; ``overlap_weight`` 1 believes the index fully.
+
+    ``stats_horizon_s``: the replicas' own counts lose their weight linearly over this age.
+    ``scale_tokens``: the cost that scores ½.
+    """
+
+    overlap_weight: float = 1.0
+    decode_weight: float = 0.25
+    context_weight: float = 0.02
+    foreign_request_tokens: float = 512.0
+    stats_horizon_s: float = 2.0
+    slow_start_s: float = 20.0
+    scale_tokens: float = 8192.0
+
+
+@register_scorer("expected-work", ExpectedWorkParams)
+class ExpectedWork:
+    """See the module's docstring."""
+
+    def __init__(self, params: ExpectedWorkParams) -> None:
+        self._params = params
+
+    def scores(self, request: RouteRequest, snapshot: Snapshot) -> Sequence[float]:
+        return less_is_better(self.costs(request, snapshot), self._params.scale_tokens)
+
+    def costs(self, request: RouteRequest, snapshot: Snapshot) -> Sequence[float]:
+        """Tokens of prefill (or what equals them) before and for this request, per candidate."""
+        p, columns = self._params, snapshot.columns
+        fleet, prompt = columns.fleet, request.prompt_tokens
+        d, c = p.decode_weight, p.context_weight
+        queued = [
+            prefill + d * decode + c * context
+            for prefill, decode, context in zip(
+                columns.prefill_tokens, columns.decode_tokens, columns.context_tokens, strict=True
+            )
+        ]
+        freshness = 1.0 - (snapshot.now_s - columns.newest_stats_s) / p.stats_horizon_s
+        if freshness > 0.0 and p.foreign_request_tokens > 0.0:
+            queued = self._with_foreign(queued, columns, snapshot.now_s)
+        if snapshot.now_s - fleet.newest_since_s < p.slow_start_s:
+            queued = self._with_slow_start(queued, columns, snapshot.now_s, prompt)
+        overlap = snapshot.overlap_blocks
+        if not overlap:
+            return [prompt + work for work in queued]
+        weight, held = p.overlap_weight, overlap.get
+        return [
+            prompt - min(prompt - 1, weight * size * held(rid, 0)) + work
+            for rid, size, work in zip(fleet.ids, fleet.block_sizes, queued, strict=True)
+        ]
+
+    def _with_foreign(self, queued: list[float], columns: Columns, now_s: float) -> list[float]:
+        """Other gateways' requests: what a replica counts beyond ours, while that is fresh."""
+        each, horizon_s = self._params.foreign_request_tokens, self._params.stats_horizon_s
+        return [
+            work
+            + each
+            * max(0, stats.running + stats.waiting - own)
+            * max(0.0, 1.0 - (now_s - stats.at_s) / horizon_s)
+            for work, stats, own in zip(queued, columns.stats, columns.requests, strict=True)
+        ]
+
+    def _with_slow_start(
+        self, queued: list[float], columns: Columns, now_s: float, prompt: int
+    ) -> list[float]:
+        """Young replicas count as slower. One that was always there (since 0) is not young."""
+        window_s = self._params.slow_start_s
+        slowed = list(queued)
+        for i, info in enumerate(columns.fleet.infos):
+            age_s = now_s - info.since_s
+            if info.since_s > 0.0 and age_s < window_s:
+                grown = max(0.1, age_s / window_s)
+                slowed[i] = (queued[i] + prompt) / grown - prompt
+        return slowed

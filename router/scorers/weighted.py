@@ -1,0 +1,43 @@
+"""Policies made of scorers: "weighted" takes any, "weir" is the default profile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from router.policy import register
+from router.scorers.expected_work import ExpectedWork, ExpectedWorkParams
+from router.scoring import WeightedPolicy, build_scorer, scorer_names
+from weir.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class WeightedParams:
+    """``scorers``: name → weight, or name → {weight, …that scorer's parameters}."""
+
+    scorers: Mapping[str, Any] = field(default_factory=lambda: {"expected-work": 1.0})
+
+
+@register("weighted", WeightedParams)
+def weighted(params: WeightedParams) -> WeightedPolicy:
+    """A profile of scorers with weights, from the settings."""
+    parts = []
+    for name, given in params.scorers.items():
+        options = dict(given) if isinstance(given, Mapping) else {"weight": given}
+        weight = options.pop("weight", 1.0)
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or weight < 0:
+            raise ConfigError(
+                f"routing.params.scorers.{name}.weight: expected a number ≥ 0, not {weight!r}"
+            )
+        parts.append((float(weight), build_scorer(name, options)))
+    if not parts:
+        known = ", ".join(scorer_names())
+        raise ConfigError(f"routing.params.scorers: expected at least one of {known}")
+    return WeightedPolicy(parts, "weighted")
+
+
+@register("weir", ExpectedWorkParams)
+def weir(params: ExpectedWorkParams) -> WeightedPolicy:
+    """The default profile: least expected work (see :mod:`router.scorers.expected_work`)."""
+    return WeightedPolicy([(1.0, ExpectedWork(params))], "least-expected-work")

@@ -1,0 +1,112 @@
+"""Scorers and how they are put together: filter → score → pick (llm-d's inference scheduler).
+
+A scorer sees all candidates at once and answers one number in [0, 1] each, the best being the
+highest. It is pure: no clock, no randomness, no memory. :class:`WeightedPolicy` sums them by weight
+among the candidates that the filter lets through, and breaks ties at random.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+from router.registry import Registry
+from router.types import Columns, Decision, RouteRequest, Snapshot
+
+
+class Scorer(Protocol):
+    """Rates the candidates of ``snapshot.columns``, in their order."""
+
+    def scores(self, request: RouteRequest, snapshot: Snapshot) -> Sequence[float]:
+        """One value in [0, 1] per candidate; higher is better."""
+        ...
+
+
+_F = TypeVar("_F", bound=Callable[..., Scorer])
+_SCORERS: Registry[Scorer] = Registry("scorer", "routing.params.scorers")
+
+
+def register_scorer(name: str, params: type) -> Callable[[_F], _F]:
+    """Class decorator: make a scorer known by its config name. A name is taken only once."""
+    return _SCORERS.register(name, params)
+
+
+def scorer_names() -> tuple[str, ...]:
+    """All registered names, sorted."""
+    return _SCORERS.names()
+
+
+def build_scorer(name: str, params: Mapping[str, Any] | None = None) -> Scorer:
+    """Build a registered scorer; an unknown name or parameter is a :class:`ConfigError`."""
+    return _SCORERS.build(name, params)
+
+
+def less_is_better(costs: Sequence[float], scale: float) -> list[float]:
+    """Costs (0 or more) as scores: 1 for none, ½ at ``scale``, towards 0 beyond. Unlike a
+    min-max it keeps distances: two idle replicas do not look as far apart as idle and full."""
+    return [scale / (scale + cost) for cost in costs]
+
+
+def with_room(request: RouteRequest, columns: Columns) -> list[int] | None:
+    """The filter: candidates that can begin the request now, by index; None for all of them.
+
+    Left out are those with ``max_running`` requests of ours in flight, and those whose KV cache
+    (where its size is known) would not hold our requests' context, what they still have to
+    generate, and this request. When none has room all stay: queueing is then admission's affair.
+    """
+    fleet = columns.fleet
+    need = request.prompt_tokens + request.expected_output_tokens
+    if max(columns.requests) < fleet.least_max_running:
+        least = fleet.least_capacity_tokens
+        if not least or max(columns.context_tokens) + max(columns.decode_tokens) + need <= least:
+            return None
+    rows = zip(
+        fleet.infos,
+        columns.requests,
+        columns.context_tokens,
+        columns.decode_tokens,
+        fleet.capacity_tokens,
+        strict=True,
+    )
+    room = [
+        i
+        for i, (info, requests, context, decode, capacity) in enumerate(rows)
+        if requests < info.max_running and (not capacity or context + decode + need <= capacity)
+    ]
+    return room if 0 < len(room) < len(fleet.ids) else None
+
+
+def pick(scores: Sequence[float], room: list[int] | None, rng: random.Random) -> int:
+    """Index of the best score among ``room`` (None: all); equals are drawn by lot."""
+    if room is None:
+        best = max(scores)
+        ties = [i for i, score in enumerate(scores) if score == best]
+    else:
+        best = max(scores[i] for i in room)
+        ties = [i for i in room if scores[i] == best]
+    return ties[0] if len(ties) == 1 else rng.choice(ties)
+
+
+class WeightedPolicy:
+    """Filter, weighted sum of scores, best one. ``reason`` is what its decisions say."""
+
+    def __init__(self, scorers: Sequence[tuple[float, Scorer]], reason: str) -> None:
+        self._scorers = tuple(scorers)
+        self._reason = reason
+
+    def choose(self, request: RouteRequest, snapshot: Snapshot, rng: random.Random) -> Decision:
+        columns = snapshot.columns
+        room = with_room(request, columns)
+        chosen = columns.fleet.ids[pick(self.total(request, snapshot), room, rng)]
+        return Decision(chosen, self._reason, snapshot.overlap_blocks.get(chosen, 0))
+
+    def total(self, request: RouteRequest, snapshot: Snapshot) -> Sequence[float]:
+        """The weighted sum per candidate."""
+        if len(self._scorers) == 1:
+            return self._scorers[0][1].scores(request, snapshot)
+        total = [0.0] * len(snapshot.columns.fleet.ids)
+        for weight, scorer in self._scorers:
+            rated = scorer.scores(request, snapshot)
+            total = [t + weight * s for t, s in zip(total, rated, strict=True)]
+        return total
