@@ -1,4 +1,4 @@
-"""A report for people: rows grouped by ``table``, then the marks."""
+"""A report for people: rows grouped by ``table``, reasons below them, then the marks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from rich.text import Text
 from load_tests.report.shape import Mark, Report, Row
 from load_tests.report.stats import round_figures
 
-HIDDEN = ("table",)
+HIDDEN = ("table", "reason")
+WIDE = 9
+"""Columns that fit side by side."""
 
 
 def tables(report: Report) -> Iterator[Table]:
@@ -27,12 +29,26 @@ def tables(report: Report) -> Iterator[Table]:
 
 def _rows_table(title: str, rows: Sequence[Row]) -> Table:
     columns = list(dict.fromkeys(key for row in rows for key in row if key not in HIDDEN))
-    table = Table(title=title, title_justify="left")
-    for column in columns:
-        words = column in ("system", "reason") or _is_text(rows, column)
-        table.add_column(Text(column), justify="left" if words else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_cell(row.get(column))) for column in columns))
+    reasons = [f"{row['system']}: {row['reason']}" for row in rows if row.get("reason")]
+    table = Table(
+        title=title,
+        title_justify="left",
+        caption="\n".join(reasons) or None,
+        caption_justify="left",
+    )
+    cells = [[_cell(row.get(column)) for column in columns] for row in rows]
+    if len(columns) <= WIDE:
+        for column in columns:
+            table.add_column(Text(column), justify="left" if _is_text(rows, column) else "right")
+        for line in cells:
+            table.add_row(*(Text(cell) for cell in line))
+        return table
+    # Too wide to read: a line for each figure, a column for each system.
+    table.add_column(Text(columns[0]))
+    for line in cells:
+        table.add_column(Text(line[0]), justify="right")
+    for number, column in enumerate(columns[1:], start=1):
+        table.add_row(Text(column), *(Text(line[number]) for line in cells))
     return table
 
 

@@ -131,8 +131,10 @@ class ChunkProtocol(asyncio.Protocol):
     def _stream(self) -> None:
         assert self._transport is not None
         try:
-            wanted = int(json.loads(self._body)["max_tokens"])
-        except (ValueError, KeyError, TypeError):
+            body = json.loads(self._body)
+            # SGLang's router sends the newer of the two names, whatever it was given.
+            wanted = int(body.get("max_completion_tokens") or body["max_tokens"])
+        except (ValueError, KeyError, TypeError, AttributeError):
             self._plain(b"400 Bad Request", b'{"error":{"message":"max_tokens is missing"}}')
             return
         self._transport.write(STREAM_HEAD)

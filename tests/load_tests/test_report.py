@@ -153,3 +153,18 @@ def test_rounding_keeps_whole_parts_and_json_valid() -> None:
     assert round_figures(0.00123456) == 0.001235
     assert round_figures(float("inf")) is None
     assert round_figures({"a": [1.23456, 7, "x", None]}) == {"a": [1.235, 7, "x", None]}
+
+
+def test_a_table_with_many_figures_has_a_line_for_each_of_them() -> None:
+    figures = {f"figure_{number}_ms": float(number) for number in range(12)}
+    report = a_report(
+        rows=[{"system": "left", **figures}, absent_row("right", "too slow", figures)]
+    )
+    console = Console(width=100)
+    with console.capture() as capture:
+        console.print(next(iter(tables(report))))
+    text = capture.get()
+    line = next(line for line in text.splitlines() if "figure_11_ms" in line)
+    assert "11" in line.replace("figure_11_ms", "")
+    assert "–" in line
+    assert "right: too slow" in text

@@ -1,0 +1,117 @@
+"""What the data plane costs: weir against the server that it fronts, and against its peers.
+
+Engine behind it (same model, engine settings and prompts for all; 32 output tokens, about 100
+prompt tokens, all distinct):
+
+  a1  vLLM's own server in its default mode
+  a2  vLLM's own server in the mode of weir's replica (VLLM_ENABLE_V1_MULTIPROCESSING=0)
+  b   weir with one replica and everything on, through its front door
+  c   Ray Serve LLM's default path (build_openai_app, one replica)
+
+Gateway alone (before an upstream that emits 32 chunks at 5 ms intervals):
+
+  none, relay (20 lines of ASGI), weir, sglang (router), litellm (proxy)
+
+Each round starts each system afresh, alone on the machine, and ends it before the next starts: an
+idle Ray cluster or a polling engine would take CPU time from the one that is measured. Rounds are
+interleaved (A B C, B C A, ...); figures are medians over rounds, ratios are taken within a round.
+The generator's own CPU time is on the same cores and is reported. Everything is run as its makers
+ship it: access logs and metrics stay on everywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from load_tests.dataplane.measure import Pace, Prompts, Round, measure_round
+from load_tests.dataplane.rows import hop_rows, marks, system_rows
+from load_tests.dataplane.systems import System, all_systems, chosen
+from load_tests.report import Report, bench_parser, emit, interleave
+from load_tests.servers import StartError, Unavailable, engine_workload, start
+
+NOTES = (
+    "ratios and differences are taken within a round; everything else is a median over rounds",
+    "a chunk is one output token; cost per request is what remains when its chunks are taken off",
+)
+
+
+class Bench:
+    """Collects rounds; remembers why a system has none."""
+
+    def __init__(self, prompts: Prompts, pace: Pace, keep_logs: Path | None) -> None:
+        self.rounds: dict[str, dict[int, Round]] = {}
+        self.missing: dict[str, str] = {}
+        self._prompts = prompts
+        self._pace = pace
+        self._keep_logs = keep_logs
+
+    def measure(self, number: int, system: System) -> None:
+        """One system in one round; a system that could not be started is not tried again."""
+        if system.key in self.missing:
+            return
+        started_s = time.monotonic()
+        try:
+            with tempfile.TemporaryDirectory(prefix="weir-bench-") as folder:
+                launches, target = system.launch(Path(folder))
+                with start(launches, target, self._keep_logs) as server:
+                    found = measure_round(server, self._prompts, number, self._pace)
+        except (StartError, Unavailable) as error:
+            self.missing[system.key] = str(error)
+            say(f"round {number + 1}, {system.title}: {error}")
+            say(getattr(error, "log_tail", ""))
+            return
+        self.rounds.setdefault(system.key, {})[number] = found
+        full = found.phases["full"].figures
+        seconds = time.monotonic() - started_s
+        say(f"round {number + 1}, {system.title}: {full['req_per_s']:.1f} req/s ({seconds:.0f} s)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; exit code 0 when the bench ran, whatever the marks, 2 for a wrong option."""
+    parser = _parser()
+    options = parser.parse_args(argv)
+    try:
+        workload = engine_workload(options.model)
+        systems = chosen(all_systems(workload, options.peers_venv), options.only)
+    except (Unavailable, ValueError) as error:
+        parser.error(str(error))
+    pace = Pace(1.0, 2.0) if options.quick else Pace(3.0, options.window_s)
+    rounds = options.rounds or (1 if options.quick else 3)
+    bench = Bench(Prompts(workload, options.seed), pace, options.keep_logs)
+    for kind in ("engine", "gateway"):
+        group = [system for system in systems if system.kind == kind]
+        for number, system in interleave(group, rounds):
+            bench.measure(number, system)
+    rows = system_rows(systems, bench.rounds, bench.missing)
+    rows += hop_rows(systems, bench.rounds)
+    found = marks(bench.rounds, bench.missing)
+    return emit(Report("dataplane", options.seed, rows, found, NOTES), options, argv)
+
+
+def say(text: str) -> None:
+    """Progress, beside the result."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = bench_parser("dataplane", __doc__)
+    parser.add_argument("--only", metavar="KEYS", help="e.g. a1,b (default: all)")
+    parser.add_argument("--rounds", type=int, help="default 3, quick 1")
+    parser.add_argument("--window-s", type=float, default=8.0, help="default %(default)s")
+    parser.add_argument("--model", type=Path, help="a model's folder (default: the teacher)")
+    parser.add_argument(
+        "--peers-venv", type=Path, metavar="PYTHON", help="Python of the peers' environment"
+    )
+    parser.add_argument(
+        "--keep-logs", type=Path, metavar="DIR", help="copy the servers' logs there"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

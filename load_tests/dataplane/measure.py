@@ -1,0 +1,101 @@
+"""One system in one round: started, loaded in three ways, accounted, ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from load_tests.loadgen import Load, chat_bodies, figures, prompt_texts, run_load
+from load_tests.servers import Accounts, EngineWorkload, Started, cpu_between, memory_by_role
+from load_tests.servers.accounting import CpuReading, Memory
+
+PROMPT_TOKENS = 100
+DISTINCT_PROMPTS = 512  # more than the KV cache holds, so a prompt that comes again is not in it
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """``streams`` closed-loop streams of ``tokens`` output tokens each."""
+
+    name: str
+    streams: int
+    tokens: int
+
+
+FULL = Phase("full", 32, 32)
+ONE_TOKEN = Phase("one_token", 32, 1)
+ALONE = Phase("alone", 1, 32)
+PHASES = (FULL, ONE_TOKEN, ALONE)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How long each phase runs."""
+
+    warmup_s: float
+    window_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One phase of one round. ``cpu_s``: by role, within the window."""
+
+    figures: Mapping[str, Any]
+    cpu_s: Mapping[str, float]
+    complete: int
+    generator_cpu_share: float
+    faults: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """All phases of one start of one system."""
+
+    phases: Mapping[str, Measured]
+    memory: Mapping[str, Memory]
+    seconds_to_ready: float
+
+
+class Prompts:
+    """Bodies for each phase of a round: the same for every system of that round."""
+
+    def __init__(self, workload: EngineWorkload, seed: int) -> None:
+        self._workload = workload
+        self._seed = seed
+        self._count_tokens = workload.token_counter()
+        self._made: dict[tuple[int, str], list[bytes]] = {}
+
+    def bodies(self, number: int, phase: Phase) -> Sequence[bytes]:
+        """Request bodies of round ``number``."""
+        key = (number, phase.name)
+        if key not in self._made:
+            seed = self._seed * 1_000_003 + number * 31 + PHASES.index(phase)
+            texts = prompt_texts(seed, DISTINCT_PROMPTS, PROMPT_TOKENS, self._count_tokens)
+            self._made[key] = chat_bodies(self._workload.served_name, texts, phase.tokens)
+        return self._made[key]
+
+
+def measure_round(server: Started, prompts: Prompts, number: int, pace: Pace) -> Round:
+    """Run the phases one after the other; memory is read after the fullest."""
+    phases: dict[str, Measured] = {}
+    memory: Mapping[str, Memory] = {}
+    for phase in PHASES:
+        phases[phase.name] = _measure(server, phase, prompts.bodies(number, phase), pace)
+        if phase is FULL:
+            memory = memory_by_role(server.pids())
+    return Round(phases, memory, server.seconds_to_ready)
+
+
+def _measure(server: Started, phase: Phase, bodies: Sequence[bytes], pace: Pace) -> Measured:
+    accounts = Accounts(server.pids())
+    readings: list[CpuReading] = []
+    load = Load(phase.streams, phase.tokens, pace.warmup_s, pace.window_s)
+    outcome = run_load(server.target, load, bodies, lambda: readings.append(accounts.read()))
+    return Measured(
+        figures=figures(outcome.samples, outcome.window_s),
+        cpu_s=cpu_between(readings[0], readings[1]),
+        complete=sum(sample.error is None for sample in outcome.samples),
+        generator_cpu_share=outcome.generator_cpu_s / outcome.window_s,
+        faults=outcome.faults,
+    )

@@ -1,0 +1,205 @@
+"""From rounds to rows and marks. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from load_tests.dataplane.measure import ALONE, FULL, ONE_TOKEN, Phase, Round
+from load_tests.dataplane.systems import System
+from load_tests.report import Mark, absent_row, median
+
+Rounds = Mapping[str, Mapping[int, Round]]
+"""System key, round number: what was measured. Rounds that failed are missing."""
+
+COLUMNS: tuple[tuple[str, Phase, str], ...] = (
+    ("req_per_s_at_32_streams", FULL, "req_per_s"),
+    ("ttft_ms_p50_at_1_stream", ALONE, "ttft_ms_p50"),
+    ("ttft_ms_p50_at_32_streams", FULL, "ttft_ms_p50"),
+    ("ttft_ms_p90_at_32_streams", FULL, "ttft_ms_p90"),
+    ("ttft_ms_p99_at_32_streams", FULL, "ttft_ms_p99"),
+    ("gap_ms_p50_at_32_streams", FULL, "gap_ms_p50"),
+    ("gap_ms_p99_at_32_streams", FULL, "gap_ms_p99"),
+    ("request_ms_p50_at_1_stream", ALONE, "request_ms_p50"),
+    ("req_per_s_of_1_token", ONE_TOKEN, "req_per_s"),
+    ("text_chunks_per_request", FULL, "text_chunks_per_request"),
+    ("prompt_tokens_mean", FULL, "prompt_tokens_mean"),
+)
+NOTHING_MS = 0.01
+"""A process that spends less than this on a request is no hop of it."""
+
+OTHERS = (
+    "cpu_ms_per_request",
+    "pss_mb",
+    "rss_mb",
+    "processes",
+    "seconds_to_ready",
+    "generator_cpu_percent_of_a_core",
+    "rounds",
+    "requests",
+    "errors",
+)
+
+
+def system_rows(
+    systems: Sequence[System], rounds: Rounds, missing: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """One row a system: medians over its rounds, or why there are none."""
+    rows = []
+    for system in systems:
+        done = list(rounds.get(system.key, {}).values())
+        table = "engine behind it" if system.kind == "engine" else "gateway alone"
+        if done:
+            row = {"system": system.title, **_figures(done)}
+        else:
+            names = [name for name, _, _ in COLUMNS] + list(OTHERS)
+            row = absent_row(system.title, missing.get(system.key, "not measured"), names)
+        rows.append({"table": table, **row})
+    return rows
+
+
+def hop_rows(systems: Sequence[System], rounds: Rounds) -> list[dict[str, Any]]:
+    """What each hop costs, by role of process: CPU per request and per chunk (a chunk is one
+    output token), solved from the two workloads ``cost(32 tokens)`` and ``cost(1 token)``."""
+    rows = []
+    for system in systems:
+        done = list(rounds.get(system.key, {}).values())
+        costs = {role: [_hop(one, role) for one in done] for role in _roles(done)}
+        for role, hops in costs.items():
+            whole_ms = median(hop[2] for hop in hops)
+            if whole_ms is None or whole_ms < NOTHING_MS:
+                continue
+            row = {
+                "table": "what each hop costs (CPU)",
+                "system": system.title,
+                "hop": role,
+                "us_per_request": median(hop[0] for hop in hops),
+                "us_per_chunk": median(hop[1] for hop in hops),
+                "cpu_ms_per_request_of_32_tokens": whole_ms,
+                "pss_mb": median(one.memory[role].pss_mb for one in done if role in one.memory),
+            }
+            rows.append(row)
+    return rows
+
+
+def marks(rounds: Rounds, missing: Mapping[str, str]) -> list[Mark]:
+    """The targets; each value is the median of the rounds' own ratios."""
+
+    def speed(key: str, number: int) -> float:
+        return float(rounds[key][number].phases[FULL.name].figures["req_per_s"])
+
+    def ttft(key: str, number: int, phase: Phase) -> float:
+        value = rounds[key][number].phases[phase.name].figures["ttft_ms_p50"]
+        return float("nan") if value is None else float(value)
+
+    def against_vllm(number: int) -> float:
+        return speed("b", number) / max(speed("a1", number), speed("a2", number))
+
+    def added_ttft(number: int) -> float:
+        bare = min(ttft("a1", number, ALONE), ttft("a2", number, ALONE))
+        return ttft("b", number, ALONE) - bare
+
+    def added_alone(phase: Phase) -> Callable[[int], float]:
+        return lambda number: ttft("weir", number, phase) - ttft("none", number, phase)
+
+    def mark(
+        name: str, keys: Sequence[str], value: Callable[[int], float], unit: str, target: float
+    ) -> Mark:
+        better: Any = "lower" if unit == "ms" else "higher"
+        numbers = set.intersection(*(set(rounds.get(key, {})) for key in keys))
+        found = [one for number in sorted(numbers) if (one := value(number)) == one]
+        if not found:
+            gone = next((key for key in keys if not rounds.get(key)), keys[0])
+            reason = missing.get(gone, "not measured in this run")
+            return Mark(name, None, unit, target, better, f"{gone}: {reason[:200]}")
+        return Mark(name, median(found), unit, target, better)
+
+    bare = "weir / faster vLLM server, req/s at 32 streams"
+    return [
+        mark(f"{bare} (first)", ("b", "a1", "a2"), against_vllm, "x", 0.90),
+        mark(f"{bare} (goal)", ("b", "a1", "a2"), against_vllm, "x", 1.00),
+        mark(
+            "weir - faster vLLM server, TTFT p50 at 1 stream",
+            ("b", "a1", "a2"),
+            added_ttft,
+            "ms",
+            3.0,
+        ),
+        mark(
+            "weir / Ray Serve LLM default, req/s at 32 streams",
+            ("b", "c"),
+            lambda number: speed("b", number) / speed("c", number),
+            "x",
+            2.3,
+        ),
+        mark(
+            "weir gateway alone / nothing, req/s at 32 streams",
+            ("weir", "none"),
+            lambda number: speed("weir", number) / speed("none", number),
+            "x",
+            0.93,
+        ),
+        mark(
+            "weir gateway alone - nothing, TTFT p50 at 1 stream",
+            ("weir", "none"),
+            added_alone(ALONE),
+            "ms",
+            3.0,
+        ),
+        mark(
+            "weir gateway alone - nothing, TTFT p50 at 32 streams",
+            ("weir", "none"),
+            added_alone(FULL),
+            "ms",
+            5.0,
+        ),
+    ]
+
+
+def _figures(done: Sequence[Round]) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        name: _median([one.phases[phase.name].figures[key] for one in done])
+        for name, phase, key in COLUMNS
+    }
+    full = [one.phases[FULL.name] for one in done]
+    all_phases = [measured for one in done for measured in one.phases.values()]
+    row |= {
+        "cpu_ms_per_request": median(_cpu_ms(one, FULL) for one in done),
+        "pss_mb": median(sum(m.pss_mb for m in one.memory.values()) for one in done),
+        "rss_mb": median(sum(m.rss_mb for m in one.memory.values()) for one in done),
+        "processes": median(sum(m.processes for m in one.memory.values()) for one in done),
+        "seconds_to_ready": median(one.seconds_to_ready for one in done),
+        "generator_cpu_percent_of_a_core": median(m.generator_cpu_share * 100 for m in full),
+        "rounds": len(done),
+        "requests": sum(measured.figures["requests"] for measured in all_phases),
+        "errors": sum(measured.figures["errors"] for measured in all_phases),
+    }
+    if faults := [fault for measured in all_phases for fault in measured.faults]:
+        row["reason"] = f"some streams failed: {faults[0][:200]}"
+    return row
+
+
+def _roles(done: Sequence[Round]) -> list[str]:
+    return list(dict.fromkeys(role for one in done for role in one.phases[FULL.name].cpu_s))
+
+
+def _hop(one: Round, role: str) -> tuple[float, float, float]:
+    """(us per request, us per chunk, ms per request of the full workload)."""
+    full_us = _role_us(one, FULL, role)
+    single_us = _role_us(one, ONE_TOKEN, role)
+    per_chunk = (full_us - single_us) / (FULL.tokens - ONE_TOKEN.tokens)
+    return single_us - ONE_TOKEN.tokens * per_chunk, per_chunk, full_us / 1000
+
+
+def _role_us(one: Round, phase: Phase, role: str) -> float:
+    measured = one.phases[phase.name]
+    return measured.cpu_s.get(role, 0.0) * 1e6 / max(1, measured.complete)
+
+
+def _cpu_ms(one: Round, phase: Phase) -> float:
+    measured = one.phases[phase.name]
+    return sum(measured.cpu_s.values()) * 1000 / max(1, measured.complete)
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    return median(value for value in values if value is not None)

@@ -1,0 +1,60 @@
+"""The systems that are compared, and how each is started."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from load_tests.loadgen import Target
+from load_tests.servers import EngineWorkload, Launch
+from load_tests.servers.gateways import litellm, nothing, relay, sglang_router, weir_gateway
+from load_tests.servers.serve_llm import serve_llm
+from load_tests.servers.vllm_server import vllm_server
+from load_tests.servers.weir_platform import weir_platform
+
+Started = tuple[list[Launch], Target]
+CHUNK_INTERVAL_MS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """``key`` is its name on the command line. ``launch`` gets a folder that lives as long as the
+    server; it raises Unavailable where the system cannot be had."""
+
+    key: str
+    title: str
+    kind: Literal["engine", "gateway"]
+    launch: Callable[[Path], Started]
+
+
+def all_systems(workload: EngineWorkload, peers: Path | None) -> tuple[System, ...]:
+    """In the order of the tables."""
+    gap_ms = CHUNK_INTERVAL_MS
+    return (
+        System("a1", "vLLM server, default", "engine", lambda _: vllm_server(workload, False)),
+        System("a2", "vLLM server, in-process", "engine", lambda _: vllm_server(workload, True)),
+        System("b", "weir, everything on", "engine", lambda at: weir_platform(workload, 1, at)),
+        System("c", "Ray Serve LLM, default", "engine", lambda _: serve_llm(workload)),
+        System("none", "nothing", "gateway", lambda _: nothing(gap_ms)),
+        System("relay", "plain ASGI relay", "gateway", lambda _: relay(gap_ms)),
+        System("weir", "weir gateway", "gateway", lambda at: weir_gateway(workload, gap_ms, at)),
+        System("sglang", "SGLang router", "gateway", lambda _: sglang_router(gap_ms, peers)),
+        System("litellm", "LiteLLM proxy", "gateway", lambda at: litellm(gap_ms, peers, at)),
+    )
+
+
+def chosen(systems: tuple[System, ...], only: str | None) -> tuple[System, ...]:
+    """Those that ``only`` names (comma-separated keys).
+
+    Raises:
+        ValueError: it names one that does not exist.
+    """
+    if only is None:
+        return systems
+    keys = [key.strip() for key in only.split(",") if key.strip()]
+    known = [system.key for system in systems]
+    if unknown := [key for key in keys if key not in known]:
+        raise ValueError(f"no system {unknown[0]!r}; known: {', '.join(known)}")
+    return tuple(system for system in systems if system.key in keys)

@@ -1,0 +1,67 @@
+"""Ray Serve LLM's default path: ``build_openai_app`` with one replica, nothing tuned.
+
+``python -m load_tests.servers.serve_llm CONFIG.json`` runs it until SIGTERM.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from load_tests.loadgen import Target
+from load_tests.servers.process import Launch, free_port, http_ready
+from load_tests.servers.workload import EngineWorkload
+
+
+def serve_llm(workload: EngineWorkload) -> tuple[list[Launch], Target]:
+    """One model replica, the ingress replicas that Ray Serve LLM chooses, its Python proxy."""
+    port = free_port()
+    config = {
+        "port": port,
+        "model": str(workload.model),
+        "served_name": workload.served_name,
+        "args": dict(workload.args),
+        "env": dict(workload.env),
+    }
+    command = [sys.executable, "-m", "load_tests.servers.serve_llm", json.dumps(config)]
+    ready = http_ready(port, "/v1/models")
+    launch = Launch("serve-llm", command, ready, start_timeout_s=300, stop_timeout_s=30)
+    return [launch], Target("127.0.0.1", port)
+
+
+def run(config: dict[str, Any]) -> None:
+    """Start Ray, Serve and the application; stay until told to go."""
+    import ray
+    from ray import serve
+    from ray.serve.llm import LLMConfig, build_openai_app
+
+    over = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: over.set())
+    # Logical CPUs only say how many actors fit; the processes share the real cores.
+    ray.init(address="local", num_cpus=16, include_dashboard=False, log_to_driver=True)
+    serve.start(http_options={"host": "127.0.0.1", "port": config["port"]})
+    model = LLMConfig(
+        model_loading_config={
+            "model_id": config["served_name"],
+            "model_source": config["model"],
+        },
+        engine_kwargs=config["args"],
+        deployment_config={"autoscaling_config": {"min_replicas": 1, "max_replicas": 1}},
+        placement_group_config={"bundles": [{"CPU": 1}]},
+        runtime_env={"env_vars": config["env"]},
+    )
+    serve.run(build_openai_app({"llm_configs": [model]}), blocking=False)
+    over.wait()
+    serve.shutdown()
+    ray.shutdown()
+
+
+if __name__ == "__main__":
+    argument = sys.argv[1]
+    text = Path(argument).read_text("utf-8") if argument.endswith(".json") else argument
+    run(json.loads(text))

@@ -1,0 +1,99 @@
+"""weir itself: the whole platform as ``weir up`` starts it, with everything on."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from load_tests.loadgen import Target
+from load_tests.servers.process import Launch, Unavailable, free_port, http_ready
+from load_tests.servers.workload import PROFILE, EngineWorkload
+from weir.settings import Settings, load_settings, parse_settings
+from weir.tenancy import hash_key, new_key
+
+MODULE = "deployments.platform"
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """A tenant's key, and the token between the platform's own parts."""
+
+    tenant: str
+    internal: str
+
+
+def weir_platform(
+    workload: EngineWorkload, replicas: int, folder: Path
+) -> tuple[list[Launch], Target]:
+    """The platform with ``replicas`` replicas of the workload's model; ``folder`` gets its state.
+
+    Raises:
+        Unavailable: this checkout has no platform to start.
+    """
+    require_module(MODULE)
+    keys = Keys(new_key(), secrets.token_urlsafe(24))
+    port = free_port()
+    settings = platform_settings(workload, replicas, port, keys)
+    state = write_state(settings, keys, folder)
+    command = [sys.executable, "-P", "-m", MODULE, "--settings", str(state / "settings.yaml")]
+    command += ["--state", str(state)]
+    env = {"WEIR_INTERNAL_TOKEN": keys.internal}
+    ready = http_ready(port, "/ready")
+    launch = Launch("weir", command, ready, env, start_timeout_s=180, stop_timeout_s=60)
+    return [launch], Target("127.0.0.1", port, headers=(authorization(keys),))
+
+
+def platform_settings(workload: EngineWorkload, replicas: int, port: int, keys: Keys) -> Settings:
+    """The laptop profile with the workload's model, on free ports, for one tenant."""
+    profile = load_settings(PROFILE)
+    model = profile.models[0].model_dump(mode="json")
+    model |= {
+        "name": workload.served_name,
+        "source": str(workload.model),
+        "replicas": replicas,
+    }
+    overlay: dict[str, Any] = {
+        "server": {"host": "127.0.0.1", "port": port},
+        "redis": {"port": free_port()},
+        "models": [model],
+        "tenants": [{"id": "bench", "key_sha256": [hash_key(keys.tenant)]}],
+    }
+    tree = profile.model_dump(mode="json")
+    for section, values in overlay.items():
+        tree[section] = {**tree[section], **values} if isinstance(values, dict) else values
+    return parse_settings(tree, "the bench's settings")
+
+
+def write_state(settings: Settings, keys: Keys, folder: Path) -> Path:
+    """A state folder as ``weir up`` lays it out."""
+    state = folder / "state"
+    state.mkdir()
+    tree = settings.model_dump(mode="json")
+    secret = {"demo_key": keys.tenant, "internal_token": keys.internal}
+    for name, text in (
+        ("settings.yaml", yaml.safe_dump(tree, sort_keys=False)),
+        ("secrets.json", json.dumps(secret)),
+    ):
+        file = state / name
+        file.touch(mode=0o600)
+        file.write_text(text, "utf-8")
+    return state
+
+
+def authorization(keys: Keys) -> tuple[str, str]:
+    """The tenant's header."""
+    return "Authorization", f"Bearer {keys.tenant}"
+
+
+def require_module(name: str) -> None:
+    """Raises Unavailable where the module is not there."""
+    from importlib.util import find_spec
+
+    if find_spec(name) is None:
+        raise Unavailable(f"this checkout has no module {name}")
