@@ -112,10 +112,15 @@ def parse_settings(tree: Tree, origin: str) -> Settings:
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
-        problems = tuple(
-            Problem(_path(e["loc"]) or "(top level)", _expectation(dict(e))) for e in error.errors()
-        )
-        raise SettingsError(origin, problems) from None
+        raise SettingsError(origin, _problems(error)) from None
+
+
+def _problems(error: ValidationError) -> tuple[Problem, ...]:
+    found = error.errors()
+    # A list whose items are all wrong is also "too short"; the items' own problems say it.
+    wrong_items = {e["loc"][:-1] for e in found} | {e["loc"][:1] for e in found if e["loc"][1:]}
+    kept = [e for e in found if e["type"] != "too_short" or e["loc"] not in wrong_items]
+    return tuple(Problem(_path(e["loc"]) or "(top level)", _expectation(dict(e))) for e in kept)
 
 
 def _parse_yaml(text: str, origin: str) -> Tree:

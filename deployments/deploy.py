@@ -1,0 +1,118 @@
+"""Puts weir's application on a Ray Serve cluster: ``python -m deployments.deploy``.
+
+A process of its own, because describing a model with ``ray.serve.llm`` imports vLLM (480 MB, 5 s)
+which nothing that stays alive should pay for. It imports first and waits for the cluster's
+address on stdin, so that the imports run while Ray starts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve.config import RequestRouterConfig
+from ray.serve.llm import LLMConfig
+from ray.serve.schema import LoggingConfig
+
+from deployments.engine import THREAD_CORE
+from deployments.gateway.deployment import GatewayReplica
+from deployments.names import APP, GATEWAY, model_deployment
+from deployments.replica import ModelReplica
+from deployments.sources import model_source
+from weir.settings import ModelSettings, Settings, parse_settings, read_tree
+
+_ROUTER = "router.ray_adapter.WeirRequestRouter"
+_STATS_PERIOD_S = 2.0
+# Serve's own limit must never be the one that bites: admission is weir's.
+_UNLIMITED = 1_000_000
+
+
+def llm_config(model: ModelSettings) -> LLMConfig:
+    """The model as ``ray.serve.llm`` describes it."""
+    workers = model.parallel.tensor * model.parallel.pipeline
+    engine_args = {
+        **model.engine.args,
+        "tensor_parallel_size": model.parallel.tensor,
+        "pipeline_parallel_size": model.parallel.pipeline,
+    }
+    env = dict(model.engine.env)
+    placement = None
+    if model.accelerator is None:
+        placement = {"bundles": [{"CPU": model.num_cpus}] * workers, "strategy": "PACK"}
+        if model.engine.mode == "thread":
+            env["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    return LLMConfig(
+        model_loading_config={
+            "model_id": model.name,
+            "model_source": model_source(model.source),
+        },
+        engine_kwargs=engine_args,
+        accelerator_type=model.accelerator,
+        placement_group_config=placement,
+        runtime_env={"env_vars": env} if env else None,
+        log_engine_metrics=False,
+        experimental_configs={THREAD_CORE: model.engine.mode == "thread"},
+        deployment_config={
+            "name": model_deployment(model.name),
+            "num_replicas": model.replicas,
+            "max_ongoing_requests": _UNLIMITED,
+            "ray_actor_options": {"num_cpus": 0},
+            "graceful_shutdown_timeout_s": model.drain_timeout_s + 10.0,
+            "graceful_shutdown_wait_loop_s": 1.0,
+            "health_check_period_s": 2.0,
+            "health_check_timeout_s": 30.0,
+            "request_router_config": RequestRouterConfig(
+                request_router_class=_ROUTER, request_routing_stats_period_s=_STATS_PERIOD_S
+            ),
+        },
+    )
+
+
+def application(settings: Settings) -> Any:
+    """weir as a Serve application: the gateway, with a handle to each model."""
+    models = {model.name: _model(model, settings) for model in settings.models}
+    deployment = serve.deployment(serve.ingress()(GatewayReplica)).options(
+        name=GATEWAY,
+        num_replicas=settings.gateway.replicas,
+        max_ongoing_requests=settings.gateway.max_ongoing_requests,
+        ray_actor_options={"num_cpus": settings.gateway.num_cpus},
+        graceful_shutdown_timeout_s=settings.server.drain_timeout_s + 10.0,
+        graceful_shutdown_wait_loop_s=1.0,
+        logging_config=_quiet(),
+    )
+    return deployment.bind(settings, models)
+
+
+def _model(model: ModelSettings, settings: Settings) -> Any:
+    config = llm_config(model)
+    options = ModelReplica.get_deployment_options(config)
+    deployment = serve.deployment(ModelReplica).options(**options, logging_config=_quiet())
+    return deployment.bind(config, model.drain_timeout_s, settings.log)
+
+
+def _quiet() -> LoggingConfig:
+    # weir logs requests itself; Serve's access log costs a formatted record per request.
+    return LoggingConfig(enable_access_log=False)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Deploy everything in the settings, then exit; Serve goes on from there."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--settings", type=Path, required=True)
+    arguments = parser.parse_args(argv)
+    settings = parse_settings(read_tree(arguments.settings), str(arguments.settings))
+    address = sys.stdin.readline().strip()
+    if not address:
+        sys.exit("no cluster address on stdin")
+    ray.init(address=address, namespace="serve", logging_level=logging.WARNING)
+    target = serve.RunTarget(application(settings), name=APP)
+    serve.run_many([target], wait_for_applications_running=False)
+
+
+if __name__ == "__main__":
+    main()

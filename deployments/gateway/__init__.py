@@ -1,0 +1,1 @@
+"""The gateway: authenticate, validate, reserve, enrich, tokenize, admit, route, stream, settle."""

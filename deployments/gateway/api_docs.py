@@ -1,0 +1,89 @@
+"""The OpenAPI description: what ``/docs`` shows and the API fuzzer reads.
+
+The request path is not FastAPI's, so its three operations are described here, from the very
+models that check the bodies.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from deployments.gateway.requests import ChatBody, CompletionBody, EmbeddingBody
+
+_OPERATIONS: tuple[tuple[str, str, type[BaseModel]], ...] = (
+    ("/v1/chat/completions", "Answer a conversation", ChatBody),
+    ("/v1/completions", "Continue a text", CompletionBody),
+    ("/v1/embeddings", "Embed texts (where the model can)", EmbeddingBody),
+)
+_ERRORS = {
+    "400": "The request is wrong; `param` names the field.",
+    "401": "No API key, or not a valid one.",
+    "404": "No such model.",
+    "413": "The body is too large.",
+    "415": "The body is not JSON.",
+    "429": "A limit of the tenant's own; see Retry-After.",
+    "503": "No room now; see Retry-After.",
+}
+_ERROR_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "null"]},
+            },
+        }
+    },
+}
+
+
+def describe_api(app: FastAPI) -> dict[str, Any]:
+    """OpenAPI 3.1 of the whole gateway (built once, then kept on the app)."""
+    if app.openapi_schema:
+        return app.openapi_schema
+    spec = get_openapi(title=app.title, version=app.version, routes=app.routes)
+    components = spec.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    bodies = [(body, "validation") for _, _, body in _OPERATIONS]
+    _, definitions = models_json_schema(bodies, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
+    schemas |= definitions["$defs"]
+    schemas["Error"] = _ERROR_SCHEMA
+    components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    for path, summary, body in _OPERATIONS:
+        spec["paths"][path] = {"post": _operation(summary, body)}
+    for path, methods in spec["paths"].items():
+        if path.startswith("/v1/"):
+            for operation in methods.values():
+                operation["security"] = [{"key": []}]
+                operation["responses"] |= {c: _error(_ERRORS[c]) for c in ("401", "404")}
+    app.openapi_schema = spec
+    return spec
+
+
+def _operation(summary: str, body: type[BaseModel]) -> dict[str, Any]:
+    reference = {"$ref": f"#/components/schemas/{body.__name__}"}
+    answer: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
+    if body is not EmbeddingBody:
+        answer["text/event-stream"] = {"schema": {"type": "string"}}
+    responses = {"200": {"description": "The answer.", "content": answer}}
+    return {
+        "tags": ["openai"],
+        "summary": summary,
+        "requestBody": {"required": True, "content": {"application/json": {"schema": reference}}},
+        "responses": responses | {code: _error(text) for code, text in _ERRORS.items()},
+    }
+
+
+def _error(description: str) -> dict[str, Any]:
+    schema = {"$ref": "#/components/schemas/Error"}
+    return {"description": description, "content": {"application/json": {"schema": schema}}}

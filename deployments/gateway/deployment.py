@@ -1,0 +1,115 @@
+"""The gateway as a Ray Serve deployment: puts the parts together inside a replica."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from typing import Any
+
+import aiohttp
+from ray import serve
+
+from deployments.gateway.exchange import Exchange
+from deployments.gateway.gateway import PATHS, Gateway, Limits
+from deployments.gateway.models import ReplicaChooser, ServedModel
+from deployments.gateway.pages import build_pages
+from deployments.gateway.prompts import PromptEncoder, locate_tokenizer
+from deployments.gateway.relay import OpenAIRelay
+from deployments.gateway.replicas import ReplicaConnections
+from deployments.gateway.steps import AdmitAtOnce, NoEnrichment, UnlimitedQuota
+from deployments.sources import model_source
+from weir.logs import configure_logging
+from weir.metrics import GatewayMetrics
+from weir.settings import ModelSettings, Settings
+from weir.tenancy import KeyRing
+
+
+class GatewayApp:
+    """ASGI: the request path goes straight to the gateway, the rest to the pages."""
+
+    def __init__(self, gateway: Gateway, pages: Any) -> None:
+        self._gateway = gateway
+        self._pages = pages
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in PATHS:
+            await self._gateway.serve(scope["path"], Exchange(scope, receive, send))
+        else:
+            await self._pages(scope, receive, send)
+
+
+class GatewayReplica:
+    """One gateway process.
+
+    ``settings`` is the whole validated tree, ``handles`` has Serve's handle of each model.
+    """
+
+    async def __init__(  # type: ignore[misc]  # Serve awaits constructors
+        self, settings: Settings, handles: dict[str, ReplicaChooser]
+    ) -> None:
+        configure_logging(settings.log)
+        self._settings = settings
+        token = os.environ.get("WEIR_INTERNAL_TOKEN", "")
+        self._token = token
+        self._session = aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=None, connect=5.0),
+            connector=aiohttp.TCPConnector(limit=0),
+            auto_decompress=False,
+        )
+        self._connections: list[ReplicaConnections] = []
+        models = {m.name: self._served(m, handles[m.name], token) for m in settings.models}
+        self._gateway = Gateway(
+            keys=KeyRing(settings.tenants),
+            models=models,
+            quota=UnlimitedQuota(),
+            enricher=NoEnrichment(),
+            admission=AdmitAtOnce(),
+            relay=OpenAIRelay(self._session, token),
+            metrics=GatewayMetrics(),
+            limits=Limits(
+                settings.server.max_body_bytes,
+                settings.gateway.dispatch_attempts,
+                settings.server.request_timeout_s,
+            ),
+        )
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(m.follow_replicas()) for m in models.values()]
+
+    async def __serve_build_asgi_app__(self) -> Any:
+        """Serve calls this after the constructor and serves what it returns."""
+        pages = build_pages(self._gateway, self._session, self._token, _deployment_states)
+        return GatewayApp(self._gateway, pages)
+
+    async def __del__(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        for connections in self._connections:
+            await connections.close()
+        await self._session.close()
+
+    def _served(self, model: ModelSettings, handle: ReplicaChooser, token: str) -> ServedModel:
+        encoder = PromptEncoder(locate_tokenizer(model_source(model.source)))
+        served = ServedModel(model, encoder, handle)
+        connections = ReplicaConnections(self._session, token, served.record_load)
+        served.connect_through(connections)
+        self._connections.append(connections)
+        return served
+
+
+async def _deployment_states() -> list[dict[str, Any]]:
+    status = await asyncio.get_running_loop().run_in_executor(None, serve.status)
+    return [
+        {
+            "name": name,
+            "app": app_name,
+            "status": str(deployment.status.value),
+            "message": deployment.message,
+            "replica_states": {str(s.value): n for s, n in deployment.replica_states.items() if n},
+        }
+        for app_name, app in status.applications.items()
+        for name, deployment in app.deployments.items()
+    ]

