@@ -6,6 +6,16 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A busy machine must not fail a test: no deadlines. In CI the same examples each time.
+settings.register_profile(
+    "weir",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize="CI" in os.environ,
+)
+settings.load_profile("weir")
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -102,7 +102,7 @@ def _one_model(given: str) -> dict[str, Any]:
     source = given
     looks_like_path = given.startswith((".", "/", "~"))
     folder = Path(given).expanduser()
-    if folder.is_dir():
+    if given and folder.is_dir():
         source = str(folder.resolve())
     elif looks_like_path:
         raise CommandError(f"--model: no such directory: {given}", ExitCode.USAGE)

@@ -88,6 +88,21 @@ def down(
     stop(_state_folder(), _stderr(), now)
 
 
+@app.command(epilog="Example: [bold]weir apply --scale weir-teacher=3[/]")
+def apply(
+    config: ConfigOption = None,
+    scale: Annotated[
+        list[str] | None, typer.Option(help="MODEL=REPLICAS; may be given several times.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for it.")] = 300.0,
+) -> None:
+    """Change a running platform: more or fewer replicas, other settings; no request is lost."""
+    from weir.cli.apply import apply as change
+    from weir.cli.apply import parse_scale
+
+    change(_state_folder(), config, parse_scale(scale or []), timeout, _stderr())
+
+
 @app.command(epilog="Example: [bold]weir status --json[/]")
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,

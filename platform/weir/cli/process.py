@@ -1,8 +1,8 @@
 """The platform's processes: start the supervisor, find it again, stop it and all it started.
 
-Nothing is found by name. The supervisor is the process with the recorded pid *and* create time;
-what it started are its descendants and the processes that carry its run id in their environment
-(so that they are found even when the supervisor itself was killed).
+Nothing is found by name. The supervisor is the process with the recorded pid that also has the
+recorded create time or run id; what it started are its descendants and the processes that carry
+its run id in their environment (so that they are found even when the supervisor was killed).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import secrets
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 
@@ -22,11 +23,11 @@ from weir.cli.state import State, SupervisorRecord, write_private
 
 MODULE = "deployments.platform"
 RUN_ID = "WEIR_RUN_ID"
-# Two readings of one process differ by the clock's adjustment; a reused pid by far more.
-_CREATE_TIME_TOLERANCE_S = 1.0
+# The kernel counts in hundredths of a second.
+_CREATE_TIME_TOLERANCE_S = 0.05
 _AFTER_DRAIN_S = 30.0
 _HURRY_S = 15.0
-_LEFTOVER_GRACE_S = 5.0
+_LEFTOVER_GRACE_S = 3.0
 
 
 def start(state: State, internal_token: str) -> SupervisorRecord:
@@ -52,6 +53,10 @@ def start(state: State, internal_token: str) -> SupervisorRecord:
         )
     record = SupervisorRecord(child.pid, psutil.Process(child.pid).create_time(), run_id)
     write_private(state.supervisor_file, json.dumps(asdict(record)) + "\n")
+    with warnings.catch_warnings():
+        # Letting go of a running child is what "detached" means here.
+        warnings.simplefilter("ignore", ResourceWarning)
+        del child
     return record
 
 
@@ -70,9 +75,18 @@ def find(record: SupervisorRecord | None) -> psutil.Process | None:
     try:
         process = psutil.Process(record.pid)
         same = abs(process.create_time() - record.create_time) < _CREATE_TIME_TOLERANCE_S
+        # A step of the system's clock moves create times, but not the run id.
+        same = same or _carries(process, record)
         return process if same and alive(process) else None
     except psutil.Error:
         return None
+
+
+def _carries(process: psutil.Process, record: SupervisorRecord) -> bool:
+    try:
+        return bool(record.run_id) and process.environ().get(RUN_ID) == record.run_id
+    except (psutil.Error, OSError):
+        return False
 
 
 def alive(process: psutil.Process) -> bool:
@@ -89,12 +103,9 @@ def family(record: SupervisorRecord) -> list[psutil.Process]:
     if supervisor := find(record):
         members |= {p.pid: p for p in _descendants(supervisor)}
     for process in psutil.process_iter():
-        try:
-            if process.environ().get(RUN_ID) == record.run_id:
-                members[process.pid] = process
-                members |= {p.pid: p for p in _descendants(process)}
-        except (psutil.Error, OSError):
-            continue
+        if _carries(process, record):
+            members[process.pid] = process
+            members |= {p.pid: p for p in _descendants(process)}
     not_ours = {record.pid, os.getpid()}
     return [p for pid, p in members.items() if pid not in not_ours and alive(p)]
 

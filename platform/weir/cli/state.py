@@ -103,11 +103,11 @@ class State:
         return made
 
     def supervisor(self) -> SupervisorRecord | None:
-        """The process of the last ``weir up``, whether or not it still runs."""
-        held = read_json(self.supervisor_file)
+        """The last supervisor, whether or not it still runs; also one started without the CLI."""
+        held = read_json(self.supervisor_file) or read_json(self.platform_file)
         try:
             return SupervisorRecord(
-                int(held["pid"]), float(held["create_time"]), str(held["run_id"])
+                int(held["pid"]), float(held["create_time"]), str(held.get("run_id", ""))
             )
         except (KeyError, TypeError, ValueError):
             return None

@@ -118,8 +118,8 @@ def parse_settings(tree: Tree, origin: str) -> Settings:
 def _problems(error: ValidationError) -> tuple[Problem, ...]:
     found = error.errors()
     # A list whose items are all wrong is also "too short"; the items' own problems say it.
-    wrong_items = {e["loc"][:-1] for e in found} | {e["loc"][:1] for e in found if e["loc"][1:]}
-    kept = [e for e in found if e["type"] != "too_short" or e["loc"] not in wrong_items]
+    above = {e["loc"][:depth] for e in found for depth in range(len(e["loc"]))}
+    kept = [e for e in found if e["type"] != "too_short" or e["loc"] not in above]
     return tuple(Problem(_path(e["loc"]) or "(top level)", _expectation(dict(e))) for e in kept)
 
 

@@ -17,6 +17,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import psutil
 import yaml
 
 MODE = os.environ.get("FAKE_PLATFORM", "ok")
@@ -137,7 +138,7 @@ def main() -> int:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     ready = {
         "pid": os.getpid(),
-        "create_time": STARTED,
+        "create_time": psutil.Process().create_time(),
         "url": f"http://{address[0]}:{address[1]}",
         "models": ["fake-model"],
         "started_at": STARTED,

@@ -1,0 +1,282 @@
+"""`weir up`, `status`, `chat` and `down` as separate processes around the fake platform."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+import yaml
+
+from weir.cli import process
+from weir.tenancy import KEY_PREFIX, hash_key
+
+if TYPE_CHECKING:
+    from conftest import Weir
+
+
+def test_up_prints_how_to_use_it_and_leaves_it_running(weir: Weir) -> None:
+    run = weir.up()
+    assert run.returncode == 0, run.stderr
+    url = f"http://127.0.0.1:{weir.port}/v1"
+    key = weir.state.secrets().demo_key
+    assert key.startswith(KEY_PREFIX)
+    for expected in (url, key, "fake-model", "curl", str(weir.state.log_file)):
+        assert expected in run.stdout
+    assert "model fake-model: 1 of 2 replicas running" in run.stderr
+    assert process.find(weir.state.supervisor()) is not None
+    assert weir("down").returncode == 0
+    assert process.find(weir.state.supervisor()) is None
+
+
+def test_the_printed_curl_line_works_when_pasted(weir: Weir) -> None:
+    line = next(text for text in weir.up().stdout.splitlines() if text.startswith("  curl "))
+    arguments = shlex.split(line)
+    assert arguments[0] == "curl"
+    run = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+    assert run.returncode == 0
+    assert '"content": "system,' in run.stdout
+
+
+def test_up_as_json_is_one_object(weir: Weir) -> None:
+    held = json.loads(weir.up("--json").stdout)
+    assert held["url"] == f"http://127.0.0.1:{weir.port}/v1"
+    assert held["key"] == weir.state.secrets().demo_key
+    assert held["models"] == ["fake-model"]
+    assert held["seconds_to_ready"] == 1.5
+
+
+def test_only_the_digest_of_the_key_is_in_the_settings(weir: Weir) -> None:
+    weir.up()
+    text = weir.state.settings_file.read_text()
+    key = weir.state.secrets().demo_key
+    assert key not in text
+    assert yaml.safe_load(text)["tenants"] == [
+        {"id": "demo", "key_sha256": [hash_key(key)], "models": []}
+    ]
+
+
+def test_settings_with_tenants_get_no_demo_key(weir: Weir) -> None:
+    tree = yaml.safe_load(weir.config.read_text())
+    tree["tenants"] = [{"id": "shop", "key_sha256": [hash_key("weir_mine")]}]
+    weir.config.write_text(yaml.safe_dump(tree))
+    run = weir.up()
+    assert run.returncode == 0
+    assert "weir_" not in run.stdout
+    assert "shop" in run.stdout
+    tenants = yaml.safe_load(weir.state.settings_file.read_text())["tenants"]
+    assert [tenant["id"] for tenant in tenants] == ["shop"]
+
+
+def test_the_state_folder_is_private(weir: Weir) -> None:
+    weir.up()
+    assert weir.state.folder.stat().st_mode & 0o777 == 0o700
+    for file in (weir.state.settings_file, weir.state.secrets_file):
+        assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_bytecode_may_be_written_by_what_up_starts(weir: Weir) -> None:
+    weir.up(PYTHONDONTWRITEBYTECODE="1")
+    assert "bytecode: True" in weir.state.log_file.read_text()
+
+
+def test_a_second_up_says_so_and_succeeds(weir: Weir) -> None:
+    weir.up()
+    before = weir.state.supervisor()
+    run = weir.up()
+    assert run.returncode == 0
+    assert "already running" in run.stderr
+    assert f"http://127.0.0.1:{weir.port}/v1" in run.stdout
+    assert weir.state.supervisor() == before
+
+
+def test_a_second_up_with_other_settings_is_a_conflict(weir: Weir) -> None:
+    weir.up()
+    run = weir.up("--model", "builtin:student")
+    assert run.returncode == 4
+    assert "other settings" in run.stderr
+    assert str(weir.port) in run.stderr
+    assert process.find(weir.state.supervisor()) is not None
+
+
+def test_a_taken_port_is_named_before_anything_starts(weir: Weir) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        run = weir.up("--port", str(port))
+    assert run.returncode == 4
+    assert f"port {port} on 127.0.0.1 is taken" in run.stderr
+    assert f"pid {os.getpid()}" in run.stderr
+    assert weir.state.supervisor() is None
+    assert not weir.state.log_file.exists()
+
+
+def test_a_failed_start_shows_the_log_and_leaves_nothing(weir: Weir) -> None:
+    run = weir.up(FAKE_PLATFORM="fail")
+    assert run.returncode == 1
+    assert "weir did not start: no such model" in run.stderr
+    assert "RuntimeError: no such model" in run.stderr
+    assert str(weir.state.log_file) in run.stderr
+    assert weir("status").returncode == 3
+
+
+def test_a_start_that_takes_too_long_is_stopped_whole(weir: Weir) -> None:
+    run = weir.up("--timeout", "1.5", FAKE_PLATFORM="hang")
+    assert run.returncode == 1
+    assert "waiting for model fake-model" in run.stderr
+    assert weir.state.supervisor() is None
+    child = int((weir.state.folder / "child.pid").read_text())
+    assert not psutil.pid_exists(child) or not process.alive(psutil.Process(child))
+
+
+def test_interrupting_up_stops_what_it_started(weir: Weir) -> None:
+    command = [sys.executable, "-m", "weir.cli.main", "up", "--config", str(weir.config)]
+    env = weir.env | {"FAKE_PLATFORM": "hang"}
+    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as up:
+        child_file = weir.state.folder / "child.pid"
+        deadline = time.monotonic() + 60
+        while not (child_file.exists() and child_file.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        record = weir.state.supervisor()
+        up.send_signal(signal.SIGINT)
+        _, stderr = up.communicate(timeout=60)
+    assert up.returncode == 130
+    assert "Interrupted" in stderr
+    assert record is not None
+    assert process.find(record) is None
+    assert process.family(record) == []
+
+
+def test_no_wait_returns_while_it_starts(weir: Weir) -> None:
+    run = weir.up("--no-wait", FAKE_PLATFORM="hang")
+    assert run.returncode == 0
+    status = weir("status", "--json")
+    assert status.returncode == 3
+    assert json.loads(status.stdout)["state"] in ("starting", "stopped")
+    assert process.find(weir.state.supervisor()) is not None
+    assert weir("down").returncode == 0
+
+
+def test_down_without_a_platform(weir: Weir) -> None:
+    run = weir("down")
+    assert run.returncode == 3
+    assert "not running" in run.stderr
+    assert not weir.state.folder.exists()
+
+
+def test_down_now_hurries_a_stubborn_platform(weir: Weir) -> None:
+    weir.up(FAKE_PLATFORM="stubborn")
+    run = weir("down", "--now")
+    assert run.returncode == 0
+    assert process.find(weir.state.supervisor()) is None
+
+
+def test_down_ends_what_the_supervisor_left_behind(weir: Weir) -> None:
+    weir.up(FAKE_PLATFORM="orphan")
+    child = int((weir.state.folder / "child.pid").read_text())
+    run = weir("down")
+    assert run.returncode == 0
+    assert f"pid {child}" in run.stderr
+    assert not psutil.pid_exists(child) or not process.alive(psutil.Process(child))
+
+
+def test_down_after_the_supervisor_was_killed(weir: Weir) -> None:
+    weir.up(FAKE_PLATFORM="orphan")
+    record = weir.state.supervisor()
+    assert record is not None
+    os.kill(record.pid, signal.SIGKILL)
+    assert weir("status").returncode == 3
+    run = weir("down")
+    assert run.returncode == 0
+    assert "had died" in run.stderr
+    assert process.family(record) == []
+
+
+def test_up_clears_what_a_killed_platform_left(weir: Weir) -> None:
+    weir.up(FAKE_PLATFORM="orphan")
+    record = weir.state.supervisor()
+    assert record is not None
+    os.kill(record.pid, signal.SIGKILL)
+    run = weir.up()
+    assert run.returncode == 0, run.stderr
+    assert "did not end cleanly" in run.stderr
+    assert process.family(record) == []
+
+
+def test_a_process_that_reuses_the_pid_is_left_alone(weir: Weir) -> None:
+    weir.up()
+    with subprocess.Popen(["sleep", "60"]) as stranger:
+        record = json.loads(weir.state.supervisor_file.read_text())
+        weir("down")
+        record |= {"pid": stranger.pid}
+        weir.state.supervisor_file.write_text(json.dumps(record))
+        assert weir("down").returncode == 3
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_status_shows_replicas_and_their_load(weir: Weir) -> None:
+    weir.up()
+    run = weir("status")
+    assert run.returncode == 0
+    row = next(line for line in run.stdout.splitlines() if "r1" in line)
+    assert row.split() == ["r1", "running", "42%", "3", "7", "512"]
+    assert "1 of 2" in run.stdout
+    assert "up 1 min 15 s" in run.stdout
+
+
+def test_status_as_json_is_the_gateways_own(weir: Weir) -> None:
+    weir.up()
+    held = json.loads(weir("status", "--json").stdout)
+    assert held["state"] == "running"
+    assert held["deployments"][1]["replicas"][0]["kv_use"] == 0.42
+
+
+def test_chat_streams_one_answer(weir: Weir) -> None:
+    weir.up()
+    run = weir("chat", "--message", "hello", "--system", "be brief")
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == "system,user: HELLO\n"
+
+
+def test_chat_keeps_the_conversation_until_reset(weir: Weir) -> None:
+    weir.up()
+    run = weir("chat", "--system", "", stdin="one\ntwo\n/reset\nthree\n/exit\nfour\n")
+    assert run.returncode == 0, run.stderr
+    answers = ["user: ONE", "user,assistant,user: TWO", "user: THREE"]
+    assert run.stdout.splitlines() == answers
+
+
+def test_weirs_own_models_speak_for_a_store(weir: Weir) -> None:
+    weir.up()
+    assert weir("chat", "-m", "hello").stdout == "system,user: HELLO\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "message"),
+    [
+        (("--model", "nope"), {}, "404: no model nope"),
+        ((), {"WEIR_API_KEY": "wrong"}, "401: bad key"),
+    ],
+)
+def test_chat_shows_the_gateways_error(
+    weir: Weir, arguments: tuple[str, ...], env: dict[str, str], message: str
+) -> None:
+    weir.up()
+    run = weir("chat", "-m", "hello", *arguments, **env)
+    assert run.returncode == 1
+    assert message in run.stderr
+
+
+def test_chat_and_status_need_a_platform(weir: Weir) -> None:
+    for arguments in (("chat", "-m", "x"), ("status",)):
+        run = weir(*arguments)
+        assert run.returncode == 3
+        assert "weir up" in run.stderr
