@@ -12,35 +12,39 @@ Invariants (tests/property/test_prefix_index.py holds them against a naive model
    since. In particular: never a block after its removal event, in whatever order removals come.
 2. A replica never has more than ``max_blocks`` blocks indexed; the least recently used run loses
    its tail first, so what is left stays a prefix.
-3. Under-claiming is allowed (a block stored behind one we do not know is dropped); over-claiming
-   is not.
+3. Under-claiming is allowed (a block stored behind one that is not confirmed is dropped);
+   over-claiming is not.
 
-Cost: a lookup visits the runs on the prompt's path, not its blocks (see prefix_tree.py); bulk
-inserts are dict updates in C. Block hashes should be below 2**60 (``router.hashing``): CPython
-then stores one in 32 bytes instead of 48.
+Cost: lookups and dispatches visit the runs on the prompt's path, not its blocks (prefix_tree.py);
+only confirmed blocks are listed one by one, because removals name them so. Block hashes should
+be below 2**60 (``router.hashing``): CPython keeps such an int in 32 bytes instead of 48.
 """
 
 from __future__ import annotations
 
 import sys
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
 
 from router.prefix_tree import Run, RunTree, match_length
 
+_NEVER_S = float("inf")
+
 
 @dataclass(slots=True)
 class _View:
-    """What one replica holds. ``where``: block → run id; ``recency``: run ids, oldest first."""
+    """What one replica holds: ``count`` blocks, of which ``where`` lists the confirmed ones
+    (block → run id). ``recency``: ids of all runs held, oldest use first. ``guessed``: ids of
+    those that are partly predictions."""
 
     replica_id: str
-    slot: int
     max_blocks: int
     events: bool
+    count: int = 0
     where: dict[int, int] = field(default_factory=dict)
     recency: OrderedDict[int, None] = field(default_factory=OrderedDict)
-    stale: bool = False
+    guessed: set[int] = field(default_factory=set)
     orphans: int = 0
 
 
@@ -68,43 +72,31 @@ class PrefixIndex:
         self._ttl_s = predicted_ttl_s
         self._tree = RunTree()
         self._views: dict[str, _View] = {}
-        self._by_slot: list[_View | None] = []
-        # (expires, view, prompt, index of its first predicted block), soonest first.
-        self._due: deque[tuple[float, _View, tuple[int, ...], int]] = deque()
+        self._stale: set[str] = set()
+        # (expires, view, prompt), soonest first.
+        self._due: deque[tuple[float, _View, tuple[int, ...]]] = deque()
 
     # -- membership -----------------------------------------------------------------------------
 
     def add_replica(self, replica_id: str, max_blocks: int, events: bool = True) -> None:
         """Begin an empty view; known replicas are left as they are."""
-        if replica_id in self._views:
-            return
         if max_blocks < 1:
             raise ValueError(f"max_blocks of {replica_id} must be positive, not {max_blocks}")
-        free = next((i for i, view in enumerate(self._by_slot) if view is None), None)
-        slot = len(self._by_slot) if free is None else free
-        view = _View(replica_id, slot, max_blocks, events)
-        self._views[replica_id] = view
-        if free is None:
-            self._by_slot.append(view)
-        else:
-            self._by_slot[free] = view
+        if replica_id not in self._views:
+            self._views[replica_id] = _View(replica_id, max_blocks, events)
 
     def remove_replica(self, replica_id: str) -> None:
         """The replica is gone, and all it held."""
-        view = self._views.get(replica_id)
-        if view is None:
-            return
-        self._clear(view)
-        del self._views[replica_id]
-        self._by_slot[view.slot] = None
+        self.cleared(replica_id)
+        self._views.pop(replica_id, None)
 
     def blocks(self, replica_id: str) -> int:
         """Blocks indexed for a replica (0 for strangers)."""
         view = self._views.get(replica_id)
-        return 0 if view is None else len(view.where)
+        return 0 if view is None else view.count
 
     def orphans(self, replica_id: str) -> int:
-        """Stored blocks that were dropped because their parent was not indexed."""
+        """Stored blocks that were dropped because their parent was not confirmed."""
         view = self._views.get(replica_id)
         return 0 if view is None else view.orphans
 
@@ -124,7 +116,7 @@ class PrefixIndex:
                 view.orphans += len(hashes)
                 return
             run = self._tree.runs[run_id]
-            at = 1 + run.position(parent, run.holders[view.slot] - 1)
+            at = 1 + run.position(parent, run.sure(replica_id) - 1)
         self._extend(view, run, at, tuple(hashes), None)
 
     def removed(self, replica_id: str, hashes: Iterable[int]) -> None:
@@ -132,31 +124,37 @@ class PrefixIndex:
         view = self._views.get(replica_id)
         if view is None:
             return
-        where, runs, slot = view.where, self._tree.runs, view.slot
+        where, runs = view.where, self._tree.runs
         for block in hashes:
             run_id = where.get(block)
             if run_id is not None:
                 run = runs[run_id]
-                self._truncate(view, run, run.position(block, run.holders[slot] - 1))
+                self._truncate(view, run, run.position(block, run.sure(replica_id) - 1))
+            elif view.guessed:
+                self._refute(view, block)
 
     def cleared(self, replica_id: str) -> None:
         """The engine dropped its whole cache (or lost track): an empty, fresh view."""
         view = self._views.get(replica_id)
-        if view is not None:
-            self._clear(view)
-            view.stale = False
+        if view is None:
+            return
+        for run_id in view.recency:
+            run = self._tree.runs[run_id]
+            del run.holders[replica_id]
+            _forget_guess(run, replica_id)
+            self._tree.prune(run)
+        view.where, view.recency, view.count = {}, OrderedDict(), 0
+        view.guessed.clear()
+        self._stale.discard(replica_id)
 
     def mark_stale(self, replica_id: str) -> None:
         """Events were lost: claim nothing until :meth:`resynced` or :meth:`cleared`."""
-        view = self._views.get(replica_id)
-        if view is not None:
-            view.stale = True
+        if replica_id in self._views:
+            self._stale.add(replica_id)
 
     def resynced(self, replica_id: str) -> None:
         """The lost events were replayed in order: the view is right again."""
-        view = self._views.get(replica_id)
-        if view is not None:
-            view.stale = False
+        self._stale.discard(replica_id)
 
     # -- dispatch and lookup --------------------------------------------------------------------
 
@@ -165,97 +163,89 @@ class PrefixIndex:
         view = self._views.get(replica_id)
         if view is None or not hashes:
             return
-        expires_s = now_s + self._ttl_s if view.events else None
-        first = self._extend(view, self._tree.root, 0, hashes, expires_s)
-        if expires_s is not None and first is not None:
-            self._due.append((expires_s, view, hashes, first))
+        expires_s = now_s + self._ttl_s if view.events else _NEVER_S
+        guesses = self._extend(view, self._tree.root, 0, hashes, expires_s)
+        if guesses and view.events:
+            self._due.append((expires_s, view, hashes))
 
     def lookup(self, hashes: Sequence[int], now_s: float) -> dict[str, int]:
         """Replica id → leading blocks of the prompt it holds (absent: none)."""
         if self._due and self._due[0][0] <= now_s:
             self.expire(now_s)
         claims = self._walk(hashes)
-        views = self._by_slot
-        found: dict[str, int] = {}
-        for slot, blocks in claims.items():
-            view = views[slot]
-            if view is not None and not view.stale:
-                found[view.replica_id] = blocks
-        return found
+        for name in self._stale:
+            claims.pop(name, None)
+        return claims
 
     def expire(self, now_s: float) -> None:
         """Forget predictions that nothing confirmed in time. :meth:`lookup` does it by itself."""
-        due, runs = self._due, self._tree.runs
+        due = self._due
         while due and due[0][0] <= now_s:
-            expires_s, view, hashes, at = due.popleft()
-            where, slot = view.where, view.slot
-            while at < len(hashes):
-                run_id = where.get(hashes[at])
-                if run_id is None:
-                    at += 1
-                    continue
-                run = runs[run_id]
-                position = run.position(hashes[at], 0)
-                at += match_length(run.hashes, position, hashes, at)
-                state = run.confirmed.get(slot) if run.confirmed else None
-                if state is not None and state[1] <= expires_s:
-                    self._truncate(view, run, state[0])
+            expires_s, view, hashes = due.popleft()
+            if not view.guessed:
+                continue
+            path, run, depth = [], self._tree.root, 0
+            while depth < len(hashes) and run.children:
+                child = run.children.get(hashes[depth])
+                if child is None:
+                    break
+                run = child
+                path.append(run)
+                depth += len(run.hashes)
+            for run in reversed(path):
+                guess = run.guesses.get(view.replica_id) if run.guesses else None
+                if guess is not None and guess[1] <= expires_s:
+                    self._truncate(view, run, guess[0])
 
     def memory(self) -> IndexMemory:
         """Measure the index: walks every run, for a metrics timer, not for a request."""
-        runs = self._tree.runs.values()
-        keys = {id(block): block for run in runs for block in run.hashes}
-        size = sys.getsizeof
-        total = sum(map(size, keys.values())) + size(self._tree.runs)
+        size, runs = sys.getsizeof, self._tree.runs.values()
+        keys = {id(block): size(block) for run in runs for block in run.hashes}
+        total = sum(keys.values()) + size(self._tree.runs)
         for view in self._views.values():
-            total += size(view.where) + size(view.recency)
+            total += size(view.where) + size(view.recency) + size(view.guessed)
         for run in runs:
             total += size(run) + size(run.hashes) + size(run.holders) + size(run.run_id)
             total += size(run.children) if run.children else 0
-        pairs = sum(len(view.where) for view in self._views.values())
+            total += size(run.guesses) if run.guesses else 0
+        pairs = sum(view.count for view in self._views.values())
         return IndexMemory(pairs, len(self._tree.runs), total)
 
     # -- inside ---------------------------------------------------------------------------------
 
-    def _walk(self, hashes: Sequence[int]) -> dict[int, int]:
-        """Slot → claimed blocks. Only those that hold a run to its end stay for the next one."""
-        claims: dict[int, int] = {}
-        depth, wanted = 0, len(hashes)
-        run = self._tree.root
-        complete: dict[int, int] | None = None
+    def _walk(self, hashes: Sequence[int]) -> dict[str, int]:
+        """Claims, going down; only who holds a run to its end stays for the next one."""
+        claims: dict[str, int] = {}
+        depth, wanted, run = 0, len(hashes), self._tree.root
+        complete: Set[str] | None = None
         while depth < wanted and run.children:
             child = run.children.get(hashes[depth])
             if child is None:
                 break
             run = child
+            holders, length = run.holders, len(run.hashes)
             matched = match_length(run.hashes, 0, hashes, depth)
-            holders = run.holders
-            if complete is None:
-                here = holders
-            elif len(holders) < len(complete):
-                here = {slot: held for slot, held in holders.items() if slot in complete}
-            else:
-                here = {slot: holders[slot] for slot in complete if slot in holders}
-            for slot, held in here.items():
-                claims[slot] = depth + (held if held < matched else matched)
-            if matched < len(run.hashes):
+            here = holders.keys() if complete is None else complete & holders.keys()
+            if not here:
                 break
-            complete = {slot: held for slot, held in here.items() if held >= matched}
+            if min(holders.values()) >= matched:
+                claims.update(dict.fromkeys(here, depth + matched))
+                complete = here
+            else:
+                claims.update({name: depth + min(holders[name], matched) for name in here})
+                complete = {name for name in here if holders[name] >= matched}
+            if matched < length:
+                break
             depth += matched
         return claims
 
     def _extend(
-        self,
-        view: _View,
-        run: Run,
-        at: int,
-        hashes: tuple[int, ...],
-        expires_s: float | None,
-    ) -> int | None:
+        self, view: _View, run: Run, at: int, hashes: tuple[int, ...], expires_s: float | None
+    ) -> bool:
         """Make ``view`` hold ``hashes`` behind position ``at`` of ``run``; ``expires_s`` None
-        confirms them. Returns the index of the first block that is not confirmed."""
+        confirms them. True if some of them are predictions now."""
         tree, done, count = self._tree, 0, len(hashes)
-        first: int | None = None
+        guesses = False
         while done < count:
             step = match_length(run.hashes, at, hashes, done)
             if step == 0:
@@ -267,76 +257,82 @@ class PrefixIndex:
                     continue
                 run, at = tree.append(run, hashes[done:])
                 step = count - done
-            sure = self._claim(view, run, at, at + step, expires_s)
-            if first is None and sure < at + step:
-                first = done + max(0, sure - at)
             done += step
             at += step
+            guesses |= self._claim(view, run, at, expires_s)
         self._touch(view, run)
-        while len(view.where) > view.max_blocks:
+        while view.count > view.max_blocks:
             self._evict(view)
         # Dicts grow to three times their live size after churn: give that back.
         if sys.getsizeof(view.where) > 4096 + 72 * len(view.where):
             view.where = dict(view.where)
-        return first
+        return guesses
 
-    def _claim(self, view: _View, run: Run, begin: int, end: int, expires_s: float | None) -> int:
-        """``view`` holds ``run`` up to ``end`` (it held ``begin`` already, or begins at 0).
-        Returns how many of the run's blocks are now confirmed."""
-        slot = view.slot
-        held = run.holders.get(slot, 0)
-        if end > held:
-            view.where.update(dict.fromkeys(run.hashes[held:end], run.run_id))
-            run.holders[slot] = end
-        state = run.confirmed.get(slot) if run.confirmed else None
-        sure = held if state is None else state[0]
+    def _claim(self, view: _View, run: Run, end: int, expires_s: float | None) -> bool:
+        """``view`` holds ``run`` up to ``end``. True if a part of it is a prediction."""
+        name, run_id = view.replica_id, run.run_id
+        held = run.holders.get(name, 0)
+        guess = run.guesses.get(name) if run.guesses else None
+        sure, until_s = (held, 0.0) if guess is None else guess
         if expires_s is None:
-            if begin <= sure:
-                sure = max(sure, end)
-            until_s = state[1] if state is not None else 0.0
-        elif end >= held or state is None:
+            if end > sure:
+                view.where.update(dict.fromkeys(run.hashes[sure:end], run_id))
+                sure = end
+        elif end >= held:
+            # Were only a part dispatched again, the rest must not live longer for it.
             until_s = expires_s
-        else:
-            # Only a part was dispatched again: the rest must not live longer for it.
-            until_s = state[1]
-        if sure < run.holders[slot]:
-            if run.confirmed is None:
-                run.confirmed = {}
-            run.confirmed[slot] = (sure, until_s)
-        elif state is not None:
-            self._forget_prediction(run, slot)
-        return sure
+        if end > held:
+            run.holders[name] = end
+            view.count += end - held
+            held = end
+        if sure < held:
+            if run.guesses is None:
+                run.guesses = {}
+            run.guesses[name] = (sure, until_s)
+            view.guessed.add(run_id)
+            return True
+        if guess is not None:
+            _forget_guess(run, name)
+            view.guessed.discard(run_id)
+        return False
 
     def _truncate(self, view: _View, run: Run, length: int) -> None:
-        """``view`` holds only ``run[:length]`` from now on."""
-        slot = view.slot
-        held = run.holders[slot]
-        where = view.where
-        for block in run.hashes[length:held]:
+        """``view`` holds only ``run[:length]`` from now on (less than before)."""
+        name, where = view.replica_id, view.where
+        sure = run.sure(name)
+        for block in run.hashes[length:sure]:
             del where[block]
+        view.count -= run.holders[name] - length
+        if length <= sure and run.guesses is not None:
+            _forget_guess(run, name)
+            view.guessed.discard(run.run_id)
         if length:
-            run.holders[slot] = length
+            run.holders[name] = length
         else:
-            del run.holders[slot]
+            del run.holders[name]
             del view.recency[run.run_id]
-        if run.confirmed is not None and slot in run.confirmed:
-            sure, _ = run.confirmed[slot]
-            if length <= sure:
-                self._forget_prediction(run, slot)
         self._tree.prune(run)
+
+    def _refute(self, view: _View, block: int) -> None:
+        """A removal of a block that is not confirmed: it may be one we only predicted."""
+        for run_id in view.guessed:
+            run = self._tree.runs[run_id]
+            if block in run.hashes[run.sure(view.replica_id) : run.holders[view.replica_id]]:
+                self._truncate(view, run, run.hashes.index(block))
+                return
 
     def _evict(self, view: _View) -> None:
         """Cut the least recently used run by what is too much. Its holder holds nothing behind
         it: a use moves the deepest run first and the prompt's start last (see _touch)."""
         run = self._tree.runs[next(iter(view.recency))]
-        excess = len(view.where) - view.max_blocks
-        self._truncate(view, run, max(0, run.holders[view.slot] - excess))
+        excess = view.count - view.max_blocks
+        self._truncate(view, run, max(0, run.holders[view.replica_id] - excess))
 
     def _touch(self, view: _View, run: Run) -> None:
-        recency = view.recency
+        recency, name = view.recency, view.replica_id
         above: Run | None = run
         while above is not None and above.run_id:
-            if view.slot in above.holders:
+            if name in above.holders:
                 recency[above.run_id] = None
                 recency.move_to_end(above.run_id)
             above = above.parent
@@ -345,23 +341,18 @@ class PrefixIndex:
         tail = self._tree.cut(run, at)
         if tail is None:
             return
-        for slot, held in tail.holders.items():
-            view = self._by_slot[slot]
-            assert view is not None
-            view.where.update(dict.fromkeys(tail.hashes[:held], tail.run_id))
+        for name in tail.holders:
+            view = self._views[name]
+            view.where.update(dict.fromkeys(tail.hashes[: tail.sure(name)], tail.run_id))
+            if tail.guesses and name in tail.guesses:
+                view.guessed.add(tail.run_id)
+            if not run.guesses or name not in run.guesses:
+                view.guessed.discard(run.run_id)
             self._touch(view, tail)
 
-    def _clear(self, view: _View) -> None:
-        for run_id in list(view.recency):
-            run = self._tree.runs[run_id]
-            del run.holders[view.slot]
-            self._forget_prediction(run, view.slot)
-            self._tree.prune(run)
-        view.where, view.recency = {}, OrderedDict()
 
-    @staticmethod
-    def _forget_prediction(run: Run, slot: int) -> None:
-        if run.confirmed is not None:
-            run.confirmed.pop(slot, None)
-            if not run.confirmed:
-                run.confirmed = None
+def _forget_guess(run: Run, replica_id: str) -> None:
+    if run.guesses is not None:
+        run.guesses.pop(replica_id, None)
+        if not run.guesses:
+            run.guesses = None

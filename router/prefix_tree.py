@@ -16,20 +16,25 @@ MAX_RUN_BLOCKS = 1024
 
 
 class Run:
-    """Consecutive blocks without a fork. ``holders``: slot → leading blocks held (1 or more)."""
+    """Consecutive blocks without a fork. ``holders``: replica → leading blocks held, at least 1."""
 
-    __slots__ = ("children", "confirmed", "hashes", "holders", "parent", "run_id")
+    __slots__ = ("children", "guesses", "hashes", "holders", "parent", "run_id")
 
     def __init__(self, run_id: int, parent: Run | None, hashes: tuple[int, ...]) -> None:
         self.run_id = run_id
         self.parent = parent
         self.hashes = hashes
-        self.holders: dict[int, int] = {}
-        # slot → (blocks of the held ones that are confirmed, when the rest expires); present
+        self.holders: dict[str, int] = {}
+        # replica → (how many of the held blocks are confirmed, when the others expire); present
         # only where a part of what is held is a prediction.
-        self.confirmed: dict[int, tuple[int, float]] | None = None
+        self.guesses: dict[str, tuple[int, float]] | None = None
         # first block → the run behind this one; None until there is one.
         self.children: dict[int, Run] | None = None
+
+    def sure(self, replica_id: str) -> int:
+        """How many of the run's leading blocks events have confirmed for a replica."""
+        guess = self.guesses.get(replica_id) if self.guesses else None
+        return self.holders.get(replica_id, 0) if guess is None else guess[0]
 
     def position(self, block: int, hint: int) -> int:
         """Where ``block`` stands in the run; ``hint`` is tried first (engines free tails first).
@@ -84,7 +89,7 @@ class RunTree:
         """
         children, rest = run.children, run.hashes[at:]
         run.hashes, run.children = run.hashes[:at], None
-        behind = {slot: held - at for slot, held in run.holders.items() if held > at}
+        behind = {name: held - at for name, held in run.holders.items() if held > at}
         if not behind and not children:
             return None
         tail = self._attach(run, rest)
@@ -92,9 +97,9 @@ class RunTree:
         for child in (children or {}).values():
             child.parent = tail
         tail.holders = behind
-        for slot in behind:
-            run.holders[slot] = at
-        _split_predictions(run, tail, at)
+        for name in behind:
+            run.holders[name] = at
+        _split_guesses(run, tail, at)
         return tail
 
     def prune(self, run: Run) -> None:
@@ -122,15 +127,15 @@ class RunTree:
         return run
 
 
-def _split_predictions(run: Run, tail: Run, at: int) -> None:
-    if run.confirmed is None:
+def _split_guesses(run: Run, tail: Run, at: int) -> None:
+    if run.guesses is None:
         return
-    kept: dict[int, tuple[int, float]] = {}
-    moved: dict[int, tuple[int, float]] = {}
-    for slot, (sure, expires_s) in run.confirmed.items():
+    kept: dict[str, tuple[int, float]] = {}
+    moved: dict[str, tuple[int, float]] = {}
+    for name, (sure, expires_s) in run.guesses.items():
         if sure < at:
-            kept[slot] = (sure, expires_s)
-        if slot in tail.holders:
-            moved[slot] = (max(0, sure - at), expires_s)
-    run.confirmed = kept or None
-    tail.confirmed = moved or None
+            kept[name] = (sure, expires_s)
+        if name in tail.holders:
+            moved[name] = (max(0, sure - at), expires_s)
+    run.guesses = kept or None
+    tail.guesses = moved or None

@@ -79,12 +79,17 @@ def with_room(request: RouteRequest, columns: Columns) -> list[int] | None:
 
 def pick(scores: Sequence[float], room: list[int] | None, rng: random.Random) -> int:
     """Index of the best score among ``room`` (None: all); equals are drawn by lot."""
+    return pick_least([-score for score in scores], room, rng)
+
+
+def pick_least(costs: Sequence[float], room: list[int] | None, rng: random.Random) -> int:
+    """Index of the least cost among ``room`` (None: all); equals are drawn by lot."""
     if room is None:
-        best = max(scores)
-        ties = [i for i, score in enumerate(scores) if score == best]
+        least = min(costs)
+        ties = [i for i, cost in enumerate(costs) if cost == least]
     else:
-        best = max(scores[i] for i in room)
-        ties = [i for i in room if scores[i] == best]
+        least = min(costs[i] for i in room)
+        ties = [i for i in room if costs[i] == least]
     return ties[0] if len(ties) == 1 else rng.choice(ties)
 
 

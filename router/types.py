@@ -120,10 +120,12 @@ class Fleet:
     """What of the candidates does not change from decision to decision, as columns.
 
     ``capacity_tokens`` is what the KV cache holds (0: unknown); the ``least_`` and ``newest_``
-    values let a scorer skip work when no replica is concerned.
+    values let a scorer skip work when no replica is concerned. ``block_size`` is that of all of
+    them (0: they differ).
     """
 
     __slots__ = (
+        "block_size",
         "block_sizes",
         "capacity_tokens",
         "ids",
@@ -137,6 +139,7 @@ class Fleet:
         self.infos = tuple(infos)
         self.ids = tuple(info.replica_id for info in infos)
         self.block_sizes = tuple(info.block_size for info in infos)
+        self.block_size = self.block_sizes[0] if len(set(self.block_sizes)) == 1 else 0
         self.capacity_tokens = tuple(info.kv_blocks_total * info.block_size for info in infos)
         self.least_capacity_tokens = min(filter(None, self.capacity_tokens), default=0)
         self.least_max_running = min((info.max_running for info in infos), default=0)

@@ -17,14 +17,15 @@ A hot prefix replicates by itself: once the work queued on its holders exceeds t
 holding saves, another replica costs less, takes the next request and becomes a holder.
 
 Slow start: a replica that joined less than ``slow_start_s`` ago counts as slower than it is (its
-load is divided by the part of that time it has lived, at least a tenth), as in Envoy's load
+cost is divided by the part of that time it has lived, at least a tenth), as in Envoy's load
 balancer; an empty cache and an empty queue would otherwise draw everything at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 from router.scoring import less_is_better, register_scorer
 from router.types import Columns, RouteRequest, Snapshot
@@ -62,46 +63,46 @@ class ExpectedWork:
         p, columns = self._params, snapshot.columns
         fleet, prompt = columns.fleet, request.prompt_tokens
         d, c = p.decode_weight, p.context_weight
-        queued = [
-            prefill + d * decode + c * context
-            for prefill, decode, context in zip(
-                columns.prefill_tokens, columns.decode_tokens, columns.context_tokens, strict=True
+        saved = map(snapshot.overlap_blocks.get, fleet.ids, repeat(0))
+        if fleet.block_size:
+            unit = p.overlap_weight * fleet.block_size
+            units: Iterable[float] = repeat(unit, len(fleet.ids))
+        else:
+            units = [p.overlap_weight * size for size in fleet.block_sizes]
+        costs = [
+            prompt + prefill + d * decode + c * context - unit * held
+            for prefill, decode, context, held, unit in zip(
+                columns.prefill_tokens,
+                columns.decode_tokens,
+                columns.context_tokens,
+                saved,
+                units,
+                strict=False,
             )
         ]
-        freshness = 1.0 - (snapshot.now_s - columns.newest_stats_s) / p.stats_horizon_s
-        if freshness > 0.0 and p.foreign_request_tokens > 0.0:
-            queued = self._with_foreign(queued, columns, snapshot.now_s)
+        if snapshot.now_s - columns.newest_stats_s < p.stats_horizon_s:
+            costs = self._with_foreign(costs, columns, snapshot.now_s)
         if snapshot.now_s - fleet.newest_since_s < p.slow_start_s:
-            queued = self._with_slow_start(queued, columns, snapshot.now_s, prompt)
-        overlap = snapshot.overlap_blocks
-        if not overlap:
-            return [prompt + work for work in queued]
-        weight, held = p.overlap_weight, overlap.get
-        return [
-            prompt - min(prompt - 1, weight * size * held(rid, 0)) + work
-            for rid, size, work in zip(fleet.ids, fleet.block_sizes, queued, strict=True)
-        ]
+            costs = self._with_slow_start(costs, columns, snapshot.now_s)
+        return costs
 
-    def _with_foreign(self, queued: list[float], columns: Columns, now_s: float) -> list[float]:
+    def _with_foreign(self, costs: list[float], columns: Columns, now_s: float) -> list[float]:
         """Other gateways' requests: what a replica counts beyond ours, while that is fresh."""
         each, horizon_s = self._params.foreign_request_tokens, self._params.stats_horizon_s
         return [
-            work
+            cost
             + each
             * max(0, stats.running + stats.waiting - own)
             * max(0.0, 1.0 - (now_s - stats.at_s) / horizon_s)
-            for work, stats, own in zip(queued, columns.stats, columns.requests, strict=True)
+            for cost, stats, own in zip(costs, columns.stats, columns.requests, strict=True)
         ]
 
-    def _with_slow_start(
-        self, queued: list[float], columns: Columns, now_s: float, prompt: int
-    ) -> list[float]:
+    def _with_slow_start(self, costs: list[float], columns: Columns, now_s: float) -> list[float]:
         """Young replicas count as slower. One that was always there (since 0) is not young."""
         window_s = self._params.slow_start_s
-        slowed = list(queued)
+        slowed = list(costs)
         for i, info in enumerate(columns.fleet.infos):
             age_s = now_s - info.since_s
             if info.since_s > 0.0 and age_s < window_s:
-                grown = max(0.1, age_s / window_s)
-                slowed[i] = (queued[i] + prompt) / grown - prompt
+                slowed[i] = costs[i] / max(0.1, age_s / window_s)
         return slowed

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from router.policy import register
-from router.scoring import less_is_better, pick, register_scorer
+from router.scoring import less_is_better, pick_least, register_scorer
 from router.types import Columns, Decision, RouteRequest, Snapshot
 
 
@@ -28,7 +28,7 @@ class LeastOutstanding:
     def choose(self, request: RouteRequest, snapshot: Snapshot, rng: random.Random) -> Decision:
         columns = snapshot.columns
         work = _outstanding(columns, self._decode_weight)
-        chosen = columns.fleet.ids[pick([-tokens for tokens in work], None, rng)]
+        chosen = columns.fleet.ids[pick_least(work, None, rng)]
         return Decision(chosen, "least-outstanding-tokens")
 
 

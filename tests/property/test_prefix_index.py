@@ -119,28 +119,27 @@ class IndexMachine(RuleBasedStateMachine):
     @invariant()
     def consistent(self) -> None:
         tree = self.index._tree
-        for view in self.index._views.values():
-            held = {
-                block: run.run_id
-                for run in tree.runs.values()
-                for block in run.hashes[: run.holders.get(view.slot, 0)]
-            }
-            assert view.where == held
-            assert set(view.recency) == set(held.values())
+        for name, view in self.index._views.items():
+            mine = [run for run in tree.runs.values() if name in run.holders]
+            assert view.count == sum(run.holders[name] for run in mine)
+            assert set(view.recency) == {run.run_id for run in mine}
+            assert view.guessed == {run.run_id for run in mine if name in (run.guesses or {})}
+            sure = {block: run.run_id for run in mine for block in run.hashes[: run.sure(name)]}
+            assert view.where == sure
         for run in tree.runs.values():
             assert run.holders or run.children, "a run nobody needs was kept"
             assert run.parent is not None
             assert run.parent.children is not None
             assert run.parent.children[run.hashes[0]] is run
-            for slot, (sure, _) in (run.confirmed or {}).items():
-                assert sure < run.holders[slot] <= len(run.hashes)
+            for name, (sure_blocks, _) in (run.guesses or {}).items():
+                assert sure_blocks < run.holders[name] <= len(run.hashes)
 
     @precondition(lambda self: self.now_s > 50.0)
     @rule()
     def nothing_predicted_outlives_its_time(self) -> None:
         self.now_s += 2 * TTL_S
         self.index.expire(self.now_s)
-        assert all(not run.confirmed for run in self.index._tree.runs.values())
+        assert all(not run.guesses for run in self.index._tree.runs.values())
 
 
 class UnboundedIndexMachine(IndexMachine):
