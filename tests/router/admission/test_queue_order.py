@@ -150,6 +150,23 @@ def test_give_back_charges_nothing_and_finish_charges_the_prompt(clock, room, ma
     assert queue.in_flight == 1
 
 
+@pytest.mark.parametrize("key", ["tenant", "priority_class"])
+def test_equals_take_turns_even_when_their_dispatches_come_to_nothing(
+    clock, room, make_request, key
+):
+    queue = AdmissionQueue(settings(ClassSettings("x", 0), ClassSettings("y", 0)), clock)
+    for name in ("x", "y"):
+        for _ in range(4):
+            tenant = name if key == "tenant" else "t"
+            queue.offer(make_request(tenant, priority_class=name if key != "tenant" else "x"))
+    turns = []
+    for _ in range(6):
+        (request,) = run(queue, room, 1)
+        queue.give_back(request.request_id)
+        turns.append(getattr(request, key))
+    assert turns == ["x", "y"] * 3
+
+
 @pytest.mark.parametrize(
     ("within", "expected"),
     [
