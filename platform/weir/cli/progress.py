@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from rich.console import Console
 
 READY = "ready"
+_MAX_ERROR_CHARS = 120
 _MARKS = {"done": "[green]✓[/]", "fail": "[red]✗[/]"}
 _TITLES = {
     "redis": "Redis",
@@ -132,8 +133,14 @@ class PlainDisplay:
 
 def _line(event: Event) -> str:
     words = {"start": "starting", "done": "ready", "fail": "failed"}
-    parts = [words.get(event.state, ""), event.detail, event.error]
+    parts = [words.get(event.state, ""), event.detail, _short(event.error)]
     return f"{title(event.stage)}: " + ", ".join(part for part in parts if part)
+
+
+def _short(error: str) -> str:
+    """The whole error is told at the end, by the command itself."""
+    line = " ".join(error.split())
+    return line if len(line) <= _MAX_ERROR_CHARS else f"{line[:_MAX_ERROR_CHARS]}…"
 
 
 class LiveDisplay:
@@ -164,7 +171,7 @@ class LiveDisplay:
             table.add_row(
                 _MARKS.get(event.state, self._spinner),
                 escape(title(stage)),
-                escape(event.error or event.detail or ("" if ended else "starting")),
+                escape(_short(event.error) or event.detail or ("" if ended else "starting")),
                 f"[dim]{max(took, 0.0):.1f} s[/]",
             )
         if not progress.latest:

@@ -28,6 +28,7 @@ RUNNER = CliRunner()
 COMMANDS = [
     ["up"],
     ["down"],
+    ["apply"],
     ["status"],
     ["chat"],
     ["config", "check"],
