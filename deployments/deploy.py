@@ -24,7 +24,7 @@ from deployments.gateway.deployment import GatewayReplica
 from deployments.names import APP, GATEWAY, model_deployment
 from deployments.replica import ModelReplica
 from deployments.sources import model_source
-from weir.settings import ModelSettings, Settings, parse_settings, read_tree
+from weir.settings import EngineSettings, ModelSettings, Settings, parse_settings, read_tree
 
 _ROUTER = "router.ray_adapter.WeirRequestRouter"
 _STATS_PERIOD_S = 2.0
@@ -85,7 +85,19 @@ def application(settings: Settings) -> Any:
         graceful_shutdown_wait_loop_s=1.0,
         logging_config=_quiet(),
     )
-    return deployment.bind(settings, models)
+    return deployment.bind(gateway_view(settings), models)
+
+
+def gateway_view(settings: Settings) -> Settings:
+    """What the gateway needs to know: Serve restarts it when this changes, so scaling a model or
+    tuning its engine must not show here."""
+    models = tuple(
+        model.model_copy(
+            update={"replicas": min(model.replicas, 1), "engine": EngineSettings(), "num_cpus": 0}
+        )
+        for model in settings.models
+    )
+    return settings.model_copy(update={"models": models})
 
 
 def _model(model: ModelSettings, settings: Settings) -> Any:

@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -51,6 +52,13 @@ _RAY_ENVIRONMENT = {
     "RAY_DEDUP_LOGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+# Serve's fixed ports, of which a second platform on the machine needs others.
+_RAY_PORTS = (
+    "RAY_SERVE_HAPROXY_METRICS_PORT",
+    "RAY_SERVE_HAPROXY_STATS_PORT",
+    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
+    "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT",
+)
 
 
 class Stopped(Exception):  # noqa: N818 - an event, not an error
@@ -69,6 +77,7 @@ class Platform:
         self._deployer: subprocess.Popen[str] | None = None
         self._ray_started = False
         self.stop_requested = threading.Event()
+        self.apply_requested = threading.Event()
 
     @property
     def url(self) -> str:
@@ -88,11 +97,39 @@ class Platform:
         self._start_deployer()
         self._start_redis()
         self._start_ray()
+        self._progress.tell("gateway", "start", "deploying the application")
         self._deploy()
         self._await_replicas()
         self._await_ready()
         self._write_description()
         self._progress.tell("ready", "done", self.url)
+
+    def run(self) -> None:
+        """Until told to stop; on SIGHUP, apply the settings file again."""
+        while not self.stop_requested.wait(_POLL_S):
+            if self.apply_requested.is_set():
+                self.apply_requested.clear()
+                self._apply()
+
+    def _apply(self) -> None:
+        self._progress.tell("apply", "start", str(self._settings_file))
+        try:
+            settings = parse_settings(read_tree(self._settings_file), str(self._settings_file))
+            _require_same_base(self._settings, settings)
+            for model in settings.models:
+                model_source(model.source)
+            self._start_deployer()
+            self._deploy()
+            self._settings = settings
+            self._await_deployer()
+            self._await_replicas()
+            self._write_description()
+        except Stopped:
+            return
+        except WeirError as error:  # the platform goes on as it was
+            self._progress.tell("apply", "fail", error=error.message)
+            return
+        self._progress.tell("apply", "done", self.url)
 
     def stop(self) -> None:
         """Undo everything, last first. Streams in flight finish within the drain timeout."""
@@ -170,18 +207,19 @@ class Platform:
 
         assert self._deployer is not None
         assert self._deployer.stdin is not None
-        self._progress.tell("gateway", "start", "deploying applications")
         with contextlib.suppress(BrokenPipeError):
             self._deployer.stdin.write(ray.get_runtime_context().gcs_address + "\n")
             self._deployer.stdin.close()
 
+    def _await_deployer(self) -> None:
+        while self._deployer is not None and self._deployer.poll() is None:
+            self._pause()
+
     def _await_replicas(self) -> None:
         from ray import serve
 
-        waiting = {model_deployment(m.name): m for m in self._settings.models if m.replicas}
-        told: dict[str, int] = {}
-        for model in waiting.values():
-            self._progress.tell(f"model:{model.name}", "start", f"0 of {model.replicas} replicas")
+        waiting = {model_deployment(m.name): m for m in self._settings.models}
+        told: dict[str, str] = {}
         while waiting:
             self._pause()
             app = serve.status().applications.get(APP)
@@ -191,11 +229,13 @@ class Platform:
                 raise ConfigError(f"the platform does not come up: {app.message}")
             for name, model in list(waiting.items()):
                 deployment = app.deployments.get(name)
-                up = deployment.replica_states.get("RUNNING", 0) if deployment else 0
-                done = up >= model.replicas
-                if done or told.get(name, 0) != up:
-                    told[name] = up
-                    detail = f"{up} of {model.replicas} replicas running"
+                states = deployment.replica_states if deployment else {}
+                up, total = states.get("RUNNING", 0), sum(states.values())
+                done = deployment is not None and up == total == model.replicas
+                leaving = f", {total - up} starting or stopping" if total > up else ""
+                detail = f"{up} of {model.replicas} replicas running{leaving}"
+                if done or told.get(name) != detail:
+                    told[name] = detail
                     state: State = "done" if done else "progress"
                     self._progress.tell(f"model:{model.name}", state, detail)
                 if done:
@@ -254,6 +294,8 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # it doubles every start (docs/adr/0005)
     for name, value in _RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    for name, port in zip(_RAY_PORTS, _free_ports(len(_RAY_PORTS)), strict=True):
+        os.environ.setdefault(name, str(port))
     settings = parse_settings(read_tree(arguments.settings), str(arguments.settings))
     arguments.state.mkdir(parents=True, exist_ok=True)
     if settings.ray.address == "local":
@@ -265,7 +307,7 @@ def main(argv: list[str] | None = None) -> int:
     code = 0
     try:
         platform.start()
-        platform.stop_requested.wait()
+        platform.run()
     except Stopped:
         pass
     except Exception as error:  # noqa: BLE001 - the process's edge: told, undone, non-zero
@@ -288,6 +330,28 @@ def _stop_on_signals(platform: Platform) -> None:
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
+    signal.signal(signal.SIGHUP, lambda *_: platform.apply_requested.set())
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
+def _require_same_base(old: Settings, new: Settings) -> None:
+    """What only a restart can change.
+
+    Raises:
+        ConfigError: a section that is fixed while the platform runs differs.
+    """
+    for section in ("redis", "ray"):
+        if getattr(old, section) != getattr(new, section):
+            raise ConfigError(f"{section}: changes need a restart (weir down, weir up)")
+    if (old.server.host, old.server.port) != (new.server.host, new.server.port):
+        raise ConfigError("server: host and port change only with a restart (weir down, weir up)")
 
 
 if __name__ == "__main__":

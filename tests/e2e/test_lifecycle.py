@@ -1,0 +1,106 @@
+"""Streams against a platform that changes: clients leave, replicas are taken away."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+pytestmark = pytest.mark.e2e
+
+LONG: dict[str, Any] = {
+    "messages": [{"role": "user", "content": "Tell me everything about my order."}],
+    "stream": True,
+    "temperature": 0,
+}
+
+
+def _wait_for(condition: Any, timeout_s: float, what: str) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+def test_a_client_that_leaves_frees_the_engine_at_once(platform: Any) -> None:
+    """vLLM's own gauge goes back to 0 long before the answer would have ended."""
+    body = {**LONG, "model": platform.model, "max_tokens": 1900, "ignore_eos": True}
+    with (
+        platform.http() as http,
+        http.stream("POST", "/v1/chat/completions", json=body) as response,
+    ):
+        lines = response.iter_lines()
+        for _ in range(6):
+            next(lines)
+        _wait_for(lambda: platform.engine_running() >= 1, 10, "the engine never started")
+    left = time.monotonic()
+    _wait_for(lambda: platform.engine_running() == 0, 10, "the engine still runs the request")
+    assert time.monotonic() - left < 5
+    metrics = platform.http().get("/metrics").text
+    assert "weir_requests_cancelled_total{" in metrics
+
+
+def test_a_client_that_leaves_a_plain_request_frees_the_engine(platform: Any) -> None:
+    body = {
+        **LONG,
+        "model": platform.model,
+        "max_tokens": 1900,
+        "ignore_eos": True,
+        "stream": False,
+    }
+    with platform.http() as http, pytest.raises(httpx.ReadTimeout):
+        http.post("/v1/chat/completions", json=body, timeout=1.0)
+    _wait_for(lambda: platform.engine_running() == 0, 10, "the engine still runs the request")
+
+
+async def _stream(platform: Any, tokens: int) -> tuple[int, str | None]:
+    client = platform.async_client()
+    count, reason = 0, None
+    stream = await client.chat.completions.create(
+        **LONG,
+        model=platform.model,
+        max_tokens=tokens,
+        extra_body={"ignore_eos": True},
+        stream_options={"include_usage": True},
+    )
+    async for chunk in stream:
+        if chunk.usage:
+            count = chunk.usage.completion_tokens
+        elif chunk.choices[0].finish_reason:
+            reason = chunk.choices[0].finish_reason
+    await client.close()
+    return count, reason
+
+
+async def test_scale_down_waits_for_streams_in_flight(platform: Any) -> None:
+    """2 replicas to 1 while both stream: no stream breaks, and then there is one replica."""
+    streams = [asyncio.create_task(_stream(platform, 1500)) for _ in range(6)]
+    await asyncio.sleep(1.0)
+    assert platform.engine_running() == 6
+    scaled = await asyncio.to_thread(
+        platform.weir, "apply", "--scale", f"{platform.model}=1", timeout_s=240
+    )
+    results = await asyncio.gather(*streams)
+    assert scaled.returncode == 0, scaled.stderr
+    assert results == [(1500, "length")] * 6
+    assert platform.http().get("/ready").json()["replicas"] == {platform.model: 1}
+    # And back, so that the other tests find what they expect; requests go on meanwhile.
+    grown = asyncio.create_task(
+        asyncio.to_thread(platform.weir, "apply", "--scale", f"{platform.model}=2", timeout_s=240)
+    )
+    while not grown.done():
+        assert (await _stream(platform, 20))[0] == 20
+    assert grown.result().returncode == 0, grown.result().stderr
+    assert platform.http().get("/ready").json()["replicas"] == {platform.model: 2}
+
+
+def test_both_replicas_take_requests(platform: Any) -> None:
+    with platform.http() as http:
+        seen = set()
+        for _ in range(30):
+            body = {**LONG, "stream": False, "model": platform.model, "max_tokens": 1}
+            seen.add(http.post("/v1/chat/completions", json=body).headers["x-weir-replica"])
+    assert len(seen) == 2
