@@ -10,11 +10,11 @@ idles while something waits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from router.types import ReplicaView, RouteRequest, Snapshot
+from router.types import Columns, RouteRequest, Snapshot
 from weir.errors import ConfigError
 
 
@@ -57,31 +57,6 @@ class ReplicaLimits:
             raise ConfigError("admission.limits.kv_fill: expected a number above 0, at most 1")
 
 
-@dataclass(frozen=True, slots=True)
-class Occupancy:
-    """What is taken on one replica: prompt tokens to prefill, requests, and KV blocks
-    including those that the outstanding tokens will need."""
-
-    prefill_tokens: int
-    requests: int
-    kv_blocks: int
-
-
-def occupancy(view: ReplicaView, now_s: float, limits: ReplicaLimits) -> Occupancy:
-    """Own ledger and the replica's stats, which see other gateways too.
-
-    Counts of requests are taken from stats only while they are fresh. The KV blocks in use are
-    taken from the last stats whatever their age: the ledger knows what is still to come, not
-    what earlier tokens hold.
-    """
-    load, stats = view.load, view.stats
-    coming = -(-load.outstanding_tokens // view.info.block_size)
-    requests = load.requests
-    if now_s - stats.at_s <= limits.stats_max_age_s:
-        requests = max(requests, stats.running + stats.waiting)
-    return Occupancy(load.prefill_tokens, requests, stats.kv_blocks_used + coming)
-
-
 class Capacity(Protocol):
     """What :meth:`AdmissionQueue.next` asks."""
 
@@ -94,13 +69,16 @@ Overlap = Callable[[RouteRequest], Mapping[str, int]]
 
 
 class SnapshotCapacity:
-    """Room as one snapshot shows it: O(replicas), occupancy worked out once per snapshot.
+    """Room as one snapshot shows it: O(replicas) per question.
 
-    ``overlap`` tells how many of a request's leading blocks each replica holds (they need no new
-    KV blocks); without it every block is counted as new.
+    Requests are the own ledger's, or the replica's own count while its stats are fresh (they see
+    other gateways too). KV in use is the replica's word while fresh, else what the own requests
+    keep; what the outstanding tokens will need is added to either. ``overlap`` tells how many of
+    a request's leading blocks each replica holds, which need no new ones; it is asked only where
+    the KV cache is what lacks room.
     """
 
-    __slots__ = ("_limits", "_overlap", "_rooms", "_snapshot")
+    __slots__ = ("_kv", "_limits", "_overlap", "_requests", "_snapshot")
 
     def __init__(
         self, snapshot: Snapshot, limits: ReplicaLimits, overlap: Overlap | None = None
@@ -108,42 +86,74 @@ class SnapshotCapacity:
         self._snapshot = snapshot
         self._limits = limits
         self._overlap = overlap
-        self._rooms: list[tuple[ReplicaView, Occupancy]] | None = None
+        self._requests: Sequence[int] | None = None
+        self._kv: Sequence[int] | None = None
 
     def saturated_for(self, request: RouteRequest, share: Share) -> frozenset[str] | None:
-        rooms = self._rooms
-        if rooms is None:
-            rooms = self._rooms = self._occupancies()
-        held = self._overlap(request) if self._overlap else self._snapshot.overlap_blocks
-        full = [
-            view.info.replica_id
-            for view, taken in rooms
-            if taken.requests and not self._fits(view, taken, request, share, held)
-        ]
-        return None if len(full) == len(rooms) else frozenset(full)
-
-    def _occupancies(self) -> list[tuple[ReplicaView, Occupancy]]:
-        now_s, limits = self._snapshot.now_s, self._limits
-        return [(view, occupancy(view, now_s, limits)) for view in self._snapshot.replicas]
-
-    def _fits(
-        self,
-        view: ReplicaView,
-        taken: Occupancy,
-        request: RouteRequest,
-        share: Share,
-        held: Mapping[str, int],
-    ) -> bool:
-        info, limits = view.info, self._limits
+        columns, limits = self._snapshot.columns, self._limits
+        fleet = columns.fleet
+        if self._requests is None:
+            self._requests = self._request_column(columns)
         # A prompt may overshoot the prefill limit: whether there is room must not depend on its
         # length, or short prompts would keep a long one out for ever.
-        if taken.prefill_tokens >= share.prefill * limits.prefill_tokens:
-            return False
-        running = info.max_running if limits.running is None else limits.running
-        if taken.requests + 1 > max(1.0, share.running * running):
-            return False
-        if not info.kv_blocks_total:
-            return True
-        tokens = request.prompt_tokens + request.expected_output_tokens
-        need = -(-tokens // info.block_size) - held.get(info.replica_id, 0)
-        return taken.kv_blocks + need <= share.kv * limits.kv_fill * info.kv_blocks_total
+        most_prefill = share.prefill * limits.prefill_tokens
+        full: list[str] = []
+        kv_matters: list[int] = []
+        rows = zip(fleet.infos, self._requests, columns.prefill_tokens, strict=True)
+        for slot, (info, requests, prefill) in enumerate(rows):
+            if not requests:
+                continue
+            running = limits.running or info.max_running
+            if prefill >= most_prefill or requests + 1 > max(1.0, share.running * running):
+                full.append(info.replica_id)
+            elif info.kv_blocks_total:
+                kv_matters.append(slot)
+        if kv_matters:
+            full += self._without_kv(kv_matters, request, share.kv)
+        return None if len(full) == len(fleet.ids) else frozenset(full)
+
+    def _without_kv(self, slots: list[int], request: RouteRequest, share: float) -> list[str]:
+        """Those of ``slots`` whose KV cache would be filled beyond the share."""
+        fleet = self._snapshot.columns.fleet
+        if self._kv is None:
+            self._kv = self._kv_column(self._snapshot.columns)
+        part = share * self._limits.kv_fill
+        need = request.prompt_tokens + request.expected_output_tokens
+        lacking = [
+            (slot, over)
+            for slot in slots
+            if (over := self._kv[slot] + need - part * fleet.capacity_tokens[slot]) > 0
+        ]
+        if not lacking:
+            return []
+        held = self._overlap(request) if self._overlap else self._snapshot.overlap_blocks
+        return [
+            fleet.ids[slot]
+            for slot, over in lacking
+            if over > held.get(fleet.ids[slot], 0) * fleet.block_sizes[slot]
+        ]
+
+    def _request_column(self, columns: Columns) -> Sequence[int]:
+        oldest_s = self._snapshot.now_s - self._limits.stats_max_age_s
+        if columns.newest_stats_s < oldest_s:
+            return columns.requests
+        return [
+            max(own, stats.running + stats.waiting) if stats.at_s >= oldest_s else own
+            for own, stats in zip(columns.requests, columns.stats, strict=True)
+        ]
+
+    def _kv_column(self, columns: Columns) -> Sequence[int]:
+        oldest_s = self._snapshot.now_s - self._limits.stats_max_age_s
+        return [
+            stats.kv_blocks_used * block_size + prefill + decode
+            if stats.at_s >= oldest_s
+            else context + decode
+            for stats, block_size, prefill, decode, context in zip(
+                columns.stats,
+                columns.fleet.block_sizes,
+                columns.prefill_tokens,
+                columns.decode_tokens,
+                columns.context_tokens,
+                strict=True,
+            )
+        ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from router.admission import ReplicaLimits, Share, SnapshotCapacity
-from router.admission.capacity import Occupancy, occupancy
 from router.types import (
     ReplicaInfo,
     ReplicaLoad,
@@ -91,10 +90,43 @@ def test_the_saturated_are_named_while_another_has_room():
     assert saturated(full, full) is None
 
 
-def test_stats_count_requests_of_others_while_fresh():
-    load, stats = ReplicaLoad(2, 100, 60), ReplicaStats(5, 2, 40, at_s=10.0)
-    assert occupancy(view(load=load, stats=stats), 11.0, LIMITS) == Occupancy(100, 7, 50)
-    assert occupancy(view(load=load, stats=stats), 11.1, LIMITS) == Occupancy(100, 2, 50)
+@pytest.mark.parametrize(("at_s", "fits"), [(-1.0, False), (-1.1, True)])
+def test_stats_count_the_requests_of_others_while_fresh(at_s, fits):
+    stats = ReplicaStats(running=5, waiting=3, at_s=at_s)
+    assert (saturated(view(load=ReplicaLoad(2), stats=stats)) is not None) is fits
+
+
+@pytest.mark.parametrize(
+    ("load", "fits"),
+    [
+        (ReplicaLoad(2, 0, 280, 1000), True),  # 1000 held, 280 to come, 320 asked: 1600 there
+        (ReplicaLoad(2, 0, 281, 1000), False),
+        (ReplicaLoad(2, 400, 280, 1000), True),  # what is to prefill is part of the context
+    ],
+)
+def test_without_fresh_stats_the_ledger_stands_for_the_kv_cache(load, fits):
+    assert (saturated(view(load=load, blocks=100)) is not None) is fits
+
+
+def test_fresh_stats_stand_for_the_kv_cache_and_the_ledger_for_what_is_to_come():
+    stats = ReplicaStats(2, 0, 60, at_s=0.0)
+    assert saturated(view(load=ReplicaLoad(2, 200, 120, 9999), stats=stats, blocks=100)) is not None
+    assert saturated(view(load=ReplicaLoad(2, 201, 120, 9999), stats=stats, blocks=100)) is None
+
+
+def test_the_index_is_asked_only_where_the_kv_cache_lacks_room():
+    asked = []
+
+    def overlap(request: RouteRequest) -> dict[str, int]:
+        asked.append(request.request_id)
+        return {}
+
+    roomy = view(load=ReplicaLoad(1), stats=ReplicaStats(1, 0, 10, 0.0), blocks=100)
+    capacity = SnapshotCapacity(Snapshot(0.0, (roomy,)), LIMITS, overlap)
+    assert capacity.saturated_for(request(), Share()) == frozenset()
+    assert asked == []
+    assert capacity.saturated_for(request(3000), Share()) is None
+    assert asked == ["r"]
 
 
 @pytest.mark.parametrize("bad", [0.0, 1.1])
