@@ -33,6 +33,7 @@ class Deployment:
     name: str
     app: str
     status: str
+    message: str
     replicas: tuple[Replica, ...]
 
 
@@ -48,6 +49,7 @@ def parse_deployments(body: dict[str, Any]) -> tuple[Deployment, ...]:
                 name=str(d["name"]),
                 app=str(d.get("app") or ""),
                 status=str(d["status"]),
+                message=str(d.get("message") or ""),
                 replicas=tuple(_replica(r) for r in d.get("replicas") or ()),
             )
             for d in body["deployments"]
@@ -102,10 +104,14 @@ def fetch_status(state: State, platform: PlatformRecord, timeout_s: float = 5.0)
         # Straight to the machine itself: a proxy of the environment is not meant for this.
         with httpx.Client(timeout=timeout_s, trust_env=False) as client:
             answer = client.get(f"{platform.url}/weir/status", headers=headers)
-            answer.raise_for_status()
-            body = answer.json()
+            body = answer.json() if answer.status_code == 200 else None
     except (httpx.HTTPError, ValueError) as error:
         raise CommandError(
             f"the gateway at {platform.url} does not answer: {error}", hint=f"log: {state.log_file}"
         ) from None
-    return body if isinstance(body, dict) else {}
+    if not isinstance(body, dict):
+        raise CommandError(
+            f"the gateway at {platform.url} answers {answer.status_code}: {answer.text[:200]}",
+            hint=f"log: {state.log_file}",
+        )
+    return body

@@ -39,6 +39,9 @@ def status(state: State, as_json: bool) -> None:
     console = Console(file=sys.stdout, highlight=False)
     console.print(_headline(platform, body), soft_wrap=True)
     console.print(_table(deployments))
+    for deployment in deployments:
+        if deployment.message and deployment.status != "HEALTHY":
+            console.print(f"{deployment.name}: {deployment.message}", markup=False)
 
 
 def _say_not_ready(state: State, as_json: bool) -> None:
@@ -86,7 +89,7 @@ def _cells(replica: Replica) -> tuple[str | Text, ...]:
         return _NOTHING if value is None else str(value)
 
     return (
-        replica.replica_id,
+        replica.replica_id or _NOTHING,
         _colored(replica.state),
         _NOTHING if replica.kv_use is None else f"{replica.kv_use:.0%}",
         shown(replica.running),
