@@ -35,7 +35,9 @@ def keys(section: type[pydantic.BaseModel], prefix: str = "") -> Iterator[str]:
 
 def chapters() -> dict[str, str]:
     found = re.split(r"^## (\S+)$", PAGE, flags=re.MULTILINE)
-    return {name.removesuffix("[]"): text for name, text in zip(found[1::2], found[2::2], strict=True)}
+    return {
+        name.removesuffix("[]"): text for name, text in zip(found[1::2], found[2::2], strict=True)
+    }
 
 
 def test_every_key_is_described_in_its_chapter() -> None:
