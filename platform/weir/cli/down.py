@@ -28,8 +28,9 @@ def down(state: State, console: Console, now: bool) -> None:
         if not running:
             console.print("The supervisor had died; stopping what it left behind.")
         shown = _Stopping(state, console, now)
-        with console.status("stopping"):
-            result = process.stop(state, record, _drain_timeout_s(state), shown.update)
+        drain_s = 0.0 if now else _drain_timeout_s(state)
+        with console.status(f"stopping; streams in flight have {drain_s:.0f} s to finish"):
+            result = process.stop(state, record, drain_s, shown.update)
     for leftover in result.leftovers:
         console.print(f"It had left {leftover} behind; stopped.", markup=False)
     if not result.graceful:
