@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,10 +51,12 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """All phases of one start of one system."""
+    """All phases of one start of one system. ``idle_cpu_share``: by role, cores used by doing
+    nothing, before the first load."""
 
     phases: Mapping[str, Measured]
     memory: Mapping[str, Memory]
+    idle_cpu_share: Mapping[str, float]
     seconds_to_ready: float
 
 
@@ -79,12 +82,23 @@ class Prompts:
 def measure_round(server: Started, prompts: Prompts, number: int, pace: Pace) -> Round:
     """Run the phases one after the other; memory is read after the fullest."""
     phases: dict[str, Measured] = {}
+    idle = _idle_cpu_share(server, pace)
     memory: Mapping[str, Memory] = {}
     for phase in PHASES:
         phases[phase.name] = _measure(server, phase, prompts.bodies(number, phase), pace)
         if phase is FULL:
             memory = memory_by_role(server.pids())
-    return Round(phases, memory, server.seconds_to_ready)
+    return Round(phases, memory, idle, server.seconds_to_ready)
+
+
+def _idle_cpu_share(server: Started, pace: Pace) -> dict[str, float]:
+    time.sleep(pace.warmup_s)  # what starting left to do
+    accounts, start_s = Accounts(server.pids()), time.monotonic()
+    before = accounts.read()
+    time.sleep(pace.window_s / 2)
+    spent = cpu_between(before, accounts.read())
+    seconds = time.monotonic() - start_s
+    return {role: cpu_s / seconds for role, cpu_s in spent.items()}
 
 
 def _measure(server: Started, phase: Phase, bodies: Sequence[bytes], pace: Pace) -> Measured:

@@ -34,6 +34,7 @@ OTHERS = (
     "rss_mb",
     "processes",
     "seconds_to_ready",
+    "idle_cpu_percent_of_a_core",
     "generator_cpu_percent_of_a_core",
     "rounds",
     "requests",
@@ -60,7 +61,9 @@ def system_rows(
 
 def hop_rows(systems: Sequence[System], rounds: Rounds) -> list[dict[str, Any]]:
     """What each hop costs, by role of process: CPU per request and per chunk (a chunk is one
-    output token), solved from the two workloads ``cost(32 tokens)`` and ``cost(1 token)``."""
+    output token), solved from the two workloads ``cost(32 tokens)`` and ``cost(1 token)``. What
+    a process spends when nobody asks it anything is shown beside it, not taken off: an engine
+    that polls when idle does not do so on top of its work."""
     rows = []
     for system in systems:
         done = list(rounds.get(system.key, {}).values())
@@ -76,6 +79,9 @@ def hop_rows(systems: Sequence[System], rounds: Rounds) -> list[dict[str, Any]]:
                 "us_per_request": median(hop[0] for hop in hops),
                 "us_per_chunk": median(hop[1] for hop in hops),
                 "cpu_ms_per_request_of_32_tokens": whole_ms,
+                "idle_cpu_percent_of_a_core": median(
+                    one.idle_cpu_share.get(role, 0.0) * 100 for one in done
+                ),
                 "pss_mb": median(one.memory[role].pss_mb for one in done if role in one.memory),
             }
             rows.append(row)
@@ -169,6 +175,9 @@ def _figures(done: Sequence[Round]) -> dict[str, Any]:
         "rss_mb": median(sum(m.rss_mb for m in one.memory.values()) for one in done),
         "processes": median(sum(m.processes for m in one.memory.values()) for one in done),
         "seconds_to_ready": median(one.seconds_to_ready for one in done),
+        "idle_cpu_percent_of_a_core": median(
+            sum(one.idle_cpu_share.values()) * 100 for one in done
+        ),
         "generator_cpu_percent_of_a_core": median(m.generator_cpu_share * 100 for m in full),
         "rounds": len(done),
         "requests": sum(measured.figures["requests"] for measured in all_phases),

@@ -34,7 +34,12 @@ def all_systems(workload: EngineWorkload, peers: Path | None) -> tuple[System, .
     gap_ms = CHUNK_INTERVAL_MS
     return (
         System("a1", "vLLM server, default", "engine", lambda _: vllm_server(workload, False)),
-        System("a2", "vLLM server, in-process", "engine", lambda _: vllm_server(workload, True)),
+        System(
+            "a2",
+            "vLLM server, multiprocessing off",
+            "engine",
+            lambda _: vllm_server(workload, True),
+        ),
         System("b", "weir, everything on", "engine", lambda at: weir_platform(workload, 1, at)),
         System("c", "Ray Serve LLM, default", "engine", lambda _: serve_llm(workload)),
         System("none", "nothing", "gateway", lambda _: nothing(gap_ms)),

@@ -37,7 +37,7 @@ def prompt_texts(
 
 def chat_bodies(model: str, texts: Sequence[str], output_tokens: int) -> list[bytes]:
     """One JSON body for ``/v1/chat/completions`` a text: greedy, streamed, exactly
-    ``output_tokens`` tokens (``min_tokens`` and ``ignore_eos`` are vLLM's), usage at the end."""
+    ``output_tokens`` tokens (by fields that vLLM added to OpenAI's), usage at the end."""
     return [
         json.dumps(
             {
@@ -46,6 +46,9 @@ def chat_bodies(model: str, texts: Sequence[str], output_tokens: int) -> list[by
                 "max_tokens": output_tokens,
                 "min_tokens": output_tokens,
                 "ignore_eos": True,
+                # What comes after the end token must be text too: some servers send no chunk
+                # for a token without text, and would have less to do than others.
+                "skip_special_tokens": False,
                 "temperature": 0,
                 "stream": True,
                 "stream_options": {"include_usage": True},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -102,6 +102,6 @@ class Report:
         return form
 
 
-def absent_row(system: str, reason: str, figures: Sequence[str] = ()) -> dict[str, Any]:
+def absent_row(system: str, reason: str, figures: Iterable[str] = ()) -> dict[str, Any]:
     """The row of a system that could not be measured: its figures are null, with the reason."""
     return {"system": system, **dict.fromkeys(figures), "reason": reason}

@@ -20,12 +20,12 @@ ENGINE_THREAD = "engine-core"
 
 # The first pattern that is found in a process's command line names its role.
 ROLES: tuple[tuple[str, str], ...] = (
-    (r"VLLM::EngineCore|EngineCore", "engine"),
+    (r"^VLLM::(EngineCore|Worker)", "engine"),
     (r"^ray::ServeReplica:[^:]*:(?P<name>[\w-]+)", "replica {name}"),
     (r"^ray::ServeController", "serve controller"),
     (r"^ray::\w*Proxy", "serve proxy actor"),
     (r"^ray::IDLE", "ray idle worker"),
-    (r"^ray::", "ray other worker"),
+    (r"^ray::(?P<name>\w+)", "ray worker {name}"),
     (r"^\S*haproxy\b", "haproxy"),
     (r"gcs_server|raylet/raylet", "ray core"),
     (r"dashboard|log_monitor|/monitor\.py|runtime_env_agent", "ray agents"),

@@ -120,10 +120,10 @@ def start(
         yield Started(target, mark, roots, time.monotonic() - started_s)
     finally:
         # Looked for while the family tree is whole: some lose their parent on the way down.
-        family = _processes(family_of(mark, [c.pid for _, c in children if c.poll() is None]))
+        family = processes(family_of(mark, [c.pid for _, c in children if c.poll() is None]))
         for launch, child in reversed(children):
             _stop(child, launch.stop_timeout_s)
-        _end_rest(family, mark)
+        end_family(family, mark)
         if keep_logs is not None:
             keep_logs.mkdir(parents=True, exist_ok=True)
             for log in folder.glob("*.log"):
@@ -208,12 +208,13 @@ def _stop(child: subprocess.Popen[bytes], patience_s: float) -> None:
             child.wait(10)
 
 
-def _end_rest(family: Sequence[psutil.Process], mark: str) -> None:
-    """What is left is ours by its mark or its parents; it had its chance to end by itself."""
+def end_family(family: Sequence[psutil.Process], mark: str) -> None:
+    """Kill what is left of ``family`` and of all that carry the mark; it had its chance to end
+    by itself."""
     rest = {process.pid: process for process in family}
     deadline_s = time.monotonic() + 10
     while time.monotonic() < deadline_s:
-        for process in _processes(family_of(mark, ())):
+        for process in processes(family_of(mark, ())):
             rest.setdefault(process.pid, process)
         # is_running compares the start time too, so a reused pid is not taken for ours.
         rest = {pid: process for pid, process in rest.items() if _alive(process)}
@@ -225,7 +226,8 @@ def _end_rest(family: Sequence[psutil.Process], mark: str) -> None:
         time.sleep(0.1)
 
 
-def _processes(pids: Sequence[int]) -> list[psutil.Process]:
+def processes(pids: Sequence[int]) -> list[psutil.Process]:
+    """Those of ``pids`` that are still there, each tied to its start time."""
     found = []
     for pid in pids:
         with contextlib.suppress(psutil.Error):

@@ -53,6 +53,13 @@ def test_the_role_chunk_is_not_the_first_token_even_when_it_is_torn() -> None:
     assert sample.reads_s[0] == 13.1
 
 
+def test_tokens_without_text_are_counted_but_have_no_first_arrival() -> None:
+    sample = watched(ROLE, STOP + USAGE + DONE)
+    assert sample.error is None
+    assert sample.ttft_s is None
+    assert latency_figures([sample])["ttft_ms_p50"] is None
+
+
 def test_several_chunks_in_one_read_are_all_counted() -> None:
     sample = watched(ROLE + TEXT + TEXT + STOP + USAGE + DONE)
     assert sample.text_chunks == 2
@@ -64,7 +71,6 @@ def test_several_chunks_in_one_read_are_all_counted() -> None:
     [
         ((b'{"error": "busy"}',), 503, "status 503"),
         ((ROLE, TEXT, STOP, USAGE), 200, r"no \[DONE\]"),
-        ((ROLE, STOP, USAGE, DONE), 200, "no text"),
         ((ROLE, TEXT, STOP, DONE), 200, "no usage"),
         ((ROLE, TEXT, USAGE, DONE), 200, "finish_reason"),
         ((ROLE, TEXT, STOP, USAGE.replace(b":2", b":1"), DONE), 200, "1 tokens instead of 2"),

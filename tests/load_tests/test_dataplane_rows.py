@@ -1,0 +1,120 @@
+"""From rounds to rows and marks: ratios within a round, costs per request and per chunk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from load_tests.dataplane.measure import ALONE, FULL, ONE_TOKEN, Measured, Round
+from load_tests.dataplane.rows import Rounds, hop_rows, marks, system_rows
+from load_tests.dataplane.systems import System, chosen
+from load_tests.loadgen import Sample, figures
+from load_tests.report import Mark
+from load_tests.servers import Unavailable
+from load_tests.servers.accounting import Memory
+from load_tests.servers.vllm_server import vllm_server
+from load_tests.servers.workload import EngineWorkload, engine_workload
+
+
+def nowhere(folder: Path) -> object:
+    raise Unavailable(str(folder))
+
+
+SYSTEMS = tuple(
+    System(key, f"system {key}", "engine", nowhere)  # type: ignore[arg-type]
+    for key in ("a1", "a2", "b", "c")
+)
+
+
+def measured(req_per_s: float, ttft_ms: float, cpu_us: dict[str, float]) -> Measured:
+    """One second in which each request cost ``cpu_us`` by role."""
+    count = int(req_per_s)
+    samples = [Sample(0.0, 1.0, (ttft_ms / 1000, 1.0), 32, 32, 100)] * count
+    cpu_s = {role: each * count / 1e6 for role, each in cpu_us.items()}
+    return Measured(figures(samples, 1.0), cpu_s, count, 0.05, ())
+
+
+def one_round(req_per_s: float, ttft_ms: float) -> Round:
+    phases = {
+        FULL.name: measured(req_per_s, 40.0, {"gateway": 300 + 32 * 10, "engine": 5000}),
+        ONE_TOKEN.name: measured(1000, 20.0, {"gateway": 300 + 10, "engine": 5000}),
+        ALONE.name: measured(10, ttft_ms, {"gateway": 1.0}),
+    }
+    memory = {"gateway": Memory(1, 80.0, 50.0), "engine": Memory(2, 900.0, 700.0)}
+    return Round(phases, memory, {"gateway": 0.01}, 12.0)
+
+
+ROUNDS: Rounds = {
+    "a1": {0: one_round(100, 6.0), 1: one_round(200, 6.0), 2: one_round(100, 6.0)},
+    "a2": {0: one_round(90, 5.0), 1: one_round(100, 9.0), 2: one_round(110, 5.0)},
+    "b": {0: one_round(95, 8.0), 1: one_round(100, 8.0)},
+}
+
+
+def by_name(found: list[Mark]) -> dict[str, Mark]:
+    return {mark.name: mark for mark in found}
+
+
+def test_marks_are_medians_of_ratios_within_rounds_that_have_all_of_them() -> None:
+    found = by_name(marks(ROUNDS, {"c": "it broke"}))
+    ratio = found["weir / faster vLLM server, req/s at 32 streams (first)"]
+    assert ratio.value == pytest.approx((0.95 + 0.5) / 2)
+    assert not ratio.met
+    added = found["weir - faster vLLM server, TTFT p50 at 1 stream"]
+    assert added.value == pytest.approx((3.0 + 2.0) / 2)
+    assert added.met
+    missing = found["weir / Ray Serve LLM default, req/s at 32 streams"]
+    assert missing.value is None
+    assert missing.reason == "c: it broke"
+
+
+def test_every_target_is_a_mark_even_when_nothing_ran() -> None:
+    found = marks({}, {})
+    assert len(found) == len(marks(ROUNDS, {}))
+    assert all(mark.value is None and mark.reason for mark in found)
+
+
+def test_cost_is_solved_per_request_and_per_chunk() -> None:
+    rows = {(row["system"], row["hop"]): row for row in hop_rows(SYSTEMS, ROUNDS)}
+    gateway = rows["system b", "gateway"]
+    assert gateway["us_per_chunk"] == pytest.approx(10)
+    assert gateway["us_per_request"] == pytest.approx(300)
+    assert gateway["cpu_ms_per_request_of_32_tokens"] == pytest.approx(0.62)
+    assert gateway["idle_cpu_percent_of_a_core"] == pytest.approx(1)
+    engine = rows["system b", "engine"]
+    assert engine["us_per_chunk"] == pytest.approx(0, abs=1e-6)
+    assert engine["us_per_request"] == pytest.approx(5000)
+
+
+def test_a_system_without_rounds_has_null_figures_and_a_reason() -> None:
+    rows = {row["system"]: row for row in system_rows(SYSTEMS, ROUNDS, {"c": "it broke"})}
+    assert rows["system c"]["req_per_s_at_32_streams"] is None
+    assert rows["system c"]["reason"] == "it broke"
+    assert rows["system b"]["pss_mb"] == 750
+    assert rows["system b"]["rounds"] == 2
+    assert rows["system a1"]["req_per_s_at_32_streams"] == 100
+    assert set(rows["system c"]) - {"reason"} == set(rows["system b"])
+
+
+def test_systems_are_chosen_by_key() -> None:
+    assert chosen(SYSTEMS, None) == SYSTEMS
+    assert [system.key for system in chosen(SYSTEMS, "b, a1")] == ["a1", "b"]
+    with pytest.raises(ValueError, match="no system 'x'; known: a1"):
+        chosen(SYSTEMS, "a1,x")
+
+
+def test_engine_arguments_become_options_of_vllms_server() -> None:
+    workload = EngineWorkload(
+        Path("/m"), "bench", {"max_num_seqs": 64, "enforce_eager": True, "use_tqdm": False}, {}
+    )
+    assert workload.command_line() == ["--max-num-seqs", "64", "--enforce-eager", "--no-use-tqdm"]
+    launches, target = vllm_server(workload, in_process=True)
+    assert launches[0].env == {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+    assert str(target.port) in launches[0].command
+    assert vllm_server(workload, in_process=False)[0][0].env == {}
+
+
+def test_a_missing_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="no model in"):
+        engine_workload(tmp_path)
