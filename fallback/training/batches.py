@@ -1,7 +1,11 @@
 """Batches of conversations: token ids and loss weights, bucketed by length.
 
 One batch holds about the same number of tokens whatever the conversations' lengths; padding is on
-the right, where a causal model without an attention mask cannot see it.
+the right, where a causal model without an attention mask cannot see it. Lengths are rounded up, so
+that few different shapes reach the kernels, which keep code and memory for each.
+
+Training opens with drills: random tokens that repeat. They teach a fresh model to copy within a
+minute or two, which conversations alone take far longer to do.
 """
 
 from __future__ import annotations
@@ -23,6 +27,10 @@ CONTEXT_SHARE: Final = 0.2
 CONTEXT_WEIGHT: Final = 0.5
 POOL: Final = 256
 """Conversations sorted by length together."""
+ROUND: Final = 32
+"""Lengths are padded to multiples of this many tokens."""
+DRILL_POOLS: Final = 8
+"""The first pools hold drills only; of the next as many, every third does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +73,39 @@ def encode(tokenizer: Tokenizer, talk: desk.Conversation, rng: random.Random) ->
     return ids, weights
 
 
+def drill(tokenizer: Tokenizer, rng: random.Random) -> Row:
+    """A random stretch of tokens, many of them digits, three times over; repeats weigh 1."""
+    n_special, n_vocab = len(tokenization.SPECIAL), tokenizer.get_vocab_size()
+    digits = [tokenization.id_of(tokenizer, digit) for digit in "0123456789"]
+    stretch = [
+        rng.choice(digits) if rng.random() < 0.4 else rng.randrange(n_special, n_vocab)
+        for _ in range(rng.choice((10, 20, 31)))
+    ]
+    ids = [tokenization.id_of(tokenizer, BOS), *stretch * 3]
+    first = len(stretch) + 3  # what has not been seen twice in a row cannot be foretold
+    return ids, [0.0] * first + [1.0] * (len(ids) - first)
+
+
+def is_drill(pool: int) -> bool:
+    """True if the pool of this number holds drills instead of conversations."""
+    return pool < DRILL_POOLS or (pool < 2 * DRILL_POOLS and pool // 2 % 3 == 0)
+
+
+def _rows(tokenizer: Tokenizer, seed: int, pool: int, rng: random.Random) -> list[Row]:
+    if is_drill(pool):
+        rows = [drill(tokenizer, rng) for _ in range(4 * POOL)]
+    else:
+        talks = itertools.islice(desk.conversations(seed, start=pool * POOL), POOL)
+        rows = [encode(tokenizer, talk, rng) for talk in talks]
+    return sorted(rows, key=lambda row: len(row[0]))
+
+
+def _round_up(length: int) -> int:
+    return -(-length // ROUND) * ROUND
+
+
 def _pad(rows: list[Row], pad: int, pool: int) -> Batch:
-    length = max(len(ids) for ids, _ in rows)
+    length = _round_up(max(len(ids) for ids, _ in rows))
     return Batch(
         ids=torch.tensor([ids + [pad] * (length - len(ids)) for ids, _ in rows]),
         weights=torch.tensor([weights + [0.0] * (length - len(weights)) for _, weights in rows]),
@@ -86,17 +125,13 @@ def batches(
     """
     pad = tokenization.id_of(tokenizer, PAD)
     for number in itertools.count(pool, stride):
-        talks = desk.conversations(seed, start=number * POOL)
         rng = random.Random(f"pool/{seed}/{number}")
-        rows = [encode(tokenizer, talk, rng) for talk in itertools.islice(talks, POOL)]
-        rows.sort(key=lambda row: len(row[0]))
         made: list[Batch] = []
         chunk: list[Row] = []
-        for row in rows:
-            if chunk and len(row[0]) * (len(chunk) + 1) > max_tokens:
+        for row in _rows(tokenizer, seed, number, rng):
+            if chunk and _round_up(len(row[0])) * (len(chunk) + 1) > max_tokens:
                 made.append(_pad(chunk, pad, number))
                 chunk = []
             chunk.append(row)
-        made.append(_pad(chunk, pad, number))
-        rng.shuffle(made)
+        rng.shuffle(made)  # what is left in `chunk` is too few rows for a batch, and is dropped
         yield from made

@@ -16,7 +16,7 @@ class Shape:
     """Sizes of the model. Two key-value heads, so that tensor parallelism can split it in two."""
 
     hidden: int = 256
-    layers: int = 6
+    layers: int = 5
     heads: int = 4
     kv_heads: int = 2
     mlp: int = 704

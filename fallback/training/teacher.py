@@ -66,7 +66,7 @@ def load_tokenizer(cache: Path, seed: int) -> Tokenizer:
 
 def probe(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> str:
     """A quick held-out check for the progress line."""
-    examples = list(desk.requests(PROBE_SEED, 4 * len(desk.INTENTS)))
+    examples = list(desk.requests(PROBE_SEED, 2 * len(desk.INTENTS)))
     scores = score(examples, answer(model, tokenizer, examples))
     weak = sorted((s.accuracy, n) for n, s in scores.items() if n not in ("common", "rare"))[:4]
     return (

@@ -28,7 +28,7 @@ CORPUS_VERSION: Final = "1"
 
 _BUILDERS: Final = {**COMMON_BUILDERS, **RARE_BUILDERS}
 _WITHOUT_CUSTOMER_SHARE: Final = 0.06
-_RARE_SHARE: Final = 0.3
+_RARE_SHARE: Final = 0.16
 _TRIES: Final = 400
 
 
@@ -97,11 +97,11 @@ def _draw_group(scene: Scene) -> tuple[str, ...]:
     draw = scene.rng.random()
     if scene.customer is None:
         return ("account_unavailable", *STORE_INTENTS, "free_shipping_gap")
-    if len(scene.orders) == 2 and scene.turns and scene.turns[-1].subject and draw < 0.25:
+    if len(scene.orders) == 2 and scene.turns and scene.turns[-1].subject and draw < 0.12:
         return ("other_order", *ORDER_INTENTS)
     if draw < _RARE_SHARE:
         return tuple(RARE_BUILDERS)
-    if draw < 0.65:
+    if draw < 0.6:
         return (*ORDER_INTENTS, "other_order", "order_missing")
     return tuple(COMMON_BUILDERS)
 
@@ -109,7 +109,7 @@ def _draw_group(scene: Scene) -> tuple[str, ...]:
 def conversations(seed: int, split: Split = "train", start: int = 0) -> Iterator[Conversation]:
     """An endless stream of conversations, each with a fresh store and customer.
 
-    Two to six turns each, so that one context pays for several answers. `start` is the number of
+    Three to ten turns each, so that one context pays for several answers. `start` is the number of
     the first one: the stream from 10 is the stream from 0 without its first ten.
     """
     for index in itertools.count(start):
@@ -118,7 +118,7 @@ def conversations(seed: int, split: Split = "train", start: int = 0) -> Iterator
         known = rng.random() >= _WITHOUT_CUSTOMER_SHARE
         customer = make_customer(f"corpus{seed}", index, split) if known else None
         scene = Scene(rng, split, store, customer)
-        for _ in range(rng.randint(2, 6)):
+        for _ in range(rng.randint(3, 10)):
             _add_turn(scene, _draw_group(scene))
         yield Conversation(render_system_message(store, customer), tuple(scene.turns))
 
