@@ -1,0 +1,31 @@
+"""Power of two choices (Mitzenmacher 2001): draw two candidates, take the one with fewer requests
+in flight. What Ray Serve does by default."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from router.policy import register
+from router.types import Decision, RouteRequest, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class PowerOfTwoParams:
+    """``choices``: how many are drawn (fewer when there are fewer candidates)."""
+
+    choices: int = 2
+
+
+@register("power-of-two", PowerOfTwoParams)
+class PowerOfTwo:
+    """Equals are broken by the order of the draw, which is random."""
+
+    def __init__(self, params: PowerOfTwoParams) -> None:
+        self._choices = max(1, params.choices)
+
+    def choose(self, request: RouteRequest, snapshot: Snapshot, rng: random.Random) -> Decision:
+        columns = snapshot.columns
+        count = len(columns.fleet.ids)
+        drawn = rng.sample(range(count), min(self._choices, count))
+        return Decision(columns.fleet.ids[min(drawn, key=columns.requests.__getitem__)], "p2c")
