@@ -24,6 +24,7 @@ from deployments.gateway.deployment import GatewayReplica
 from deployments.names import APP, GATEWAY, model_deployment
 from deployments.replica import ModelReplica
 from deployments.sources import model_source
+from deployments.stub import StubReplica
 from weir.settings import EngineSettings, ModelSettings, Settings, parse_settings, read_tree
 
 _ROUTER = "router.ray_adapter.WeirRequestRouter"
@@ -66,9 +67,7 @@ def llm_config(model: ModelSettings) -> LLMConfig:
             "graceful_shutdown_wait_loop_s": 1.0,
             "health_check_period_s": 2.0,
             "health_check_timeout_s": 30.0,
-            "request_router_config": RequestRouterConfig(
-                request_router_class=_ROUTER, request_routing_stats_period_s=_STATS_PERIOD_S
-            ),
+            "request_router_config": _router(),
         },
     )
 
@@ -101,10 +100,26 @@ def gateway_view(settings: Settings) -> Settings:
 
 
 def _model(model: ModelSettings, settings: Settings) -> Any:
+    if model.engine.mode == "stub":
+        stub = serve.deployment(StubReplica).options(
+            name=model_deployment(model.name),
+            num_replicas=model.replicas,
+            max_ongoing_requests=_UNLIMITED,
+            ray_actor_options={"num_cpus": 0},
+            request_router_config=_router(),
+            logging_config=_quiet(),
+        )
+        return stub.bind(model, settings.log)
     config = llm_config(model)
     options = ModelReplica.get_deployment_options(config)
     deployment = serve.deployment(ModelReplica).options(**options, logging_config=_quiet())
     return deployment.bind(config, model.drain_timeout_s, settings.log)
+
+
+def _router() -> RequestRouterConfig:
+    return RequestRouterConfig(
+        request_router_class=_ROUTER, request_routing_stats_period_s=_STATS_PERIOD_S
+    )
 
 
 def _quiet() -> LoggingConfig:

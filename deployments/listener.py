@@ -14,7 +14,7 @@ from typing import Any
 import uvicorn
 
 from deployments import wire
-from deployments.token_streams import TokenStreams
+from deployments.streams import TokenStreams
 
 App = Callable[[dict[str, Any], Callable[[], Any], Callable[[dict[str, Any]], Any]], Any]
 

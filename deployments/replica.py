@@ -21,7 +21,8 @@ from ray.serve.llm.deployment import LLMServer
 from deployments import wire
 from deployments.engine import WeirEngine
 from deployments.listener import Listener, ReplicaApp
-from deployments.token_streams import TokenStreams
+from deployments.streams import TokenStreams
+from deployments.vllm_generator import VllmGenerator
 from weir.logs import configure_logging
 from weir.settings.tree import LogSettings
 
@@ -41,7 +42,7 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
         engine_seconds = time.monotonic() - started
         client = self.engine.client
         self._drain_timeout_s = drain_timeout_s
-        self._streams = TokenStreams(client, self._load)
+        self._streams = TokenStreams(VllmGenerator(client, self._load))
         app = await self.__serve_build_asgi_app__()
         token = os.environ.get("WEIR_INTERNAL_TOKEN", "")
         self._app = ReplicaApp(app, self._streams, token)

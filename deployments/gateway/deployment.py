@@ -10,8 +10,8 @@ from typing import Any
 import aiohttp
 from ray import serve
 
-from deployments.gateway.exchange import Exchange
-from deployments.gateway.gateway import PATHS, Gateway, Limits
+from deployments.gateway.app import GatewayApp
+from deployments.gateway.gateway import Gateway, Limits
 from deployments.gateway.models import ReplicaChooser, ServedModel
 from deployments.gateway.pages import build_pages
 from deployments.gateway.prompts import PromptEncoder, locate_tokenizer
@@ -23,20 +23,6 @@ from weir.logs import configure_logging
 from weir.metrics import GatewayMetrics
 from weir.settings import ModelSettings, Settings
 from weir.tenancy import KeyRing
-
-
-class GatewayApp:
-    """ASGI: the request path goes straight to the gateway, the rest to the pages."""
-
-    def __init__(self, gateway: Gateway, pages: Any) -> None:
-        self._gateway = gateway
-        self._pages = pages
-
-    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in PATHS:
-            await self._gateway.serve(scope["path"], Exchange(scope, receive, send))
-        else:
-            await self._pages(scope, receive, send)
 
 
 class GatewayReplica:

@@ -13,7 +13,7 @@ from deployments.gateway.requests import ChatBody
 from deployments.gateway.steps import Body
 from router.ledger import Reservation
 from router.types import RouteRequest
-from weir.errors import ReplicaFailedError
+from weir.errors import NoReplicaError, ReplicaFailedError
 from weir.metrics import GatewayMetrics
 
 
@@ -42,20 +42,23 @@ class Flight:
             WeirError: the request is at fault, or no replica could take it.
         """
         failed: set[str] = set()
-        for attempt in range(1, self._attempts + 1):
+        failure: ReplicaFailedError | None = None
+        for _ in range(self._attempts):
+            if failure is not None:
+                metrics.retries.labels(self._model.name).inc()
             try:
                 self._reservation = await self._model.route(self._request, failed)
                 connection = await self._model.connection(self._reservation)
                 self._stream = connection.submit(lambda number: _numbered(submit, number))
                 return await self._next()
-            except ReplicaFailedError:
-                if self._reservation is not None:
-                    failed.add(self._reservation.replica_id)
+            except NoReplicaError:
+                raise failure or self._model.nobody() from None
+            except ReplicaFailedError as error:
+                failure = error
+                failed.add(self.replica_id)
                 self.land()
-                if attempt == self._attempts:
-                    raise
-                metrics.retries.labels(self._model.name).inc()
-        raise AssertionError("unreachable")
+        assert failure is not None
+        raise failure
 
     async def stream(self, first: Output, answer: Answer, usage: bool) -> None:
         """Write the answer as server-sent events."""

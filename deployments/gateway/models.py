@@ -105,7 +105,7 @@ class ServedModel:
         """
         context = self.max_model_len
         if not context:
-            raise self._nobody()
+            raise self.nobody()
         room = context - prompt_tokens
         if room < 1:
             raise ContextLengthError(
@@ -132,13 +132,13 @@ class ServedModel:
                 async with self._handle.choose_replica(call, _reserve=False):
                     pass
         except TimeoutError:
-            raise self._nobody() from None
+            raise self.nobody() from None
         except BaseException:
             if call.reservation is not None:
                 call.reservation.release()
             raise
         if call.reservation is None:
-            raise self._nobody()
+            raise self.nobody()
         return call.reservation
 
     async def connection(self, reservation: Reservation) -> ReplicaConnection:
@@ -156,7 +156,7 @@ class ServedModel:
         for info in self.router.members:
             if info.replica_id == replica_id:
                 return info.address
-        raise self._nobody()
+        raise self.nobody()
 
     async def follow_replicas(self) -> None:
         """Keep the router's members in step with Serve, for ever."""
@@ -182,7 +182,8 @@ class ServedModel:
             except Exception as error:  # noqa: BLE001 - a dead replica is Serve's to replace
                 _LOG.info("replica not reachable", extra={"reason": str(error)})
 
-    def _nobody(self) -> NoReplicaError:
+    def nobody(self) -> NoReplicaError:
+        """The error for a request that found no replica."""
         return NoReplicaError(
             f"The model {self.name!r} has no replica that can take a request now.",
             retry_after_s=5.0,

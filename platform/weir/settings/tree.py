@@ -74,11 +74,11 @@ class EngineSettings(_Section):
     """How vLLM runs inside a replica.
 
     ``mode``: ``thread`` keeps the engine core in the replica's own process (fast start, little
-    memory; CPU only), ``process`` is vLLM's own default. ``args`` are vLLM's engine arguments,
-    passed through.
+    memory; CPU only), ``process`` is vLLM's own default, ``stub`` has no model at all and only
+    emits words, to measure what is around it. ``args`` are vLLM's engine arguments, passed through.
     """
 
-    mode: Literal["thread", "process"] = "process"
+    mode: Literal["thread", "process", "stub"] = "process"
     args: dict[str, Any] = Field(default_factory=dict)
     env: dict[str, str] = Field(default_factory=dict)
 

@@ -1,0 +1,231 @@
+"""A gateway and replicas in one process: real sockets, real protocol, no Ray and no model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from prometheus_client import CollectorRegistry
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from deployments import wire
+from deployments.gateway.app import GatewayApp
+from deployments.gateway.gateway import Gateway, Limits
+from deployments.gateway.models import ServedModel
+from deployments.gateway.pages import build_pages
+from deployments.gateway.prompts import PromptEncoder
+from deployments.gateway.relay import OpenAIRelay
+from deployments.gateway.replicas import ReplicaConnections
+from deployments.gateway.steps import AdmitAtOnce, NoEnrichment, UnlimitedQuota
+from deployments.listener import Listener, ReplicaApp
+from deployments.streams import Abort, Put, TokenStreams
+from router.routing_call import RoutingCall
+from router.types import ReplicaInfo
+from weir.metrics import GatewayMetrics
+from weir.settings import ModelSettings, TenantSettings
+from weir.tenancy import KeyRing, hash_key
+
+KEY = "weir_test-key"
+TOKEN = "internal"
+TEMPLATE = (
+    "{% for m in messages %}{{ m.role }} : {{ m.content }} {% endfor %}"
+    "{% if add_generation_prompt %}assistant :{% endif %}"
+)
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tokenizer with a handful of words and a chat template."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    words = ["[unk]", "user", "system", "assistant", ":", "hello", "world"]
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[unk]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {"chat_template": TEMPLATE, "bos_token": None}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+@dataclass
+class ScriptedGenerator:
+    """Generates when the test says so. ``started`` and ``aborted`` hold request ids."""
+
+    started: dict[str, Callable[[wire.FromReplica], None]] = field(default_factory=dict)
+    requests: dict[str, wire.Submit] = field(default_factory=dict)
+    aborted: list[str] = field(default_factory=list)
+    refuse: Exception | None = None
+    submitting: asyncio.Event | None = None
+
+    def load(self) -> wire.Load:
+        return wire.Load(len(self.started), 0, 7)
+
+    async def submit(self, request: wire.Submit, put: Put) -> Abort:
+        if self.submitting is not None:
+            await self.submitting.wait()
+        if self.refuse is not None:
+            raise self.refuse
+        self.requests[request.request_id] = request
+        self.started[request.request_id] = put
+
+        async def abort() -> None:
+            self.aborted.append(request.request_id)
+            self.started.pop(request.request_id, None)
+
+        return abort
+
+    def say(self, request_id: str, text: str) -> None:
+        number = self.requests[request_id].stream
+        self.started[request_id](wire.Chunk(number, text, [1]))
+
+    def end(self, request_id: str, text: str = "", count: int = 1) -> None:
+        request = self.requests[request_id]
+        put = self.started.pop(request_id)
+        prompt = len(request.prompt)
+        put(wire.Done(request.stream, text, [1], "stop", prompt, 0, count))
+
+
+@dataclass
+class Replica:
+    """A replica's listener around a scripted generator."""
+
+    name: str
+    generator: ScriptedGenerator
+    streams: TokenStreams
+    app: ReplicaApp
+    listener: Listener
+
+    @property
+    def info(self) -> ReplicaInfo:
+        return ReplicaInfo(
+            self.name,
+            address=self.listener.address,
+            kv_blocks_total=100,
+            max_model_len=64,
+            tasks=frozenset({"generate"}),
+        )
+
+
+class World:
+    """The gateway under test, its replicas, and the HTTP client in front."""
+
+    def __init__(
+        self, gateway: Gateway, model: ServedModel, session: aiohttp.ClientSession
+    ) -> None:
+        self.gateway = gateway
+        self.model = model
+        self.session = session
+        self.replicas: list[Replica] = []
+        self.members: tuple[ReplicaInfo, ...] = ()
+        self.url = ""
+
+    async def add_replica(self, name: str) -> Replica:
+        generator = ScriptedGenerator()
+        streams = TokenStreams(generator)
+        app = ReplicaApp(_openai_stub, streams, TOKEN)
+        listener = Listener(app, "127.0.0.1")
+        await listener.start()
+        replica = Replica(name, generator, streams, app, listener)
+        self.replicas.append(replica)
+        self.members = (*self.members, replica.info)
+        self.model.router.set_replicas(self.members)
+        return replica
+
+    def post(self, body: dict[str, Any], path: str = "/v1/chat/completions") -> Any:
+        headers = {"authorization": f"Bearer {KEY}", "x-request-id": body.pop("id", "r1")}
+        return self.session.post(self.url + path, json={"model": "m", **body}, headers=headers)
+
+    def outstanding(self) -> int:
+        return sum(v.load.requests for v in self.model.router.snapshot().replicas)
+
+
+async def _openai_stub(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    body = json.dumps({"choices": [], "usage": {"prompt_tokens": 2, "completion_tokens": 3}})
+    headers = [(b"content-type", b"application/json")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body.encode()})
+
+
+class CancelOnDisconnect:
+    """What Serve's ingress does around the app: the client's leaving cancels the request."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+        async def read() -> None:
+            while True:
+                event = await receive()
+                await events.put(event)
+                if event["type"] == "http.disconnect":
+                    return
+
+        reader = asyncio.ensure_future(read())
+        work = asyncio.ensure_future(self._app(scope, events.get, send))
+        await asyncio.wait([reader, work], return_when=asyncio.FIRST_COMPLETED)
+        for task in (work, reader):
+            if not task.done():
+                task.cancel()
+        await asyncio.gather(work, reader, return_exceptions=True)
+
+
+class _Chooser:
+    """What Serve and the adapter do together, without Serve."""
+
+    def __init__(self) -> None:
+        self.world: World | None = None
+
+    @asynccontextmanager
+    async def choose_replica(self, call: RoutingCall, _reserve: bool) -> AsyncIterator[None]:
+        assert self.world is not None
+        call.router.set_replicas(self.world.members)
+        if call.request is not None:
+            call.reservation = call.router.choose(call.request, call.exclude)
+        yield
+
+
+@pytest.fixture
+async def world(tokenizer_folder: Path) -> AsyncIterator[World]:
+    """A gateway with no replicas yet."""
+    session = aiohttp.ClientSession()
+    chooser = _Chooser()
+    settings = ModelSettings(name="m", source="x")
+    model = ServedModel(settings, PromptEncoder(tokenizer_folder), chooser)
+    connections = ReplicaConnections(session, TOKEN, model.record_load)
+    model.connect_through(connections)
+    gateway = Gateway(
+        keys=KeyRing([TenantSettings(id="t", key_sha256=(hash_key(KEY),))]),
+        models={"m": model},
+        quota=UnlimitedQuota(),
+        enricher=NoEnrichment(),
+        admission=AdmitAtOnce(),
+        relay=OpenAIRelay(session, TOKEN),
+        metrics=GatewayMetrics(CollectorRegistry()),
+        limits=Limits(max_body_bytes=10_000, dispatch_attempts=3, request_timeout_s=30),
+    )
+    world = World(gateway, model, session)
+    chooser.world = world
+    pages = build_pages(gateway, session, TOKEN, _no_deployments)
+    front = Listener(CancelOnDisconnect(GatewayApp(gateway, pages)), "127.0.0.1")
+    await front.start()
+    world.url = f"http://{front.address}"
+    yield world
+    await session.close()
+    await front.stop()
+    await connections.close()
+    for replica in world.replicas:
+        await replica.listener.stop()
+
+
+async def _no_deployments() -> list[dict[str, Any]]:
+    return [
+        {"name": "model-m", "app": "weir", "status": "HEALTHY", "replica_states": {"RUNNING": 1}}
+    ]

@@ -1,0 +1,210 @@
+"""The request path over real sockets: answers, failures, cancellation, nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+import pytest
+
+from weir.errors import BadRequestError
+
+HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "hello world"}]}
+
+
+async def _until(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - another task makes it true
+            await asyncio.sleep(0.005)
+
+
+def _events(raw: bytes) -> list[Any]:
+    lines = [line[6:] for line in raw.decode().split("\n\n") if line]
+    return [line if line == "[DONE]" else json.loads(line) for line in lines]
+
+
+async def test_streams_what_the_replica_says(world: Any) -> None:
+    replica = await world.add_replica("a")
+    pending = asyncio.ensure_future(world.post({**HELLO, "stream": True}))
+    await _until(lambda: "r1" in replica.generator.started)
+    replica.generator.say("r1", "Hel")
+    response = await pending
+    assert response.headers["x-weir-replica"] == "a"
+    replica.generator.say("r1", "lo")
+    replica.generator.end("r1", "!", count=3)
+    events = _events(await response.read())
+    assert events[-1] == "[DONE]"
+    texts = [e["choices"][0]["delta"]["content"] for e in events[:-1]]
+    assert "".join(texts) == "Hello!"
+    assert replica.generator.requests["r1"].prompt == [1, 4, 5, 6, 3, 4]
+    await _until(lambda: world.outstanding() == 0)
+
+
+async def test_collects_a_plain_answer(world: Any) -> None:
+    replica = await world.add_replica("a")
+    pending = asyncio.ensure_future(world.post({**HELLO, "max_tokens": 9}))
+    await _until(lambda: "r1" in replica.generator.started)
+    assert world.outstanding() == 1
+    replica.generator.say("r1", "a")
+    replica.generator.end("r1", "b", count=2)
+    answer = await (await pending).json()
+    assert answer["choices"][0]["message"]["content"] == "ab"
+    assert answer["usage"]["prompt_tokens"] == 6
+    assert answer["usage"]["completion_tokens"] == 2
+    assert replica.generator.requests["r1"].sampling.max_tokens == 9
+
+
+async def test_output_limit_defaults_to_the_room_left(world: Any) -> None:
+    replica = await world.add_replica("a")
+    pending = asyncio.ensure_future(world.post(dict(HELLO)))
+    await _until(lambda: "r1" in replica.generator.started)
+    assert replica.generator.requests["r1"].sampling.max_tokens == 64 - 6
+    replica.generator.end("r1")
+    assert (await pending).status == 200
+
+
+async def test_a_replica_that_dies_before_output_is_replaced(world: Any) -> None:
+    first = await world.add_replica("a")
+    second = await world.add_replica("b")
+    pending = asyncio.ensure_future(world.post({**HELLO, "stream": True}))
+    await _until(lambda: "r1" in first.generator.started or "r1" in second.generator.started)
+    dying, other = (first, second) if "r1" in first.generator.started else (second, first)
+    await dying.listener.stop()
+    await _until(lambda: "r1" in other.generator.started)
+    other.generator.end("r1", "saved")
+    response = await pending
+    assert "saved" in (await response.read()).decode()
+    assert response.headers["x-weir-replica"] == other.name
+    retried = world.gateway.metrics.retries.labels("m")._value.get()
+    assert retried == 1
+
+
+async def test_a_replica_that_dies_in_the_middle_ends_the_stream_with_an_error(world: Any) -> None:
+    replica = await world.add_replica("a")
+    pending = asyncio.ensure_future(world.post({**HELLO, "stream": True}))
+    await _until(lambda: "r1" in replica.generator.started)
+    replica.generator.say("r1", "Hel")
+    response = await pending
+    await response.content.readany()
+    await replica.listener.stop()
+    events = _events(await response.read())
+    assert events[-1]["error"]["code"] == "replica_failed"
+    await _until(lambda: world.outstanding() == 0)
+    sent = world.gateway.metrics.output_tokens.labels("t", "m")._value.get()
+    assert sent == 1, "what was delivered is counted"
+
+
+async def test_no_replica_is_a_503_with_retry_after(world: Any) -> None:
+    response = await world.post(dict(HELLO))
+    assert response.status == 503
+    assert int(response.headers["retry-after"]) >= 1
+    assert (await response.json())["error"]["code"] == "no_replica"
+
+
+async def test_all_replicas_dead_is_a_clear_error(world: Any) -> None:
+    for name in ("a", "b"):
+        replica = await world.add_replica(name)
+        await replica.listener.stop()
+    response = await world.post(dict(HELLO))
+    assert response.status in (502, 503)
+    assert world.outstanding() == 0
+
+
+async def test_what_the_engine_refuses_is_the_clients_error(world: Any) -> None:
+    replica = await world.add_replica("a")
+    replica.generator.refuse = BadRequestError("logits processor does not like it")
+    response = await world.post(dict(HELLO))
+    assert response.status == 400
+    assert "does not like it" in (await response.json())["error"]["message"]
+    assert world.outstanding() == 0
+
+
+async def test_a_crash_while_starting_is_not_the_clients_error(world: Any) -> None:
+    replica = await world.add_replica("a")
+    replica.generator.refuse = RuntimeError("bug")
+    response = await world.post(dict(HELLO))
+    assert response.status == 502
+    assert world.outstanding() == 0
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("after_output", [True, False])
+async def test_a_client_that_leaves_frees_everything(
+    world: Any, stream: bool, after_output: bool
+) -> None:
+    replica = await world.add_replica("a")
+    async with aiohttp.ClientSession() as leaving:
+        world.session, kept = leaving, world.session
+        pending = asyncio.ensure_future(world.post({**HELLO, "stream": stream}))
+        await _until(lambda: "r1" in replica.generator.started)
+        if after_output:
+            replica.generator.say("r1", "Hel")
+            await asyncio.sleep(0.05)
+        pending.cancel()
+        world.session = kept
+    if pending.done() and not pending.cancelled():
+        pending.result().close()
+    await _until(lambda: replica.generator.aborted == ["r1"])
+    await _until(lambda: world.outstanding() == 0 and replica.streams.in_flight == 0)
+
+
+async def test_a_client_that_leaves_while_the_request_is_being_added(world: Any) -> None:
+    """Cancelled between submission and the engine's answer: aborted as soon as it is added."""
+    replica = await world.add_replica("a")
+    replica.generator.submitting = asyncio.Event()
+    async with aiohttp.ClientSession() as leaving:
+        world.session, kept = leaving, world.session
+        pending = asyncio.ensure_future(world.post(dict(HELLO)))
+        await _until(lambda: replica.streams.in_flight == 1)
+        pending.cancel()
+        world.session = kept
+    await _until(lambda: replica.streams.in_flight == 0)
+    replica.generator.submitting.set()
+    await _until(lambda: replica.generator.aborted == ["r1"])
+    assert world.outstanding() == 0
+
+
+async def test_a_gateway_that_dies_frees_its_streams(world: Any) -> None:
+    replica = await world.add_replica("a")
+    pending = asyncio.ensure_future(world.post({**HELLO, "stream": True}))
+    await _until(lambda: "r1" in replica.generator.started)
+    connection = await world.model._connections.get("a", replica.listener.address)
+    await connection.close()
+    await _until(lambda: replica.generator.aborted == ["r1"])
+    response = await pending
+    assert response.status == 200 or response.status >= 500
+
+
+async def test_tools_and_the_like_go_to_the_replicas_own_server(world: Any) -> None:
+    await world.add_replica("a")
+    response = await world.post({**HELLO, "logprobs": True})
+    assert response.status == 200
+    assert (await response.json())["usage"]["completion_tokens"] == 3
+    assert world.outstanding() == 0
+    assert world.gateway.metrics.output_tokens.labels("t", "m")._value.get() == 3
+
+
+async def test_load_reaches_the_router(world: Any) -> None:
+    replica = await world.add_replica("a")
+    pending = asyncio.ensure_future(world.post(dict(HELLO)))
+    await _until(lambda: "r1" in replica.generator.started)
+    replica.streams.tell_load()
+    await _until(lambda: world.model.router.snapshot().replicas[0].stats.running == 1)
+    assert world.model.router.snapshot().replicas[0].stats.kv_blocks_used == 7
+    replica.generator.end("r1")
+    await pending
+
+
+async def test_outputs_that_pile_up_are_joined(world: Any) -> None:
+    replica = await world.add_replica("a")
+    pending = asyncio.ensure_future(world.post({**HELLO, "stream": True}))
+    await _until(lambda: "r1" in replica.generator.started)
+    for _ in range(50):
+        replica.generator.say("r1", "x")
+    replica.generator.end("r1", "y", count=51)
+    events = _events(await (await pending).read())
+    assert "".join(e["choices"][0]["delta"]["content"] for e in events[:-1]) == "x" * 50 + "y"
+    assert len(events) < 20
