@@ -6,6 +6,7 @@ from typing import Any
 
 from deployments.gateway.exchange import Exchange
 from deployments.gateway.gateway import PATHS, Gateway
+from weir.errors import MethodNotAllowedError
 
 
 class GatewayApp:
@@ -16,7 +17,13 @@ class GatewayApp:
         self._pages = pages
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in PATHS:
-            await self._gateway.serve(scope["path"], Exchange(scope, receive, send))
-        else:
+        if scope["type"] != "http" or scope["path"] not in PATHS:
             await self._pages(scope, receive, send)
+            return
+        exchange = Exchange(scope, receive, send)
+        if scope["method"] == "POST":
+            await self._gateway.serve(scope["path"], exchange)
+        else:
+            exchange.headers.append((b"allow", b"POST"))
+            path, method = scope["path"], scope["method"]
+            await exchange.fail(MethodNotAllowedError(f"{method} is not allowed on {path}."))
