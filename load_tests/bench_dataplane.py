@@ -32,7 +32,8 @@ from load_tests.dataplane.measure import Pace, Prompts, Round, measure_round
 from load_tests.dataplane.rows import hop_rows, marks, system_rows
 from load_tests.dataplane.systems import System, all_systems, chosen
 from load_tests.report import Report, bench_parser, emit, interleave
-from load_tests.servers import StartError, Unavailable, engine_workload, start
+from load_tests.servers import StartError, Unavailable, engine_workload, start, unwind_on_sigterm
+from weir.errors import WeirError
 
 NOTES = (
     "ratios and differences are taken within a round; everything else is a median over rounds",
@@ -60,7 +61,7 @@ class Bench:
                 launches, target = system.launch(Path(folder))
                 with start(launches, target, self._keep_logs) as server:
                     found = measure_round(server, self._prompts, number, self._pace)
-        except (StartError, Unavailable) as error:
+        except (StartError, Unavailable, WeirError) as error:
             self.missing[system.key] = str(error)
             say(f"round {number + 1}, {system.title}: {error}")
             say(getattr(error, "log_tail", ""))
@@ -80,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         systems = chosen(all_systems(workload, options.peers_venv), options.only)
     except (Unavailable, ValueError) as error:
         parser.error(str(error))
+    unwind_on_sigterm()
     pace = Pace(1.0, 2.0) if options.quick else Pace(3.0, options.window_s)
     rounds = options.rounds or (1 if options.quick else 3)
     bench = Bench(Prompts(workload, options.seed), pace, options.keep_logs)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from load_tests.report import Mark, Report, absent_row, bench_parser, emit, median
-from load_tests.servers import StartError
+from load_tests.servers import StartError, unwind_on_sigterm
 from load_tests.servers.accounting import Memory
 from load_tests.servers.workload import PROFILE
 from load_tests.startup.once import Start, free_ports, start_once
@@ -28,6 +28,7 @@ SYSTEM = "weir up, default platform"
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; exit code 0 when the bench ran, whatever the marks."""
     options = _parser().parse_args(argv)
+    unwind_on_sigterm()
     starts: list[Start] = []
     failure = ""
     for number in range(options.starts or (1 if options.quick else 3)):

@@ -9,10 +9,10 @@ from typing import Literal
 
 from load_tests.loadgen import Target
 from load_tests.servers import EngineWorkload, Launch
-from load_tests.servers.gateways import litellm, nothing, relay, sglang_router, weir_gateway
+from load_tests.servers.gateways import litellm, nothing, relay, sglang_router
 from load_tests.servers.serve_llm import serve_llm
 from load_tests.servers.vllm_server import vllm_server
-from load_tests.servers.weir_platform import weir_platform
+from load_tests.servers.weir_platform import weir_gateway, weir_platform
 
 Started = tuple[list[Launch], Target]
 CHUNK_INTERVAL_MS = 5.0

@@ -13,6 +13,7 @@ from load_tests.servers.process import (
     free_port,
     http_ready,
     start,
+    unwind_on_sigterm,
 )
 from load_tests.servers.workload import EngineWorkload, engine_workload
 
@@ -30,4 +31,5 @@ __all__ = [
     "http_ready",
     "memory_by_role",
     "start",
+    "unwind_on_sigterm",
 ]

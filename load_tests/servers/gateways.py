@@ -9,7 +9,7 @@ from pathlib import Path
 
 from load_tests.loadgen import Target
 from load_tests.servers.process import REPOSITORY, Launch, Unavailable, free_port, http_ready
-from load_tests.servers.workload import SERVED_NAME, EngineWorkload
+from load_tests.servers.workload import SERVED_NAME
 
 PEERS_PYTHON = REPOSITORY / ".cache" / "peers-venv" / "bin" / "python"
 
@@ -88,14 +88,3 @@ def peers_python(given: Path | None, module: str) -> Path:
     if not any(sites):
         raise Unavailable(f"{module} is not in the peers' environment; {hint}")
     return python
-
-
-def weir_gateway(
-    workload: EngineWorkload, interval_ms: float, folder: Path
-) -> tuple[list[Launch], Target]:
-    """weir's gateway behind its own front door, before replicas that only emit chunks.
-
-    Raises:
-        Unavailable: this checkout has no way to start the gateway without an engine.
-    """
-    raise Unavailable("the gateway cannot be started without an engine yet")

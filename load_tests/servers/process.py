@@ -15,6 +15,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -69,6 +70,15 @@ class Started:
     def pids(self) -> list[int]:
         """All its processes that are alive now."""
         return family_of(self.mark, self.roots)
+
+
+def unwind_on_sigterm() -> None:
+    """Make SIGTERM end this process as Ctrl-C does: by way of everything that ends its servers."""
+
+    def leave(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
 
 
 def free_port() -> int:

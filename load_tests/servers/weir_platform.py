@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import secrets
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +38,30 @@ def weir_platform(
     Raises:
         Unavailable: this checkout has no platform to start.
     """
-    require_module(MODULE)
+    return _platform(workload, {"replicas": replicas}, folder)
+
+
+def weir_gateway(
+    workload: EngineWorkload, interval_ms: float, folder: Path
+) -> tuple[list[Launch], Target]:
+    """The same platform, whose one replica has no engine and only emits chunks: the gateway alone
+    behind its front door. Everything a request passes on its way is there.
+
+    Raises:
+        Unavailable: this checkout has no platform to start.
+    """
+    engine = {"mode": "stub", "args": {"interval_ms": interval_ms}}
+    return _platform(workload, {"replicas": 1, "engine": engine}, folder)
+
+
+def _platform(
+    workload: EngineWorkload, model: Mapping[str, Any], folder: Path
+) -> tuple[list[Launch], Target]:
+    if find_spec(MODULE) is None:
+        raise Unavailable(f"this checkout has no {MODULE}")
     keys = Keys(new_key(), secrets.token_urlsafe(24))
     port = free_port()
-    settings = platform_settings(workload, replicas, port, keys)
+    settings = platform_settings(workload, model, port, keys)
     state = write_state(settings, keys, folder)
     command = [sys.executable, "-P", "-m", MODULE, "--settings", str(state / "settings.yaml")]
     command += ["--state", str(state)]
@@ -49,15 +71,14 @@ def weir_platform(
     return [launch], Target("127.0.0.1", port, headers=(authorization(keys),))
 
 
-def platform_settings(workload: EngineWorkload, replicas: int, port: int, keys: Keys) -> Settings:
-    """The laptop profile with the workload's model, on free ports, for one tenant."""
+def platform_settings(
+    workload: EngineWorkload, changes: Mapping[str, Any], port: int, keys: Keys
+) -> Settings:
+    """The laptop profile with the workload's model and ``changes`` to it, on free ports, for one
+    tenant."""
     profile = load_settings(PROFILE)
     model = profile.models[0].model_dump(mode="json")
-    model |= {
-        "name": workload.served_name,
-        "source": str(workload.model),
-        "replicas": replicas,
-    }
+    model |= {"name": workload.served_name, "source": str(workload.model), **changes}
     overlay: dict[str, Any] = {
         "server": {"host": "127.0.0.1", "port": port},
         "redis": {"port": free_port()},
@@ -89,11 +110,3 @@ def write_state(settings: Settings, keys: Keys, folder: Path) -> Path:
 def authorization(keys: Keys) -> tuple[str, str]:
     """The tenant's header."""
     return "Authorization", f"Bearer {keys.tenant}"
-
-
-def require_module(name: str) -> None:
-    """Raises Unavailable where the module is not there."""
-    from importlib.util import find_spec
-
-    if find_spec(name) is None:
-        raise Unavailable(f"this checkout has no module {name}")

@@ -14,7 +14,9 @@ from load_tests.report import Mark
 from load_tests.servers import Unavailable
 from load_tests.servers.accounting import Memory
 from load_tests.servers.vllm_server import vllm_server
+from load_tests.servers.weir_platform import Keys, platform_settings, write_state
 from load_tests.servers.workload import EngineWorkload, engine_workload
+from weir.settings import load_settings
 
 
 def nowhere(folder: Path) -> object:
@@ -118,3 +120,20 @@ def test_engine_arguments_become_options_of_vllms_server() -> None:
 def test_a_missing_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="no model in"):
         engine_workload(tmp_path)
+
+
+def test_weirs_settings_are_the_laptops_with_the_workloads_model(tmp_path: Path) -> None:
+    laptop = load_settings("laptop")
+    workload = EngineWorkload(tmp_path, "bench", {}, {})
+    keys = Keys("weir_key", "token")
+    settings = platform_settings(workload, {"replicas": 1}, 1234, keys)
+    assert settings.server.port == 1234
+    assert settings.redis.port != laptop.redis.port
+    assert [(m.name, m.source, m.replicas) for m in settings.models] == [
+        ("bench", str(tmp_path), 1)
+    ]
+    assert settings.models[0].engine == laptop.models[0].engine
+    state = write_state(settings, keys, tmp_path)
+    assert load_settings("laptop", state / "settings.yaml") == settings
+    assert "weir_key" not in (state / "settings.yaml").read_text()
+    assert (state / "secrets.json").stat().st_mode & 0o077 == 0
