@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from router.admission.capacity import FULL_SHARE, Share
 from router.admission.engine_priority import engine_ranks
 from router.admission.fair import ActiveSet
 from router.admission.settings import AdmissionSettings
@@ -26,6 +27,8 @@ class Backlog:
         }
         self._ageing_after_s = settings.ageing_after_s
         self._ageing_every = settings.ageing_every
+        self._head_room_s = settings.head_room_s
+        self._first_order = min(c.order for c in settings.classes)
         self._dispatches = 0
         self.waiting = 0
 
@@ -61,6 +64,18 @@ class Backlog:
             return None
         return lane, passed
 
+    def share(self, item: Item, now_s: float) -> Share:
+        """How far ``item`` may fill a replica: its class's share while a class of lower order is
+        in flight or was served lately, otherwise everything (the first order has no class before
+        it, and keeps to its share)."""
+        settings = item.priority_class.settings
+        for other in self.classes.values():
+            if other.settings.order < settings.order and (
+                other.in_flight or now_s - other.last_dispatch_s < self._head_room_s
+            ):
+                return settings.share
+        return settings.share if settings.order == self._first_order else FULL_SHARE
+
     def enter(self, item: Item, late: bool, now_s: float) -> None:
         """``item`` waits from now on."""
         self.waiting += 1
@@ -84,6 +99,7 @@ class Backlog:
         self._dispatches += 1
         lane.since_s = now_s
         lane.passed_since = self._dispatches
+        item.priority_class.last_dispatch_s = now_s
         item.state = State.IN_FLIGHT
         self._leave(item, now_s, served=True)
         line.reserve(item.cost)

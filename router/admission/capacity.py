@@ -20,14 +20,20 @@ from weir.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """How far a class may fill a replica, as a part (0, 1] of each limit."""
+    """How far a class may fill a replica, as a part (0, 1] of each limit.
+
+    ``prefilling``: the part of the fleet that may have prompts outstanding for the class to
+    start another replica on one. An engine finishes a long prompt before it begins the next, so
+    what an urgent request needs is less a short queue everywhere than one replica without any.
+    """
 
     prefill: float = 1.0
     running: float = 1.0
     kv: float = 1.0
+    prefilling: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("prefill", "running", "kv"):
+        for name in ("prefill", "running", "kv", "prefilling"):
             if not 0 < getattr(self, name) <= 1:
                 raise ConfigError(f"share.{name}: expected a number above 0, at most 1")
 
@@ -97,6 +103,7 @@ class SnapshotCapacity:
         # A prompt may overshoot the prefill limit: whether there is room must not depend on its
         # length, or short prompts would keep a long one out for ever.
         most_prefill = share.prefill * limits.prefill_tokens
+        starts = self._may_start(columns.prefill_tokens, share.prefilling)
         full: list[str] = []
         kv_matters: list[int] = []
         rows = zip(fleet.infos, self._requests, columns.prefill_tokens, strict=True)
@@ -104,13 +111,23 @@ class SnapshotCapacity:
             if not requests:
                 continue
             running = limits.running or info.max_running
-            if prefill >= most_prefill or requests + 1 > max(1.0, share.running * running):
+            if (
+                prefill >= most_prefill
+                or requests + 1 > max(1.0, share.running * running)
+                or not (starts or prefill)
+            ):
                 full.append(info.replica_id)
             elif info.kv_blocks_total:
                 kv_matters.append(slot)
         if kv_matters:
             full += self._without_kv(kv_matters, request, share.kv)
         return None if len(full) == len(fleet.ids) else frozenset(full)
+
+    def _may_start(self, prefill: Sequence[int], share: float) -> bool:
+        """Whether one more replica may get a prompt outstanding."""
+        if share >= 1.0:
+            return True
+        return sum(map(bool, prefill)) < max(1, int(share * len(prefill)))
 
     def _without_kv(self, slots: list[int], request: RouteRequest, share: float) -> list[str]:
         """Those of ``slots`` whose KV cache would be filled beyond the share."""

@@ -241,7 +241,7 @@ class AdmissionQueue:
         for lanes in self._backlog.levels():
             for lane in lanes:
                 item = lane.head()
-                share = item.priority_class.settings.share
+                share = self._backlog.share(item, now)
                 saturated = capacity.saturated_for(item.request, share)
                 if saturated is not None:
                     return self._dispatch(item, saturated, now, promoted=False)

@@ -34,7 +34,8 @@ class ClassSettings:
     orders one tenant's own requests; with ``short-first``, each 1,000 prompt tokens count as
     ``short_first_s_per_1k_tokens`` seconds of later arrival, so a long prompt is overtaken for a
     bounded time only. ``share`` is how far the class may fill a replica (all classes together
-    counted): what it leaves is head-room for the classes before it.
+    counted) while a class of lower order is active: what it leaves is head-room for that one.
+    In the first order it always holds.
     """
 
     name: str
@@ -68,12 +69,16 @@ class ClassSettings:
 
 
 def default_classes() -> tuple[ClassSettings, ...]:
-    """interactive before standard before batch; batch leaves half of each replica's prefill
-    allowance, so that an interactive prompt finds the next engine step not yet full."""
+    """interactive before standard before batch.
+
+    Batch's share: about one prompt at a time per replica, one replica in four without any, and
+    three tenths of the places, because every sequence that decodes makes the step of an
+    interactive prompt longer (docs/admission.md has the figures).
+    """
     return (
         ClassSettings("interactive", 0, ttft_slo_ms=2000.0, max_wait_s=30.0),
         ClassSettings(
-            "standard", 1, ttft_slo_ms=10_000.0, max_wait_s=120.0, share=Share(0.85, 0.9, 0.95)
+            "standard", 1, ttft_slo_ms=10_000.0, max_wait_s=120.0, share=Share(0.5, 0.75, 0.95)
         ),
         ClassSettings(
             "batch",
@@ -81,7 +86,7 @@ def default_classes() -> tuple[ClassSettings, ...]:
             max_requests=65_536,
             max_bytes=1024 * MIB,
             max_wait_s=3600.0,
-            share=Share(0.5, 0.75, 0.85),
+            share=Share(0.1, 0.3, 0.85, prefilling=0.75),
         ),
     )
 
@@ -95,7 +100,8 @@ class AdmissionSettings:
     ``tenant_share_of_free``: a tenant may hold at most this many times the class queue's free
     space (dynamic thresholds: Choudhury and Hahne, IEEE/ACM ToN 1998), so that one tenant never
     fills a queue. Ageing: a class passed over for ``ageing_after_s`` and ``ageing_every``
-    dispatches runs one request next.
+    dispatches runs one request next. ``head_room_s``: so long after the last dispatch of a class,
+    those after it keep to their share; then they may use everything (infinity: never).
     """
 
     enabled: bool = False
@@ -108,6 +114,7 @@ class AdmissionSettings:
     tenant_share_of_free: float = 4.0
     ageing_after_s: float = 5.0
     ageing_every: int = 64
+    head_room_s: float = 10.0
     min_retry_after_s: float = 1.0
     max_retry_after_s: float = 60.0
     drain_window_s: float = 10.0
@@ -126,6 +133,7 @@ class AdmissionSettings:
         share_ok = self.tenant_share_of_free >= 1
         _check(share_ok, "admission.tenant_share_of_free", "a number of at least 1")
         _check(self.ageing_after_s >= 0, "admission.ageing_after_s", "a number of at least 0")
+        _check(self.head_room_s >= 0, "admission.head_room_s", "a number of at least 0")
         _check(self.ageing_every >= 1, "admission.ageing_every", "an integer of at least 1")
         retry_ok = 0 < self.min_retry_after_s <= self.max_retry_after_s
         _check(retry_ok, "admission.min_retry_after_s", "above 0, at most max_retry_after_s")

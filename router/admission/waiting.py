@@ -167,6 +167,7 @@ class PriorityClass:
         "_settings",
         "drain",
         "lanes",
+        "last_dispatch_s",
         "name",
         "settings",
         "tenants",
@@ -182,6 +183,7 @@ class PriorityClass:
         self.lanes = (Lane(self, IN_TIME), Lane(self, LATE))
         self.tenants: dict[str, Tenant] = {}
         self.drain = DrainMeter(admission.drain_window_s)
+        self.last_dispatch_s = -math.inf
         self.waiting = 0
         self.waiting_bytes = 0
         self.waiting_cost = 0.0

@@ -76,6 +76,27 @@ def test_kv_blocks(used, share, fits):
     assert (saturated(busy, share=share) is not None) is fits
 
 
+@pytest.mark.parametrize(
+    ("prefilling", "part", "expected"),
+    [
+        (2, 0.75, {"p0", "p1"}),  # a third one may start, on the least busy
+        (3, 0.75, None),
+        (3, 1.0, {"p0", "p1", "p2"}),
+        (1, 0.1, None),
+    ],
+)
+def test_a_part_of_the_fleet_is_kept_free_of_prompts(prefilling, part, expected):
+    views = [view(f"p{n}", ReplicaLoad(1, 999)) for n in range(prefilling)]
+    views += [view(f"d{n}", ReplicaLoad(1, 0)) for n in range(4 - prefilling)]
+    share = Share(prefill=0.5, prefilling=part)
+    assert saturated(*views, share=share) == expected
+
+
+def test_a_replica_that_has_prompts_already_may_get_more():
+    views = view("p", ReplicaLoad(1, 10)), view("d", ReplicaLoad(1, 0))
+    assert saturated(*views, share=Share(prefilling=0.5)) == {"d"}
+
+
 def test_blocks_held_need_no_new_ones():
     busy = view(load=ReplicaLoad(1), stats=ReplicaStats(1, 0, 90, 0.0), blocks=100)
     snapshot = Snapshot(0.0, (busy,))

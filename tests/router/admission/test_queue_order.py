@@ -296,13 +296,40 @@ def test_within_a_level_another_class_may_have_the_room(clock, room, make_reques
     assert ids(run(queue, room)) == ["wide"]
 
 
-def test_each_class_asks_with_its_own_share(clock, room, make_request):
-    queue = AdmissionQueue(settings(), clock)
-    queue.offer(make_request(priority_class="batch", request_id="b"))
-    outcome = queue.next(room)
-    assert isinstance(outcome, Dispatch)
-    assert room.asked == [("b", Share(0.5, 0.5, 0.5))]
-    assert outcome.saturated == {"full-replica"}
+def test_a_class_keeps_to_its_share_only_while_one_before_it_is_active(clock, room, make_request):
+    queue = AdmissionQueue(settings(head_room_s=10.0), clock)
+
+    def share_of_a_batch_request() -> Share:
+        request = make_request(priority_class="batch")
+        queue.offer(request)
+        outcome = queue.next(room)
+        assert isinstance(outcome, Dispatch)
+        assert outcome.saturated == {"full-replica"}
+        queue.finish(request.request_id)
+        return room.asked[-1][1]
+
+    half, full = Share(0.5, 0.5, 0.5), Share()
+    assert share_of_a_batch_request() == full
+    queue.offer(make_request(priority_class="interactive", request_id="i"))
+    queue.next(room)
+    clock.now += 60
+    assert share_of_a_batch_request() == half  # still in flight
+    queue.finish("i")
+    assert share_of_a_batch_request() == full
+    queue.offer(make_request(priority_class="standard", request_id="s"))
+    queue.next(room)
+    queue.finish("s")
+    clock.now += 9.9
+    assert share_of_a_batch_request() == half  # served lately
+    clock.now += 0.1
+    assert share_of_a_batch_request() == full
+
+
+def test_the_first_order_always_keeps_to_its_share(clock, room, make_request):
+    queue = AdmissionQueue(settings(ClassSettings("only", 0, share=Share(0.3))), clock)
+    queue.offer(make_request(priority_class="only", request_id="x"))
+    queue.next(room)
+    assert room.asked == [("x", Share(0.3))]
 
 
 def test_engine_priorities_follow_the_queue(clock, room, make_request):
