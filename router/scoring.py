@@ -86,6 +86,8 @@ def pick_least(costs: Sequence[float], room: list[int] | None, rng: random.Rando
     """Index of the least cost among ``room`` (None: all); equals are drawn by lot."""
     if room is None:
         least = min(costs)
+        if costs.count(least) == 1:
+            return costs.index(least)
         ties = [i for i, cost in enumerate(costs) if cost == least]
     else:
         least = min(costs[i] for i in room)

@@ -146,22 +146,43 @@ class Fleet:
         self.newest_since_s = max((info.since_s for info in infos), default=0.0)
 
 
-@dataclass(frozen=True, slots=True)
 class Columns:
-    """The candidates column by column, all in the order of ``fleet.ids``.
+    """The candidates column by column, all in the order of ``fleet.ids``. Never changed.
 
     A decision over 64 replicas has some 50 µs: one list comprehension per column fits, one
-    object per replica does not.
+    object per replica does not (nor does a frozen dataclass, whose fields cost a call each).
     """
 
-    fleet: Fleet
-    requests: Sequence[int]
-    prefill_tokens: Sequence[int]
-    decode_tokens: Sequence[int]
-    context_tokens: Sequence[int]
-    stats: Sequence[ReplicaStats]
-    latency: Sequence[LatencyFit]
-    newest_stats_s: float = 0.0
+    __slots__ = (
+        "context_tokens",
+        "decode_tokens",
+        "fleet",
+        "latency",
+        "newest_stats_s",
+        "prefill_tokens",
+        "requests",
+        "stats",
+    )
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        requests: Sequence[int],
+        prefill_tokens: Sequence[int],
+        decode_tokens: Sequence[int],
+        context_tokens: Sequence[int],
+        stats: Sequence[ReplicaStats],
+        latency: Sequence[LatencyFit],
+        newest_stats_s: float = 0.0,
+    ) -> None:
+        self.fleet = fleet
+        self.requests = requests
+        self.prefill_tokens = prefill_tokens
+        self.decode_tokens = decode_tokens
+        self.context_tokens = context_tokens
+        self.stats = stats
+        self.latency = latency
+        self.newest_stats_s = newest_stats_s
 
 
 _NOTHING: Mapping[str, int] = MappingProxyType({})

@@ -26,6 +26,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
+from operator import mul
 
 from router.scoring import less_is_better, register_scorer
 from router.types import Columns, RouteRequest, Snapshot
@@ -63,21 +64,19 @@ class ExpectedWork:
         p, columns = self._params, snapshot.columns
         fleet, prompt = columns.fleet, request.prompt_tokens
         d, c = p.decode_weight, p.context_weight
-        saved = map(snapshot.overlap_blocks.get, fleet.ids, repeat(0))
-        if fleet.block_size:
-            unit = p.overlap_weight * fleet.block_size
-            units: Iterable[float] = repeat(unit, len(fleet.ids))
-        else:
-            units = [p.overlap_weight * size for size in fleet.block_sizes]
+        saved: Iterable[float] = map(snapshot.overlap_blocks.get, fleet.ids, repeat(0))
+        unit = p.overlap_weight * fleet.block_size
+        if not unit:
+            saved, unit = map(mul, saved, fleet.block_sizes), p.overlap_weight
+        # The hottest line of a decision: one pass over all candidates, no calls in it.
         costs = [
             prompt + prefill + d * decode + c * context - unit * held
-            for prefill, decode, context, held, unit in zip(
+            for prefill, decode, context, held in zip(
                 columns.prefill_tokens,
                 columns.decode_tokens,
                 columns.context_tokens,
                 saved,
-                units,
-                strict=False,
+                strict=True,
             )
         ]
         if snapshot.now_s - columns.newest_stats_s < p.stats_horizon_s:
