@@ -98,8 +98,11 @@ def marks(rounds: Rounds, missing: Mapping[str, str]) -> list[Mark]:
         value = rounds[key][number].phases[phase.name].figures["ttft_ms_p50"]
         return float("nan") if value is None else float(value)
 
+    def ratio(over: float, under: float) -> float:
+        return over / under if under else float("nan")
+
     def against_vllm(number: int) -> float:
-        return speed("b", number) / max(speed("a1", number), speed("a2", number))
+        return ratio(speed("b", number), max(speed("a1", number), speed("a2", number)))
 
     def added_ttft(number: int) -> float:
         bare = min(ttft("a1", number, ALONE), ttft("a2", number, ALONE))
@@ -117,6 +120,8 @@ def marks(rounds: Rounds, missing: Mapping[str, str]) -> list[Mark]:
         if not found:
             gone = next((key for key in keys if not rounds.get(key)), keys[0])
             reason = missing.get(gone, "not measured in this run")
+            if numbers:
+                gone, reason = " or ".join(keys), "no stream was complete within the window"
             return Mark(name, None, unit, target, better, f"{gone}: {reason[:200]}")
         return Mark(name, median(found), unit, target, better)
 
@@ -134,14 +139,14 @@ def marks(rounds: Rounds, missing: Mapping[str, str]) -> list[Mark]:
         mark(
             "weir / Ray Serve LLM default, req/s at 32 streams",
             ("b", "c"),
-            lambda number: speed("b", number) / speed("c", number),
+            lambda number: ratio(speed("b", number), speed("c", number)),
             "x",
             2.3,
         ),
         mark(
             "weir gateway alone / nothing, req/s at 32 streams",
             ("weir", "none"),
-            lambda number: speed("weir", number) / speed("none", number),
+            lambda number: ratio(speed("weir", number), speed("none", number)),
             "x",
             0.93,
         ),

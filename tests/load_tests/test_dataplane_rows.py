@@ -71,6 +71,13 @@ def test_marks_are_medians_of_ratios_within_rounds_that_have_all_of_them() -> No
     assert missing.reason == "c: it broke"
 
 
+def test_a_peer_that_completes_nothing_is_no_divisor() -> None:
+    found = by_name(marks({**ROUNDS, "c": {0: one_round(0, 5.0)}}, {}))
+    missing = found["weir / Ray Serve LLM default, req/s at 32 streams"]
+    assert missing.value is None
+    assert missing.reason == "b or c: no stream was complete within the window"
+
+
 def test_every_target_is_a_mark_even_when_nothing_ran() -> None:
     found = marks({}, {})
     assert len(found) == len(marks(ROUNDS, {}))
