@@ -10,19 +10,19 @@ import argparse
 import contextlib
 import json
 import os
-import secrets
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 
+from deployments.cluster import Cluster
 from deployments.names import APP, model_deployment
 from deployments.progress import Progress, State
 from deployments.redis_server import RedisServer
@@ -31,34 +31,6 @@ from weir.errors import ConfigError, WeirError
 from weir.settings import Settings, parse_settings, read_tree
 
 _POLL_S = 0.2
-# Ray takes 127.0.0.1 for "find my address out" and would listen on the network; the next address
-# of the loopback range it leaves alone.
-_LOOPBACK = "127.0.0.2"
-
-# Read by Ray and Serve when they are imported, here and in every worker.
-_RAY_ENVIRONMENT = {
-    # The gateway sits behind HAProxy and is reached directly, not through Serve's Python proxy.
-    "RAY_SERVE_ENABLE_HA_PROXY": "1",
-    # One event loop in a replica: each hop between threads costs tens of microseconds a chunk.
-    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
-    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
-    "RAY_SERVE_FREEZE_GC_ON_STARTUP": "1",
-    "RAY_SERVE_LOG_TO_STDERR": "0",
-    # How long a stopping gateway stays reachable so that HAProxy learns of it.
-    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
-    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.1",
-    "RAY_SERVE_HAPROXY_TCP_NODELAY": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DEDUP_LOGS": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
-# Serve's fixed ports, of which a second platform on the machine needs others.
-_RAY_PORTS = (
-    "RAY_SERVE_HAPROXY_METRICS_PORT",
-    "RAY_SERVE_HAPROXY_STATS_PORT",
-    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
-    "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT",
-)
 
 
 class Stopped(Exception):  # noqa: N818 - an event, not an error
@@ -75,7 +47,7 @@ class Platform:
         self._progress = Progress(state / "progress.jsonl", time.monotonic())
         self._redis: RedisServer | None = None
         self._deployer: subprocess.Popen[str] | None = None
-        self._ray_started = False
+        self._cluster = Cluster(settings)
         self.stop_requested = threading.Event()
         self.apply_requested = threading.Event()
 
@@ -94,11 +66,14 @@ class Platform:
         """
         for model in self._settings.models:
             model_source(model.source)
+        self._cluster.prepare_environment()
         self._start_deployer()
         self._start_redis()
         self._start_ray()
+        serve_start = self._start_serve()
         self._progress.tell("gateway", "start", "deploying the application")
         self._deploy()
+        self._await_serve(serve_start)
         self._await_replicas()
         self._await_ready()
         self._write_description()
@@ -135,8 +110,7 @@ class Platform:
         """Undo everything, last first. Streams in flight finish within the drain timeout."""
         if self._deployer is not None and self._deployer.poll() is None:
             self._deployer.terminate()
-        if self._ray_started:
-            self._stop_ray()
+        self._cluster.stop()
         if self._redis is not None:
             self._redis.stop()
         with contextlib.suppress(FileNotFoundError):
@@ -168,47 +142,28 @@ class Platform:
 
     def _start_ray(self) -> None:
         self._progress.tell("ray", "start", "Ray cluster")
-        import ray
-
-        settings = self._settings.ray
-        if settings.address == "local":
-            ray.init(
-                num_cpus=settings.num_cpus or max(2, os.cpu_count() or 1),
-                include_dashboard=settings.dashboard,
-                object_store_memory=settings.object_store_memory_bytes,
-                namespace="serve",
-                logging_level="warning",
-                log_to_driver=False,
-                _node_ip_address=_LOOPBACK,
-            )
-        else:
-            ray.init(address=settings.address, namespace="serve", log_to_driver=False)
-        self._ray_started = True
+        self._cluster.start()
         _stop_on_signals(self)  # ray.init put its own handlers there
-        self._progress.tell("ray", "done", ray.get_runtime_context().gcs_address)
-        self._progress.tell("serve", "start", "Serve controller and HAProxy")
-        from ray import serve
-        from ray.serve.config import HTTPOptions
+        self._progress.tell("ray", "done", self._cluster.address)
 
-        server = self._settings.server
-        serve.start(
-            proxy_location="HeadOnly",
-            http_options=HTTPOptions(
-                host=server.host,
-                port=server.port,
-                request_timeout_s=None,
-                keep_alive_timeout_s=120,
-            ),
-        )
+    def _start_serve(self) -> Future[None]:
+        self._progress.tell("serve", "start", "Serve controller and HAProxy")
+        started = self._cluster.start_serve()
+        while not (started.done() or self._cluster.has_controller()):
+            self._pause()
+        return started
+
+    def _await_serve(self, started: Future[None]) -> None:
+        while not started.done():
+            self._pause()
+        started.result()
         self._progress.tell("serve", "done")
 
     def _deploy(self) -> None:
-        import ray
-
         assert self._deployer is not None
         assert self._deployer.stdin is not None
         with contextlib.suppress(BrokenPipeError):
-            self._deployer.stdin.write(ray.get_runtime_context().gcs_address + "\n")
+            self._deployer.stdin.write(self._cluster.address + "\n")
             self._deployer.stdin.close()
 
     def _await_deployer(self) -> None:
@@ -259,8 +214,6 @@ class Platform:
             raise ConfigError(f"deploying failed (exit code {code}); the log has the reason")
 
     def _write_description(self) -> None:
-        import ray
-
         process = psutil.Process()
         description: dict[str, Any] = {
             "pid": process.pid,
@@ -269,20 +222,10 @@ class Platform:
             "models": [m.name for m in self._settings.models],
             "started_at": time.time(),
             "seconds_to_ready": round(self._progress.seconds, 2),
-            "ray_address": ray.get_runtime_context().gcs_address,
+            "ray_address": self._cluster.address,
             "redis_url": self._redis.url if self._redis else None,
         }
         (self._state / "platform.json").write_text(json.dumps(description, indent=2))
-
-    def _stop_ray(self) -> None:
-        import ray
-        from ray import serve
-
-        with contextlib.suppress(ray.exceptions.RayError, RuntimeError):
-            serve.delete(APP)
-            if self._settings.ray.address == "local":
-                serve.shutdown()
-        ray.shutdown()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -292,16 +235,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--state", type=Path, required=True)
     arguments = parser.parse_args(argv)
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # it doubles every start (docs/adr/0005)
-    for name, value in _RAY_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    for name, port in zip(_RAY_PORTS, _free_ports(len(_RAY_PORTS)), strict=True):
-        os.environ.setdefault(name, str(port))
     settings = parse_settings(read_tree(arguments.settings), str(arguments.settings))
     arguments.state.mkdir(parents=True, exist_ok=True)
-    if settings.ray.address == "local":
-        # A token of this cluster's own, so that nothing is written into the home directory.
-        os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     platform = Platform(settings, arguments.settings, arguments.state)
     _stop_on_signals(platform)
     code = 0
@@ -331,14 +266,6 @@ def _stop_on_signals(platform: Platform) -> None:
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGHUP, lambda *_: platform.apply_requested.set())
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("", 0))
-        return [probe.getsockname()[1] for probe in probes]
 
 
 def _require_same_base(old: Settings, new: Settings) -> None:
