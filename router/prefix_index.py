@@ -24,42 +24,13 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 
-from router.prefix_tree import Run, RunTree, match_length
+from router.index_memory import IndexMemory, measure_index
+from router.prefix_tree import Run, RunTree, View, match_length
 
 _NEVER_S = float("inf")
-
-
-@dataclass(slots=True)
-class _View:
-    """What one replica holds: ``count`` blocks, of which ``where`` lists the confirmed ones
-    (block → run id). ``recency``: ids of all runs held, oldest use first. ``guessed``: ids of
-    those that are partly predictions."""
-
-    replica_id: str
-    max_blocks: int
-    events: bool
-    count: int = 0
-    where: dict[int, int] = field(default_factory=dict)
-    recency: OrderedDict[int, None] = field(default_factory=OrderedDict)
-    guessed: set[int] = field(default_factory=set)
-    orphans: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class IndexMemory:
-    """Measured size. ``pairs``: indexed (block, replica) pairs, all replicas together."""
-
-    pairs: int
-    runs: int
-    total_bytes: int
-
-    @property
-    def bytes_per_pair(self) -> float:
-        """Bytes per indexed block and replica (0 when empty)."""
-        return self.total_bytes / self.pairs if self.pairs else 0.0
+_NAMED_SETS = 4096
 
 
 class PrefixIndex:
@@ -71,10 +42,14 @@ class PrefixIndex:
     def __init__(self, predicted_ttl_s: float = 30.0) -> None:
         self._ttl_s = predicted_ttl_s
         self._tree = RunTree()
-        self._views: dict[str, _View] = {}
+        self._views: dict[str, View] = {}
         self._stale: set[str] = set()
+        # Bits → replicas, for the combinations that lookups met; forgotten with membership.
+        self._named: dict[int, tuple[str, ...]] = {}
+        # The last lookup's prompt and runs: a dispatch of the same prompt follows it.
+        self._last: tuple[Sequence[int], list[Run]] = ((), [])
         # (expires, view, prompt), soonest first.
-        self._due: deque[tuple[float, _View, tuple[int, ...]]] = deque()
+        self._due: deque[tuple[float, View, tuple[int, ...]]] = deque()
 
     # -- membership -----------------------------------------------------------------------------
 
@@ -82,13 +57,21 @@ class PrefixIndex:
         """Begin an empty view; known replicas are left as they are."""
         if max_blocks < 1:
             raise ValueError(f"max_blocks of {replica_id} must be positive, not {max_blocks}")
-        if replica_id not in self._views:
-            self._views[replica_id] = _View(replica_id, max_blocks, events)
+        if replica_id in self._views:
+            return
+        taken, bit = sum(self._tree.bits.values()), 1
+        while taken & bit:
+            bit <<= 1
+        self._tree.bits[replica_id] = bit
+        self._views[replica_id] = View(replica_id, bit, max_blocks, events)
+        self._named.clear()
 
     def remove_replica(self, replica_id: str) -> None:
         """The replica is gone, and all it held."""
         self.cleared(replica_id)
         self._views.pop(replica_id, None)
+        self._tree.bits.pop(replica_id, None)
+        self._named.clear()
 
     def blocks(self, replica_id: str) -> int:
         """Blocks indexed for a replica (0 for strangers)."""
@@ -118,6 +101,9 @@ class PrefixIndex:
             run = self._tree.runs[run_id]
             at = 1 + run.position(parent, run.sure(replica_id) - 1)
         self._extend(view, run, at, tuple(hashes), None)
+        # Dicts grow to three times their live size after churn: give that back.
+        if sys.getsizeof(view.where) > 4096 + 72 * len(view.where):
+            view.where = dict(view.where)
 
     def removed(self, replica_id: str, hashes: Iterable[int]) -> None:
         """The engine evicted these blocks, in any order."""
@@ -140,8 +126,8 @@ class PrefixIndex:
             return
         for run_id in view.recency:
             run = self._tree.runs[run_id]
-            del run.holders[replica_id]
-            _forget_guess(run, replica_id)
+            run.hold(replica_id, view.bit, 0)
+            run.forget_guess(replica_id)
             self._tree.prune(run)
         view.where, view.recency, view.count = {}, OrderedDict(), 0
         view.guessed.clear()
@@ -164,7 +150,7 @@ class PrefixIndex:
         if view is None or not hashes:
             return
         expires_s = now_s + self._ttl_s if view.events else _NEVER_S
-        guesses = self._extend(view, self._tree.root, 0, hashes, expires_s)
+        guesses = self._follow(view, hashes, expires_s)
         if guesses and view.events:
             self._due.append((expires_s, view, hashes))
 
@@ -199,51 +185,79 @@ class PrefixIndex:
 
     def memory(self) -> IndexMemory:
         """Measure the index: walks every run, for a metrics timer, not for a request."""
-        size, runs = sys.getsizeof, self._tree.runs.values()
-        keys = {id(block): size(block) for run in runs for block in run.hashes}
-        total = sum(keys.values()) + size(self._tree.runs)
-        for view in self._views.values():
-            total += size(view.where) + size(view.recency) + size(view.guessed)
-        for run in runs:
-            total += size(run) + size(run.hashes) + size(run.holders) + size(run.run_id)
-            total += size(run.children) if run.children else 0
-            total += size(run.guesses) if run.guesses else 0
-        pairs = sum(view.count for view in self._views.values())
-        return IndexMemory(pairs, len(self._tree.runs), total)
+        return measure_index(self._tree, self._views.values())
 
     # -- inside ---------------------------------------------------------------------------------
 
     def _walk(self, hashes: Sequence[int]) -> dict[str, int]:
-        """Claims, going down; only who holds a run to its end stays for the next one, so each
-        holder is written once, where it drops out."""
+        """Claims, going down; only who holds a run to its end stays for the next one."""
         claims: dict[str, int] = {}
+        path: list[Run] = []
         depth, wanted, run = 0, len(hashes), self._tree.root
-        complete: Set[str] | None = None
+        complete = -1
         while depth < wanted and run.children:
             child = run.children.get(hashes[depth])
             if child is None:
                 break
             run = child
-            holders = run.holders
-            matched = match_length(run.hashes, 0, hashes, depth)
-            here: Set[str] = holders.keys()
-            if complete is not None:
-                here = here & complete
-                if len(here) < len(complete):
-                    claims.update(dict.fromkeys(complete - here, depth))
-            if here and min(holders.values()) < matched:
-                claims.update({name: depth + min(holders[name], matched) for name in here})
-                here = {name for name in here if holders[name] >= matched}
+            path.append(run)
+            length = len(run.hashes)
+            if depth + length <= wanted and hashes[depth + length - 1] == run.hashes[-1]:
+                matched = length
+            else:
+                matched = match_length(run.hashes, 0, hashes, depth)
+            here = complete & run.full
+            if len(run.holders) > run.full.bit_count():
+                self._partial(claims, run, complete & ~here, depth, matched)
             complete = here
             depth += matched
-            if not here or matched < len(run.hashes):
+            if not here:
                 break
-        if complete:
-            claims.update(dict.fromkeys(complete, depth))
+            # Deeper runs overwrite: few sets of names recur, their differences are many.
+            claims.update(dict.fromkeys(self._names(here), depth))
+            if matched < length:
+                break
+        self._last = (hashes, path)
         return claims
 
+    def _partial(
+        self, claims: dict[str, int], run: Run, among: int, depth: int, matched: int
+    ) -> None:
+        """Claims of those ``among`` the holders for whom ``run`` is the last one."""
+        bits = self._tree.bits
+        for name, held in run.holders.items():
+            if among & bits[name]:
+                claims[name] = depth + (held if held < matched else matched)
+
+    def _names(self, bits: int) -> tuple[str, ...]:
+        found = self._named.get(bits)
+        if found is None:
+            if len(self._named) > _NAMED_SETS:
+                self._named.clear()
+            names = self._tree.bits.items()
+            found = self._named[bits] = tuple(name for name, bit in names if bits & bit)
+        return found
+
+    def _follow(self, view: View, hashes: tuple[int, ...], expires_s: float) -> bool:
+        """:meth:`_extend` from the prompt's start, along the last lookup's runs if it was for
+        this prompt: what is held there already is passed over."""
+        name, run, at, done = view.replica_id, self._tree.root, 0, 0
+        guesses = False
+        if hashes is self._last[0]:
+            for known in self._last[1]:
+                length = len(known.hashes)
+                whole = (
+                    done + length <= len(hashes) and hashes[done + length - 1] == known.hashes[-1]
+                )
+                if not whole or known.parent is not run:
+                    break
+                run, at, done = known, length, done + length
+                if not known.full & view.bit or (known.guesses and name in known.guesses):
+                    guesses |= self._claim(view, known, length, expires_s)
+        return self._extend(view, run, at, hashes[done:], expires_s) | guesses
+
     def _extend(
-        self, view: _View, run: Run, at: int, hashes: tuple[int, ...], expires_s: float | None
+        self, view: View, run: Run, at: int, hashes: tuple[int, ...], expires_s: float | None
     ) -> bool:
         """Make ``view`` hold ``hashes`` behind position ``at`` of ``run``; ``expires_s`` None
         confirms them. True if some of them are predictions now."""
@@ -266,12 +280,9 @@ class PrefixIndex:
         self._touch(view, run)
         while view.count > view.max_blocks:
             self._evict(view)
-        # Dicts grow to three times their live size after churn: give that back.
-        if sys.getsizeof(view.where) > 4096 + 72 * len(view.where):
-            view.where = dict(view.where)
         return guesses
 
-    def _claim(self, view: _View, run: Run, end: int, expires_s: float | None) -> bool:
+    def _claim(self, view: View, run: Run, end: int, expires_s: float | None) -> bool:
         """``view`` holds ``run`` up to ``end``. True if a part of it is a prediction."""
         name, run_id = view.replica_id, run.run_id
         held = run.holders.get(name, 0)
@@ -285,7 +296,7 @@ class PrefixIndex:
             # Were only a part dispatched again, the rest must not live longer for it.
             until_s = expires_s
         if end > held:
-            run.holders[name] = end
+            run.hold(name, view.bit, end)
             view.count += end - held
             held = end
         if sure < held:
@@ -295,11 +306,11 @@ class PrefixIndex:
             view.guessed.add(run_id)
             return True
         if guess is not None:
-            _forget_guess(run, name)
+            run.forget_guess(name)
             view.guessed.discard(run_id)
         return False
 
-    def _truncate(self, view: _View, run: Run, length: int) -> None:
+    def _truncate(self, view: View, run: Run, length: int) -> None:
         """``view`` holds only ``run[:length]`` from now on (less than before)."""
         name, where = view.replica_id, view.where
         sure = run.sure(name)
@@ -308,16 +319,14 @@ class PrefixIndex:
             where.pop(block, None)
         view.count -= run.holders[name] - length
         if length <= sure and run.guesses is not None:
-            _forget_guess(run, name)
+            run.forget_guess(name)
             view.guessed.discard(run.run_id)
-        if length:
-            run.holders[name] = length
-        else:
-            del run.holders[name]
+        run.hold(name, view.bit, length)
+        if not length:
             del view.recency[run.run_id]
         self._tree.prune(run)
 
-    def _refute(self, view: _View, block: int) -> None:
+    def _refute(self, view: View, block: int) -> None:
         """A removal of a block that is not confirmed: it may be one we only predicted."""
         for run_id in view.guessed:
             run = self._tree.runs[run_id]
@@ -325,14 +334,14 @@ class PrefixIndex:
                 self._truncate(view, run, run.hashes.index(block))
                 return
 
-    def _evict(self, view: _View) -> None:
+    def _evict(self, view: View) -> None:
         """Cut the least recently used run by what is too much. Its holder holds nothing behind
         it: a use moves the deepest run first and the prompt's start last (see _touch)."""
         run = self._tree.runs[next(iter(view.recency))]
         excess = view.count - view.max_blocks
         self._truncate(view, run, max(0, run.holders[view.replica_id] - excess))
 
-    def _touch(self, view: _View, run: Run) -> None:
+    def _touch(self, view: View, run: Run) -> None:
         recency, name = view.recency, view.replica_id
         above: Run | None = run
         while above is not None and above.run_id:
@@ -353,10 +362,3 @@ class PrefixIndex:
             if not run.guesses or name not in run.guesses:
                 view.guessed.discard(run.run_id)
             self._touch(view, tail)
-
-
-def _forget_guess(run: Run, replica_id: str) -> None:
-    if run.guesses is not None:
-        run.guesses.pop(replica_id, None)
-        if not run.guesses:
-            run.guesses = None

@@ -9,27 +9,53 @@ removal in the middle cuts the holder there and nothing behind it can be claimed
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 #: Longest run that still grows in place (growing copies a tuple of 8-byte references).
 MAX_RUN_BLOCKS = 1024
 
 
 class Run:
-    """Consecutive blocks without a fork. ``holders``: replica → leading blocks held, at least 1."""
+    """Consecutive blocks without a fork. ``holders``: replica → leading blocks held, at least 1.
 
-    __slots__ = ("children", "guesses", "hashes", "holders", "parent", "run_id")
+    ``full`` has the bit of every holder that holds the run to its end (see
+    :class:`RunTree.bits`), so that a lookup goes down by one AND a run and not by one step a
+    holder.
+    """
+
+    __slots__ = ("children", "full", "guesses", "hashes", "holders", "parent", "run_id")
 
     def __init__(self, run_id: int, parent: Run | None, hashes: tuple[int, ...]) -> None:
         self.run_id = run_id
         self.parent = parent
         self.hashes = hashes
         self.holders: dict[str, int] = {}
+        self.full = 0
         # replica → (how many of the held blocks are confirmed, when the others expire); present
         # only where a part of what is held is a prediction.
         self.guesses: dict[str, tuple[int, float]] | None = None
         # first block → the run behind this one; None until there is one.
         self.children: dict[int, Run] | None = None
+
+    def hold(self, replica_id: str, bit: int, length: int) -> None:
+        """``replica_id`` holds ``length`` leading blocks from now on (0: none)."""
+        if length:
+            self.holders[replica_id] = length
+        else:
+            del self.holders[replica_id]
+        if length == len(self.hashes):
+            self.full |= bit
+        else:
+            self.full &= ~bit
+
+    def forget_guess(self, replica_id: str) -> None:
+        """All that ``replica_id`` holds is confirmed, or it holds nothing."""
+        if self.guesses is not None:
+            self.guesses.pop(replica_id, None)
+            if not self.guesses:
+                self.guesses = None
 
     def sure(self, replica_id: str) -> int:
         """How many of the run's leading blocks events have confirmed for a replica."""
@@ -45,6 +71,23 @@ class Run:
         if 0 <= hint < len(self.hashes) and self.hashes[hint] == block:
             return hint
         return self.hashes.index(block)
+
+
+@dataclass(slots=True)
+class View:
+    """What one replica holds: ``count`` blocks, of which ``where`` lists the confirmed ones
+    (block → run id). ``recency``: ids of all runs held, oldest use first. ``guessed``: ids of
+    those that are partly predictions."""
+
+    replica_id: str
+    bit: int
+    max_blocks: int
+    events: bool
+    count: int = 0
+    where: dict[int, int] = field(default_factory=dict)
+    recency: OrderedDict[int, None] = field(default_factory=OrderedDict)
+    guessed: set[int] = field(default_factory=set)
+    orphans: int = 0
 
 
 def match_length(run: Sequence[int], at: int, hashes: Sequence[int], start: int) -> int:
@@ -70,6 +113,8 @@ class RunTree:
     def __init__(self) -> None:
         self.root = Run(0, None, ())
         self.runs: dict[int, Run] = {}
+        #: replica → its bit in :attr:`Run.full`; kept by the index
+        self.bits: dict[str, int] = {}
         self._next_id = 1
 
     def append(self, run: Run, hashes: tuple[int, ...]) -> tuple[Run, int]:
@@ -78,6 +123,7 @@ class RunTree:
         if grows and len(run.hashes) + len(hashes) <= MAX_RUN_BLOCKS:
             begin = len(run.hashes)
             run.hashes += hashes
+            run.full = 0
             return run, begin
         return self._attach(run, hashes), 0
 
@@ -91,6 +137,7 @@ class RunTree:
         run.hashes, run.children = run.hashes[:at], None
         behind = {name: held - at for name, held in run.holders.items() if held > at}
         if not behind and not children:
+            self._gauge(run)
             return None
         tail = self._attach(run, rest)
         tail.children = children
@@ -99,6 +146,8 @@ class RunTree:
         tail.holders = behind
         for name in behind:
             run.holders[name] = at
+        self._gauge(run)
+        self._gauge(tail)
         _split_guesses(run, tail, at)
         return tail
 
@@ -116,6 +165,12 @@ class RunTree:
             # Cutting copies the rest, so it waits until a quarter of the run is unheld.
             if 4 * longest <= 3 * len(run.hashes):
                 run.hashes = run.hashes[:longest]
+                self._gauge(run)
+
+    def _gauge(self, run: Run) -> None:
+        """Find out anew who holds ``run`` to its end, after its end moved."""
+        bits, length = self.bits, len(run.hashes)
+        run.full = sum(bits[name] for name, held in run.holders.items() if held == length)
 
     def _attach(self, parent: Run, hashes: tuple[int, ...]) -> Run:
         run = Run(self._next_id, parent, hashes)

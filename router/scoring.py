@@ -48,38 +48,31 @@ def less_is_better(costs: Sequence[float], scale: float) -> list[float]:
     return [scale / (scale + cost) for cost in costs]
 
 
-def with_room(request: RouteRequest, columns: Columns) -> list[int] | None:
-    """The filter: candidates that can begin the request now, by index; None for all of them.
+def has_room(request: RouteRequest, columns: Columns, i: int) -> bool:
+    """The filter: candidate ``i`` can begin the request now.
 
-    Left out are those with ``max_running`` requests of ours in flight, and those whose KV cache
-    (where its size is known) would not hold our requests' context, what they still have to
-    generate, and this request. When none has room all stay: queueing is then admission's affair.
+    It cannot with ``max_running`` requests of ours in flight, or if its KV cache (where its size
+    is known) would not hold our requests' context, what they still have to generate, and this one.
     """
     fleet = columns.fleet
+    if columns.requests[i] >= fleet.infos[i].max_running:
+        return False
     need = request.prompt_tokens + request.expected_output_tokens
-    if max(columns.requests) < fleet.least_max_running:
-        least = fleet.least_capacity_tokens
-        if not least or max(columns.context_tokens) + max(columns.decode_tokens) + need <= least:
-            return None
-    rows = zip(
-        fleet.infos,
-        columns.requests,
-        columns.context_tokens,
-        columns.decode_tokens,
-        fleet.capacity_tokens,
-        strict=True,
-    )
-    room = [
-        i
-        for i, (info, requests, context, decode, capacity) in enumerate(rows)
-        if requests < info.max_running and (not capacity or context + decode + need <= capacity)
-    ]
-    return room if 0 < len(room) < len(fleet.ids) else None
+    taken = columns.context_tokens[i] + columns.decode_tokens[i]
+    return not fleet.capacity_tokens[i] or taken + need <= fleet.capacity_tokens[i]
 
 
-def pick(scores: Sequence[float], room: list[int] | None, rng: random.Random) -> int:
-    """Index of the best score among ``room`` (None: all); equals are drawn by lot."""
-    return pick_least([-score for score in scores], room, rng)
+def choose_least(
+    request: RouteRequest, columns: Columns, costs: Sequence[float], rng: random.Random
+) -> int:
+    """Index of the least cost among the candidates with room; equals are drawn by lot. When none
+    has room all take part: queueing is then admission's affair."""
+    chosen = pick_least(costs, None, rng)
+    # Filtering first costs as much as scoring; the cheapest nearly always has room.
+    if has_room(request, columns, chosen):
+        return chosen
+    room = [i for i in range(len(costs)) if has_room(request, columns, i)]
+    return pick_least(costs, room, rng) if room else chosen
 
 
 def pick_least(costs: Sequence[float], room: list[int] | None, rng: random.Random) -> int:
@@ -104,8 +97,8 @@ class WeightedPolicy:
 
     def choose(self, request: RouteRequest, snapshot: Snapshot, rng: random.Random) -> Decision:
         columns = snapshot.columns
-        room = with_room(request, columns)
-        chosen = columns.fleet.ids[pick(self.total(request, snapshot), room, rng)]
+        costs = [-score for score in self.total(request, snapshot)]
+        chosen = columns.fleet.ids[choose_least(request, columns, costs, rng)]
         return Decision(chosen, self._reason, snapshot.overlap_blocks.get(chosen, 0))
 
     def total(self, request: RouteRequest, snapshot: Snapshot) -> Sequence[float]:

@@ -119,9 +119,8 @@ class ReplicaView:
 class Fleet:
     """What of the candidates does not change from decision to decision, as columns.
 
-    ``capacity_tokens`` is what the KV cache holds (0: unknown); the ``least_`` and ``newest_``
-    values let a scorer skip work when no replica is concerned. ``block_size`` is that of all of
-    them (0: they differ).
+    ``capacity_tokens`` is what the KV cache holds (0: unknown). ``block_size`` is that of all of
+    them (0: they differ); ``newest_since_s`` tells a scorer whether any is young.
     """
 
     __slots__ = (
@@ -130,8 +129,6 @@ class Fleet:
         "capacity_tokens",
         "ids",
         "infos",
-        "least_capacity_tokens",
-        "least_max_running",
         "newest_since_s",
     )
 
@@ -141,8 +138,6 @@ class Fleet:
         self.block_sizes = tuple(info.block_size for info in infos)
         self.block_size = self.block_sizes[0] if len(set(self.block_sizes)) == 1 else 0
         self.capacity_tokens = tuple(info.kv_blocks_total * info.block_size for info in infos)
-        self.least_capacity_tokens = min(filter(None, self.capacity_tokens), default=0)
-        self.least_max_running = min((info.max_running for info in infos), default=0)
         self.newest_since_s = max((info.since_s for info in infos), default=0.0)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from router.policy import register
 from router.scorers.expected_work import ExpectedWork, ExpectedWorkParams
-from router.scoring import WeightedPolicy, build_scorer, pick_least, scorer_names, with_room
+from router.scoring import WeightedPolicy, build_scorer, choose_least, scorer_names
 from router.types import Decision, RouteRequest, Snapshot
 from weir.errors import ConfigError
 
@@ -51,7 +51,6 @@ class LeastExpectedWork:
 
     def choose(self, request: RouteRequest, snapshot: Snapshot, rng: random.Random) -> Decision:
         columns = snapshot.columns
-        room = with_room(request, columns)
         costs = self._work.costs(request, snapshot)
-        chosen = columns.fleet.ids[pick_least(costs, room, rng)]
+        chosen = columns.fleet.ids[choose_least(request, columns, costs, rng)]
         return Decision(chosen, "least-expected-work", snapshot.overlap_blocks.get(chosen, 0))

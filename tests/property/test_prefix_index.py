@@ -104,6 +104,15 @@ class IndexMachine(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.now_s += seconds
 
+    @rule(name=replicas, path=paths)
+    def looked_up_and_dispatched(self, name: str, path: list[int]) -> None:
+        hashes = chain(path)
+        self.index.lookup(hashes, self.now_s)
+        self.index.dispatched(name, hashes, self.now_s)
+        held = self.naive[name].held
+        for block in hashes:
+            held[block] = max(held.get(block, 0.0), self.now_s + TTL_S)
+
     @rule(path=paths)
     def lookup(self, path: list[int]) -> None:
         hashes = chain(path)
@@ -128,6 +137,8 @@ class IndexMachine(RuleBasedStateMachine):
             assert view.where == sure
         for run in tree.runs.values():
             assert run.holders or run.children, "a run nobody needs was kept"
+            whole = [name for name, held in run.holders.items() if held == len(run.hashes)]
+            assert run.full == sum(tree.bits[name] for name in whole)
             assert run.parent is not None
             assert run.parent.children is not None
             assert run.parent.children[run.hashes[0]] is run
@@ -147,9 +158,9 @@ class UnboundedIndexMachine(IndexMachine):
 
 
 TestBoundedIndex = IndexMachine.TestCase
-TestBoundedIndex.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestBoundedIndex.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 TestUnboundedIndex = UnboundedIndexMachine.TestCase
-TestUnboundedIndex.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestUnboundedIndex.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
 
 
 steps = st.lists(
