@@ -22,11 +22,14 @@ from typing import Any
 import httpx
 import psutil
 
+import router.scorers  # noqa: F401 - registers the policies
 from deployments.cluster import Cluster
 from deployments.names import APP, model_deployment
 from deployments.progress import Progress, State
 from deployments.redis_server import RedisServer
 from deployments.sources import model_source
+from router.admission import parse_settings as parse_admission
+from router.policy import build_policy
 from weir.errors import ConfigError, WeirError
 from weir.settings import Settings, parse_settings, read_tree
 
@@ -64,8 +67,7 @@ class Platform:
             WeirError: something cannot start; what was started is still to be stopped.
             Stopped: SIGTERM arrived first.
         """
-        for model in self._settings.models:
-            model_source(model.source)
+        _check(self._settings)
         self._cluster.prepare_environment()
         self._start_deployer()
         self._start_redis()
@@ -91,8 +93,7 @@ class Platform:
         try:
             settings = parse_settings(read_tree(self._settings_file), str(self._settings_file))
             _require_same_base(self._settings, settings)
-            for model in settings.models:
-                model_source(model.source)
+            _check(settings)
             self._start_deployer()
             self._deploy()
             self._settings = settings
@@ -266,6 +267,18 @@ def _stop_on_signals(platform: Platform) -> None:
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGHUP, lambda *_: platform.apply_requested.set())
+
+
+def _check(settings: Settings) -> None:
+    """What the settings tree leaves to the rooms.
+
+    Raises:
+        ConfigError: a model's files, a routing policy or admission cannot be used.
+    """
+    parse_admission(settings.admission)
+    for model in settings.models:
+        model_source(model.source)
+        build_policy(model.routing.policy, model.routing.params)
 
 
 def _require_same_base(old: Settings, new: Settings) -> None:

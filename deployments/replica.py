@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 import time
 from typing import Any
 
@@ -23,6 +24,7 @@ from deployments.engine import WeirEngine
 from deployments.listener import Listener, ReplicaApp
 from deployments.streams import TokenStreams
 from deployments.vllm_generator import VllmGenerator
+from router.hashing import DEFAULT_SEED
 from weir.logs import configure_logging
 from weir.settings.tree import LogSettings
 
@@ -38,6 +40,8 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
     ) -> None:
         started = time.monotonic()
         configure_logging(log)
+        host = ray.util.get_node_ip_address()
+        self._kv_endpoints = _publish_kv_events(llm_config, host)
         await super().__init__(llm_config, engine_cls=WeirEngine)
         engine_seconds = time.monotonic() - started
         client = self.engine.client
@@ -46,7 +50,7 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
         app = await self.__serve_build_asgi_app__()
         token = os.environ.get("WEIR_INTERNAL_TOKEN", "")
         self._app = ReplicaApp(app, self._streams, token)
-        self._listener = Listener(self._app, ray.util.get_node_ip_address())
+        self._listener = Listener(self._app, host)
         await self._listener.start()
         self._load_task = asyncio.get_running_loop().create_task(self._tell_load())
         await self._first_token()
@@ -69,6 +73,12 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
             "max_model_len": config.model_config.max_model_len,
             "max_num_seqs": config.scheduler_config.max_num_seqs,
             "tasks": list(await self.engine.client.get_supported_tasks()),
+            "kv_feed": self._kv_endpoints
+            and {
+                **self._kv_endpoints,
+                "algorithm": config.cache_config.prefix_caching_hash_algo,
+                "seed": os.environ.get("PYTHONHASHSEED", DEFAULT_SEED),
+            },
         }
 
     async def record_routing_stats(self) -> dict[str, Any]:
@@ -107,6 +117,26 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
     def _load(self) -> wire.Load:
         load: wire.Load = self.engine.recorder.load
         return load
+
+
+def _publish_kv_events(llm_config: LLMConfig, host: str) -> dict[str, str] | None:
+    """Have the engine publish its KV events on free ports, unless settings say otherwise."""
+    arguments = llm_config.engine_kwargs
+    if "kv_events_config" in arguments or not arguments.get("enable_prefix_caching", True):
+        return None
+    with contextlib.ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(2)]
+        for probe in probes:
+            probe.bind((host, 0))
+        events, replay = (f"tcp://{host}:{probe.getsockname()[1]}" for probe in probes)
+    arguments["kv_events_config"] = {
+        "enable_kv_cache_events": True,
+        "publisher": "zmq",
+        "endpoint": events,
+        "replay_endpoint": replay,
+        "topic": "kv",
+    }
+    return {"events": events, "replay": replay}
 
 
 async def _until_idle(app: ReplicaApp, timeout_s: float) -> None:

@@ -31,6 +31,17 @@ class RouteRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class KvFeed:
+    """Where a replica publishes its KV events (``tcp://host:port``), and how its engine makes
+    block hashes (see :mod:`router.hashing`)."""
+
+    events: str
+    replay: str | None
+    algorithm: str
+    seed: str
+
+
+@dataclass(frozen=True, slots=True)
 class ReplicaInfo:
     """A member of the replica set, as Ray Serve (or the simulator) announces it.
 
@@ -48,6 +59,7 @@ class ReplicaInfo:
     adapters: frozenset[str] = frozenset()
     since_s: float = 0.0
     kv_events: bool = False
+    kv_feed: KvFeed | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,9 @@ from deployments.gateway.pages import build_pages
 from deployments.gateway.prompts import PromptEncoder, locate_tokenizer
 from deployments.gateway.relay import OpenAIRelay
 from deployments.gateway.replicas import ReplicaConnections
-from deployments.gateway.steps import AdmitAtOnce, NoEnrichment, UnlimitedQuota
+from deployments.gateway.steps import NoEnrichment, UnlimitedQuota
 from deployments.sources import model_source
+from router.admission import parse_settings
 from weir.logs import configure_logging
 from weir.metrics import GatewayMetrics
 from weir.settings import ModelSettings, Settings
@@ -43,14 +44,14 @@ class GatewayReplica:
             connector=aiohttp.TCPConnector(limit=0),
             auto_decompress=False,
         )
-        self._connections: list[ReplicaConnections] = []
+        self._admission = parse_settings(settings.admission)
         models = {m.name: self._served(m, handles[m.name], token) for m in settings.models}
         self._gateway = Gateway(
             keys=KeyRing(settings.tenants),
             models=models,
             quota=UnlimitedQuota(),
             enricher=NoEnrichment(),
-            admission=AdmitAtOnce(),
+            classes=[c.name for c in self._admission.classes],
             relay=OpenAIRelay(self._session, token),
             metrics=GatewayMetrics(),
             limits=Limits(
@@ -73,16 +74,14 @@ class GatewayReplica:
         for task in self._tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-        for connections in self._connections:
-            await connections.close()
+        for model in self._gateway.models.values():
+            await model.close()
         await self._session.close()
 
     def _served(self, model: ModelSettings, handle: ReplicaChooser, token: str) -> ServedModel:
         encoder = PromptEncoder(locate_tokenizer(model_source(model.source)))
-        served = ServedModel(model, encoder, handle)
-        connections = ReplicaConnections(self._session, token, served.record_load)
-        served.connect_through(connections)
-        self._connections.append(connections)
+        served = ServedModel(model, self._admission, encoder, handle)
+        served.connect_through(ReplicaConnections(self._session, token, served.record_load))
         return served
 
 

@@ -16,12 +16,17 @@ _ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ
 
 @dataclass(slots=True)
 class Exchange:
-    """Mutable: filled step by step. Times are monotonic seconds."""
+    """Mutable: filled step by step. Times are monotonic seconds.
+
+    ``request_id`` may be the client's own, and so may come twice; ``serial`` is ours, and unique.
+    """
 
     scope: Scope
     receive: Receive
     send: Send
     request_id: str = ""
+    serial: str = field(default_factory=lambda: secrets.token_hex(8))
+    body_bytes: int = 0
     started_s: float = field(default_factory=time.monotonic)
     first_output_s: float | None = None
     status: int = 0

@@ -11,54 +11,55 @@ from deployments.gateway.models import ServedModel
 from deployments.gateway.replicas import Output, TokenStream
 from deployments.gateway.requests import ChatBody
 from deployments.gateway.steps import Body
+from router.admission import Ticket
 from router.ledger import Reservation
-from router.types import RouteRequest
 from weir.errors import NoReplicaError, ReplicaFailedError
 from weir.metrics import GatewayMetrics
 
 
 class Flight:
-    """Owns one reservation and one token stream; :meth:`land` gives both back in any case."""
+    """Owns one token stream of an admitted request; :meth:`land` ends it in any case."""
 
     def __init__(
-        self, model: ServedModel, request: RouteRequest, exchange: Exchange, attempts: int
+        self,
+        model: ServedModel,
+        ticket: Ticket[Reservation],
+        exchange: Exchange,
+        attempts: int,
     ) -> None:
         self._model = model
-        self._request = request
+        self._ticket = ticket
         self._exchange = exchange
         self._attempts = attempts
-        self._reservation: Reservation | None = None
         self._stream: TokenStream | None = None
 
     @property
     def replica_id(self) -> str:
         """Where it runs now."""
-        return self._reservation.replica_id if self._reservation else ""
+        return self._ticket.grant.replica_id
 
     async def take_off(self, submit: wire.Submit, metrics: GatewayMetrics) -> Output:
-        """Route, submit and wait for the first output; another replica if one fails before it.
+        """Submit and wait for the first output; another replica if one fails before it.
 
         Raises:
             WeirError: the request is at fault, or no replica could take it.
         """
         failed: set[str] = set()
-        failure: ReplicaFailedError | None = None
-        for _ in range(self._attempts):
-            if failure is not None:
-                metrics.retries.labels(self._model.name).inc()
+        while True:
             try:
-                self._reservation = await self._model.route(self._request, failed)
-                connection = await self._model.connection(self._reservation)
+                connection = await self._model.connection(self._ticket.grant)
                 self._stream = connection.submit(lambda number: _numbered(submit, number))
                 return await self._next()
-            except NoReplicaError:
-                raise failure or self._model.nobody() from None
-            except ReplicaFailedError as error:
-                failure = error
+            except ReplicaFailedError as failure:
                 failed.add(self.replica_id)
                 self.land()
-        assert failure is not None
-        raise failure
+                if len(failed) >= self._attempts:
+                    raise
+                try:
+                    self._ticket.rebind(failed)
+                except NoReplicaError:
+                    raise failure from None
+                metrics.retries.labels(self._model.name).inc()
 
     async def stream(self, first: Output, answer: Answer, usage: bool) -> None:
         """Write the answer as server-sent events."""
@@ -86,19 +87,16 @@ class Flight:
         await exchange.answer(200, body)
 
     def land(self) -> None:
-        """Free the reservation and, if the stream has not ended, the engine's sequence."""
+        """Have the engine free the sequence, if the stream has not ended."""
         if self._stream is not None:
             self._stream.close()
             self._stream = None
-        if self._reservation is not None:
-            self._reservation.release()
-            self._reservation = None
 
     async def _next(self) -> Output:
         assert self._stream is not None
-        assert self._reservation is not None
         output = await self._stream.next()
-        self._reservation.progress(len(output.tokens))
+        cached = output.cached_tokens if isinstance(output, wire.Done) else 0
+        self._ticket.progress(len(output.tokens), cached)
         self._count(output)
         return output
 
@@ -110,7 +108,9 @@ class Flight:
             )
             return
         before = self._exchange.counts.output_tokens
-        self._exchange.counts = Counts(self._request.prompt_tokens, 0, before + len(output.tokens))
+        self._exchange.counts = Counts(
+            self._ticket.request.prompt_tokens, 0, before + len(output.tokens)
+        )
 
 
 def answer_for(body: Body, exchange: Exchange) -> Answer:
@@ -119,8 +119,11 @@ def answer_for(body: Body, exchange: Exchange) -> Answer:
     return kind(exchange.request_id, body.model, int(time.time()))
 
 
-def submission(request: RouteRequest, prompt: list[int], body: Body) -> wire.Submit:
+def submission(
+    ticket: Ticket[Reservation], request_id: str, prompt: list[int], salt: str, body: Body
+) -> wire.Submit:
     """What the replica is asked for (the stream number is filled in by the connection)."""
+    request = ticket.request
     sampling = wire.Sampling(
         max_tokens=request.max_output_tokens,
         min_tokens=min(body.min_tokens, request.max_output_tokens),
@@ -138,7 +141,7 @@ def submission(request: RouteRequest, prompt: list[int], body: Body) -> wire.Sub
         skip_special_tokens=body.skip_special_tokens,
         include_stop_str_in_output=body.include_stop_str_in_output,
     )
-    return wire.Submit(0, request.request_id, prompt, sampling)
+    return wire.Submit(0, request_id, prompt, sampling, ticket.priority, salt)
 
 
 def _numbered(submit: wire.Submit, number: int) -> wire.Submit:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from deployments import wire
 from deployments.gateway import http
 from deployments.gateway.exchange import Exchange
 from deployments.gateway.flight import Flight, answer_for, submission
 from deployments.gateway.models import ServedModel, expected_output_tokens
+from deployments.gateway.prefixes import salt_of
 from deployments.gateway.relay import OpenAIRelay
 from deployments.gateway.requests import ChatBody, CompletionBody, EmbeddingBody, parse_body
-from deployments.gateway.steps import Admission, Body, Charge, Enricher, Quota
+from deployments.gateway.steps import Body, Charge, Enricher, Quota
+from router.admission import Ticket
+from router.ledger import Reservation
 from router.types import RouteRequest
-from weir.errors import OverloadedError, UnsupportedError, WeirError
+from weir.errors import BadRequestError, OverloadedError, UnsupportedError, WeirError
 from weir.logs import request_logging
 from weir.metrics import GatewayMetrics
 from weir.settings import PriceSettings
@@ -25,6 +29,7 @@ from weir.tenancy import KeyRing, Tenant, model_not_found
 
 _LOG = logging.getLogger("weir.gateway")
 
+PRIORITY_HEADER = "x-weir-priority"
 EndpointName = Literal["chat", "completions", "embeddings"]
 PATHS: dict[str, EndpointName] = {
     "/v1/chat/completions": "chat",
@@ -60,7 +65,7 @@ class Gateway:
         models: Mapping[str, ServedModel],
         quota: Quota,
         enricher: Enricher,
-        admission: Admission,
+        classes: Sequence[str],
         relay: OpenAIRelay,
         metrics: GatewayMetrics,
         limits: Limits,
@@ -70,7 +75,7 @@ class Gateway:
         self.metrics = metrics
         self._quota = quota
         self._enricher = enricher
-        self._admission = admission
+        self._classes = tuple(classes)
         self._relay = relay
         self._limits = limits
 
@@ -106,8 +111,15 @@ class Gateway:
                 body = await self._enricher.enrich(tenant, body)
                 prompt = model.tokenize(body)
                 request = self._route_request(exchange, tenant, model, body, prompt)
-                async with self._admission.admit(request):
-                    await self._run(path, exchange, model, request, prompt, body)
+                async with model.gate.admit(request, exchange.body_bytes) as ticket:
+                    self._admitted(exchange, ticket)
+                    if body.needs_openai_app:
+                        await self._pass_on(path, exchange, model, ticket, body)
+                    else:
+                        submit = submission(
+                            ticket, exchange.request_id, prompt, salt_of(tenant), body
+                        )
+                        await self._fly(exchange, model, ticket, submit, body)
             finally:
                 await self._settle(exchange, model, charge)
 
@@ -118,6 +130,7 @@ class Gateway:
         raw = await http.read_json_body(
             exchange.scope, exchange.receive, self._limits.max_body_bytes
         )
+        exchange.body_bytes = len(raw)
         body = parse_body(_BODIES[path], raw)
         model = self._find_model(body.model, tenant)
         exchange.model = model.name
@@ -141,30 +154,48 @@ class Gateway:
         field = "messages" if isinstance(body, ChatBody) else "prompt"
         limit = model.output_limit(len(prompt), body.max_output_tokens, field)
         return RouteRequest(
-            request_id=exchange.request_id,
+            request_id=exchange.serial,
             model=model.name,
             tenant=tenant.id,
             prompt_tokens=len(prompt),
             max_output_tokens=limit,
             expected_output_tokens=expected_output_tokens(limit),
+            priority_class=self._priority_class(exchange, tenant),
+            block_hashes=model.hasher.keys(prompt, salt_of(tenant)),
             arrival_s=exchange.started_s,
         )
 
-    async def _run(
+    def _priority_class(self, exchange: Exchange, tenant: Tenant) -> str:
+        allowed = tenant.classes or self._classes
+        asked = exchange.header(PRIORITY_HEADER.encode())
+        if asked is None:
+            return "standard" if not tenant.classes and "standard" in allowed else allowed[0]
+        if asked not in allowed:
+            raise BadRequestError(
+                f"{PRIORITY_HEADER}: {asked[:40]!r} is not one of {', '.join(allowed)}.",
+                param=PRIORITY_HEADER,
+            )
+        return asked
+
+    def _admitted(self, exchange: Exchange, ticket: Ticket[Reservation]) -> None:
+        request, decision = ticket.request, ticket.grant.decision
+        labels = (exchange.tenant, request.model)
+        self.metrics.admission_wait.labels(*labels, request.priority_class).observe(ticket.waited_s)
+        if decision.overlap_blocks:
+            block = self.models[request.model].block_size
+            self.metrics.predicted_cached.labels(*labels).inc(decision.overlap_blocks * block)
+
+    async def _fly(
         self,
-        path: str,
         exchange: Exchange,
         model: ServedModel,
-        request: RouteRequest,
-        prompt: list[int],
+        ticket: Ticket[Reservation],
+        submit: wire.Submit,
         body: Body,
     ) -> None:
-        if body.needs_openai_app:
-            await self._pass_on(path, exchange, model, request, body)
-            return
-        flight = Flight(model, request, exchange, self._limits.dispatch_attempts)
+        flight = Flight(model, ticket, exchange, self._limits.dispatch_attempts)
         try:
-            first = await flight.take_off(submission(request, prompt, body), self.metrics)
+            first = await flight.take_off(submit, self.metrics)
             exchange.output_arrived()
             exchange.headers.append((b"x-weir-replica", flight.replica_id.encode()))
             answer = answer_for(body, exchange)
@@ -181,16 +212,12 @@ class Gateway:
         path: str,
         exchange: Exchange,
         model: ServedModel,
-        request: RouteRequest,
+        ticket: Ticket[Reservation],
         body: Body | EmbeddingBody,
     ) -> None:
-        reservation = await model.route(request, ())
-        try:
-            replica_id = reservation.replica_id
-            exchange.headers.append((b"x-weir-replica", replica_id.encode()))
-            await self._relay.relay(exchange, model.address(replica_id), path, body)
-        finally:
-            reservation.release()
+        replica_id = ticket.grant.replica_id
+        exchange.headers.append((b"x-weir-replica", replica_id.encode()))
+        await self._relay.relay(exchange, model.address(replica_id), path, body)
 
     async def _embed(self, path: str, exchange: Exchange) -> None:
         tenant = self.keys.authenticate(exchange.header(b"authorization"))
@@ -206,8 +233,18 @@ class Gateway:
                 f"The model {model.name!r} generates text; it does not support embeddings.",
                 param="model",
             )
-        request = RouteRequest(exchange.request_id, model.name, tenant.id, 1, 0, 0)
-        await self._pass_on(path, exchange, model, request, body)
+        request = RouteRequest(
+            exchange.serial,
+            model.name,
+            tenant.id,
+            prompt_tokens=1,
+            max_output_tokens=0,
+            expected_output_tokens=0,
+            priority_class=self._priority_class(exchange, tenant),
+            arrival_s=exchange.started_s,
+        )
+        async with model.gate.admit(request, len(raw)) as ticket:
+            await self._pass_on(path, exchange, model, ticket, body)
 
     async def _settle(self, exchange: Exchange, model: ServedModel, charge: Charge) -> None:
         await charge.settle(exchange.counts)

@@ -6,25 +6,34 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Collection
 from typing import Any, Protocol
 
 import router.scorers  # noqa: F401 - registers the policies
 from deployments import wire
+from deployments.gateway.prefixes import CacheFollower, PromptHasher
 from deployments.gateway.prompts import PromptEncoder
 from deployments.gateway.replicas import ReplicaConnection, ReplicaConnections
 from deployments.gateway.requests import ChatBody, CompletionBody
+from router.admission import (
+    AdmissionGate,
+    AdmissionQueue,
+    AdmissionSettings,
+    Gate,
+    OpenGate,
+    SnapshotCapacity,
+)
 from router.ledger import Reservation
 from router.policy import build_policy
 from router.router import Router
-from router.routing_call import RoutingCall
-from router.types import ReplicaStats, RouteRequest
+from router.subscription import Subscription
+from router.types import ReplicaStats
 from weir.errors import BadRequestError, ContextLengthError, NoReplicaError
 from weir.settings import ModelSettings
 
 _LOG = logging.getLogger("weir.gateway")
-_SYNC_PERIOD_S = 0.5
-_REPLICA_WAIT_S = 5.0
+_TEND_PERIOD_S = 0.25
+_SUBSCRIBE_PERIOD_S = 5.0
+_SUBSCRIBE_TIMEOUT_S = 1.0
 _DEFAULT_EXPECTED_OUTPUT_TOKENS = 256
 
 Prompt = str | list[int] | list[str] | list[list[int]]
@@ -42,13 +51,21 @@ class ServedModel:
     """``handle`` is Serve's handle of the model's deployment."""
 
     def __init__(
-        self, settings: ModelSettings, encoder: PromptEncoder, handle: ReplicaChooser
+        self,
+        settings: ModelSettings,
+        admission: AdmissionSettings,
+        encoder: PromptEncoder,
+        handle: ReplicaChooser,
     ) -> None:
         self.settings = settings
         self.encoder = encoder
+        self.hasher = PromptHasher()
         policy = build_policy(settings.routing.policy, settings.routing.params)
         self.router = Router(policy, time.monotonic, random.Random())
+        self.queue = AdmissionQueue(admission, time.monotonic, time.time)
+        self.gate = _gate(self.router, self.queue, admission)
         self._handle = handle
+        self._caches = CacheFollower(self.router.index)
         self._connections: ReplicaConnections | None = None
 
     @property
@@ -59,6 +76,11 @@ class ServedModel:
     def max_model_len(self) -> int:
         """Context length in tokens, from the replicas (0 while there are none)."""
         return max((info.max_model_len for info in self.router.members), default=0)
+
+    @property
+    def block_size(self) -> int:
+        """Tokens per KV block (0 while there are no replicas)."""
+        return next((info.block_size for info in self.router.members), 0)
 
     @property
     def tasks(self) -> frozenset[str]:
@@ -73,6 +95,7 @@ class ServedModel:
         """A replica said how busy it is."""
         stats = ReplicaStats(load.running, load.waiting, load.kv_blocks_used, time.monotonic())
         self.router.update_stats(replica_id, stats)
+        self.gate.wake()
 
     def tokenize(self, body: ChatBody | CompletionBody) -> list[int]:
         """Step 5: the prompt's token ids.
@@ -120,27 +143,6 @@ class ServedModel:
             )
         return requested if requested is not None else room
 
-    async def route(self, request: RouteRequest, exclude: Collection[str]) -> Reservation:
-        """Step 7: choose a replica and reserve it.
-
-        Raises:
-            NoReplicaError: none is up (or none is left), after a short wait.
-        """
-        call = RoutingCall(self.router, request, exclude)
-        try:
-            async with asyncio.timeout(_REPLICA_WAIT_S):
-                async with self._handle.choose_replica(call, _reserve=False):
-                    pass
-        except TimeoutError:
-            raise self.nobody() from None
-        except BaseException:
-            if call.reservation is not None:
-                call.reservation.release()
-            raise
-        if call.reservation is None:
-            raise self.nobody()
-        return call.reservation
-
     async def connection(self, reservation: Reservation) -> ReplicaConnection:
         """The connection to a chosen replica."""
         assert self._connections is not None
@@ -159,28 +161,47 @@ class ServedModel:
         raise self.nobody()
 
     async def follow_replicas(self) -> None:
-        """Keep the router's members in step with Serve, for ever."""
+        """Keep members, connections and index in step with Serve, for ever."""
+        subscribed_s = float("-inf")
         while True:
-            try:
-                async with asyncio.timeout(_SYNC_PERIOD_S):
-                    async with self._handle.choose_replica(
-                        RoutingCall(self.router), _reserve=False
-                    ):
-                        pass
-            except TimeoutError:
-                self.router.set_replicas(())
-            await self._connect_members()
-            await asyncio.sleep(_SYNC_PERIOD_S)
+            now = time.monotonic()
+            if now - subscribed_s > _SUBSCRIBE_PERIOD_S and await self._subscribe():
+                subscribed_s = now
+            await self._tend()
+            await asyncio.sleep(_TEND_PERIOD_S)
 
-    async def _connect_members(self) -> None:
+    async def close(self) -> None:
+        """Refuse who waits, and let go of the replicas."""
+        self.gate.close()
+        await self._caches.close()
+        if self._connections is not None:
+            await self._connections.close()
+
+    async def _subscribe(self) -> bool:
+        # Again and again, because Serve makes a new request router when its settings change.
+        try:
+            async with asyncio.timeout(_SUBSCRIBE_TIMEOUT_S):
+                async with self._handle.choose_replica(Subscription(self.router)):
+                    return True
+        except TimeoutError:  # no replica is up
+            return False
+        except Exception as error:  # noqa: BLE001 - Serve replaces what failed; asked again soon
+            _LOG.info("Serve could not be asked for replicas", extra={"reason": str(error)})
+            return False
+
+    async def _tend(self) -> None:
         assert self._connections is not None
         members = self.router.members
+        self.hasher.follow(members)
+        await self._caches.follow(members)
         await self._connections.keep_only({info.replica_id for info in members})
+        self.router.index.expire(time.monotonic())
         for info in members:
             try:
                 await self._connections.get(info.replica_id, info.address)
             except Exception as error:  # noqa: BLE001 - a dead replica is Serve's to replace
                 _LOG.info("replica not reachable", extra={"reason": str(error)})
+        self.gate.wake()
 
     def nobody(self) -> NoReplicaError:
         """The error for a request that found no replica."""
@@ -188,6 +209,16 @@ class ServedModel:
             f"The model {self.name!r} has no replica that can take a request now.",
             retry_after_s=5.0,
         )
+
+
+def _gate(router: Router, queue: AdmissionQueue, settings: AdmissionSettings) -> Gate[Reservation]:
+    if not settings.enabled:
+        return OpenGate(settings, time.time, router.choose)
+
+    def capacity() -> SnapshotCapacity:
+        return SnapshotCapacity(router.snapshot(), settings.limits, router.overlap)
+
+    return AdmissionGate(queue, time.monotonic, capacity, router.choose)
 
 
 def longest_prompt(prompt: Prompt) -> str | list[int]:

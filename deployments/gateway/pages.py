@@ -144,6 +144,14 @@ def _add_metrics(app: FastAPI, gateway: Gateway, session: aiohttp.ClientSession)
             views = model.router.snapshot().replicas
             outstanding = sum(view.load.outstanding_tokens for view in views)
             gateway.metrics.outstanding.labels(model.name).set(outstanding)
+            for stats in model.queue.stats():
+                gateway.metrics.waiting.labels(model.name, stats.name).set(stats.waiting)
+            blocks = sum(model.router.index.blocks(info.replica_id) for info in members)
+            gateway.metrics.indexed_blocks.labels(model.name).set(blocks)
+            error = model.router.latency.error()
+            errors = {"ttft": error.ttft_relative, "tpot": error.tpot_relative}
+            for quantity, value in errors.items():
+                gateway.metrics.latency_error.labels(model.name, quantity).set(value)
         own = generate_latest(gateway.metrics.registry).decode()
         engines = await _scrape_engines(gateway, session)
         return Response(own + engines, media_type=CONTENT_TYPE_LATEST)

@@ -1,18 +1,15 @@
 """The steps of the request path that have no policy yet. Each does nothing, and says so.
 
-They stand where quotas, enrichment and admission will: the request path calls them, awaits them
+They stand where quotas and enrichment will: the request path calls them, awaits them
 and undoes them exactly as it will then.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
 from deployments.gateway.answers import Counts
 from deployments.gateway.requests import ChatBody, CompletionBody
-from router.types import RouteRequest
 from weir.tenancy import Tenant
 
 Body = ChatBody | CompletionBody
@@ -42,14 +39,6 @@ class Enricher(Protocol):
         ...
 
 
-class Admission(Protocol):
-    """Step 6: when does the request run?"""
-
-    def admit(self, request: RouteRequest) -> AbstractAsyncContextManager[None]:
-        """Entered when the request may be dispatched; left when it has ended."""
-        ...
-
-
 class _FreeCharge:
     async def settle(self, counts: Counts) -> None:
         """Nothing was reserved."""
@@ -69,12 +58,3 @@ class NoEnrichment:
     async def enrich(self, tenant: Tenant, body: Body) -> Body:
         """The same body."""
         return body
-
-
-class AdmitAtOnce:
-    """Nothing waits in the gateway; the engine queues."""
-
-    @asynccontextmanager
-    async def admit(self, request: RouteRequest) -> AsyncIterator[None]:
-        """Enter at once."""
-        yield

@@ -19,6 +19,7 @@ class GatewayMetrics:
         self.registry = registry or CollectorRegistry()
         self._declare_requests()
         self._declare_latency()
+        self._declare_routing()
         self._declare_replicas()
 
     def _declare_requests(self) -> None:
@@ -82,6 +83,39 @@ class GatewayMetrics:
             "Prompt length.",
             who,
             buckets=_TOKENS,
+            registry=self.registry,
+        )
+
+    def _declare_routing(self) -> None:
+        self.admission_wait = Histogram(
+            "weir_admission_wait_seconds",
+            "Time in the gateway's queue before dispatch.",
+            ("tenant", "model", "priority"),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.waiting = Gauge(
+            "weir_admission_waiting",
+            "Requests waiting in the gateway's queue.",
+            ("model", "priority"),
+            registry=self.registry,
+        )
+        self.predicted_cached = Counter(
+            "weir_prompt_tokens_predicted_cached_total",
+            "Prompt tokens that the prefix index expected to be cached where they were sent.",
+            ("tenant", "model"),
+            registry=self.registry,
+        )
+        self.indexed_blocks = Gauge(
+            "weir_prefix_index_blocks",
+            "KV blocks in the prefix index.",
+            ("model",),
+            registry=self.registry,
+        )
+        self.latency_error = Gauge(
+            "weir_latency_prediction_error_ratio",
+            "Mean absolute relative error of latency predictions made beforehand.",
+            ("model", "quantity"),
             registry=self.registry,
         )
 

@@ -19,10 +19,13 @@ KEY_PREFIX = "weir_"
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """Who is asking, and which models they may use (empty: all)."""
+    """Who is asking, which models and priority classes they may use (empty: all; the first class
+    is the default), and with whom they share cached prefixes."""
 
     id: str
     models: frozenset[str] = frozenset()
+    classes: tuple[str, ...] = ()
+    prefix_group: str | None = None
 
     def require_model(self, name: str) -> None:
         """A model that the tenant may not use is answered like one that does not exist."""
@@ -51,7 +54,9 @@ class KeyRing:
     def __init__(self, tenants: Iterable[TenantSettings]) -> None:
         self._tenants: dict[str, Tenant] = {}
         for settings in tenants:
-            tenant = Tenant(settings.id, frozenset(settings.models))
+            tenant = Tenant(
+                settings.id, frozenset(settings.models), settings.classes, settings.prefix_group
+            )
             for digest in settings.key_sha256:
                 self._tenants[digest] = tenant
 

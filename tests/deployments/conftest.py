@@ -23,10 +23,11 @@ from deployments.gateway.pages import build_pages
 from deployments.gateway.prompts import PromptEncoder
 from deployments.gateway.relay import OpenAIRelay
 from deployments.gateway.replicas import ReplicaConnections
-from deployments.gateway.steps import AdmitAtOnce, NoEnrichment, UnlimitedQuota
+from deployments.gateway.steps import NoEnrichment, UnlimitedQuota
 from deployments.listener import Listener, ReplicaApp
 from deployments.streams import Abort, Put, TokenStreams
-from router.routing_call import RoutingCall
+from router.admission import AdmissionSettings
+from router.subscription import Subscription
 from router.types import ReplicaInfo
 from weir.metrics import GatewayMetrics
 from weir.settings import ModelSettings, TenantSettings
@@ -180,25 +181,18 @@ class CancelOnDisconnect:
 class _Chooser:
     """What Serve and the adapter do together, without Serve."""
 
-    def __init__(self) -> None:
-        self.world: World | None = None
-
     @asynccontextmanager
-    async def choose_replica(self, call: RoutingCall, _reserve: bool) -> AsyncIterator[None]:
-        assert self.world is not None
-        call.router.set_replicas(self.world.members)
-        if call.request is not None:
-            call.reservation = call.router.choose(call.request, call.exclude)
+    async def choose_replica(self, subscription: Subscription) -> AsyncIterator[None]:
         yield
 
 
 @pytest.fixture
-async def world(tokenizer_folder: Path) -> AsyncIterator[World]:
-    """A gateway with no replicas yet."""
+async def world(tokenizer_folder: Path, request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    """A gateway with no replicas yet; parametrised with admission settings where a test says so."""
     session = aiohttp.ClientSession()
-    chooser = _Chooser()
     settings = ModelSettings(name="m", source="x")
-    model = ServedModel(settings, PromptEncoder(tokenizer_folder), chooser)
+    admission = getattr(request, "param", AdmissionSettings())
+    model = ServedModel(settings, admission, PromptEncoder(tokenizer_folder), _Chooser())
     connections = ReplicaConnections(session, TOKEN, model.record_load)
     model.connect_through(connections)
     gateway = Gateway(
@@ -206,13 +200,12 @@ async def world(tokenizer_folder: Path) -> AsyncIterator[World]:
         models={"m": model},
         quota=UnlimitedQuota(),
         enricher=NoEnrichment(),
-        admission=AdmitAtOnce(),
+        classes=[c.name for c in admission.classes],
         relay=OpenAIRelay(session, TOKEN),
         metrics=GatewayMetrics(CollectorRegistry()),
         limits=Limits(max_body_bytes=10_000, dispatch_attempts=3, request_timeout_s=30),
     )
     world = World(gateway, model, session)
-    chooser.world = world
     pages = build_pages(gateway, session, TOKEN, _no_deployments)
     front = Listener(CancelOnDisconnect(GatewayApp(gateway, pages)), "127.0.0.1")
     await front.start()
@@ -220,7 +213,7 @@ async def world(tokenizer_folder: Path) -> AsyncIterator[World]:
     yield world
     await session.close()
     await front.stop()
-    await connections.close()
+    await model.close()
     for replica in world.replicas:
         await replica.listener.stop()
 

@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from router.admission import AdmissionSettings, ReplicaLimits
 from weir.errors import BadRequestError
 
 HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "hello world"}]}
@@ -208,3 +209,61 @@ async def test_outputs_that_pile_up_are_joined(world: Any) -> None:
     events = _events(await (await pending).read())
     assert "".join(e["choices"][0]["delta"]["content"] for e in events[:-1]) == "x" * 50 + "y"
     assert len(events) < 20
+
+
+async def test_an_unknown_priority_class_is_named(world: Any) -> None:
+    await world.add_replica("a")
+    headers = {"authorization": "Bearer weir_test-key", "x-weir-priority": "vip"}
+    body = {"model": "m", **HELLO}
+    async with world.session.post(
+        world.url + "/v1/chat/completions", json=body, headers=headers
+    ) as response:
+        error = (await response.json())["error"]
+    assert (response.status, error["param"]) == (400, "x-weir-priority")
+
+
+ONE_AT_A_TIME = AdmissionSettings(enabled=True, limits=ReplicaLimits(running=1))
+
+
+@pytest.mark.parametrize("world", [ONE_AT_A_TIME], indirect=True)
+async def test_admission_holds_a_request_until_there_is_room(world: Any) -> None:
+    replica = await world.add_replica("a")
+    first = asyncio.ensure_future(world.post({**HELLO, "id": "r1"}))
+    await _until(lambda: "r1" in replica.generator.started)
+    second = asyncio.ensure_future(world.post({**HELLO, "id": "r2"}))
+    await _until(lambda: len(world.model.gate) == 1)
+    assert "r2" not in replica.generator.started
+    replica.generator.end("r1")
+    await _until(lambda: "r2" in replica.generator.started)
+    replica.generator.end("r2")
+    assert (await first).status == (await second).status == 200
+    assert world.outstanding() == 0
+
+
+@pytest.mark.parametrize("world", [ONE_AT_A_TIME], indirect=True)
+async def test_a_client_that_leaves_the_queue_is_forgotten(world: Any) -> None:
+    replica = await world.add_replica("a")
+    first = asyncio.ensure_future(world.post({**HELLO, "id": "r1"}))
+    await _until(lambda: "r1" in replica.generator.started)
+    async with aiohttp.ClientSession() as leaving:
+        world.session, kept = leaving, world.session
+        second = asyncio.ensure_future(world.post({**HELLO, "id": "r2"}))
+        await _until(lambda: len(world.model.gate) == 1)
+        second.cancel()
+        world.session = kept
+    await _until(lambda: len(world.model.gate) == 0)
+    replica.generator.end("r1")
+    assert (await first).status == 200
+    assert "r2" not in replica.generator.requests
+    assert world.outstanding() == 0
+
+
+async def test_the_engine_gets_priority_and_salt(world: Any) -> None:
+    replica = await world.add_replica("a")
+    pending = asyncio.ensure_future(world.post(dict(HELLO)))
+    await _until(lambda: "r1" in replica.generator.started)
+    submitted = replica.generator.requests["r1"]
+    assert submitted.cache_salt == "tenant:t"
+    assert submitted.priority > 0
+    replica.generator.end("r1")
+    await pending

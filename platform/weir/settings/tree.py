@@ -102,7 +102,7 @@ class EngineSettings(_Section):
 class RoutingSettings(_Section):
     """Which policy chooses the replica, and its parameters."""
 
-    policy: str = "least-outstanding-tokens"
+    policy: str = "weir"
     params: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -124,12 +124,17 @@ class ModelSettings(_Section):
 class TenantSettings(_Section):
     """A tenant. Keys are stored as SHA-256 hex digests, never in clear.
 
-    ``models``: names this tenant may use; empty means all.
+    ``models``: names this tenant may use; empty means all. ``classes``: priority classes it may
+    ask for (header ``x-weir-priority``), the first one is its default; empty means all, and the
+    first class of ``admission`` that is called standard, or else the first. Tenants of the same
+    ``prefix_group`` may hit each other's cached prefixes; without one a tenant hits only its own.
     """
 
     id: TenantId
     key_sha256: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = ()
     models: tuple[ModelName, ...] = ()
+    classes: tuple[str, ...] = ()
+    prefix_group: TenantId | None = None
 
 
 class LogSettings(_Section):
@@ -156,6 +161,7 @@ class Settings(_Section):
     redis: RedisSettings = RedisSettings()
     ray: RaySettings = RaySettings()
     models: tuple[ModelSettings, ...] = Field(min_length=1)
+    admission: dict[str, Any] = Field(default_factory=dict)
     tenants: tuple[TenantSettings, ...] = ()
     log: LogSettings = LogSettings()
 

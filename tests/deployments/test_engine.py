@@ -1,0 +1,133 @@
+"""vLLM's inner parts that weir leans on: this fails loudly when an upgrade moves them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.engine
+
+# In a process of its own: vLLM's imports warn in ways that are not ours to fix, an engine's
+# threads end with their process, and a second engine wants a fresh one.
+_SCRIPT = """
+import asyncio, json, os, sys
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.executor.abstract import Executor
+from deployments import wire
+from deployments.engine import EngineThread, LoadRecorder
+from deployments.vllm_generator import VllmGenerator
+from weir.errors import BadRequestError
+
+async def main(model):
+    config = AsyncEngineArgs(
+        model=model, dtype="float32", max_model_len=512, block_size=32, max_num_seqs=8,
+        kv_cache_memory_bytes=32 << 20, enforce_eager=True, enable_prefix_caching=True,
+        distributed_executor_backend="uni",
+    ).create_engine_config()
+    thread = EngineThread(config)
+    thread.start()
+    recorders = []
+    def factory(config, index):
+        recorders.append(LoadRecorder(config.cache_config.num_gpu_blocks or 0))
+        return recorders[-1]
+    client = AsyncLLM(config, Executor.get_class(config), log_stats=True, log_requests=False,
+                      stat_loggers=[factory], client_addresses=thread.client_addresses())
+    generator = VllmGenerator(client, lambda: recorders[0].load)
+    out = {"blocks": config.cache_config.num_gpu_blocks}
+
+    async def run(number, prompt, count, stop_after=None):
+        got, ended = [], asyncio.Event()
+        def put(message):
+            got.append(message)
+            if not isinstance(message, wire.Chunk) or len(got) == stop_after:
+                ended.set()
+        sampling = wire.Sampling(max_tokens=count, temperature=0.0, ignore_eos=True)
+        abort = await generator.submit(wire.Submit(number, f"r{number}", prompt, sampling), put)
+        await asyncio.wait_for(ended.wait(), 60)
+        return got, abort
+
+    prompt = list(range(10, 110))
+    first, _ = await run(1, prompt, 12)
+    again, _ = await run(2, prompt, 12)
+    both = await asyncio.gather(run(3, prompt, 5), run(4, prompt[:50], 7))
+    out["tokens"] = [[t for m in got for t in m.tokens] for got, _ in (
+        (first, 0), (again, 0), *both)]
+    out["text"] = ["".join(m.text for m in got) for got in (first, again)]
+    out["done"] = [got[-1].__class__.__name__ for got in (first, again)]
+    out["counts"] = [first[-1].prompt_tokens, first[-1].output_tokens]
+    out["cached"] = [first[-1].cached_tokens, again[-1].cached_tokens]
+    _, abort = await run(5, prompt, 400, stop_after=3)
+    out["running"] = recorders[0].load.running
+    await abort()
+    for _ in range(100):
+        if client.output_processor.get_num_unfinished_requests() == 0:
+            break
+        await asyncio.sleep(0.05)
+    out["unfinished"] = client.output_processor.get_num_unfinished_requests()
+    try:
+        await run(6, list(range(600)), 5)
+    except BadRequestError as refused:
+        out["refused"] = str(refused)
+    print("RESULT" + json.dumps(out), flush=True)
+
+asyncio.run(main(sys.argv[1]))
+os._exit(0)
+"""
+
+
+@pytest.fixture(scope="module")
+def result(repo_root: Path, package_env: dict[str, str]) -> dict[str, object]:
+    model = repo_root / "platform" / "weir" / "artifacts" / "teacher"
+    env = package_env | {
+        "OMP_NUM_THREADS": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "TORCH_COMPILE_DISABLE": "1",
+    }
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
+    done = subprocess.run(
+        [sys.executable, "-c", _SCRIPT, str(model)],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT")]
+    assert lines, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    return dict(json.loads(lines[0].removeprefix("RESULT")))
+
+
+def test_the_engine_thread_generates(result: dict[str, object]) -> None:
+    assert result["done"] == ["Done", "Done"]
+    assert [len(t) for t in result["tokens"]] == [12, 12, 5, 7]  # type: ignore[attr-defined]
+    assert result["counts"] == [100, 12]
+
+
+def test_it_generates_the_same_alone_and_in_a_batch(result: dict[str, object]) -> None:
+    first, again, batched, _ = result["tokens"]  # type: ignore[misc]
+    assert first == again
+    assert batched == first[:5]
+    assert result["text"][0] == result["text"][1]  # type: ignore[index]
+
+
+def test_the_second_time_the_prefix_is_cached(result: dict[str, object]) -> None:
+    assert result["cached"] == [0, 96]
+
+
+def test_sizes_and_load_are_reported(result: dict[str, object]) -> None:
+    assert int(str(result["blocks"])) > 10
+    assert result["running"] == 1
+
+
+def test_an_abort_frees_the_request(result: dict[str, object]) -> None:
+    assert result["unfinished"] == 0
+
+
+def test_a_prompt_that_does_not_fit_is_refused(result: dict[str, object]) -> None:
+    assert "512" in str(result.get("refused"))
