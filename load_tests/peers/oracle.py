@@ -5,9 +5,9 @@ work and the true output lengths. One rule is not best by every measure, so ther
 
 * ``waste`` 0 minimises the request's own predicted first token; larger values also charge the
   fleet for the prefill it has to compute, which is what makes affinity pay later;
-* ``slots`` hold requests back until an engine has room for them (late binding, which a router
-  without a queue of its own cannot do), shortest predicted prefill first among those that can
-  still meet the deadline; those that cannot go last.
+* ``backlog_steps`` holds requests back until an engine has room for them (late binding, which a
+  router without a queue of its own cannot do), shortest predicted prefill first among those that
+  can still meet the deadline; those that cannot go last.
 
 The bench reports the best of the family under the name ``oracle``. :func:`pooled_hit_rate` is
 the bound that no placement beats: one cache as large as all of them together.
@@ -15,7 +15,8 @@ the bound that no placement beats: one cache as large as all of them together.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import heapq
+from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -24,6 +25,8 @@ from load_tests.sim.engine import Engine
 from load_tests.sim.request import SimRequest
 from load_tests.sim.system import BaseSystem, Fleet
 from load_tests.traces.schema import TraceRequest
+
+LOOK_AHEAD = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +51,15 @@ class Oracle(BaseSystem):
         """Nothing outstanding."""
         super().start(fleet)
         self._backlog_s = [0.0] * self.replicas
-        self._waiting: list[SimRequest] = []
+        self._waiting: list[tuple[float, int, SimRequest]] = []  # a heap, shortest first
+        self._late: deque[SimRequest] = deque()
 
     def arrive(self, request: SimRequest) -> None:
         """Dispatch, or hold until an engine has room."""
         if self._rule.backlog_steps is None:
             self._dispatch(request, *self._best(request))
             return
-        self._waiting.append(request)
+        heapq.heappush(self._waiting, (self._best(request)[1], request.index, request))
         self._drain()
 
     def first_token(self, request: SimRequest) -> None:
@@ -100,22 +104,38 @@ class Oracle(BaseSystem):
 
     def _drain(self) -> None:
         steps = self._rule.backlog_steps
-        if steps is None or not self._waiting:
+        if steps is None:
             return
         engine = self.fleet.engines[0]
         limit = steps * engine.timing.step_s(engine.config.max_batched_tokens, 0.0, 0, 0.0)
-        while self._waiting and min(self._backlog_s) < limit:
-            chosen: tuple[tuple[bool, float], int, int, float] | None = None
-            for place, request in enumerate(self._waiting[:64]):
-                replica, own = self._best(request)
-                late = self.fleet.now_s + own > request.arrival_s + self._rule.ttft_slo_s
-                if self._backlog_s[replica] < limit:
-                    key = (late, own)
-                    if chosen is None or key < chosen[0]:
-                        chosen = (key, place, replica, own)
-            if chosen is None:
+        while (self._waiting or self._late) and min(self._backlog_s) < limit:
+            if not self._dispatch_one(limit):
                 return
-            self._dispatch(self._waiting.pop(chosen[1]), chosen[2], chosen[3])
+
+    def _dispatch_one(self, limit: float) -> bool:
+        """The shortest of those that are in time and have room where they are best off; a late
+        one only where none of those looked at has."""
+        looked: list[tuple[float, int, SimRequest]] = []
+        chosen: tuple[SimRequest, int, float] | None = None
+        while self._waiting and chosen is None and len(looked) < LOOK_AHEAD:
+            request = heapq.heappop(self._waiting)[2]
+            replica, own = self._best(request)
+            if self.fleet.now_s + own > request.arrival_s + self._rule.ttft_slo_s:
+                self._late.append(request)
+            elif self._backlog_s[replica] < limit:
+                chosen = (request, replica, own)
+            else:
+                looked.append((own, request.index, request))
+        for entry in looked:
+            heapq.heappush(self._waiting, entry)
+        if chosen is None and self._late:
+            replica, own = self._best(self._late[0])
+            if self._backlog_s[replica] < limit:
+                chosen = (self._late.popleft(), replica, own)
+        if chosen is None:
+            return False
+        self._dispatch(*chosen)
+        return True
 
 
 def pooled_hit_rate(requests: Iterable[TraceRequest], blocks: int, block_size: int) -> float:

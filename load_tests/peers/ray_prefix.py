@@ -14,6 +14,7 @@ then says so in its name. Knowledge: requests in flight per replica (the queue-l
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import Any
 
 from load_tests.peers.indexes import DispatchIndex
@@ -95,6 +96,8 @@ def _letter(number: int) -> str:
 
 def _ray_tree() -> Any:
     try:
-        return importlib.import_module(_MODULE).PrefixTree()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # ray's own, on import
+            return importlib.import_module(_MODULE).PrefixTree()
     except ImportError:
         return None

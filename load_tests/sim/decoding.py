@@ -27,6 +27,9 @@ class DecodeSet:
     def __len__(self) -> int:
         return len(self._members)
 
+    def __contains__(self, request: SimRequest) -> bool:
+        return request.index in self._members
+
     def requests(self) -> list[SimRequest]:
         """The members, first come first."""
         return [member[0] for member in self._members.values()]

@@ -110,7 +110,7 @@ class Engine:
     def _enqueue(self, request: SimRequest, resumed: bool) -> None:
         self._order += 1
         if self.config.priority_scheduling:
-            key = (float(request.priority), request.arrival_s)
+            key: tuple[float, float] = (request.priority, request.arrival_s)
         else:
             key = (-1.0 if resumed else 0.0, -self._order if resumed else 0.0)
         heapq.heappush(self._waiting, (*key, self._order, request))

@@ -1,0 +1,1 @@
+"""Fitting the simulator's step times to a real vLLM engine, and saying how wrong they are."""

@@ -1,0 +1,1 @@
+"""The priority bench's parts: its streams of requests, its three experiments."""
