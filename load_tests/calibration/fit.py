@@ -39,7 +39,8 @@ def fit_timing(steps: Sequence[StepRecord], name: str, source: str) -> StepTimin
     values = [0.0] * rows.shape[1]
     for place, value in zip(active, found, strict=True):
         values[place] = max(0.0, float(value))
-    return StepTiming(name, *values, source=source)
+    fixed, token, pair, sequence, context = values
+    return StepTiming(name, fixed, token, pair, sequence, context, source)
 
 
 def _seconds_per_work(step: StepRecord) -> float:
