@@ -27,7 +27,7 @@ RUN_ID = "WEIR_RUN_ID"
 _CREATE_TIME_TOLERANCE_S = 0.05
 _AFTER_DRAIN_S = 30.0
 _HURRY_S = 15.0
-_LEFTOVER_GRACE_S = 3.0
+_LEFTOVER_GRACE_S = 2.0
 
 
 def start(state: State, internal_token: str) -> SupervisorRecord:

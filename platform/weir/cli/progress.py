@@ -19,7 +19,7 @@ _TITLES = {
     "ray": "Ray",
     "serve": "Ray Serve",
     "gateway": "gateway",
-    READY: "first token",
+    READY: "platform",
 }
 
 

@@ -27,10 +27,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture
-def fake_path(tmp_path: Path) -> str:
+def make_fake_path(folder: Path) -> str:
     """A PYTHONPATH on which `deployments.platform` is the fake."""
-    package = tmp_path / "fake" / "deployments"
+    package = folder / "fake" / "deployments"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
     shutil.copy(HERE / "fake_platform.py", package / "platform.py")
@@ -38,10 +37,19 @@ def fake_path(tmp_path: Path) -> str:
 
 
 @pytest.fixture
+def fake_path(tmp_path: Path) -> str:
+    return make_fake_path(tmp_path)
+
+
+@pytest.fixture
 def state(tmp_path: Path) -> Iterator[State]:
     """A state folder; what still runs from it afterwards is killed."""
     held = State(tmp_path / "home")
     yield held
+    _kill_all(held)
+
+
+def _kill_all(held: State) -> None:
     record = held.supervisor()
     if record is not None:
         supervisor = process.find(record)
@@ -75,19 +83,36 @@ class Weir:
         return self("up", "--config", str(self.config), *arguments, **env)
 
 
-@pytest.fixture
-def weir(tmp_path: Path, fake_path: str, state: State) -> Weir:
+def make_weir(folder: Path, fake_path: str) -> Weir:
     env = {key: value for key, value in os.environ.items() if not key.startswith("WEIR_")}
-    env |= {"PYTHONPATH": fake_path, "WEIR_HOME": str(state.folder), "COLUMNS": "120"}
+    home = folder / "home"
+    env |= {"PYTHONPATH": fake_path, "WEIR_HOME": str(home), "COLUMNS": "120"}
     port = free_port()
-    config = tmp_path / "settings.yaml"
+    config = folder / "settings.yaml"
     tree = {
         "server": {"port": port, "drain_timeout_s": 0.1},
         "redis": {"port": free_port()},
         "models": [{"name": "fake-model", "source": "builtin:teacher"}],
     }
     config.write_text(yaml.safe_dump(tree))
-    return Weir(state, env, config, port)
+    return Weir(State(home), env, config, port)
+
+
+@pytest.fixture
+def weir(tmp_path: Path, fake_path: str, state: State) -> Weir:
+    """Nothing runs yet; what the test starts is killed after it."""
+    return make_weir(tmp_path, fake_path)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Weir]:
+    """One platform for all tests of a module that only look at it."""
+    folder = tmp_path_factory.mktemp("running")
+    held = make_weir(folder, make_fake_path(folder))
+    up = held.up()
+    assert up.returncode == 0, up.stderr
+    yield held
+    _kill_all(held.state)
 
 
 @pytest.fixture

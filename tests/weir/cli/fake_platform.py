@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -103,6 +104,15 @@ class Stops:
             self.ended.set()
 
 
+def apply(settings: Path, say: Callable[..., None]) -> None:
+    """Refuses more than five replicas."""
+    replicas = yaml.safe_load(settings.read_text())["models"][0]["replicas"]
+    if replicas > 5:
+        say("apply", "fail", error=f"no room for {replicas}")
+    else:
+        say("apply", "done", f"{replicas} replicas")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--settings", type=Path, required=True)
@@ -146,6 +156,7 @@ def main() -> int:
     }
     (flags.state / "platform.json").write_text(json.dumps(ready))
     say("ready", "done", "first token after 0.1 s")
+    signal.signal(signal.SIGHUP, lambda *_: apply(flags.settings, say))
     stops.ended.wait(120)
     server.shutdown()
     (flags.state / "platform.json").unlink(missing_ok=True)

@@ -50,7 +50,7 @@ def test_the_latest_event_of_each_stage_counts() -> None:
 
 @pytest.mark.parametrize(
     ("stage", "words"),
-    [("model:a:b", "model a:b"), ("serve", "Ray Serve"), ("ready", "first token"), ("x", "x")],
+    [("model:a:b", "model a:b"), ("serve", "Ray Serve"), ("ready", "platform"), ("x", "x")],
 )
 def test_titles(stage: str, words: str) -> None:
     assert title(stage) == words

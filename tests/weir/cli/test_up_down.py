@@ -13,7 +13,6 @@ import time
 from typing import TYPE_CHECKING
 
 import psutil
-import pytest
 import yaml
 
 from weir.cli import process
@@ -59,9 +58,9 @@ def test_only_the_digest_of_the_key_is_in_the_settings(weir: Weir) -> None:
     text = weir.state.settings_file.read_text()
     key = weir.state.secrets().demo_key
     assert key not in text
-    assert yaml.safe_load(text)["tenants"] == [
-        {"id": "demo", "key_sha256": [hash_key(key)], "models": []}
-    ]
+    (demo,) = yaml.safe_load(text)["tenants"]
+    assert demo["id"] == "demo"
+    assert demo["key_sha256"] == [hash_key(key)]
 
 
 def test_settings_with_tenants_get_no_demo_key(weir: Weir) -> None:
@@ -127,13 +126,24 @@ def test_a_failed_start_shows_the_log_and_leaves_nothing(weir: Weir) -> None:
     assert weir("status").returncode == 3
 
 
+def left_running(weir: Weir) -> list[int]:
+    """Processes that have the state folder in their environment."""
+    found = []
+    for each in psutil.process_iter():
+        try:
+            if each.environ().get("WEIR_HOME") == str(weir.state.folder) and process.alive(each):
+                found.append(each.pid)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
 def test_a_start_that_takes_too_long_is_stopped_whole(weir: Weir) -> None:
-    run = weir.up("--timeout", "1.5", FAKE_PLATFORM="hang")
+    run = weir.up("--timeout", "3", FAKE_PLATFORM="hang")
     assert run.returncode == 1
-    assert "waiting for model fake-model" in run.stderr
+    assert "weir was not ready after 3 s" in run.stderr
     assert weir.state.supervisor() is None
-    child = int((weir.state.folder / "child.pid").read_text())
-    assert not psutil.pid_exists(child) or not process.alive(psutil.Process(child))
+    assert left_running(weir) == []
 
 
 def test_interrupting_up_stops_what_it_started(weir: Weir) -> None:
@@ -181,10 +191,11 @@ def test_down_now_hurries_a_stubborn_platform(weir: Weir) -> None:
 def test_down_ends_what_the_supervisor_left_behind(weir: Weir) -> None:
     weir.up(FAKE_PLATFORM="orphan")
     child = int((weir.state.folder / "child.pid").read_text())
+    assert child in left_running(weir)
     run = weir("down")
     assert run.returncode == 0
     assert f"pid {child}" in run.stderr
-    assert not psutil.pid_exists(child) or not process.alive(psutil.Process(child))
+    assert left_running(weir) == []
 
 
 def test_down_after_the_supervisor_was_killed(weir: Weir) -> None:
@@ -220,59 +231,6 @@ def test_a_process_that_reuses_the_pid_is_left_alone(weir: Weir) -> None:
         assert weir("down").returncode == 3
         assert stranger.poll() is None
         stranger.kill()
-
-
-def test_status_shows_replicas_and_their_load(weir: Weir) -> None:
-    weir.up()
-    run = weir("status")
-    assert run.returncode == 0
-    row = next(line for line in run.stdout.splitlines() if "r1" in line)
-    assert row.split() == ["r1", "running", "42%", "3", "7", "512"]
-    assert "1 of 2" in run.stdout
-    assert "up 1 min 15 s" in run.stdout
-
-
-def test_status_as_json_is_the_gateways_own(weir: Weir) -> None:
-    weir.up()
-    held = json.loads(weir("status", "--json").stdout)
-    assert held["state"] == "running"
-    assert held["deployments"][1]["replicas"][0]["kv_use"] == 0.42
-
-
-def test_chat_streams_one_answer(weir: Weir) -> None:
-    weir.up()
-    run = weir("chat", "--message", "hello", "--system", "be brief")
-    assert run.returncode == 0, run.stderr
-    assert run.stdout == "system,user: HELLO\n"
-
-
-def test_chat_keeps_the_conversation_until_reset(weir: Weir) -> None:
-    weir.up()
-    run = weir("chat", "--system", "", stdin="one\ntwo\n/reset\nthree\n/exit\nfour\n")
-    assert run.returncode == 0, run.stderr
-    answers = ["user: ONE", "user,assistant,user: TWO", "user: THREE"]
-    assert run.stdout.splitlines() == answers
-
-
-def test_weirs_own_models_speak_for_a_store(weir: Weir) -> None:
-    weir.up()
-    assert weir("chat", "-m", "hello").stdout == "system,user: HELLO\n"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "env", "message"),
-    [
-        (("--model", "nope"), {}, "404: no model nope"),
-        ((), {"WEIR_API_KEY": "wrong"}, "401: bad key"),
-    ],
-)
-def test_chat_shows_the_gateways_error(
-    weir: Weir, arguments: tuple[str, ...], env: dict[str, str], message: str
-) -> None:
-    weir.up()
-    run = weir("chat", "-m", "hello", *arguments, **env)
-    assert run.returncode == 1
-    assert message in run.stderr
 
 
 def test_chat_and_status_need_a_platform(weir: Weir) -> None:
