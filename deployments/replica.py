@@ -63,6 +63,10 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
             },
         )
 
+    async def _start_engine(self) -> None:
+        # Ray's own would also start a telemetry actor, which imports vLLM: 0.4 GB and seconds.
+        await self.engine.start()
+
     async def record_replica_metadata(self) -> dict[str, Any]:
         """Published once, when the replica is ready: where it listens and what it can hold."""
         config = self.engine.client.vllm_config

@@ -106,7 +106,8 @@ class Gateway:
         tenant = self.keys.authenticate(exchange.header(b"authorization"))
         body, model = await self._validate(path, exchange, tenant)
         charge = await self._quota.reserve(tenant, body)
-        with request_logging(exchange.request_id, tenant.id):
+        in_flight = self.metrics.in_flight.labels(tenant.id, model.name)
+        with request_logging(exchange.request_id, tenant.id), in_flight.track_inprogress():
             try:
                 body = await self._enricher.enrich(tenant, body)
                 prompt = model.tokenize(body)

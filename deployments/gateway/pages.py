@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import HTTPException, RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
@@ -92,7 +92,12 @@ def _add_health(app: FastAPI, gateway: Gateway) -> None:
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.get("/ready", tags=["platform"], summary="Can every model take a request?")
+    @app.get(
+        "/ready",
+        tags=["platform"],
+        summary="Can every model take a request?",
+        responses={503: {"description": "Not yet; the message names the models."}},
+    )
     async def ready() -> dict[str, Any]:
         replicas = {name: len(m.router.members) for name, m in gateway.models.items()}
         missing = [
@@ -136,7 +141,12 @@ def _add_models(app: FastAPI, gateway: Gateway) -> None:
 
 
 def _add_metrics(app: FastAPI, gateway: Gateway, session: aiohttp.ClientSession) -> None:
-    @app.get("/metrics", tags=["platform"], summary="Prometheus metrics")
+    @app.get(
+        "/metrics",
+        tags=["platform"],
+        summary="Prometheus metrics: the gateway's own, and those of its engines by replica",
+        response_class=PlainTextResponse,
+    )
     async def metrics() -> Response:
         for model in gateway.models.values():
             members = model.router.members
