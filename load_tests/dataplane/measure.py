@@ -10,8 +10,10 @@ from typing import Any
 from load_tests.loadgen import Load, chat_bodies, figures, prompt_texts, run_load
 from load_tests.servers import Accounts, EngineWorkload, Started, cpu_between, memory_by_role
 from load_tests.servers.accounting import CpuReading, Memory
+from load_tests.servers.first_answer import await_answer
 
 PROMPT_TOKENS = 100
+ANSWER_PATIENCE_S = 240.0
 DISTINCT_PROMPTS = 512  # more than the KV cache holds, so a prompt that comes again is not in it
 
 
@@ -80,15 +82,22 @@ class Prompts:
 
 
 def measure_round(server: Started, prompts: Prompts, number: int, pace: Pace) -> Round:
-    """Run the phases one after the other; memory is read after the fullest."""
+    """Run the phases one after the other; memory is read after the fullest.
+
+    Raises:
+        StartError: it has started, but answers nothing.
+    """
     phases: dict[str, Measured] = {}
+    started_s = time.monotonic()
+    await_answer(server.target, prompts.bodies(number, ALONE)[0], ANSWER_PATIENCE_S)
+    seconds_to_ready = server.seconds_to_ready + time.monotonic() - started_s
     idle = _idle_cpu_share(server, pace)
     memory: Mapping[str, Memory] = {}
     for phase in PHASES:
         phases[phase.name] = _measure(server, phase, prompts.bodies(number, phase), pace)
         if phase is FULL:
             memory = memory_by_role(server.pids())
-    return Round(phases, memory, idle, server.seconds_to_ready)
+    return Round(phases, memory, idle, seconds_to_ready)
 
 
 def _idle_cpu_share(server: Started, pace: Pace) -> dict[str, float]:

@@ -20,7 +20,7 @@ ENGINE_THREAD = "engine-core"
 
 # The first pattern that is found in a process's command line names its role.
 ROLES: tuple[tuple[str, str], ...] = (
-    (r"^VLLM::(EngineCore|Worker)", "engine"),
+    (r"^VLLM::(EngineCore|Worker)|^ray::RayWorker", "engine"),
     (r"^ray::ServeReplica:[^:]*:(?P<name>[\w-]+)", "replica {name}"),
     (r"^ray::ServeController", "serve controller"),
     (r"^ray::\w*Proxy", "serve proxy actor"),

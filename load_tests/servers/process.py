@@ -54,7 +54,7 @@ class Launch:
     command: Sequence[str]
     ready: Callable[[], bool]
     env: Mapping[str, str] = field(default_factory=dict)
-    start_timeout_s: float = 180.0
+    start_timeout_s: float = 300.0
     stop_timeout_s: float = 20.0
 
 
@@ -96,7 +96,8 @@ def http_ready(port: int, path: str = "/health") -> Callable[[], bool]:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
         try:
             connection.request("GET", path)
-            return connection.getresponse().status == 200
+            with connection.getresponse() as response:
+                return response.status == 200
         except (OSError, http.client.HTTPException):
             return False
         finally:

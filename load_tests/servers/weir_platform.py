@@ -67,7 +67,7 @@ def _platform(
     command += ["--state", str(state)]
     env = {"WEIR_INTERNAL_TOKEN": keys.internal}
     ready = http_ready(port, "/ready")
-    launch = Launch("weir", command, ready, env, start_timeout_s=180, stop_timeout_s=60)
+    launch = Launch("weir", command, ready, env, stop_timeout_s=60)
     return [launch], Target("127.0.0.1", port, headers=(authorization(keys),))
 
 

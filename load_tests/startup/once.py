@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
-import re
 import secrets
 import subprocess
 import sys
@@ -24,6 +22,7 @@ import yaml
 from load_tests.loadgen import Load, Target, chat_bodies, run_load
 from load_tests.servers import StartError, free_port, memory_by_role
 from load_tests.servers.accounting import Memory
+from load_tests.servers.first_answer import await_first_text
 from load_tests.servers.process import MARK, bench_environment, end_family, family_of, processes
 from load_tests.startup.stages import Stage, read_stages
 
@@ -31,7 +30,6 @@ UP_TIMEOUT_S = 300
 DOWN_TIMEOUT_S = 90
 QUESTION = "Where is my order, and when will it arrive?"
 OUTPUT_TOKENS = 16
-_TEXT = re.compile(rb'"content":\s?"(?!")')
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +61,7 @@ def start_once(config: Mapping[str, Any], load_s: float) -> Start:
             answer = _up(file, env)
             up_s = time.monotonic() - began_s
             target, body = _request(answer)
-            await_text(target, body)
+            await_first_text(target, body)
             first_token_s = time.monotonic() - began_s
             idle = memory_by_role(_family(mark, home))
             run_load(target, Load(32, OUTPUT_TOKENS, 0.0, load_s), [body])
@@ -75,29 +73,6 @@ def start_once(config: Mapping[str, Any], load_s: float) -> Start:
 def free_ports() -> dict[str, Any]:
     """Settings that move a platform to ports that nobody uses."""
     return {"server": {"port": free_port()}, "redis": {"port": free_port()}}
-
-
-def await_text(target: Target, body: bytes) -> None:
-    """Send one request; return when the first text of its stream has arrived.
-
-    Raises:
-        StartError: an error, or no text.
-    """
-    connection = http.client.HTTPConnection(target.host, target.port, timeout=60)
-    headers = {"Content-Type": "application/json", **dict(target.headers)}
-    try:
-        connection.request("POST", target.path, body, headers)
-        response = connection.getresponse()
-        if response.status != 200:
-            raise StartError(f"status {response.status}", response.read(500).decode())
-        for line in response:
-            if _TEXT.search(line):
-                return
-    except (OSError, http.client.HTTPException) as error:
-        raise StartError(f"no answer: {error!r}", "") from error
-    finally:
-        connection.close()
-    raise StartError("the stream had no text", "")
 
 
 def _up(config: Path, env: Mapping[str, str]) -> dict[str, Any]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import psutil
@@ -15,6 +18,7 @@ from load_tests.loadgen import Target
 from load_tests.servers import Accounts, Launch, StartError, cpu_between, memory_by_role, start
 from load_tests.servers.accounting import CpuReading, role_of
 from load_tests.servers.chunk_upstream import ChunkAnswers
+from load_tests.servers.first_answer import await_answer, await_first_text
 
 TARGET = Target("127.0.0.1", 1)
 # A child in a session of its own, whose parent ends: nobody's child, found by its mark.
@@ -132,3 +136,41 @@ def test_the_chunk_upstream_speaks_openai() -> None:
     assert payloads[-1] == "[DONE]"
     assert json.loads(payloads[-2])["usage"]["completion_tokens"] == 3
     assert json.loads(payloads[1])["choices"][0]["delta"]["content"]
+
+
+def test_a_server_is_up_when_it_answers(served_refusals: tuple[Target, list[int]]) -> None:
+    target, statuses = served_refusals
+    with pytest.raises(StartError, match="status 503: warming up"):
+        await_first_text(target, b"{}")
+    statuses[:] = [503, 503, 200]
+    await_answer(target, b"{}", patience_s=10)
+    assert statuses == []
+    statuses[:] = [503]
+    with pytest.raises(StartError, match="status 503"):
+        await_answer(target, b"{}", patience_s=0)
+
+
+@pytest.fixture
+def served_refusals() -> Iterator[tuple[Target, list[int]]]:
+    """Answers with the given statuses, one a request; 503 when there are none."""
+    statuses: list[int] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            status = statuses.pop(0) if statuses else 503
+            body = b'data: {"delta":{"content":"a"}}\n\n' if status == 200 else b"warming up"
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield Target("127.0.0.1", server.server_port), statuses
+        server.shutdown()
+        thread.join()
