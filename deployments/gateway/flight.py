@@ -95,6 +95,8 @@ class Flight:
     async def _next(self) -> Output:
         assert self._stream is not None
         output = await self._stream.next()
+        if isinstance(output, wire.Done) and output.finish_reason == "abort":
+            raise ReplicaFailedError("The replica stopped in the middle of the request.")
         cached = output.cached_tokens if isinstance(output, wire.Done) else 0
         self._ticket.progress(len(output.tokens), cached)
         self._count(output)

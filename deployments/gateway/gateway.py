@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from deployments import wire
 from deployments.gateway import http
@@ -115,7 +115,8 @@ class Gateway:
                 async with model.gate.admit(request, exchange.body_bytes) as ticket:
                     self._admitted(exchange, ticket)
                     if body.needs_openai_app:
-                        await self._pass_on(path, exchange, model, ticket, body)
+                        fields = {"priority": ticket.priority, "cache_salt": salt_of(tenant)}
+                        await self._pass_on(path, exchange, model, ticket, body, fields)
                     else:
                         submit = submission(
                             ticket, exchange.request_id, prompt, salt_of(tenant), body
@@ -215,10 +216,11 @@ class Gateway:
         model: ServedModel,
         ticket: Ticket[Reservation],
         body: Body | EmbeddingBody,
+        engine_fields: Mapping[str, Any],
     ) -> None:
         replica_id = ticket.grant.replica_id
         exchange.headers.append((b"x-weir-replica", replica_id.encode()))
-        await self._relay.relay(exchange, model.address(replica_id), path, body)
+        await self._relay.relay(exchange, model.address(replica_id), path, body, engine_fields)
 
     async def _embed(self, path: str, exchange: Exchange) -> None:
         tenant = self.keys.authenticate(exchange.header(b"authorization"))
@@ -245,7 +247,7 @@ class Gateway:
             arrival_s=exchange.started_s,
         )
         async with model.gate.admit(request, len(raw)) as ticket:
-            await self._pass_on(path, exchange, model, ticket, body)
+            await self._pass_on(path, exchange, model, ticket, body, {})
 
     async def _settle(self, exchange: Exchange, model: ServedModel, charge: Charge) -> None:
         await charge.settle(exchange.counts)

@@ -6,7 +6,7 @@ read from it, and errors are put into weir's shape.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import aiohttp
@@ -26,13 +26,23 @@ class OpenAIRelay:
         self._session = session
         self._token = token
 
-    async def relay(self, exchange: Exchange, address: str, path: str, body: BaseModel) -> None:
+    async def relay(
+        self,
+        exchange: Exchange,
+        address: str,
+        path: str,
+        body: BaseModel,
+        engine_fields: Mapping[str, Any],
+    ) -> None:
         """Post ``body`` to ``path`` of the replica at ``address`` and pass the answer on.
+
+        ``engine_fields`` are vLLM's own, which clients may not set: priority and cache salt.
 
         Raises:
             WeirError: the replica refused, failed, or could not be reached.
         """
         payload = body.model_dump(mode="json", exclude_unset=True, by_alias=True)
+        payload |= engine_fields
         wants_usage = _ask_for_usage(payload)
         headers = {
             wire.TOKEN_HEADER: self._token,

@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from deployments import wire
 from router.admission import AdmissionSettings, ReplicaLimits
 from weir.errors import BadRequestError
 
@@ -267,3 +268,16 @@ async def test_the_engine_gets_priority_and_salt(world: Any) -> None:
     assert submitted.priority > 0
     replica.generator.end("r1")
     await pending
+
+
+async def test_an_engine_that_aborts_is_a_replica_that_failed(world: Any) -> None:
+    first, second = await world.add_replica("a"), await world.add_replica("b")
+    pending = asyncio.ensure_future(world.post(dict(HELLO)))
+    await _until(lambda: "r1" in first.generator.started or "r1" in second.generator.started)
+    dying, other = (first, second) if "r1" in first.generator.started else (second, first)
+    put, number = dying.generator.started.pop("r1"), dying.generator.requests["r1"].stream
+    put(wire.Done(number, "", [], "abort", 6, 0, 0))
+    await _until(lambda: "r1" in other.generator.started)
+    other.generator.end("r1", "fine")
+    assert "fine" in await (await pending).text()
+    assert world.outstanding() == 0
