@@ -131,6 +131,8 @@ def served(start: Callable[[], Awaitable[asyncio.Server]]) -> Iterator[Target]:
         ready.set()
         await stop.wait()
         server.close()
+        for _ in range(5):  # the clients have hung up: let the connections find out
+            await asyncio.sleep(0.01)
 
     thread = threading.Thread(target=loop.run_until_complete, args=(run(),))
     thread.start()
