@@ -8,7 +8,7 @@ choice, reservation, and recording the dispatch in the index. 70 % of the prompt
 requests progress and finish and the engine's KV events arrive, so the index stays full.
 
 Wall times on a machine that others use too show their work as well: ``cpu`` is the deciding
-thread's own time.
+thread's own time, and a note says how busy the machine was.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ import argparse
 import gc
 import importlib.util
 import json
+import os
 import random
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import router.scorers  # noqa: F401 - registers the policies
@@ -93,7 +95,8 @@ class World:
 
     def _sessions(self) -> list[tuple[int, ...]]:
         """As many sessions as fill a replica, shared blocks counted once."""
-        free, seen, sessions = self.size.blocks - TRUNK_BLOCKS, set[int](), []
+        free, seen = self.size.blocks - TRUNK_BLOCKS, set[int]()
+        sessions: list[tuple[int, ...]] = []
         while True:
             tenant = self._rng.randrange(TENANTS)
             free -= SESSION_BLOCKS + (TENANT_BLOCKS if tenant not in seen else 0)
@@ -129,7 +132,7 @@ class WeirSystem:
         self, world: World, name: str, policy: str, *, events: bool = False, hashes: bool = True
     ) -> None:
         self.name = name
-        self._hashes, self._events = hashes, events
+        self._hashes, self._events, self._blocks = hashes, events, world.size.blocks
         self._now_s = 100.0
         self._live: deque[Reservation] = deque()
         self.router = Router(build_policy(policy), lambda: self._now_s, random.Random(1))
@@ -138,7 +141,12 @@ class WeirSystem:
             ReplicaInfo(rid, kv_blocks_total=size.blocks, max_running=4096, kv_events=events)
             for rid in world.replicas
         )
-        self._held = {rid: deque(sessions) for rid, sessions in world.sessions.items()}
+        # Sessions by their first own block, least recently used first, as an engine's LRU has them.
+        own = TRUNK_BLOCKS + TENANT_BLOCKS
+        self._held = {
+            rid: OrderedDict((session[own], session) for session in sessions)
+            for rid, sessions in world.sessions.items()
+        }
         if hashes:
             for rid, sessions in world.sessions.items():
                 for session in sessions:
@@ -162,16 +170,18 @@ class WeirSystem:
         if self._events and self._hashes:
             overlap = reservation.decision.overlap_blocks
             parent = prompt[overlap - 1] if overlap else None
-            self.router.index.stored(rid, prompt[overlap:], parent)
-            self._held[rid].append(prompt)
-            freed = 0
-            while freed < len(prompt) - overlap and len(self._held[rid]) > 1:
-                gone = self._held[rid].popleft()[TRUNK_BLOCKS + TENANT_BLOCKS :]
-                self.router.index.removed(rid, reversed(gone))
-                freed += len(gone)
+            self._store(rid, prompt, overlap, parent)
         reservation.progress(1)
         if len(self._live) > IN_FLIGHT:
             self._live.popleft().release()
+
+    def _store(self, rid: str, prompt: tuple[int, ...], at: int, parent: int | None) -> None:
+        index, held, own = self.router.index, self._held[rid], TRUNK_BLOCKS + TENANT_BLOCKS
+        index.stored(rid, prompt[at:], parent)
+        held[prompt[own]] = prompt
+        held.move_to_end(prompt[own])
+        while index.blocks(rid) > self._blocks and len(held) > 1:
+            index.removed(rid, reversed(held.popitem(last=False)[1][own:]))
 
     def _begin(self, replica_id: str, session: tuple[int, ...]) -> None:
         if self._events:
@@ -267,7 +277,7 @@ def hashing_rows(seed: int) -> list[Row]:
     }
     rows: list[Row] = []
     for name, hasher in hashers.items():
-        best_us = min(_cpu_us(lambda h=hasher: h.keys(tokens)) for _ in range(20))
+        best_us = min(_cpu_us(partial(hasher.keys, tokens)) for _ in range(20))
         rows.append({"system": name, "table": "hashing 8192 tokens", "prompt_us": best_us})
     return rows
 
@@ -366,6 +376,7 @@ def run(size: Size, options: argparse.Namespace) -> Report:
         f"{size.replicas} replicas × {size.blocks} blocks, {size.decisions} decisions × "
         f"{size.rounds} interleaved rounds, medians of the rounds' percentiles.",
         "Decisions include the reservation and recording the dispatch in the index.",
+        f"Load average over the last minute: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.",
         "Memory is the sum of sys.getsizeof over every part of the index, hash values included.",
     )
     return Report("decision", options.seed, [*rows, *others], marks(rows, memory[0]), notes)
