@@ -65,6 +65,8 @@ def uv_environment(options: Mapping[str, str], base: Mapping[str, str]) -> dict[
     env = {key: value for key, value in base.items() if key != "PYTHONDONTWRITEBYTECODE"}
     wanted = {
         "UV_PYTHON_DOWNLOADS": "never",
+        # Seconds for one file; a busy machine must not fail the installation.
+        "UV_COMPILE_BYTECODE_TIMEOUT": "600",
         "SSL_CERT_FILE": options.get("cert"),
         "SSL_CLIENT_CERT": options.get("client-cert"),
         "HTTP_PROXY": options.get("proxy"),

@@ -39,7 +39,7 @@ def benches(root: Path) -> dict[str, str]:
 
 def _first_line(file: Path) -> str:
     text = ast.get_docstring(ast.parse(file.read_text("utf-8"))) or ""
-    return text.partition("\n")[0]
+    return text.partition("\n")[0].replace("``", "")
 
 
 def bench_module(root: Path, name: str) -> str:

@@ -254,6 +254,9 @@ def main() -> None:
         # The reader of our output went away (`weir status | head`).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ExitCode.FAILURE)
+    except OSError as error:
+        _complain(str(error))
+        sys.exit(ExitCode.FAILURE)
 
 
 def _complain(message: str, hint: str | None = None) -> None:

@@ -114,6 +114,13 @@ def test_wrong_usage_exits_with_2_and_no_traceback(weir: Weir, arguments: list[s
     assert weir.state.supervisor() is None
 
 
+def test_a_state_folder_that_cannot_be_made_is_no_traceback(weir: Weir) -> None:
+    run = weir.up(WEIR_HOME=str(weir.config / "below-a-file"))
+    assert run.returncode == ExitCode.FAILURE
+    assert "below-a-file" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
 def test_starting_the_command_loads_nothing_heavy(package_env: dict[str, str]) -> None:
     code = """
 import contextlib, io, json, sys
