@@ -22,11 +22,20 @@ import random
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import router.scorers  # noqa: F401 - registers the policies
+from load_tests.decision_world import (
+    BLOCK_TOKENS,
+    PROMPT_BLOCKS,
+    SESSION_BLOCKS,
+    TENANT_BLOCKS,
+    TRUNK_BLOCKS,
+    Size,
+    World,
+)
 from load_tests.report import (
     Mark,
     Report,
@@ -38,7 +47,7 @@ from load_tests.report import (
     median,
     percentile,
 )
-from router.hashing import KEY_BITS, BlockHasher, FastHasher, VllmHasher
+from router.hashing import BlockHasher, FastHasher, VllmHasher
 from router.ledger import Reservation
 from router.policy import build_policy
 from router.prefix_index import PrefixIndex
@@ -46,64 +55,8 @@ from router.router import Router
 from router.types import ReplicaInfo, RouteRequest
 
 T = TypeVar("T")
-BLOCK_TOKENS = 16
-PROMPT_BLOCKS = 512
-TRUNK_BLOCKS, TENANT_BLOCKS, SESSION_BLOCKS = 16, 112, 320
-TENANTS = 200
-CONTINUED = 0.7
 IN_FLIGHT = 256
 FIGURES = ("p50_us", "p99_us", "cpu_p50_us", "cpu_p99_us", "hit_share")
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """How much is measured."""
-
-    replicas: int
-    blocks: int
-    decisions: int
-    rounds: int
-
-
-class World:
-    """The same sessions and prompts for every system. Hashes are random numbers: what makes them
-    (see the hashing rows) does not matter to a decision."""
-
-    def __init__(self, size: Size, seed: int) -> None:
-        self.size = size
-        self._rng = random.Random(f"world {seed}")
-        self._trunk = self._blocks(TRUNK_BLOCKS)
-        self._tenants = [self._trunk + self._blocks(TENANT_BLOCKS) for _ in range(TENANTS)]
-        self.replicas = tuple(f"replica-{n}" for n in range(size.replicas))
-        #: replica → the sessions it holds, oldest first
-        self.sessions = {name: self._sessions() for name in self.replicas}
-
-    def prompts(self, count: int, seed: int) -> list[tuple[int, ...]]:
-        """Prompts of 512 blocks."""
-        self._rng = rng = random.Random(f"prompts {seed}")
-        drawn = []
-        for _ in range(count):
-            if rng.random() < CONTINUED:
-                known = rng.choice(self.sessions[rng.choice(self.replicas)])
-            else:
-                known = rng.choice(self._tenants)
-            drawn.append(known + self._blocks(PROMPT_BLOCKS - len(known)))
-        return drawn
-
-    def _blocks(self, count: int) -> tuple[int, ...]:
-        return tuple(self._rng.getrandbits(KEY_BITS) for _ in range(count))
-
-    def _sessions(self) -> list[tuple[int, ...]]:
-        """As many sessions as fill a replica, shared blocks counted once."""
-        free, seen = self.size.blocks - TRUNK_BLOCKS, set[int]()
-        sessions: list[tuple[int, ...]] = []
-        while True:
-            tenant = self._rng.randrange(TENANTS)
-            free -= SESSION_BLOCKS + (TENANT_BLOCKS if tenant not in seen else 0)
-            if free < 0:
-                return sessions
-            seen.add(tenant)
-            sessions.append(self._tenants[tenant] + self._blocks(SESSION_BLOCKS))
 
 
 class System(Protocol):
