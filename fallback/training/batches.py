@@ -4,8 +4,9 @@ One batch holds about the same number of tokens whatever the conversations' leng
 the right, where a causal model without an attention mask cannot see it. Lengths are rounded up, so
 that few different shapes reach the kernels, which keep code and memory for each.
 
-Training opens with drills: random tokens that repeat. They teach a fresh model to copy within a
-minute or two, which conversations alone take far longer to do.
+Training opens with drills: chunks of random tokens that come again and again. They settle the
+copying circuit that the model starts with. Conversations with short prompts follow, in which there
+is less to look at, then the whole ones.
 """
 
 from __future__ import annotations
@@ -23,14 +24,18 @@ from fallback.training import tokenization
 from fallback.training.tokenization import BOS, END, PAD
 from weir import desk
 
-CONTEXT_SHARE: Final = 0.2
+CONTEXT_SHARE: Final = 0.1
 CONTEXT_WEIGHT: Final = 0.5
 POOL: Final = 256
 """Conversations sorted by length together."""
 ROUND: Final = 32
 """Lengths are padded to multiples of this many tokens."""
-DRILL_POOLS: Final = 8
-"""The first pools hold drills only; of the next as many, every third does."""
+DRILL_POOLS: Final = 2
+"""The first pools hold drills."""
+EASY_POOLS: Final = 26
+"""The next pools, up to this number, hold conversations with short prompts."""
+MIXED_DRILLS: Final = 64
+"""Drills in every later pool: a habit that is not kept up is lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,30 +78,38 @@ def encode(tokenizer: Tokenizer, talk: desk.Conversation, rng: random.Random) ->
     return ids, weights
 
 
-def drill(tokenizer: Tokenizer, rng: random.Random) -> Row:
-    """A random stretch of tokens, many of them digits, three times over; repeats weigh 1."""
-    n_special, n_vocab = len(tokenization.SPECIAL), tokenizer.get_vocab_size()
+def _chunk(rng: random.Random, digits: list[int], words: range) -> list[int]:
+    """Random words, or a word and a number after it: what names and ids look like."""
+    if rng.random() < 0.5:
+        return [rng.choice(words), *(rng.choice(digits) for _ in range(rng.randint(2, 5)))]
+    return [rng.choice(words) for _ in range(rng.randint(2, 5))]
+
+
+def drill(tokenizer: Tokenizer, rng: random.Random, length: int = 127) -> Row:
+    """A few random chunks of tokens, again and again in random order; repeats weigh 1.
+
+    The order is random so that only the tokens before tell how a chunk goes on: with chunks at
+    regular distances a model learns the distances.
+    """
+    words = range(len(tokenization.SPECIAL), tokenizer.get_vocab_size())
     digits = [tokenization.id_of(tokenizer, digit) for digit in "0123456789"]
-    stretch = [
-        rng.choice(digits) if rng.random() < 0.4 else rng.randrange(n_special, n_vocab)
-        for _ in range(rng.choice((10, 20, 31)))
-    ]
-    ids = [tokenization.id_of(tokenizer, BOS), *stretch * 3]
-    first = len(stretch) + 3  # what has not been seen twice in a row cannot be foretold
-    return ids, [0.0] * first + [1.0] * (len(ids) - first)
-
-
-def is_drill(pool: int) -> bool:
-    """True if the pool of this number holds drills instead of conversations."""
-    return pool < DRILL_POOLS or (pool < 2 * DRILL_POOLS and pool // 2 % 3 == 0)
+    chunks = [_chunk(rng, digits, words) for _ in range(rng.randint(3, 10))]
+    ids, weights = [tokenization.id_of(tokenizer, BOS)], [0.0]
+    seen: set[int] = set()
+    while len(ids) < length:
+        number = rng.randrange(len(chunks))
+        ids += chunks[number]
+        weights += [0.0, *[1.0 if number in seen else 0.0] * (len(chunks[number]) - 1)]
+        seen.add(number)
+    return ids[:length], weights[:length]
 
 
 def _rows(tokenizer: Tokenizer, seed: int, pool: int, rng: random.Random) -> list[Row]:
-    if is_drill(pool):
-        rows = [drill(tokenizer, rng) for _ in range(4 * POOL)]
-    else:
-        talks = itertools.islice(desk.conversations(seed, start=pool * POOL), POOL)
-        rows = [encode(tokenizer, talk, rng) for talk in talks]
+    if pool < DRILL_POOLS:
+        return [drill(tokenizer, rng) for _ in range(2 * POOL)]
+    stream = desk.conversations(seed, start=pool * POOL, easy=pool < EASY_POOLS)
+    rows = [encode(tokenizer, talk, rng) for talk in itertools.islice(stream, POOL)]
+    rows += [drill(tokenizer, rng) for _ in range(MIXED_DRILLS)]
     return sorted(rows, key=lambda row: len(row[0]))
 
 

@@ -37,11 +37,11 @@ class Plan:
     max_tokens: int = 2048
     workers: int = 2
     compiled: bool = True
-    learning_rate: float = 2e-3
+    learning_rate: float = 1.5e-3
     weight_decay: float = 0.05
     warmup_steps: int = 100
     log_every: int = 50
-    probe_minutes: float = 6.0
+    probe_minutes: float = 4.0
 
 
 @dataclass(slots=True)

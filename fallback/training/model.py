@@ -21,6 +21,7 @@ class Shape:
     kv_heads: int = 2
     mlp: int = 704
     max_positions: int = 2048
+    rope_theta: float = 1e6
 
 
 def build(shape: Shape, tokenizer: Tokenizer, seed: int) -> LlamaForCausalLM:
@@ -35,6 +36,7 @@ def build(shape: Shape, tokenizer: Tokenizer, seed: int) -> LlamaForCausalLM:
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.kv_heads,
         max_position_embeddings=shape.max_positions,
+        rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta},
         tie_word_embeddings=True,
         bos_token_id=ids[BOS],
         eos_token_id=ids[END],

@@ -20,6 +20,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from fallback.training import tokenization
 from fallback.training.artifacts import save_teacher
 from fallback.training.batches import batches
+from fallback.training.circuits import seed_copying
 from fallback.training.evaluation import answer, score
 from fallback.training.loop import (
     Plan,
@@ -97,7 +98,9 @@ def work(rank: int, arguments: argparse.Namespace) -> None:
         distributed.init_process_group("gloo", meet, rank=rank, world_size=plan.workers)
     raw = load_tokenizer(arguments.cache, arguments.seed)
     tokenizer = tokenization.wrap(raw)
-    learner = make_learner(build(Shape(), raw, plan.seed), plan)
+    model = build(Shape(), raw, plan.seed)
+    seed_copying(model, plan.seed)
+    learner = make_learner(model, plan)
     checkpoint = arguments.cache / "checkpoint.pt"
     progress = load_checkpoint(checkpoint, learner) if arguments.resume else Progress()
     if rank == 0:

@@ -6,7 +6,7 @@ import itertools
 from pathlib import Path
 from typing import Final
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from weir import desk
@@ -16,6 +16,8 @@ BOS: Final = "<s>"
 END: Final = "<|end|>"
 ROLES: Final = ("<|system|>", "<|user|>", "<|assistant|>")
 SPECIAL: Final = (PAD, BOS, END, *ROLES)
+
+_PIECE: Final = r"\d| ?\p{L}+(?: (?=\d))?| ?[^\s\p{L}\d]+(?: (?=\d))?|\s+"
 
 CHAT_TEMPLATE: Final = """\
 {{- bos_token -}}
@@ -42,13 +44,15 @@ CHAT_TEMPLATE: Final = """\
 def train_tokenizer(seed: int, vocab_size: int = 2048, n_conversations: int = 12_000) -> Tokenizer:
     """A BPE tokenizer learned from `n_conversations` training conversations.
 
-    Digits are split one by one, so that ids and dates can be copied digit by digit.
+    Digits are split one by one, so that ids and dates can be copied digit by digit. The space
+    before a number belongs to the word before it: a first digit then follows a token that says
+    what number it is, and not one space like all others.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
+            pre_tokenizers.Split(Regex(_PIECE), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()

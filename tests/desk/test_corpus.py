@@ -29,7 +29,7 @@ def test_same_seed_gives_the_same_text_and_another_seed_does_not() -> None:
 def test_corpus_text_is_the_one_its_version_names() -> None:
     text = json.dumps([talk.messages() for talk in _talks(1, 50)])
     assert desk.CORPUS_VERSION == "1"
-    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "bd44279573dc7284"
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "94170e67ddce6dec"
 
 
 def test_start_passes_over_conversations() -> None:
@@ -57,7 +57,7 @@ def test_entities_never_cross_the_splits() -> None:
 def test_held_out_prompts_hold_no_training_entity() -> None:
     for example in desk.requests(11, 60):
         system = example.messages[0]["content"]
-        ids = re.findall(r"^(\d{5}):", system, flags=re.MULTILINE)
+        ids = re.findall(r"^Order (\d{5}),", system, flags=re.MULTILINE)
         assert all(split_of(order_id) == "heldout" for order_id in ids)
 
 
@@ -100,6 +100,17 @@ def test_requests_are_seeded_and_end_with_the_question() -> None:
         roles = [message["role"] for message in example.messages]
         assert roles[0] == "system"
         assert roles[1:] == ["user", "assistant"] * (len(roles) // 2 - 1) + ["user"]
+
+
+def test_easy_conversations_say_only_what_is_asked_and_all_of_it() -> None:
+    easy = list(itertools.islice(desk.conversations(3, easy=True), 100))
+    whole = _talks(3, 100)
+    assert sum(len(t.system) for t in easy) < 0.6 * sum(len(t.system) for t in whole)
+    for talk in easy:
+        for turn in talk.turns:
+            stated = desk.parse(f"{talk.system}\n{turn.question}")
+            given = {"days", "money_eur", "count", "name", "refusal"}  # sums, and what is no fact
+            assert {f for f in turn.required if f.kind not in given} <= stated
 
 
 def test_zipf_makes_a_few_customers_ask_most() -> None:

@@ -107,14 +107,17 @@ def test_rendering_separates_store_and_customer() -> None:
     assert context.startswith("<customer>\n")
     assert context.endswith("\n</customer>")
     assert customer.name not in system
-    assert all(f"{order.order_id}: {order.item}" in context for order in customer.orders)
+    assert all(f"Order {o.order_id}, the {o.item}:" in context for o in customer.orders)
 
 
 def test_a_delivered_order_is_rendered_as_arrived() -> None:
     today = dt.date(2026, 3, 14)
     order = Order("48213", "Talino", "kettle", 39, "delivered", today, today)
     customer = dataclasses.replace(desk.make_customer(1, 1), orders=(order,))
-    line = "48213: Talino kettle, 39 EUR, delivered, ordered 14 March, arrived 14 March"
+    line = (
+        "Order 48213, the Talino kettle: delivered, arrived on 14 March, "
+        "ordered on 14 March, costs 39 EUR"
+    )
     assert line in desk.render_context(customer).splitlines()
 
 

@@ -1,13 +1,15 @@
 """The train loop: schedule, learning, checkpoints, scores."""
 
 import itertools
+import random
 from pathlib import Path
 
 import pytest
 import torch
 
 from fallback.training import tokenization
-from fallback.training.batches import batches
+from fallback.training.batches import Batch, batches, drill
+from fallback.training.circuits import seed_copying
 from fallback.training.evaluation import score
 from fallback.training.loop import (
     Learner,
@@ -100,6 +102,15 @@ def test_the_default_shape_is_small_and_splits_in_two(raw: tokenization.Tokenize
     assert 3e6 < parameter_count(model) < 8e6
     assert model.config.num_key_value_heads % 2 == 0
     assert model.config.hidden_size // model.config.num_attention_heads in (32, 64)
+
+
+def test_a_seeded_model_copies_before_it_is_trained(raw: tokenization.Tokenizer) -> None:
+    rows = [drill(raw, random.Random(seed)) for seed in range(16)]
+    batch = Batch(torch.tensor([r[0] for r in rows]), torch.tensor([r[1] for r in rows]), 0)
+    model = build(Shape(layers=2), raw, 1)
+    plain = batch_loss(make_learner(model, PLAN), batch).item()
+    seed_copying(model, 1)
+    assert batch_loss(make_learner(model, PLAN), batch).item() < plain - 1.0
 
 
 def test_scores_count_by_intent_and_group() -> None:

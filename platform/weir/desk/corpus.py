@@ -19,7 +19,7 @@ from weir.desk.intents import (
     Turn,
 )
 from weir.desk.intents_rare import RARE_BUILDERS
-from weir.desk.render import Message, render_system_message
+from weir.desk.render import Message, policy_sentences, render_system_message
 from weir.desk.words import Split
 from weir.desk.world import Customer, Store, make_customer, make_store
 
@@ -106,21 +106,47 @@ def _draw_group(scene: Scene) -> tuple[str, ...]:
     return tuple(COMMON_BUILDERS)
 
 
-def conversations(seed: int, split: Split = "train", start: int = 0) -> Iterator[Conversation]:
+def conversations(
+    seed: int, split: Split = "train", start: int = 0, easy: bool = False
+) -> Iterator[Conversation]:
     """An endless stream of conversations, each with a fresh store and customer.
 
-    Three to ten turns each, so that one context pays for several answers. `start` is the number of
-    the first one: the stream from 10 is the stream from 0 without its first ten.
+    Three to ten turns each, so that one context pays for several answers.
+
+    Args:
+        start: number of the first one; the stream from 10 is the stream from 0 without its
+            first ten.
+        easy: short prompts (two orders at most, only the policies that are asked for), to begin
+            training with.
     """
     for index in itertools.count(start):
         rng = random.Random(f"conversation/{seed}/{split}/{index}")
         store = make_store(f"corpus{seed}", index, split)
-        known = rng.random() >= _WITHOUT_CUSTOMER_SHARE
-        customer = make_customer(f"corpus{seed}", index, split) if known else None
+        known = rng.random() >= (0.4 if easy else _WITHOUT_CUSTOMER_SHARE)
+        orders = rng.randint(1, 2) if easy else None
+        customer = make_customer(f"corpus{seed}", index, split, orders) if known else None
         scene = Scene(rng, split, store, customer)
-        for _ in range(rng.randint(3, 10)):
+        for _ in range(rng.randint(2, 4) if easy else rng.randint(3, 10)):
             _add_turn(scene, _draw_group(scene))
-        yield Conversation(render_system_message(store, customer), tuple(scene.turns))
+        system = render_system_message(store, customer)
+        if easy:
+            system = _shortened(system, scene)
+        yield Conversation(system, tuple(scene.turns))
+
+
+_NEEDS: Final = {
+    "account_unavailable": ("contact",),
+    "free_shipping_gap": ("shipping",),
+    "tier_return": ("return_window", "tier_return"),
+    "days_to_return": ("return_window",),
+}
+
+
+def _shortened(system: str, scene: Scene) -> str:
+    """The system message without the policies that no turn needs."""
+    asked = {need for t in scene.turns for need in _NEEDS.get(t.intent, (t.intent,))}
+    unasked = {s for name, s in policy_sentences(scene.store).items() if name not in asked}
+    return "\n".join(line for line in system.split("\n") if line not in unasked)
 
 
 def _zipf_weights(n: int, exponent: float) -> list[float]:

@@ -11,7 +11,7 @@ from weir.desk.facts import Fact, money, parse
 from weir.desk.phrasebook import Phrases, decorate, reference
 from weir.desk.phrases_common import COMMON
 from weir.desk.phrases_rare import RARE
-from weir.desk.render import eur
+from weir.desk.render import eur, order_count
 from weir.desk.words import Split, order_id
 from weir.desk.world import Customer, Order, Store, day
 
@@ -247,7 +247,7 @@ def build_profile(scene: Scene, intent: str) -> Turn | None:
         "name": customer.name,
         "tier": customer.tier,
         "points": str(customer.points),
-        "n_orders": str(len(customer.orders)),
+        "n_orders": order_count(customer),
     }
     required = {Fact("tier", customer.tier), Fact("points", str(customer.points))}
     if intent == "account_summary":

@@ -36,7 +36,7 @@ COMMON: Final[dict[str, Phrases]] = {
         heldout_follow_ups=("Where is it now?",),
         answers=(
             "Order {id}, the {item}, is {status}.",
-            "Your order {id} is {status}.",
+            "Your order {id}, the {item}, is {status}.",
         ),
     ),
     "order_eta": Phrases(
@@ -62,11 +62,11 @@ COMMON: Final[dict[str, Phrases]] = {
         follow_ups=("When will it arrive?", "And when is it due?", "When do I get it?"),
         heldout_follow_ups=("When can I expect it?",),
         answers=(
-            "Order {id} is due on {arrives}.",
-            "Your order {id}, the {item}, should arrive on {arrives}.",
+            "Order {id}, the {item}, is due on {arrives}.",
+            "Your order {id}, the {item}, is due on {arrives}.",
         ),
         answers_delivered=(
-            "Order {id} was delivered on {arrives}.",
+            "Order {id}, the {item}, arrived on {arrives}.",
             "Your order {id}, the {item}, arrived on {arrives}.",
         ),
     ),
@@ -90,8 +90,8 @@ COMMON: Final[dict[str, Phrases]] = {
         follow_ups=("What is in it?", "And what did I buy there?", "Which item is it?"),
         heldout_follow_ups=("What does it contain?",),
         answers=(
-            "Order {id} contains the {item}.",
-            "In order {id} you bought the {item}.",
+            "Order {id} is the {item}.",
+            "Your order {id} is the {item}.",
         ),
         ref_by_item=False,
     ),
@@ -114,8 +114,8 @@ COMMON: Final[dict[str, Phrases]] = {
         follow_ups=("How much did it cost?", "And what is the price?", "What did I pay for it?"),
         heldout_follow_ups=("What did it cost?",),
         answers=(
-            "Order {id}, the {item}, cost {price}.",
-            "You paid {price} for order {id}.",
+            "Order {id}, the {item}, costs {price}.",
+            "Your order {id}, the {item}, costs {price}.",
         ),
     ),
     "order_date": Phrases(
@@ -137,8 +137,8 @@ COMMON: Final[dict[str, Phrases]] = {
         follow_ups=("When did I order it?", "And when was it placed?", "What was the order date?"),
         heldout_follow_ups=("When was it ordered?",),
         answers=(
-            "You placed order {id} on {ordered}.",
             "Order {id}, the {item}, was ordered on {ordered}.",
+            "Your order {id}, the {item}, was ordered on {ordered}.",
         ),
     ),
     "other_order": Phrases(
@@ -157,7 +157,7 @@ COMMON: Final[dict[str, Phrases]] = {
         heldout=(),
         answers=(
             "I cannot find {missing} on your account.",
-            "Sorry, I cannot find {missing} among your orders.",
+            "Sorry, I cannot find {missing} on your account.",
         ),
     ),
     "return_window": Phrases(
@@ -180,8 +180,8 @@ COMMON: Final[dict[str, Phrases]] = {
             "Until when do you take items back?",
         ),
         answers=(
+            "Items can be returned within {return_days} days of delivery.",
             "You can return items within {return_days} days of delivery.",
-            "Our return window is {return_days} days after delivery.",
         ),
     ),
     "shipping": Phrases(
@@ -205,7 +205,7 @@ COMMON: Final[dict[str, Phrases]] = {
         ),
         answers=(
             "Shipping costs {fee} and is free from {free_from}.",
-            "The shipping fee is {fee}, from {free_from} it is free.",
+            "Our shipping costs {fee} and is free from {free_from}.",
         ),
     ),
     "loyalty": Phrases(
@@ -225,10 +225,7 @@ COMMON: Final[dict[str, Phrases]] = {
             "How many loyalty points do I have?",
             "What are my tier and points?",
         ),
-        answers=(
-            "You are a {tier} member with {points} points.",
-            "Your tier is {tier} and you have {points} points.",
-        ),
+        answers=("You are a {tier} member with {points} points.",),
     ),
     "opening_hours": Phrases(
         train=(
@@ -251,7 +248,7 @@ COMMON: Final[dict[str, Phrases]] = {
         ),
         answers=(
             "We are open from {opens} to {closes}, Monday to {last_weekday}.",
-            "Our opening hours are {opens} to {closes}, Monday to {last_weekday}.",
+            "Our store is open from {opens} to {closes}, Monday to {last_weekday}.",
         ),
     ),
     "contact": Phrases(
@@ -273,8 +270,8 @@ COMMON: Final[dict[str, Phrases]] = {
             "Can I talk to someone?",
         ),
         answers=(
+            "Call us at {phone} or write to {email}.",
             "You can call us at {phone} or write to {email}.",
-            "Our phone number is {phone} and our email is {email}.",
         ),
     ),
     "warranty": Phrases(
@@ -294,8 +291,8 @@ COMMON: Final[dict[str, Phrases]] = {
             "How long are items under warranty?",
         ),
         answers=(
-            "Our warranty covers items for {warranty_months} months.",
-            "All items have a warranty of {warranty_months} months.",
+            "The warranty is {warranty_months} months.",
+            "For all items the warranty is {warranty_months} months.",
         ),
     ),
     "account_summary": Phrases(
@@ -311,14 +308,11 @@ COMMON: Final[dict[str, Phrases]] = {
             "Give me an overview: what is on my account?",
             "Show me a summary of my account.",
         ),
-        answers=("The account of {name}: {tier} member, {points} points, {n_orders} orders.",),
+        answers=("The customer {name} is a {tier} member with {points} points and {n_orders}.",),
     ),
     "account_unavailable": Phrases(
         train=(),
         heldout=(),
-        answers=(
-            "I cannot see your account right now, please call {phone}.",
-            "Sorry, I cannot see your account at the moment, please call us at {phone}.",
-        ),
+        answers=("I cannot see your account right now, please call us at {phone}.",),
     ),
 }

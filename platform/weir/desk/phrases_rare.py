@@ -22,10 +22,7 @@ RARE: Final[dict[str, Phrases]] = {
             "How much do orders {a} and {b} cost in total?",
             "What is the total of {a} and {b}?",
         ),
-        answers=(
-            "Order {a} cost {price_a} and order {b} cost {price_b}, together {total}.",
-            "That is {price_a} for {a} plus {price_b} for {b}, in total {total}.",
-        ),
+        answers=("Order {a} costs {price_a} and order {b} costs {price_b}, together {total}.",),
     ),
     "first_arrival": Phrases(
         train=(
@@ -40,8 +37,8 @@ RARE: Final[dict[str, Phrases]] = {
             "Does order {a} or order {b} arrive first?",
         ),
         answers=(
-            "Order {first} arrives first, on {arrives_first}.",
-            "The first to arrive is order {first}, on {arrives_first}.",
+            "Order {first} arrives first, due on {arrives_first}.",
+            "The first is order {first}, due on {arrives_first}.",
         ),
     ),
     "most_expensive": Phrases(
@@ -52,10 +49,7 @@ RARE: Final[dict[str, Phrases]] = {
             "What did I spend the most on?",
         ),
         heldout=("Which one of my orders cost the most?", "What was my most expensive order?"),
-        answers=(
-            "Your most expensive order is {top} at {price_top}.",
-            "Order {top} cost the most, {price_top}.",
-        ),
+        answers=("Order {top} is the most expensive, it costs {price_top}.",),
     ),
     "count_status": Phrases(
         train=(
@@ -80,7 +74,7 @@ RARE: Final[dict[str, Phrases]] = {
             "What return window do I get with my tier?",
         ),
         answers=(
-            "With {return_days} days plus {extra_days} days for {tier} you have {tier_days} days.",
+            "Within {return_days} days, plus {extra_days} days for {tier}: {tier_days} days.",
         ),
     ),
     "days_to_return": Phrases(

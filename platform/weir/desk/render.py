@@ -24,30 +24,39 @@ def eur(amount: Decimal | int) -> str:
     return f"{amount} EUR" if isinstance(amount, int) else f"{amount:.2f} EUR"
 
 
+def policy_sentences(store: Store) -> dict[str, str]:
+    """What the store's prompt says, by the intent that asks for it."""
+    silver, gold, platinum = store.extra_return_days
+    fee, free = eur(store.shipping_fee_eur), eur(store.free_shipping_from_eur)
+    return {
+        "opening_hours": f"We are open from {store.opens} to {store.closes}, "
+        f"Monday to {store.last_weekday}.",
+        "contact": f"Call us at {store.phone} or write to {store.email}.",
+        "return_window": f"Items can be returned within {store.return_days} days of delivery.",
+        "tier_return": f"More return days: silver {silver}, gold {gold}, platinum {platinum}.",
+        "shipping": f"Shipping costs {fee} and is free from {free}.",
+        "warranty": f"The warranty is {store.warranty_months} months.",
+    }
+
+
 def render_system(store: Store) -> str:
     """The store's policies: the shared head of every prompt of this store."""
-    silver, gold, platinum = store.extra_return_days
-    return "\n".join(
-        (
-            f"You are the support desk of {store.name}. Answer briefly from the facts below.",
-            f"Opening hours: {store.opens} to {store.closes}, Monday to {store.last_weekday}",
-            f"Phone: {store.phone}",
-            f"Email: {store.email}",
-            f"Returns: within {store.return_days} days of delivery",
-            f"Extra return days: silver {silver}, gold {gold}, platinum {platinum}",
-            f"Shipping: {eur(store.shipping_fee_eur)}, "
-            f"free from {eur(store.free_shipping_from_eur)}",
-            f"Warranty: {store.warranty_months} months",
-        )
-    )
+    head = f"You are the support desk of {store.name}. Answer briefly from these facts."
+    return "\n".join((head, *policy_sentences(store).values()))
 
 
 def _render_order(order: Order) -> str:
-    arrival = "arrived" if order.delivered else "due"
+    arrival = "arrived on" if order.delivered else "due on"
     return (
-        f"{order.order_id}: {order.item}, {eur(order.price_eur)}, {order.status}, "
-        f"ordered {day(order.ordered)}, {arrival} {day(order.arrives)}"
+        f"Order {order.order_id}, the {order.item}: {order.status}, "
+        f"{arrival} {day(order.arrives)}, "
+        f"ordered on {day(order.ordered)}, costs {eur(order.price_eur)}"
     )
+
+
+def order_count(customer: Customer) -> str:
+    """How many orders the customer has, as the desk writes it: `1 order`, `3 orders`."""
+    return "1 order" if len(customer.orders) == 1 else f"{len(customer.orders)} orders"
 
 
 def render_context(customer: Customer) -> str:
@@ -55,10 +64,9 @@ def render_context(customer: Customer) -> str:
     return "\n".join(
         (
             "<customer>",
-            f"Name: {customer.name}",
-            f"Tier: {customer.tier}, {customer.points} points",
-            f"Today: {day(customer.today)}",
-            f"Orders: {len(customer.orders)}",
+            f"The customer {customer.name} is a {customer.tier} member with "
+            f"{customer.points} points and {order_count(customer)}.",
+            f"Today is {day(customer.today)}.",
             *(_render_order(order) for order in customer.orders),
             "</customer>",
         )
