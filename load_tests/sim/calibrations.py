@@ -46,7 +46,22 @@ H100_70B_TP4 = StepTiming(
     ),
 )
 
-_BUILT_IN = {timing.name: timing for timing in (H100_8B, H100_70B_TP4)}
+DYNAMO_MOCKER = StepTiming(
+    name="dynamo-mocker",
+    fixed_s=5.74e-3,
+    prefill_token_s=23.2e-6,
+    prefill_attended_s=0.0,
+    decode_sequence_s=0.0,
+    decode_context_s=5.15e-8,
+    source=(
+        "the default step times of Dynamo's mocker (ai-dynamo 1.3.1, lib/mocker, perf_model.rs), "
+        "made linear for 1.05 M tokens of KV and steps of 2048 tokens: 5.74 ms + 54 ms x share of "
+        "KV in use; 16.5 ms a prefill step (spread over 2048 tokens) + 15.2 us a token; the "
+        "quadratic terms left out"
+    ),
+)
+
+_BUILT_IN = {timing.name: timing for timing in (H100_8B, H100_70B_TP4, DYNAMO_MOCKER)}
 
 
 def timing_names() -> tuple[str, ...]:

@@ -16,12 +16,14 @@ from typing import Any
 
 import router.scorers  # noqa: F401  (registers the policies)
 from load_tests.sim.blocks import KvOp
+from load_tests.sim.candidate import SparingCapacity
 from load_tests.sim.figures import Slo
 from load_tests.sim.request import SimRequest
 from load_tests.sim.system import Fleet, Knowledge, PolledStats
 from router.admission import (
     AdmissionQueue,
     AdmissionSettings,
+    Capacity,
     ClassSettings,
     Dispatch,
     ReplicaLimits,
@@ -36,11 +38,14 @@ from router.types import ReplicaInfo, ReplicaStats, RouteRequest
 
 FIRST_GUESS_TOKENS = 256
 MEAN_WEIGHT = 0.02
+SHIPPED_LIMIT_TOKENS = 32_768
+CANDIDATE_LIMIT_TOKENS = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class WeirProfile:
-    """What an operator would configure, and how fast news travels."""
+    """What an operator would configure, and how fast news travels. ``spared`` above 0: the
+    candidate capacity (see :mod:`load_tests.sim.candidate`)."""
 
     policy: str = "weir"
     params: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
@@ -48,12 +53,29 @@ class WeirProfile:
     stats_interval_s: float = 0.2
     kv_event_delay_s: float = 0.002
     progress_s: float = 1.0
+    spared: float = 0.0
     name: str = "weir"
 
 
-def routing_profile(slo: Slo, **params: Any) -> WeirProfile:
-    """One class with the SLO as its target; late requests run last and none is refused, so that
-    every system answers the same requests."""
+def routing_profile(slo: Slo) -> WeirProfile:
+    """weir as shipped, with one class whose target is the SLO, short prompts first; late
+    requests run last and none is refused, so that every system answers the same requests. The
+    prefill limit is wide: a narrow one leaves full holders out and with them their caches."""
+    return WeirProfile(admission=one_class(slo, prefill_tokens=SHIPPED_LIMIT_TOKENS))
+
+
+def candidate_profile(slo: Slo) -> WeirProfile:
+    """The same with the two rules of :mod:`load_tests.sim.candidate`."""
+    return WeirProfile(
+        policy="saving-work",
+        admission=one_class(slo, prefill_tokens=CANDIDATE_LIMIT_TOKENS),
+        spared=8.0,
+        name="weir candidate",
+    )
+
+
+def one_class(slo: Slo, prefill_tokens: int) -> AdmissionSettings:
+    """Admission with a single class."""
     one = ClassSettings(
         "standard",
         0,
@@ -61,9 +83,11 @@ def routing_profile(slo: Slo, **params: Any) -> WeirProfile:
         ttft_slo_ms=slo.ttft_s * 1e3,
         max_wait_s=None,
         on_hopeless="last",
+        within="short-first",
+        short_first_s_per_1k_tokens=4.0,
     )
-    settings = AdmissionSettings(enabled=True, classes=(one,), limits=ReplicaLimits())
-    return WeirProfile(params=params, admission=settings)
+    limits = ReplicaLimits(prefill_tokens=prefill_tokens)
+    return AdmissionSettings(enabled=True, classes=(one,), limits=limits)
 
 
 class RouterForecast:
@@ -173,8 +197,7 @@ class WeirSystem:
             return
         while len(queue):
             router = self.router
-            capacity = SnapshotCapacity(router.snapshot(), admission.limits, router.overlap)
-            outcome = queue.next(capacity)
+            outcome = queue.next(self._capacity(admission.limits))
             if isinstance(outcome, Dispatch):
                 request = self._waiting.pop(outcome.request.request_id)
                 reservation = router.choose(outcome.request, outcome.saturated)
@@ -184,6 +207,12 @@ class WeirSystem:
             else:
                 self._wake_at(outcome.until_s)
                 return
+
+    def _capacity(self, limits: ReplicaLimits) -> Capacity:
+        router, spared = self.router, self.profile.spared
+        if spared:
+            return SparingCapacity(router.snapshot(), limits, router.overlap, spared)
+        return SnapshotCapacity(router.snapshot(), limits, router.overlap)
 
     def _wake_at(self, until_s: float | None) -> None:
         if until_s is None or (self._fleet.now_s < self._timer_s <= until_s):
