@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from deployments.names import APP
 from weir.settings import Settings
 
+_START_ATTEMPTS = 2
 _CONTROLLER = "SERVE_CONTROLLER_ACTOR"
 # Ray takes 127.0.0.1 for "find my address out" and would listen on the network; the next address
 # of the loopback range it leaves alone.
@@ -85,16 +86,26 @@ class Cluster:
         settings = self._settings.ray
         if not self._local:
             ray.init(address=settings.address, namespace="serve", log_to_driver=False)
-        else:
-            ray.init(
-                num_cpus=settings.num_cpus or max(2, os.cpu_count() or 1),
-                include_dashboard=settings.dashboard,
-                object_store_memory=settings.object_store_memory_bytes,
-                namespace="serve",
-                logging_level="warning",
-                log_to_driver=False,
-                _node_ip_address=_LOOPBACK,
-            )
+            self._started = True
+            return
+        for attempt in range(1, _START_ATTEMPTS + 1):
+            try:
+                ray.init(
+                    num_cpus=settings.num_cpus or max(2, os.cpu_count() or 1),
+                    include_dashboard=settings.dashboard,
+                    object_store_memory=settings.object_store_memory_bytes,
+                    namespace="serve",
+                    logging_level="warning",
+                    log_to_driver=False,
+                    _node_ip_address=_LOOPBACK,
+                )
+                break
+            except Exception as error:
+                # Ray gives its node 30 s and raises a plain Exception: on a machine busy with
+                # something else the second attempt, with the files in memory, gets there.
+                ray.shutdown()
+                if attempt == _START_ATTEMPTS or "timed out" not in str(error):
+                    raise
         self._started = True
 
     def start_serve(self) -> Future[None]:
