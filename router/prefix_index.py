@@ -111,13 +111,22 @@ class PrefixIndex:
         if view is None:
             return
         where, runs = view.where, self._tree.runs
+        # Run → lowest position removed; engines free tails first, so the next is one lower.
+        cuts: dict[int, int] = {}
         for block in hashes:
             run_id = where.get(block)
             if run_id is not None:
                 run = runs[run_id]
-                self._truncate(view, run, run.position(block, run.sure(replica_id) - 1))
+                lowest = cuts.get(run_id)
+                if lowest is None:
+                    cuts[run_id] = run.position(block, run.sure(replica_id) - 1)
+                else:
+                    cuts[run_id] = min(lowest, run.position(block, lowest - 1))
             elif view.guessed:
                 self._refute(view, block)
+        for run_id, lowest in cuts.items():
+            if lowest < runs[run_id].holders.get(replica_id, 0):
+                self._truncate(view, runs[run_id], lowest)
 
     def cleared(self, replica_id: str) -> None:
         """The engine dropped its whole cache (or lost track): an empty, fresh view."""
