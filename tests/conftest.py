@@ -26,7 +26,7 @@ def repo_root() -> Path:
     return ROOT
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def package_env() -> dict[str, str]:
     """Environment for a subprocess that imports our packages, installed or not."""
     env = dict(os.environ)
