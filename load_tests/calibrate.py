@@ -27,7 +27,7 @@ from load_tests.sim.calibrations import LAPTOP_FILE, timing_form
 from load_tests.sim.engine import EngineConfig
 from load_tests.sim.timing import StepTiming
 
-CONFIG = EngineConfig(blocks=0, block_size=16, max_batched_tokens=512, max_sequences=64)
+CONFIG = EngineConfig(blocks=0, block_size=32, max_batched_tokens=512, max_sequences=64)
 KV_BYTES = 64 << 20
 TARGET_ERROR = 0.15
 

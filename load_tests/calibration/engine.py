@@ -1,5 +1,9 @@
 """A real vLLM engine on the CPU in this process, stepped by hand and watched.
 
+Time is the process's own CPU time: the engine computes in one thread, so on a quiet machine that
+is the time on the wall, and on a busy one other processes do not count. Between requests the
+clock jumps to the next arrival.
+
 ``LLMEngine.step`` is public; what a step consisted of is read by wrapping the scheduler's
 ``schedule``, which is not: :func:`open_engine` fails loudly when vLLM has moved it.
 """
@@ -49,6 +53,7 @@ class RealEngine:
     scheduler: Any
     config: EngineConfig
     steps: list[StepRecord]
+    now_s: float = 0.0
     _batch: tuple[int, float, int, float] = (0, 0.0, 0, 0.0)
 
     def replay(self, prompts: Sequence[Prompt], label: str) -> list[Measured]:
@@ -72,9 +77,10 @@ class RealEngine:
     def step(self) -> list[Any]:
         """One engine step, recorded if it computed anything."""
         self._batch = (0, 0.0, 0, 0.0)
-        began = time.perf_counter()
+        began = time.process_time()
         outputs = self.engine.step()
-        seconds = time.perf_counter() - began
+        seconds = time.process_time() - began
+        self.now_s += seconds
         if self._batch[0] or self._batch[2]:
             self.steps.append(StepRecord(*self._batch, seconds))
         return list(outputs)
@@ -105,22 +111,22 @@ class _Replay:
         self._done: dict[str, Measured] = {}
 
     def go(self) -> None:
-        engine = self._real.engine
-        began = time.perf_counter()
+        real = self._real
+        engine = real.engine
+        real.now_s = 0.0
         sent = 0
         while sent < len(self._prompts) or engine.has_unfinished_requests():
-            now = time.perf_counter() - began
-            while sent < len(self._prompts) and self._prompts[sent].trace.arrival_s <= now:
-                self._send(sent, began)
+            if not engine.has_unfinished_requests():
+                real.now_s = max(real.now_s, self._prompts[sent].trace.arrival_s)
+            while (
+                sent < len(self._prompts) and self._prompts[sent].trace.arrival_s <= real.now_s
+            ):
+                self._send(sent)
                 sent += 1
-            if engine.has_unfinished_requests():
-                for output in self._real.step():
-                    self._note(output)
-            elif sent < len(self._prompts):
-                wait_s = self._prompts[sent].trace.arrival_s - (time.perf_counter() - began)
-                time.sleep(max(0.0, wait_s))
+            for output in real.step():
+                self._note(output)
 
-    def _send(self, number: int, began: float) -> None:
+    def _send(self, number: int) -> None:
         vllm = importlib.import_module("vllm")
         prompt = self._prompts[number]
         name = f"{self._label}-{number}"
@@ -129,11 +135,11 @@ class _Replay:
             temperature=0.0, max_tokens=count, min_tokens=count, ignore_eos=True, detokenize=False
         )
         # Due, not sent: a step under way keeps both engines from seeing it sooner.
-        self._arrived[name] = began + prompt.trace.arrival_s
+        self._arrived[name] = prompt.trace.arrival_s
         self._real.engine.add_request(name, {"prompt_token_ids": list(prompt.tokens)}, sampling)
 
     def _note(self, output: Any) -> None:
-        now = time.perf_counter()
+        now = self._real.now_s
         name = output.request_id
         self._first.setdefault(name, now)
         if output.finished:
