@@ -25,6 +25,7 @@ import argparse
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,19 +42,23 @@ NOTES = (
 )
 
 
+FAILURES_TO_LEAVE_OUT = 2
+
+
 class Bench:
     """Collects rounds; remembers why a system has none."""
 
     def __init__(self, prompts: Prompts, pace: Pace, keep_logs: Path | None) -> None:
         self.rounds: dict[str, dict[int, Round]] = {}
         self.missing: dict[str, str] = {}
+        self._failures: Counter[str] = Counter()
         self._prompts = prompts
         self._pace = pace
         self._keep_logs = keep_logs
 
     def measure(self, number: int, system: System) -> None:
-        """One system in one round; a system that could not be started is not tried again."""
-        if system.key in self.missing:
+        """One system in one round. One that is not installed, or has failed twice, is left out."""
+        if self._failures[system.key] >= FAILURES_TO_LEAVE_OUT:
             return
         started_s = time.monotonic()
         try:
@@ -62,6 +67,8 @@ class Bench:
                 with start(launches, target, self._keep_logs) as server:
                     found = measure_round(server, self._prompts, number, self._pace)
         except (StartError, Unavailable, WeirError) as error:
+            absent = isinstance(error, Unavailable)
+            self._failures[system.key] += FAILURES_TO_LEAVE_OUT if absent else 1
             self.missing[system.key] = str(error)
             say(f"round {number + 1}, {system.title}: {error}")
             say(getattr(error, "log_tail", ""))
@@ -82,7 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (Unavailable, ValueError) as error:
         parser.error(str(error))
     unwind_on_sigterm()
-    pace = Pace(1.0, 2.0) if options.quick else Pace(3.0, options.window_s)
+    window_s = options.window_s or (2.0 if options.quick else 8.0)
+    pace = Pace(1.0 if options.quick else 3.0, window_s)
     rounds = options.rounds or (1 if options.quick else 3)
     bench = Bench(Prompts(workload, options.seed), pace, options.keep_logs)
     for kind in ("engine", "gateway"):
@@ -104,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = bench_parser("dataplane", __doc__)
     parser.add_argument("--only", metavar="KEYS", help="e.g. a1,b (default: all)")
     parser.add_argument("--rounds", type=int, help="default 3, quick 1")
-    parser.add_argument("--window-s", type=float, default=8.0, help="default %(default)s")
+    parser.add_argument("--window-s", type=float, help="default 8, quick 2")
     parser.add_argument("--model", type=Path, help="a model's folder (default: the teacher)")
     parser.add_argument(
         "--peers-venv", type=Path, metavar="PYTHON", help="Python of the peers' environment"

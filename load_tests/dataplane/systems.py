@@ -41,7 +41,7 @@ def all_systems(workload: EngineWorkload, peers: Path | None) -> tuple[System, .
             lambda _: vllm_server(workload, True),
         ),
         System("b", "weir, everything on", "engine", lambda at: weir_platform(workload, 1, at)),
-        System("c", "Ray Serve LLM, default", "engine", lambda _: serve_llm(workload)),
+        System("c", "Ray Serve LLM, default", "engine", lambda at: serve_llm(workload, at)),
         System("none", "nothing", "gateway", lambda _: nothing(gap_ms)),
         System("relay", "plain ASGI relay", "gateway", lambda _: relay(gap_ms)),
         System("weir", "weir gateway", "gateway", lambda at: weir_gateway(workload, gap_ms, at)),

@@ -1,11 +1,12 @@
 """Ray Serve LLM's default path: ``build_openai_app`` with one replica, nothing tuned.
 
-``python -m load_tests.servers.serve_llm CONFIG.json`` runs it until SIGTERM.
+``python -m load_tests.servers.serve_llm '{...}'`` runs it until SIGTERM.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 import signal
 import sys
 import threading
@@ -13,14 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from load_tests.loadgen import Target
-from load_tests.servers.process import Launch, free_port, http_ready
+from load_tests.servers.process import Launch, free_port
 from load_tests.servers.workload import EngineWorkload
 
 
-def serve_llm(workload: EngineWorkload) -> tuple[list[Launch], Target]:
-    """One model replica, the ingress replicas that Ray Serve LLM chooses, its Python proxy."""
+def serve_llm(workload: EngineWorkload, folder: Path) -> tuple[list[Launch], Target]:
+    """One model replica, the ingress replicas that Ray Serve LLM chooses, its Python proxy.
+
+    Its ingress answers long before its model does, so a note in ``folder`` says when it is up.
+    """
     port = free_port()
+    note = folder / "running"
     config = {
+        "note": str(note),
         "port": port,
         "model": str(workload.model),
         "served_name": workload.served_name,
@@ -28,8 +34,13 @@ def serve_llm(workload: EngineWorkload) -> tuple[list[Launch], Target]:
         "env": dict(workload.env),
     }
     command = [sys.executable, "-m", "load_tests.servers.serve_llm", json.dumps(config)]
-    ready = http_ready(port, "/v1/models")
-    launch = Launch("serve-llm", command, ready, start_timeout_s=300, stop_timeout_s=30)
+    # A token of this cluster's own, so that none is written into the home directory.
+    env = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_raylet_start_wait_time_s": "120",  # a busy machine needs more than 30 s
+    }
+    launch = Launch("serve-llm", command, note.exists, env, stop_timeout_s=30)
     return [launch], Target("127.0.0.1", port)
 
 
@@ -42,8 +53,9 @@ def run(config: dict[str, Any]) -> None:
     over = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: over.set())
-    # Logical CPUs only say how many actors fit; the processes share the real cores.
-    ray.init(address="local", num_cpus=16, include_dashboard=False, log_to_driver=True)
+    # Logical CPUs only say how many actors fit; the processes share the real cores. Ray takes
+    # 127.0.0.1 for "find my address out" and would listen on the network, 127.0.0.2 it leaves.
+    ray.init(address="local", num_cpus=16, include_dashboard=False, _node_ip_address="127.0.0.2")
     serve.start(http_options={"host": "127.0.0.1", "port": config["port"]})
     model = LLMConfig(
         model_loading_config={
@@ -56,12 +68,11 @@ def run(config: dict[str, Any]) -> None:
         runtime_env={"env_vars": config["env"]},
     )
     serve.run(build_openai_app({"llm_configs": [model]}), blocking=False)
+    Path(config["note"]).touch()
     over.wait()
     serve.shutdown()
     ray.shutdown()
 
 
 if __name__ == "__main__":
-    argument = sys.argv[1]
-    text = Path(argument).read_text("utf-8") if argument.endswith(".json") else argument
-    run(json.loads(text))
+    run(json.loads(sys.argv[1]))
