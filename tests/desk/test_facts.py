@@ -38,7 +38,8 @@ def test_parse_reads_facts(text: str, facts: set[Fact]) -> None:
 
 
 def test_names_are_found_where_asked_for() -> None:
-    assert parse("Marelo Tivane has 3 orders", ["Marelo Tivane", "Bela Zoro"]) == {
+    known = [Fact("name", "Marelo Tivane"), Fact("name", "Bela Zoro")]
+    assert parse("Marelo Tivane has 3 orders", known) == {
         Fact("name", "Marelo Tivane"),
         Fact("count", "3"),
     }

@@ -97,11 +97,11 @@ def _draw_group(scene: Scene) -> tuple[str, ...]:
     draw = scene.rng.random()
     if scene.customer is None:
         return ("account_unavailable", *STORE_INTENTS, "free_shipping_gap")
-    if len(scene.orders) == 2 and scene.turns and scene.turns[-1].subject and draw < 0.12:
-        return ("other_order", *ORDER_INTENTS)
-    if draw < _RARE_SHARE:
+    if len(scene.orders) == 2 and scene.turns and scene.turns[-1].subject and draw < 0.15:
+        return ("other_order",)
+    if draw > 1 - _RARE_SHARE:
         return tuple(RARE_BUILDERS)
-    if draw < 0.6:
+    if draw < 0.65:
         return (*ORDER_INTENTS, "other_order", "order_missing")
     return tuple(COMMON_BUILDERS)
 

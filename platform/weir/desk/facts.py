@@ -85,20 +85,21 @@ def _fact(match: re.Match[str]) -> Fact:
     return Fact(kind, text)
 
 
-def parse(text: str, names: Iterable[str] = ()) -> frozenset[Fact]:
+def parse(text: str, known: Iterable[Fact] = ()) -> frozenset[Fact]:
     """Every fact that `text` claims.
 
     Args:
         text: an answer, free text.
-        names: people's names to look for; nothing else marks a name in free text.
+        known: facts to look for by their value, for kinds that free text does not mark: people's
+            names, and items of which the noun is not in the word list.
     """
     found = {_fact(match) for match in _SCANNER.finditer(text)}
-    found |= {Fact("name", name) for name in names if name in text}
+    found |= {fact for fact in known if fact.value in text}
     return frozenset(found)
 
 
 def judge(text: str, required: frozenset[Fact], allowed: frozenset[Fact]) -> bool:
     """True if `text` claims all `required` facts and none outside `required | allowed`."""
-    names = [fact.value for fact in required | allowed if fact.kind == "name"]
-    claimed = parse(text, names)
+    known = [fact for fact in required | allowed if fact.kind in ("name", "item")]
+    claimed = parse(text, known)
     return required <= claimed and claimed <= (required | allowed)

@@ -111,7 +111,7 @@ def finish(
 ) -> Turn:
     """Fills the templates and derives what is allowed: the reference's claims and the subject's."""
     answer = scene.rng.choice(answers or PHRASES[intent].answers).format(**fields)
-    claims = parse(answer, [scene.customer.name] if scene.customer else [])
+    claims = parse(answer, [Fact("name", scene.customer.name)] if scene.customer else [])
     if subject is not None:
         claims |= order_facts(subject)
     question = decorate(scene.rng, template.format(**fields))

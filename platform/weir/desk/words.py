@@ -94,7 +94,14 @@ def order_id(rng: random.Random, split: Split) -> str:
 
 
 def noun(rng: random.Random, split: Split) -> str:
-    """A product noun; a quarter of the held-out ones never occur in training."""
-    if split == "heldout" and rng.random() < 0.25:
-        return rng.choice(HELDOUT_NOUNS)
+    """A product noun.
+
+    A quarter of the held-out ones never occur in training, and a third of those in training are
+    invented, so that nouns have to be copied too.
+    """
+    if split == "heldout":
+        return rng.choice(HELDOUT_NOUNS if rng.random() < 0.25 else TRAIN_NOUNS)
+    if rng.random() < 1 / 3:
+        invented = [word(rng, split).lower() for _ in range(rng.randint(1, 2))]
+        return " ".join(invented)
     return rng.choice(TRAIN_NOUNS)
