@@ -57,10 +57,10 @@ class Cell:
     def row(self) -> dict[str, Any]:
         """The report's row."""
         return {
-            "table": self.scenario.title,
+            "table": f"{self.scenario.title}, load {self.load:g}",
             "load": self.load,
             "system": self.system,
-            **{key: value for key, value in self.figures.items() if value is not None},
+            **{key: self.figures[key] for key in IN_TABLE if self.figures.get(key) is not None},
             **({"member": self.member} if self.kind == "bound" else {}),
         }
 
@@ -77,6 +77,17 @@ SHOWN = (
     "imbalance_max_over_mean",
     "shed_share",
     "offered_req_per_s",
+)
+IN_TABLE = (
+    "goodput_req_per_s",
+    "ttft_p50_ms",
+    "ttft_p90_ms",
+    "ttft_p99_ms",
+    "tpot_p50_ms",
+    "hit_rate",
+    "best_hit_rate",
+    "pooled_hit_rate",
+    "imbalance_max_over_mean",
 )
 
 
