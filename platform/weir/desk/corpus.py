@@ -28,20 +28,22 @@ CORPUS_VERSION: Final = "1"
 
 _BUILDERS: Final = {**COMMON_BUILDERS, **RARE_BUILDERS}
 _WITHOUT_CUSTOMER_SHARE: Final = 0.06
+_WITHOUT_PROMPT_SHARE: Final = 0.04
 _RARE_SHARE: Final = 0.16
 _TRIES: Final = 400
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A whole talk: the system message and its turns."""
+    """A whole talk: the system message, empty if there is none, and its turns."""
 
     system: str
     turns: tuple[Turn, ...]
 
     def messages(self) -> list[Message]:
-        """System message, then questions and answers in turn; ends with an answer."""
-        return [Message(role="system", content=self.system), *_talk(self.turns)]
+        """System message if there is one, then questions and answers; ends with an answer."""
+        system = [Message(role="system", content=self.system)] if self.system else []
+        return [*system, *_talk(self.turns)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,8 @@ def _add_turn(scene: Scene, intents: Sequence[str]) -> bool:
 def _draw_group(scene: Scene) -> tuple[str, ...]:
     """Intents to draw the next training turn from; questions about orders are asked most."""
     draw = scene.rng.random()
+    if not scene.prompted:
+        return ("store_unknown",)
     if scene.customer is None:
         return ("account_unavailable", *STORE_INTENTS, "free_shipping_gap")
     if len(scene.orders) == 2 and scene.turns and scene.turns[-1].subject and draw < 0.15:
@@ -126,9 +130,10 @@ def conversations(
         orders = rng.randint(1, 2) if easy else None
         customer = make_customer(f"corpus{seed}", index, split, orders) if known else None
         scene = Scene(rng, split, store, customer)
+        scene.prompted = rng.random() >= _WITHOUT_PROMPT_SHARE
         for _ in range(rng.randint(2, 4) if easy else rng.randint(3, 10)):
             _add_turn(scene, _draw_group(scene))
-        system = render_system_message(store, customer)
+        system = render_system_message(store, customer) if scene.prompted else ""
         if easy:
             system = _shortened(system, scene)
         yield Conversation(system, tuple(scene.turns))
@@ -174,16 +179,17 @@ def _example(
         index = (entity + retry) % customers
         store = make_store(seed, index % stores, split)
         customer = make_customer(seed, index, split)
-        absent = intent == "account_unavailable"
-        scene = Scene(rng, split, store, None if absent else customer)
+        known = None if intent in ("account_unavailable", "store_unknown") else customer
+        scene = Scene(rng, split, store, known, prompted=intent != "store_unknown")
         _opening(scene, intent)
         turn = _BUILDERS[intent](scene, intent)
         if turn is None:
             continue
-        system = Message(role="system", content=render_system_message(store, scene.customer))
+        text = render_system_message(store, scene.customer)
+        system = [Message(role="system", content=text)] if scene.prompted else []
         question = Message(role="user", content=turn.question)
         return Example(
-            messages=[system, *_talk(scene.turns), question],
+            messages=[*system, *_talk(scene.turns), question],
             intent=intent,
             group=INTENTS[intent],
             required=turn.required,

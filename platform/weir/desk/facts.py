@@ -77,7 +77,8 @@ def _fact(match: re.Match[str]) -> Fact:
     kind: FactKind = match.lastgroup  # type: ignore[assignment]
     text = match.group(kind)
     if kind == "refusal":
-        return Fact("refusal", "account" if match.group("what") == "your account" else "order")
+        what = {"your account": "account", "any": "store"}.get(match.group("what"), "order")
+        return Fact("refusal", what)
     if kind == "money_eur":
         return money(Decimal(text.removesuffix(" EUR")))
     if kind in ("days", "months", "points"):

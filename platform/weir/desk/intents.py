@@ -41,13 +41,17 @@ class Turn:
 
 @dataclass(slots=True)
 class Scene:
-    """Where a turn happens. `customer` is None if enrichment gave nothing."""
+    """Where a turn happens. `customer` is None if enrichment gave nothing.
+
+    `prompted` is False if the talk has no system message at all.
+    """
 
     rng: random.Random
     split: Split
     store: Store
     customer: Customer | None
     turns: list[Turn] = field(default_factory=list)
+    prompted: bool = True
 
     @property
     def orders(self) -> tuple[Order, ...]:
@@ -214,6 +218,16 @@ def build_account_unavailable(scene: Scene, intent: str) -> Turn | None:
     return finish(scene, intent, template, fields, required)
 
 
+def build_store_unknown(scene: Scene, intent: str) -> Turn | None:
+    """Small talk or a question for a store while there is no system message."""
+    if scene.prompted:
+        return None
+    asked = scene.rng.choice((intent, intent, *ORDER_INTENTS, *STORE_INTENTS, "loyalty"))
+    template = scene.rng.choice(PHRASES[asked].questions(scene.split))
+    fields = {"ref": f"order {order_id(scene.rng, scene.split)}"}
+    return finish(scene, intent, template, fields, frozenset({Fact("refusal", "store")}))
+
+
 def _store_required(intent: str, store: Store) -> frozenset[Fact]:
     return frozenset(
         {
@@ -264,5 +278,6 @@ COMMON_BUILDERS: Final[dict[str, Builder]] = {
     "loyalty": build_profile,
     "account_summary": build_profile,
     "account_unavailable": build_account_unavailable,
+    "store_unknown": build_store_unknown,
 }
 """Builder of each common intent; it answers None where the intent does not fit the scene."""

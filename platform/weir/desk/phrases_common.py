@@ -315,4 +315,21 @@ COMMON: Final[dict[str, Phrases]] = {
         heldout=(),
         answers=("I cannot see your account right now, please call us at {phone}.",),
     ),
+    "store_unknown": Phrases(
+        train=(
+            "Hello!",
+            "Hi there.",
+            "Who are you?",
+            "What can you do?",
+            "How are you?",
+            "Say hello.",
+            "Tell me a joke.",
+            "What is the capital of France?",
+            "Write a poem about the sea.",
+            "Explain what you do.",
+            "What is 2 plus 2?",
+        ),
+        heldout=("Hello there!", "What do you do?", "Tell me a story."),
+        answers=("I am a support desk, but I cannot see any facts about a store here.",),
+    ),
 }
