@@ -15,7 +15,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 BENCH ?=
 
-.PHONY: help setup up down status test check bench lock clean
+.PHONY: help setup up down status test check bench bench-peers lock clean
 
 help:
 	@echo 'make up      set up, start the platform, print its URL, key and a curl line'
@@ -24,6 +24,7 @@ help:
 	@echo 'make test    set up, run all tests'
 	@echo 'make check   ruff, mypy --strict, import contracts'
 	@echo 'make bench   run the benchmarks (BENCH=name for one)'
+	@echo 'make bench-peers  an environment with the opponents of the benchmarks'
 	@echo 'make lock    resolve requirements/*.in into requirements/lock.txt'
 	@echo 'make clean   remove .venv and all caches'
 
@@ -54,6 +55,9 @@ check: setup
 
 bench: setup
 	@$(BIN)/weir bench $(or $(BENCH),--all) $(ARGS)
+
+bench-peers: setup
+	@$(BIN)/python -m load_tests.servers.install_peers
 
 lock: setup
 	$(BIN)/python requirements/uv_pip.py lock $(ARGS)

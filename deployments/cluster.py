@@ -29,7 +29,7 @@ _ENVIRONMENT = {
     "RAY_SERVE_LOG_TO_STDERR": "0",
     # How long a stopping gateway stays reachable so that HAProxy learns of it.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
-    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.1",
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.2",
     "RAY_SERVE_HAPROXY_TCP_NODELAY": "1",
     # A machine that is busy with imports is not broken: Serve's 5 s three times over would give
     # HAProxy up.

@@ -8,6 +8,8 @@ no second copy of its memory. It reaches into vLLM's engine-core classes, which 
 from __future__ import annotations
 
 import copy
+import ctypes
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -25,6 +27,7 @@ from vllm.v1.metrics.loggers import StatLoggerBase
 from deployments import wire
 
 THREAD_CORE = "weir_thread_core"
+_PR_SET_NAME = 15
 
 
 class _ThreadCore(EngineCoreProc):  # type: ignore[misc]
@@ -69,6 +72,9 @@ class EngineThread:
         }
 
     def _run(self) -> None:
+        # Named for the kernel too, so that CPU accounting can tell engine and front end apart.
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(_PR_SET_NAME, b"engine-core")
         try:
             core = _ThreadCore(self._config, Executor.get_class(self._config), self.addresses)
         except BaseException as error:  # noqa: BLE001 - handed to the thread that waits

@@ -45,12 +45,15 @@ class StubGenerator:
 
     async def _emit(self, request: wire.Submit, put: Put) -> None:
         count = request.sampling.max_tokens
+        clock = asyncio.get_running_loop().time
+        started = clock()
         self._running += 1
         try:
-            for _ in range(count - 1):
-                await asyncio.sleep(self._interval_s)
-                put(wire.Chunk(request.stream, _WORD, [1]))
-            await asyncio.sleep(self._interval_s)
+            for number in range(1, count + 1):
+                # Against the clock, not after the last word: sleeping late must not add up.
+                await asyncio.sleep(max(0.0, started + number * self._interval_s - clock()))
+                if number < count:
+                    put(wire.Chunk(request.stream, _WORD, [1]))
             prompt = len(request.prompt)
             put(wire.Done(request.stream, _WORD, [1], "length", prompt, 0, count))
         finally:

@@ -93,7 +93,7 @@ async def _deployment_states() -> list[dict[str, Any]]:
             "app": app_name,
             "status": str(deployment.status.value),
             "message": deployment.message,
-            "replica_states": {str(s.value): n for s, n in deployment.replica_states.items() if n},
+            "replica_states": {str(s): n for s, n in deployment.replica_states.items() if n},
         }
         for app_name, app in status.applications.items()
         for name, deployment in app.deployments.items()

@@ -30,12 +30,11 @@ class RunningPlatform:
     home: Path
     internal_token: str
     seconds_to_ready: float
+    openai: openai.OpenAI
 
-    def client(self, key: str | None = None) -> openai.OpenAI:
-        """The official client; it must not hide errors behind retries."""
-        return openai.OpenAI(
-            base_url=f"{self.url}/v1", api_key=key or self.key, max_retries=0, timeout=120
-        )
+    def client(self) -> openai.OpenAI:
+        """The official client, one for all tests; it must not hide errors behind retries."""
+        return self.openai
 
     def async_client(self) -> openai.AsyncOpenAI:
         return openai.AsyncOpenAI(
@@ -65,7 +64,7 @@ class RunningPlatform:
 
     def engine_running(self) -> float:
         """Sequences running in all engines, from vLLM's own metric."""
-        text = self.http().get("/metrics").text
+        text = httpx.get(f"{self.url}/metrics", timeout=30).text
         values = [
             float(line.rpartition(" ")[2])
             for line in text.splitlines()
@@ -110,6 +109,9 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPlatfo
         )
         assert up.returncode == 0, f"{up.stdout}\n{up.stderr}"
         said = json.loads(up.stdout)
+        client = openai.OpenAI(
+            base_url=said["url"], api_key=said["key"], max_retries=0, timeout=120
+        )
         secrets = json.loads((home / "secrets.json").read_text())
         yield RunningPlatform(
             url=said["url"].removesuffix("/v1"),
@@ -118,7 +120,9 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPlatfo
             home=home,
             internal_token=secrets["internal_token"],
             seconds_to_ready=time.monotonic() - started,
+            openai=client,
         )
+        client.close()
     finally:
         subprocess.run(
             [*weir, "down", "--now"],

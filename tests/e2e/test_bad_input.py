@@ -96,7 +96,7 @@ def test_body_that_is_not_json_by_its_own_word(platform: Any) -> None:
     assert _error(response, 415)["param"] == "Content-Type"
 
 
-@pytest.mark.parametrize("key", ["", "Bearer ", "Bearer weir_wrong", "Basic abc", "weir_x"])
+@pytest.mark.parametrize("key", ["", "Bearer", "Bearer weir_wrong", "Basic abc", "weir_x"])
 def test_missing_or_wrong_key(platform: Any, key: str) -> None:
     body = {"model": platform.model, "messages": HELLO}
     error = _error(_post(platform, body, CHAT, authorization=key), 401)
@@ -130,7 +130,8 @@ def test_nothing_stays_reserved(platform: Any) -> None:
     """After all that was refused, no replica believes that it has work."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        metrics = platform.http().get("/metrics").text
+        with platform.http() as http:
+            metrics = http.get("/metrics").text
         line = next(x for x in metrics.splitlines() if x.startswith("weir_outstanding_tokens{"))
         if float(line.rpartition(" ")[2]) == 0 and platform.engine_running() == 0:
             return

@@ -39,8 +39,8 @@ def test_a_client_that_leaves_frees_the_engine_at_once(platform: Any) -> None:
     left = time.monotonic()
     _wait_for(lambda: platform.engine_running() == 0, 10, "the engine still runs the request")
     assert time.monotonic() - left < 5
-    metrics = platform.http().get("/metrics").text
-    assert "weir_requests_cancelled_total{" in metrics
+    with platform.http() as http:
+        assert "weir_requests_cancelled_total{" in http.get("/metrics").text
 
 
 def test_a_client_that_leaves_a_plain_request_frees_the_engine(platform: Any) -> None:
@@ -54,6 +54,11 @@ def test_a_client_that_leaves_a_plain_request_frees_the_engine(platform: Any) ->
     with platform.http() as http, pytest.raises(httpx.ReadTimeout):
         http.post("/v1/chat/completions", json=body, timeout=1.0)
     _wait_for(lambda: platform.engine_running() == 0, 10, "the engine still runs the request")
+
+
+def _replicas(platform: Any) -> Any:
+    with platform.http() as http:
+        return http.get("/ready").json()["replicas"]
 
 
 async def _stream(platform: Any, tokens: int) -> tuple[int, str | None]:
@@ -86,7 +91,7 @@ async def test_scale_down_waits_for_streams_in_flight(platform: Any) -> None:
     results = await asyncio.gather(*streams)
     assert scaled.returncode == 0, scaled.stderr
     assert results == [(1500, "length")] * 6
-    assert platform.http().get("/ready").json()["replicas"] == {platform.model: 1}
+    assert _replicas(platform) == {platform.model: 1}
     # And back, so that the other tests find what they expect; requests go on meanwhile.
     grown = asyncio.create_task(
         asyncio.to_thread(platform.weir, "apply", "--scale", f"{platform.model}=2", timeout_s=240)
@@ -94,13 +99,26 @@ async def test_scale_down_waits_for_streams_in_flight(platform: Any) -> None:
     while not grown.done():
         assert (await _stream(platform, 20))[0] == 20
     assert grown.result().returncode == 0, grown.result().stderr
-    assert platform.http().get("/ready").json()["replicas"] == {platform.model: 2}
+    assert _replicas(platform) == {platform.model: 2}
 
 
-def test_both_replicas_take_requests(platform: Any) -> None:
+def test_a_prompt_goes_where_its_prefix_is_and_others_are_shared_out(platform: Any) -> None:
+    def ask(text: str) -> tuple[str, int]:
+        body = {
+            "model": platform.model,
+            "messages": [{"role": "user", "content": text}],
+            "max_tokens": 1,
+        }
+        response = http.post("/v1/chat/completions", json=body)
+        details = response.json()["usage"]["prompt_tokens_details"]
+        return response.headers["x-weir-replica"], details["cached_tokens"]
+
     with platform.http() as http:
-        seen = set()
-        for _ in range(30):
-            body = {**LONG, "stream": False, "model": platform.model, "max_tokens": 1}
-            seen.add(http.post("/v1/chat/completions", json=body).headers["x-weir-replica"])
-    assert len(seen) == 2
+        different = {ask(f"{number} " * 50)[0] for number in range(20)}
+        first = ask("the same long question " * 20)
+        time.sleep(1)  # the engine's event confirms what it holds
+        again = [ask("the same long question " * 20) for _ in range(6)]
+    assert len(different) == 2, "idle replicas share what is new to both"
+    assert {replica for replica, _ in again} == {first[0]}
+    assert first[1] == 0
+    assert all(cached > 0 for _, cached in again)
