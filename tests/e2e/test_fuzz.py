@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -22,30 +22,47 @@ _CHECKS = [
     content_type_conformance,
     response_schema_conformance,
 ]
+_POSTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
+_GETS = ("/health", "/ready", "/metrics", "/v1/models", "/v1/models/{model}")
 
 
-@pytest.fixture(scope="session")
-def api_schema(platform: Any) -> Any:
+def _mend(body: Any, model: str) -> None:
+    """Half of the requests name a model that answers, and none asks for a long answer."""
+    if not isinstance(body, dict):
+        return
+    if isinstance(body.get("model"), str) and len(body) % 2:
+        body["model"] = model
+        body.setdefault("max_tokens", 4)
+    for field in ("max_tokens", "max_completion_tokens", "min_tokens", "n"):
+        if isinstance(body.get(field), int) and body[field] > 4:
+            body[field] = 4
+
+
+@pytest.fixture(scope="module")
+def api(platform: Any) -> Any:
     """The description that the gateway itself serves."""
     return schemathesis.openapi.from_url(f"{platform.url}/openapi.json")
 
 
-schema = schemathesis.pytest.from_fixture("api_schema")
+@pytest.mark.parametrize("path", [*_POSTS, *_GETS])
+def test_no_input_breaks_the_api(path: str, api: Any, platform: Any) -> None:
+    operation = api[path]["POST" if path in _POSTS else "GET"]
 
-
-@schema.parametrize()
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-def test_no_input_breaks_the_api(case: Any, platform: Any) -> None:
-    body = case.body
-    if isinstance(body, dict):
-        # Real models answer: half of the requests name one, and none asks for a long answer.
-        if case.method.upper() == "POST" and isinstance(body.get("model"), str) and len(body) % 2:
-            body["model"] = platform.model
-        for field in ("max_tokens", "max_completion_tokens", "min_tokens", "n"):
-            if isinstance(body.get(field), int) and body[field] > 4:
-                body[field] = 4
-        if body.get("model") == platform.model:
-            body.setdefault("max_tokens", 4)
-    case.call_and_validate(
-        checks=_CHECKS, headers={"Authorization": f"Bearer {platform.key}"}, timeout=60
+    @settings(
+        max_examples=40 if path in _POSTS else 5,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        derandomize=True,
+        database=None,
     )
+    @given(case=operation.as_strategy())
+    def no_input_breaks_it(case: Any) -> None:
+        _mend(case.body, platform.model)
+        headers = {"Authorization": f"Bearer {platform.key}"}
+        case.call_and_validate(checks=_CHECKS, headers=headers, timeout=60)
+
+    no_input_breaks_it()
+
+
+def test_every_operation_is_fuzzed(api: Any) -> None:
+    assert set(api.raw_schema["paths"]) == {*_POSTS, *_GETS}

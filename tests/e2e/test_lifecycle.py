@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -43,17 +44,19 @@ def test_a_client_that_leaves_frees_the_engine_at_once(platform: Any) -> None:
         assert "weir_requests_cancelled_total{" in http.get("/metrics").text
 
 
-def test_a_client_that_leaves_a_plain_request_frees_the_engine(platform: Any) -> None:
-    body = {
-        **LONG,
-        "model": platform.model,
-        "max_tokens": 1900,
-        "ignore_eos": True,
-        "stream": False,
-    }
-    with platform.http() as http, pytest.raises(httpx.ReadTimeout):
-        http.post("/v1/chat/completions", json=body, timeout=1.0)
-    _wait_for(lambda: platform.engine_running() == 0, 10, "the engine still runs the request")
+def test_clients_that_leave_plain_requests_free_the_engine(platform: Any) -> None:
+    """Nothing is written to these clients, so only their leaving itself can be noticed."""
+    body = {**LONG, "model": platform.model, "max_tokens": 1900, "ignore_eos": True}
+
+    def leave(timeout_s: float) -> None:
+        with platform.http() as http, pytest.raises(httpx.ReadTimeout):
+            http.post("/v1/chat/completions", json={**body, "stream": False}, timeout=timeout_s)
+
+    with ThreadPoolExecutor(8) as clients:
+        list(clients.map(leave, [0.2, 0.3, 0.5, 0.7] * 4))
+    left = time.monotonic()
+    _wait_for(lambda: platform.engine_running() == 0, 10, "the engine still runs requests")
+    assert time.monotonic() - left < 3
 
 
 def _replicas(platform: Any) -> Any:
@@ -100,25 +103,3 @@ async def test_scale_down_waits_for_streams_in_flight(platform: Any) -> None:
         assert (await _stream(platform, 20))[0] == 20
     assert grown.result().returncode == 0, grown.result().stderr
     assert _replicas(platform) == {platform.model: 2}
-
-
-def test_a_prompt_goes_where_its_prefix_is_and_others_are_shared_out(platform: Any) -> None:
-    def ask(text: str) -> tuple[str, int]:
-        body = {
-            "model": platform.model,
-            "messages": [{"role": "user", "content": text}],
-            "max_tokens": 1,
-        }
-        response = http.post("/v1/chat/completions", json=body)
-        details = response.json()["usage"]["prompt_tokens_details"]
-        return response.headers["x-weir-replica"], details["cached_tokens"]
-
-    with platform.http() as http:
-        different = {ask(f"{number} " * 50)[0] for number in range(20)}
-        first = ask("the same long question " * 20)
-        time.sleep(1)  # the engine's event confirms what it holds
-        again = [ask("the same long question " * 20) for _ in range(6)]
-    assert len(different) == 2, "idle replicas share what is new to both"
-    assert {replica for replica, _ in again} == {first[0]}
-    assert first[1] == 0
-    assert all(cached > 0 for _, cached in again)
