@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,8 @@ class EngineWorkload:
             elif value is False:
                 words.append(f"--no-{option}")
             else:
-                words += [f"--{option}", str(value)]
+                text = json.dumps(value) if isinstance(value, dict | list) else str(value)
+                words += [f"--{option}", text]
         return words
 
     def token_counter(self) -> Callable[[str], int]:

@@ -18,7 +18,10 @@ PARTS: list[dict[str, Any]] = [
         "content": [{"type": "text", "text": "hello"}, {"type": "text", "text": "world"}],
     }
 ]
-LOOPING = "{% for m in messages %}{% for part in m['content'] %}{{ part['text'] }}|{% endfor %}{% endfor %}"
+LOOPING = (
+    "{% for m in messages %}"
+    "{% for part in m['content'] %}{{ part['text'] }}|{% endfor %}{% endfor %}"
+)
 NAMED = (
     "{% for m in messages %}{% set c = m.get('content') %}"
     "{% for part in c %}{{ part['text'] }}|{% endfor %}{% endfor %}"
