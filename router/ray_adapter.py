@@ -83,7 +83,10 @@ class WeirRequestRouter(RequestRouter):  # type: ignore[misc]
 
     def on_request_completed(self, replica_id: ReplicaID, internal_request_id: str) -> None:
         """Serve says that the call has ended, however."""
-        if reservation := self._sent.pop(internal_request_id, None):
+        reservation = self._sent.pop(internal_request_id, None)
+        if reservation is None and (held := self._unsent.pop(internal_request_id, None)):
+            reservation = held[1]  # Serve does not report each call as routed
+        if reservation is not None:
             reservation.release()
 
     def _decide(self, call: str) -> str:
