@@ -118,9 +118,7 @@ class _Replay:
         while sent < len(self._prompts) or engine.has_unfinished_requests():
             if not engine.has_unfinished_requests():
                 real.now_s = max(real.now_s, self._prompts[sent].trace.arrival_s)
-            while (
-                sent < len(self._prompts) and self._prompts[sent].trace.arrival_s <= real.now_s
-            ):
+            while sent < len(self._prompts) and self._prompts[sent].trace.arrival_s <= real.now_s:
                 self._send(sent)
                 sent += 1
             for output in real.step():
