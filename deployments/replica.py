@@ -29,7 +29,6 @@ from weir.logs import configure_logging
 from weir.settings.tree import LogSettings
 
 _LOG = logging.getLogger("weir.replica")
-_LOAD_PERIOD_S = 0.25
 
 
 class ModelReplica(LLMServer):  # type: ignore[misc]
@@ -52,7 +51,8 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
         self._app = ReplicaApp(app, self._streams, token)
         self._listener = Listener(self._app, host)
         await self._listener.start()
-        self._load_task = asyncio.get_running_loop().create_task(self._tell_load())
+        telling = self._streams.tell_load_forever()
+        self._load_task = asyncio.get_running_loop().create_task(telling)
         await self._first_token()
         _LOG.info(
             "replica ready",
@@ -112,11 +112,6 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
         async for _ in client.generate(tokens_input([0]), params, "weir-warm-up"):
             pass
         await client.reset_prefix_cache()
-
-    async def _tell_load(self) -> None:
-        while True:
-            await asyncio.sleep(_LOAD_PERIOD_S)
-            self._streams.tell_load()
 
     def _load(self) -> wire.Load:
         load: wire.Load = self.engine.recorder.load

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from msgspec import MsgspecError
@@ -24,6 +25,8 @@ Put = Callable[[wire.FromReplica], None]
 Abort = Callable[[], Awaitable[None]]
 
 _LOG = logging.getLogger("weir.replica")
+_LOAD_PERIOD_S = 0.05
+_REPEAT_LOAD_S = 1.0
 
 
 class Generator(Protocol):
@@ -63,17 +66,59 @@ class TokenStreams:
         connection = _Connection(self._generator, send)
         self._connections.add(connection)
         try:
-            connection.tell(self._generator.load())
+            self.tell_load(asyncio.get_running_loop().time())
             await connection.run(receive)
         finally:
             self._connections.discard(connection)
             await connection.abort_all()
 
-    def tell_load(self) -> None:
-        """Send the generator's load to every gateway."""
+    async def tell_load_forever(self) -> None:
+        """Tell every gateway how busy the replica is, whenever that has changed.
+
+        This is how gateways learn of each other's work: the replica is the one place that sees
+        all of it, and says to each what the others have in flight here.
+        """
+        clock = asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(_LOAD_PERIOD_S)
+            self.tell_load(clock())
+
+    def tell_load(self, now_s: float) -> None:
+        """Send its load to each gateway that does not know it, or has not heard for a second."""
         load = self._generator.load()
+        total = _sum(connection.work() for connection in self._connections)
         for connection in self._connections:
-            connection.tell(load)
+            own = connection.work()
+            elsewhere = [everybody - mine for everybody, mine in zip(total, own, strict=True)]
+            connection.tell_load(
+                wire.Load(load.running, load.waiting, load.kv_blocks_used, *elsewhere), now_s
+            )
+
+
+@dataclass(slots=True)
+class _Stream:
+    """One request being generated; ``abort`` is None until it has started."""
+
+    prefill_tokens: int
+    decode_tokens: int
+    context_tokens: int
+    abort: Abort | None = None
+
+    def generated(self, tokens: int) -> None:
+        """Count output; the first of it says that the prompt is prefilled."""
+        self.prefill_tokens = 0
+        self.decode_tokens = max(0, self.decode_tokens - tokens)
+        self.context_tokens += tokens
+
+
+Work = tuple[int, int, int, int]
+
+
+def _sum(works: Iterable[Work]) -> Work:
+    """Requests, prefill, decode and context tokens, each added up."""
+    columns = zip(*works, strict=True)
+    requests, prefill, decode, context = [sum(column) for column in columns] or (0, 0, 0, 0)
+    return requests, prefill, decode, context
 
 
 class _Connection:
@@ -85,7 +130,9 @@ class _Connection:
         self._outbox: list[wire.FromReplica] = []
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._streams: dict[int, Abort | None] = {}  # None: not yet started
+        self._streams: dict[int, _Stream] = {}
+        self._told: wire.Load | None = None
+        self._told_s = 0.0
 
     @property
     def in_flight(self) -> int:
@@ -95,6 +142,22 @@ class _Connection:
         """Queue a message; everything queued in one turn of the loop leaves together."""
         self._outbox.append(message)
         self._wake.set()
+
+    def tell_load(self, load: wire.Load, now_s: float) -> None:
+        """Queue a load message, unless the gateway was told the same a moment ago."""
+        if load != self._told or now_s - self._told_s >= _REPEAT_LOAD_S:
+            self._told, self._told_s = load, now_s
+            self.tell(load)
+
+    def work(self) -> Work:
+        """What this gateway has in flight: requests, prefill, decode and context tokens."""
+        streams = self._streams.values()
+        return (
+            len(streams),
+            sum(stream.prefill_tokens for stream in streams),
+            sum(stream.decode_tokens for stream in streams),
+            sum(stream.context_tokens for stream in streams),
+        )
 
     async def run(self, receive: Receive) -> None:
         """Until the gateway goes away."""
@@ -110,10 +173,11 @@ class _Connection:
 
     async def abort_all(self) -> None:
         """Free what the gateway can no longer read."""
-        aborts = [abort for abort in self._streams.values() if abort is not None]
+        streams = list(self._streams.values())
         self._streams.clear()  # those being started find themselves gone and abort
-        for abort in aborts:
-            await abort()
+        for stream in streams:
+            if stream.abort is not None:
+                await stream.abort()
 
     async def _write(self) -> None:
         while True:
@@ -129,11 +193,13 @@ class _Connection:
             _LOG.error("a gateway sent something unreadable", extra={"reason": str(error)})
             return
         if isinstance(message, wire.Cancel):
-            abort = self._streams.pop(message.stream, None)
-            if abort is not None:
-                self._spawn(abort())
+            stream = self._streams.pop(message.stream, None)
+            if stream is not None and stream.abort is not None:
+                self._spawn(stream.abort())
         else:
-            self._streams[message.stream] = None
+            prompt = len(message.prompt)
+            usual = min(message.sampling.max_tokens, wire.USUAL_OUTPUT_TOKENS)
+            self._streams[message.stream] = _Stream(prompt, usual, prompt)
             self._spawn(self._submit(message))
 
     def _spawn(self, work: Awaitable[None]) -> None:
@@ -154,15 +220,20 @@ class _Connection:
             _LOG.exception("a request could not be started")
             self._put(wire.Failed(number, 500, f"{type(error).__name__}: {error}"))
         else:
-            if number in self._streams:
-                self._streams[number] = abort
+            stream = self._streams.get(number)
+            if stream is not None:
+                stream.abort = abort
             else:  # cancelled, or already at its end, while it was being started
                 await abort()
 
     def _put(self, message: wire.FromReplica) -> None:
         if isinstance(message, wire.Load):
             self.tell(message)
-        elif message.stream in self._streams:
-            if not isinstance(message, wire.Chunk):
+            return
+        stream = self._streams.get(message.stream)
+        if stream is not None:
+            if isinstance(message, wire.Chunk):
+                stream.generated(len(message.tokens))
+            else:
                 del self._streams[message.stream]
             self.tell(message)

@@ -20,7 +20,6 @@ from weir.settings import ModelSettings
 from weir.settings.tree import LogSettings
 
 _WORD = "word "
-_LOAD_PERIOD_S = 0.25
 
 
 class StubGenerator:
@@ -72,7 +71,8 @@ class StubReplica:
         app = ReplicaApp(_no_openai, self._streams, os.environ.get("WEIR_INTERNAL_TOKEN", ""))
         self._listener = Listener(app, ray.util.get_node_ip_address())
         await self._listener.start()
-        self._load_task = asyncio.get_running_loop().create_task(self._tell_load())
+        telling = self._streams.tell_load_forever()
+        self._load_task = asyncio.get_running_loop().create_task(telling)
 
     async def record_replica_metadata(self) -> dict[str, Any]:
         """The same keys as a model replica's."""
@@ -88,11 +88,6 @@ class StubReplica:
     async def __del__(self) -> None:
         self._load_task.cancel()
         await self._listener.stop()
-
-    async def _tell_load(self) -> None:
-        while True:
-            await asyncio.sleep(_LOAD_PERIOD_S)
-            self._streams.tell_load()
 
 
 async def _no_openai(scope: dict[str, Any], receive: Any, send: Any) -> None:

@@ -11,6 +11,8 @@ import msgspec
 
 PATH = "/weir/streams"
 TOKEN_HEADER = "x-weir-token"
+#: Output counted as outstanding for a request that may generate more: a usual answer's length.
+USUAL_OUTPUT_TOKENS = 256
 
 
 class Sampling(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -83,11 +85,19 @@ class Failed(msgspec.Struct, tag=2, array_like=True):
 
 
 class Load(msgspec.Struct, tag=3, array_like=True):
-    """What the engine last said of itself."""
+    """What the engine last said of itself, and what it does for the *other* gateways.
+
+    The ``elsewhere_*`` fields count the streams of all connections but the one that this is sent
+    on, so a gateway can add them to its own ledger and nothing is counted twice.
+    """
 
     running: int
     waiting: int
     kv_blocks_used: int
+    elsewhere_requests: int = 0
+    elsewhere_prefill_tokens: int = 0
+    elsewhere_decode_tokens: int = 0
+    elsewhere_context_tokens: int = 0
 
 
 FromReplica = Chunk | Done | Failed | Load

@@ -15,12 +15,15 @@ from router.types import (
     Fleet,
     LatencyFit,
     ReplicaInfo,
+    ReplicaLoad,
     ReplicaStats,
     RouteRequest,
     Snapshot,
 )
 from weir.errors import NoReplicaError
 
+#: Replicas repeat what others have in flight there every second; older is not believed.
+ELSEWHERE_MAX_AGE_S = 3.0
 #: Blocks indexed for a replica that does not say how many it has.
 DEFAULT_KV_BLOCKS = 131_072
 
@@ -49,7 +52,7 @@ class Router:
         self._members: dict[str, ReplicaInfo] = {}
         self._fleet = Fleet(())
         self._stats: list[ReplicaStats] = []
-        self._newest_stats_s = 0.0
+        self._elsewhere_s = float("-inf")  # when a replica last told of other gateways' work
         self._slots: dict[str, int] = {}
         self._fits: list[LatencyFit] = []
         self._fits_version = -1
@@ -81,7 +84,12 @@ class Router:
         slot = self._slots.get(replica_id)
         if slot is not None:
             self._stats[slot] = stats
-            self._newest_stats_s = max(self._newest_stats_s, stats.at_s)
+            if stats.elsewhere.requests:
+                self._elsewhere_s = stats.at_s
+
+    def own_load(self, replica_id: str) -> ReplicaLoad:
+        """What this router dispatched to a replica and has not seen finished."""
+        return self._ledger.load(replica_id)
 
     def overlap(self, request: RouteRequest) -> Mapping[str, int]:
         """Replica id → the request's leading blocks it holds (absent: none)."""
@@ -119,16 +127,27 @@ class Router:
 
     def _columns(self) -> Columns:
         ledger = self._ledger
-        return Columns(
-            self._fleet,
+        own = (
             ledger.requests[:],
             ledger.prefill_tokens[:],
             ledger.decode_tokens[:],
             ledger.context_tokens[:],
-            self._stats[:],
-            self._latency_column(),
-            self._newest_stats_s,
         )
+        if self._clock() - self._elsewhere_s < ELSEWHERE_MAX_AGE_S:
+            self._add_elsewhere(*own)
+        return Columns(self._fleet, *own, self._stats[:], self._latency_column())
+
+    def _add_elsewhere(
+        self, requests: list[int], prefill: list[int], decode: list[int], context: list[int]
+    ) -> None:
+        """Add to the own ledger's columns what other gateways have in flight."""
+        oldest_s = self._clock() - ELSEWHERE_MAX_AGE_S
+        for slot, stats in enumerate(self._stats):
+            if stats.elsewhere.requests and stats.at_s > oldest_s:
+                requests[slot] += stats.elsewhere.requests
+                prefill[slot] += stats.elsewhere.prefill_tokens
+                decode[slot] += stats.elsewhere.decode_tokens
+                context[slot] += stats.elsewhere.context_tokens
 
     def _latency_column(self) -> list[LatencyFit]:
         if self._fits_version != self.latency.version:
@@ -147,7 +166,6 @@ class Router:
             [every.context_tokens[i] for i in kept],
             [every.stats[i] for i in kept],
             [every.latency[i] for i in kept],
-            every.newest_stats_s,
         )
 
     def _index_replica(self, info: ReplicaInfo) -> None:

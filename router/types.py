@@ -63,18 +63,8 @@ class ReplicaInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class ReplicaStats:
-    """What a replica said about itself, and when: ``at_s`` on the caller's monotonic clock."""
-
-    running: int = 0
-    waiting: int = 0
-    kv_blocks_used: int = 0
-    at_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class ReplicaLoad:
-    """What this process dispatched to one replica and has not yet seen finished.
+    """What was dispatched to one replica and is not finished, as far as it is known here.
 
     ``context_tokens``: prompt and output so far of those requests, which is what they keep in
     the KV cache (shared prefixes counted once per request).
@@ -89,6 +79,20 @@ class ReplicaLoad:
     def outstanding_tokens(self) -> int:
         """Tokens still to prefill plus tokens still expected to be generated."""
         return self.prefill_tokens + self.decode_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStats:
+    """What a replica said about itself, and when: ``at_s`` on the caller's monotonic clock.
+
+    ``elsewhere``: what other gateways have in flight there, told apart by the replica itself.
+    """
+
+    running: int = 0
+    waiting: int = 0
+    kv_blocks_used: int = 0
+    at_s: float = 0.0
+    elsewhere: ReplicaLoad = ReplicaLoad()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +120,8 @@ class LatencyFit:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaView:
-    """One replica at one instant: membership, own ledger, its last stats with their age."""
+    """One replica at one instant: membership, work in flight from all gateways, its last stats
+    with their age."""
 
     info: ReplicaInfo
     load: ReplicaLoad = ReplicaLoad()
@@ -165,7 +170,6 @@ class Columns:
         "decode_tokens",
         "fleet",
         "latency",
-        "newest_stats_s",
         "prefill_tokens",
         "requests",
         "stats",
@@ -180,7 +184,6 @@ class Columns:
         context_tokens: Sequence[int],
         stats: Sequence[ReplicaStats],
         latency: Sequence[LatencyFit],
-        newest_stats_s: float = 0.0,
     ) -> None:
         self.fleet = fleet
         self.requests = requests
@@ -189,7 +192,6 @@ class Columns:
         self.context_tokens = context_tokens
         self.stats = stats
         self.latency = latency
-        self.newest_stats_s = newest_stats_s
 
 
 _NOTHING: Mapping[str, int] = MappingProxyType({})
@@ -256,7 +258,6 @@ def _columns(views: tuple[ReplicaView, ...]) -> Columns:
         tuple(view.load.context_tokens for view in views),
         tuple(view.stats for view in views),
         tuple(view.latency for view in views),
-        max((view.stats.at_s for view in views), default=0.0),
     )
 
 

@@ -26,7 +26,7 @@ from router.ledger import Reservation
 from router.policy import build_policy
 from router.router import Router
 from router.subscription import Subscription
-from router.types import ReplicaStats
+from router.types import ReplicaLoad, ReplicaStats
 from weir.errors import BadRequestError, ContextLengthError, NoReplicaError
 from weir.settings import ModelSettings
 
@@ -34,7 +34,6 @@ _LOG = logging.getLogger("weir.gateway")
 _TEND_PERIOD_S = 0.25
 _SUBSCRIBE_PERIOD_S = 5.0
 _SUBSCRIBE_TIMEOUT_S = 1.0
-_DEFAULT_EXPECTED_OUTPUT_TOKENS = 256
 
 Prompt = str | list[int] | list[str] | list[list[int]]
 
@@ -93,7 +92,15 @@ class ServedModel:
 
     def record_load(self, replica_id: str, load: wire.Load) -> None:
         """A replica said how busy it is."""
-        stats = ReplicaStats(load.running, load.waiting, load.kv_blocks_used, time.monotonic())
+        elsewhere = ReplicaLoad(
+            load.elsewhere_requests,
+            load.elsewhere_prefill_tokens,
+            load.elsewhere_decode_tokens,
+            load.elsewhere_context_tokens,
+        )
+        stats = ReplicaStats(
+            load.running, load.waiting, load.kv_blocks_used, time.monotonic(), elsewhere
+        )
         self.router.update_stats(replica_id, stats)
         self.gate.wake()
 
@@ -234,4 +241,4 @@ def longest_prompt(prompt: Prompt) -> str | list[int]:
 
 def expected_output_tokens(limit: int) -> int:
     """An estimate for load accounting: the limit, but no more than a usual answer."""
-    return min(limit, _DEFAULT_EXPECTED_OUTPUT_TOKENS)
+    return min(limit, wire.USUAL_OUTPUT_TOKENS)

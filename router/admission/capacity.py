@@ -77,14 +77,13 @@ Overlap = Callable[[RouteRequest], Mapping[str, int]]
 class SnapshotCapacity:
     """Room as one snapshot shows it: O(replicas) per question.
 
-    Requests are the own ledger's, or the replica's own count while its stats are fresh (they see
-    other gateways too). KV in use is the replica's word while fresh, else what the own requests
+    KV in use is the replica's word while fresh, else what the own requests
     keep; what the outstanding tokens will need is added to either. ``overlap`` tells how many of
     a request's leading blocks each replica holds, which need no new ones; it is asked only where
     the KV cache is what lacks room.
     """
 
-    __slots__ = ("_kv", "_limits", "_overlap", "_requests", "_snapshot")
+    __slots__ = ("_kv", "_limits", "_overlap", "_snapshot")
 
     def __init__(
         self, snapshot: Snapshot, limits: ReplicaLimits, overlap: Overlap | None = None
@@ -92,21 +91,18 @@ class SnapshotCapacity:
         self._snapshot = snapshot
         self._limits = limits
         self._overlap = overlap
-        self._requests: Sequence[int] | None = None
         self._kv: Sequence[int] | None = None
 
     def saturated_for(self, request: RouteRequest, share: Share) -> frozenset[str] | None:
         columns, limits = self._snapshot.columns, self._limits
         fleet = columns.fleet
-        if self._requests is None:
-            self._requests = self._request_column(columns)
         # A prompt may overshoot the prefill limit: whether there is room must not depend on its
         # length, or short prompts would keep a long one out for ever.
         most_prefill = share.prefill * limits.prefill_tokens
         starts = self._may_start(columns.prefill_tokens, share.prefilling)
         full: list[str] = []
         kv_matters: list[int] = []
-        rows = zip(fleet.infos, self._requests, columns.prefill_tokens, strict=True)
+        rows = zip(fleet.infos, columns.requests, columns.prefill_tokens, strict=True)
         for slot, (info, requests, prefill) in enumerate(rows):
             if not requests:
                 continue
@@ -148,15 +144,6 @@ class SnapshotCapacity:
             fleet.ids[slot]
             for slot, over in lacking
             if over > held.get(fleet.ids[slot], 0) * fleet.block_sizes[slot]
-        ]
-
-    def _request_column(self, columns: Columns) -> Sequence[int]:
-        oldest_s = self._snapshot.now_s - self._limits.stats_max_age_s
-        if columns.newest_stats_s < oldest_s:
-            return columns.requests
-        return [
-            max(own, stats.running + stats.waiting) if stats.at_s >= oldest_s else own
-            for own, stats in zip(columns.requests, columns.stats, strict=True)
         ]
 
     def _kv_column(self, columns: Columns) -> Sequence[int]:

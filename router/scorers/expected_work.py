@@ -6,7 +6,6 @@ its own, minus what the cache spares it. Decoding there slows both by little per
     cost = prefill outstanding + own uncached prompt
          + decode_weight · decode tokens outstanding
          + context_weight · context tokens in flight
-         + foreign_request_tokens · requests there that are not ours (fresh stats only)
 
 and the least cost wins. Overlap enters only through the uncached prompt, which is the point: a
 longest match alone sends everything to one replica as soon as all prompts share a block, while
@@ -16,9 +15,10 @@ Dynamo's KV router (load minus overlap credit) and of Preble's "load cost" (Sriv
 A hot prefix replicates by itself: once the work queued on its holders exceeds the prefill that
 holding saves, another replica costs less, takes the next request and becomes a holder.
 
-Slow start: a replica that joined less than ``slow_start_s`` ago counts as slower than it is (its
-cost is divided by the part of that time it has lived, at least a tenth), as in Envoy's load
-balancer; an empty cache and an empty queue would otherwise draw everything at once.
+Slow start: a replica that joined less than ``slow_start_s`` ago counts as slower than it is, as in
+Envoy's load balancer; an empty cache and an empty queue would otherwise draw everything at once.
+Its cost is divided by the part it has lived of that time, or of the oldest replica's life where
+that is shorter (replicas that started together are equals), at least by a tenth.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from operator import mul
 from router.scoring import less_is_better, register_scorer
 from router.types import Columns, RouteRequest, Snapshot
 
+#: Replicas that joined within this time of each other started together.
+_TOGETHER_S = 2.0
+
 
 @dataclass(frozen=True, slots=True)
 class ExpectedWorkParams:
     """Weights in prefill tokens per unit; ``overlap_weight`` 1 believes the index fully.
 
-    ``stats_horizon_s``: the replicas' own counts lose their weight linearly over this age.
     ``scale_tokens``: the cost that scores ½.
     """
 
     overlap_weight: float = 1.0
     decode_weight: float = 0.25
     context_weight: float = 0.02
-    foreign_request_tokens: float = 512.0
-    stats_horizon_s: float = 2.0
     slow_start_s: float = 20.0
     scale_tokens: float = 8192.0
 
@@ -79,29 +79,18 @@ class ExpectedWork:
                 strict=True,
             )
         ]
-        if snapshot.now_s - columns.newest_stats_s < p.stats_horizon_s:
-            costs = self._with_foreign(costs, columns, snapshot.now_s)
         if snapshot.now_s - fleet.newest_since_s < p.slow_start_s:
             costs = self._with_slow_start(costs, columns, snapshot.now_s)
         return costs
 
-    def _with_foreign(self, costs: list[float], columns: Columns, now_s: float) -> list[float]:
-        """Other gateways' requests: what a replica counts beyond ours, while that is fresh."""
-        each, horizon_s = self._params.foreign_request_tokens, self._params.stats_horizon_s
-        return [
-            cost
-            + each
-            * max(0, stats.running + stats.waiting - own)
-            * max(0.0, 1.0 - (now_s - stats.at_s) / horizon_s)
-            for cost, stats, own in zip(costs, columns.stats, columns.requests, strict=True)
-        ]
-
     def _with_slow_start(self, costs: list[float], columns: Columns, now_s: float) -> list[float]:
         """Young replicas count as slower. One that was always there (since 0) is not young."""
-        window_s = self._params.slow_start_s
+        infos = columns.fleet.infos
+        oldest_s = now_s - min(info.since_s for info in infos)
+        full_s = max(_TOGETHER_S, min(self._params.slow_start_s, oldest_s))
         slowed = list(costs)
-        for i, info in enumerate(columns.fleet.infos):
-            age_s = now_s - info.since_s
-            if info.since_s > 0.0 and age_s < window_s:
-                slowed[i] = costs[i] / max(0.1, age_s / window_s)
+        for i, info in enumerate(infos):
+            lived_s = now_s - info.since_s + _TOGETHER_S
+            if info.since_s > 0.0 and lived_s < full_s:
+                slowed[i] = costs[i] / max(0.1, lived_s / full_s)
         return slowed

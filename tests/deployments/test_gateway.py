@@ -11,9 +11,12 @@ import aiohttp
 import pytest
 
 from deployments import wire
+from deployments.gateway.replicas import ReplicaConnection
 from router.admission import AdmissionSettings, ReplicaLimits
+from router.types import ReplicaLoad, RouteRequest
 from weir.errors import BadRequestError
 
+TOKEN = "internal"
 HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "hello world"}]}
 
 
@@ -193,11 +196,53 @@ async def test_load_reaches_the_router(world: Any) -> None:
     replica = await world.add_replica("a")
     pending = asyncio.ensure_future(world.post(dict(HELLO)))
     await _until(lambda: "r1" in replica.generator.started)
-    replica.streams.tell_load()
+    replica.streams.tell_load(asyncio.get_running_loop().time())
     await _until(lambda: world.model.router.snapshot().replicas[0].stats.running == 1)
-    assert world.model.router.snapshot().replicas[0].stats.kv_blocks_used == 7
+    view = world.model.router.snapshot().replicas[0]
+    assert view.stats.kv_blocks_used == 7
+    assert view.load == world.model.router.own_load("a"), "own requests are not counted twice"
     replica.generator.end("r1")
     await pending
+
+
+async def test_another_gateways_streams_count_until_they_end(world: Any) -> None:
+    replica = await world.add_replica("a")
+    router, told = world.model.router, asyncio.get_running_loop().time
+    await world.model.connection(router.choose(_request("own", 7)))
+    other = ReplicaConnection("a", replica.listener.address, lambda *_: None)
+    await other.open(world.session, TOKEN)
+    sampling = wire.Sampling(max_tokens=10)
+    stream = other.submit(lambda n: wire.Submit(n, "theirs", [1, 2, 3], sampling))
+    await _until(lambda: "theirs" in replica.generator.started)
+    replica.streams.tell_load(told())
+    await _until(lambda: router.snapshot().replicas[0].load == ReplicaLoad(2, 10, 14, 10))
+    replica.generator.say("theirs", "a")
+    replica.streams.tell_load(told())
+    await _until(lambda: router.snapshot().replicas[0].load == ReplicaLoad(2, 7, 13, 11))
+    stream.close()
+    await _until(lambda: replica.generator.aborted == ["theirs"])
+    replica.streams.tell_load(told())
+    await _until(lambda: router.snapshot().replicas[0].load == router.own_load("a"))
+    await other.close()
+
+
+async def test_what_has_not_changed_is_not_told_again(world: Any) -> None:
+    replica = await world.add_replica("a")
+    heard: list[wire.Load] = []
+    other = ReplicaConnection("a", replica.listener.address, lambda _, load: heard.append(load))
+    await other.open(world.session, TOKEN)
+    await _until(lambda: len(heard) == 1)
+    start = asyncio.get_running_loop().time()
+    for step in range(21):
+        replica.streams.tell_load(start + step * 0.05)
+    await _until(lambda: len(heard) == 2)  # told again after a second, as a sign of life
+    await asyncio.sleep(0.05)
+    assert len(heard) == 2
+    await other.close()
+
+
+def _request(request_id: str, prompt_tokens: int) -> RouteRequest:
+    return RouteRequest(request_id, "m", "t", prompt_tokens, 4, 4)
 
 
 async def test_outputs_that_pile_up_are_joined(world: Any) -> None:

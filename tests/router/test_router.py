@@ -13,7 +13,7 @@ import router.scorers  # noqa: F401 - registers the policies
 from router.ledger import Reservation
 from router.policy import build_policy
 from router.router import Router
-from router.types import ReplicaInfo, ReplicaStats, RouteRequest
+from router.types import ReplicaInfo, ReplicaLoad, ReplicaStats, RouteRequest
 from weir.errors import NoReplicaError
 
 BLOCK = 16
@@ -145,19 +145,33 @@ class TestSlowStartAndStats:
 
     def test_other_gateways_work_counts_while_the_news_is_fresh(self) -> None:
         made, clock = make(2)
-        made.update_stats("r0", ReplicaStats(running=30, waiting=10, at_s=clock.now_s))
+        elsewhere = ReplicaLoad(requests=40, prefill_tokens=9000, decode_tokens=4000)
+        made.update_stats("r0", ReplicaStats(at_s=clock.now_s, elsewhere=elsewhere))
+        assert made.snapshot().replicas[0].load == elsewhere
         assert {serve(made, prompt(f"p{i}")) for i in range(20)} == {"r1"}
         clock.now_s += 60.0
         assert {serve(made, prompt(f"q{i}")) for i in range(40)} == {"r0", "r1"}
 
-    def test_own_requests_are_not_counted_twice(self) -> None:
+    def test_what_an_engine_says_of_itself_is_not_taken_for_others_work(self) -> None:
         made, clock = make(2)
-        mine = [made.choose(prompt(f"p{i}")) for i in range(10)]
-        for name in ("r0", "r1"):
-            own = sum(reservation.replica_id == name for reservation in mine)
-            made.update_stats(name, ReplicaStats(running=own, at_s=clock.now_s))
+        # Said before our own request there ended: nobody else has anything in flight.
+        made.update_stats("r0", ReplicaStats(running=3, waiting=2, at_s=clock.now_s))
         after = Counter(made.choose(prompt(f"n{i}")).replica_id for i in range(10))
         assert set(after.values()) == {5}
+
+    def test_two_gateways_share_out_what_neither_has_dispatched_alone(self) -> None:
+        (one, clock), (two, _) = make(4), make(4)
+        for number in range(40):
+            for made, other in ((one, two), (two, one)):
+                for view in other.snapshot().replicas:
+                    own = other.own_load(view.replica_id)
+                    stats = ReplicaStats(at_s=clock.now_s, elsewhere=own)
+                    made.update_stats(view.replica_id, stats)
+                made.choose(prompt(f"{number}-{made is one}"))
+        ids = [view.replica_id for view in one.snapshot().replicas]
+        total = [one.own_load(i).requests + two.own_load(i).requests for i in ids]
+        assert sum(total) == 80
+        assert max(total) - min(total) <= 1
 
 
 class TestMembership:

@@ -111,12 +111,6 @@ def test_the_saturated_are_named_while_another_has_room():
     assert saturated(full, full) is None
 
 
-@pytest.mark.parametrize(("at_s", "fits"), [(-1.0, False), (-1.1, True)])
-def test_stats_count_the_requests_of_others_while_fresh(at_s, fits):
-    stats = ReplicaStats(running=5, waiting=3, at_s=at_s)
-    assert (saturated(view(load=ReplicaLoad(2), stats=stats)) is not None) is fits
-
-
 @pytest.mark.parametrize(
     ("load", "fits"),
     [
