@@ -28,12 +28,12 @@ ALLOWED_IMPORTS = {
     "ray": (
         "deployments/",
         "router/ray_adapter.py",
-        "features/offline/",
+        "features/generation/",
         "tests/",
         "load_tests/",
     ),
     "vllm": ("deployments/", "tests/", "load_tests/"),
-    "feast": ("features/feast_source.py", "tests/features/"),
+    "feast": ("features/repo/", "tests/features/", "load_tests/"),
     "torch": ("fallback/training/", "deployments/", "tests/"),
 }
 # `except Exception` belongs at a process's edge. A new edge is added here, with its reason.
