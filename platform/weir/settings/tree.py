@@ -9,6 +9,15 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from weir.settings.features import FeaturesSettings
+
+from weir.settings.fallback import (
+    FallbackSettings,
+    RegistrySettings,
+    TenantFallbackSettings,
+    check_fallbacks,
+)
+
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
 TenantId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -135,6 +144,7 @@ class TenantSettings(_Section):
     models: tuple[ModelName, ...] = ()
     classes: tuple[str, ...] = ()
     prefix_group: TenantId | None = None
+    fallback: TenantFallbackSettings = TenantFallbackSettings()
 
 
 class LogSettings(_Section):
@@ -161,7 +171,10 @@ class Settings(_Section):
     redis: RedisSettings = RedisSettings()
     ray: RaySettings = RaySettings()
     models: tuple[ModelSettings, ...] = Field(min_length=1)
+    registry: RegistrySettings = RegistrySettings()
     admission: dict[str, Any] = Field(default_factory=dict)
+    features: FeaturesSettings = FeaturesSettings()
+    fallback: tuple[FallbackSettings, ...] = ()
     tenants: tuple[TenantSettings, ...] = ()
     log: LogSettings = LogSettings()
 
@@ -178,6 +191,7 @@ class Settings(_Section):
                 if model not in names:
                     raise ValueError(f"tenants[{tenant.id}].models: no model named {model!r}")
         return self
+        check_fallbacks(self.fallback, names)
 
     def model(self, name: str) -> ModelSettings | None:
         """The model of that name, if it is served."""

@@ -1,0 +1,131 @@
+"""Settings of spilling: when a model's requests go to its student instead, and who may refuse."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Kind = Literal["long-tail", "overload", "failure", "cost", "cascade"]
+Usd = Annotated[float, Field(ge=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class RegistrySettings(_Section):
+    """Where ``models[].source: registry:NAME@STAGE`` looks: a directory or an fsspec URL; none is
+    ``registry`` in the state folder."""
+
+    url: str | None = None
+
+
+class _KindSettings(_Section):
+    """``classes``: priority classes that may spill for this reason; empty means all."""
+
+    enabled: bool = True
+    classes: tuple[str, ...] = ()
+
+
+class LongTailSettings(_KindSettings):
+    """The entity has no generated features, or the request's intent is one of ``rare_intents``."""
+
+    rare_intents: tuple[str, ...] = ()
+
+
+class OverloadSettings(_KindSettings):
+    """Spilling begins when the predicted time to the first token reaches ``enter_at`` times the
+    class's SLO, and ends when it is down to ``leave_at`` times it, ``dwell_s`` later at the
+    earliest. A waiting request spills when it has waited ``enter_at`` times the SLO."""
+
+    classes: tuple[str, ...] = ("interactive",)
+    enter_at: float = Field(0.5, gt=0, le=1)
+    leave_at: float = Field(0.2, ge=0)
+    dwell_s: float = Field(1.0, ge=0)
+
+    @model_validator(mode="after")
+    def _leaves_below(self) -> Self:
+        if self.leave_at >= self.enter_at:
+            raise ValueError("leave_at must be below enter_at")
+        return self
+
+
+class FailureSettings(_KindSettings):
+    """A circuit breaker: opens at ``failures`` within ``window_s``, lets one request through after
+    ``open_s`` (doubled each time that one fails, up to ``max_open_s``), and closes after
+    ``probes`` in a row came back."""
+
+    window_s: float = Field(10.0, gt=0)
+    failures: int = Field(3, ge=1)
+    open_s: float = Field(1.0, gt=0)
+    max_open_s: float = Field(30.0, gt=0)
+    probes: int = Field(2, ge=1)
+
+    @model_validator(mode="after")
+    def _grows(self) -> Self:
+        if self.max_open_s < self.open_s:
+            raise ValueError("max_open_s must be at least open_s")
+        return self
+
+
+class CostSettings(_KindSettings):
+    """``price_cap_usd``: dearer requests go to the student. ``tenant_budgets_usd``: what a tenant
+    may spend on the model per ``budget_period_s``, counted by each gateway for itself."""
+
+    price_cap_usd: Usd | None = None
+    tenant_budgets_usd: dict[str, Usd] = Field(default_factory=dict)
+    budget_period_s: float = Field(86_400.0, gt=0)
+
+
+class CascadeSettings(_KindSettings):
+    """The student answers first; below ``threshold`` (mean log-probability of its first
+    ``first_tokens`` tokens) the teacher answers instead. None: the student's manifest says."""
+
+    enabled: bool = False
+    first_tokens: int | None = Field(None, ge=1, le=256)
+    threshold: float | None = Field(None, le=0)
+
+
+class FallbackSettings(_Section):
+    """One model's fallback. ``model`` and ``student`` are names of served models."""
+
+    model: str
+    student: str
+    long_tail: LongTailSettings = LongTailSettings()
+    overload: OverloadSettings = OverloadSettings()
+    failure: FailureSettings = FailureSettings()
+    cost: CostSettings = CostSettings()
+    cascade: CascadeSettings = CascadeSettings()
+
+
+class TenantFallbackSettings(_Section):
+    """``forbid``: never for these reasons. ``require``: for these even where the model has them
+    switched off, or not for the request's class."""
+
+    forbid: tuple[Kind, ...] = ()
+    require: tuple[Kind, ...] = ()
+
+    @model_validator(mode="after")
+    def _not_both(self) -> Self:
+        if both := set(self.forbid) & set(self.require):
+            raise ValueError(f"{sorted(both)[0]!r} is both forbidden and required")
+        return self
+
+
+def check_fallbacks(fallbacks: tuple[FallbackSettings, ...], models: list[str]) -> None:
+    """Each model has one student at most, and a student none.
+
+    Raises:
+        ValueError: names the entry.
+    """
+    with_one = [f.model for f in fallbacks]
+    for number, fallback in enumerate(fallbacks):
+        where = f"fallback[{number}]"
+        for field in ("model", "student"):
+            if getattr(fallback, field) not in models:
+                raise ValueError(f"{where}.{field}: no model named {getattr(fallback, field)!r}")
+        if with_one.count(fallback.model) > 1:
+            raise ValueError(f"{where}.model: {fallback.model!r} has two fallbacks")
+        if fallback.student in with_one:
+            raise ValueError(f"{where}.student: {fallback.student!r} would spill on itself")
