@@ -19,7 +19,7 @@ from ray.serve.config import RequestRouterConfig
 from ray.serve.llm import LLMConfig
 from ray.serve.schema import LoggingConfig
 
-from deployments.engine import THREAD_CORE
+from deployments.engine import FORKED_CORE
 from deployments.gateway.deployment import GatewayReplica
 from deployments.names import APP, GATEWAY, model_deployment
 from deployments.replica import ModelReplica
@@ -45,7 +45,7 @@ def llm_config(model: ModelSettings) -> LLMConfig:
     placement = None
     if model.accelerator is None:
         placement = {"bundles": [{"CPU": model.num_cpus}] * workers, "strategy": "PACK"}
-        if model.engine.mode == "thread":
+        if model.engine.mode == "forked":
             env["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     return LLMConfig(
         model_loading_config={
@@ -57,7 +57,7 @@ def llm_config(model: ModelSettings) -> LLMConfig:
         placement_group_config=placement,
         runtime_env={"env_vars": env} if env else None,
         log_engine_metrics=False,
-        experimental_configs={THREAD_CORE: model.engine.mode == "thread"},
+        experimental_configs={FORKED_CORE: model.engine.mode == "forked"},
         deployment_config={
             "name": model_deployment(model.name),
             "num_replicas": model.replicas,

@@ -101,6 +101,8 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
             self._load_task.cancel()
             await self._listener.stop()
         await super().__del__()
+        if engine := getattr(self, "engine", None):
+            engine.stop()
 
     async def _first_token(self) -> None:
         # The first step compiles and allocates; better before than in a client's request.

@@ -19,7 +19,7 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.executor.abstract import Executor
 from deployments import wire
-from deployments.engine import EngineThread, LoadRecorder
+from deployments.engine import EngineChild, EngineStartError, LoadRecorder
 from deployments.vllm_generator import VllmGenerator
 from weir.errors import BadRequestError
 
@@ -29,14 +29,15 @@ async def main(model):
         kv_cache_memory_bytes=32 << 20, enforce_eager=True, enable_prefix_caching=True,
         distributed_executor_backend="uni",
     ).create_engine_config()
-    thread = EngineThread(config)
-    thread.start()
+    deaths = []
+    child = EngineChild(config, deaths.append)
+    child.start()
     recorders = []
     def factory(config, index):
         recorders.append(LoadRecorder(config.cache_config.num_gpu_blocks or 0))
         return recorders[-1]
     client = AsyncLLM(config, Executor.get_class(config), log_stats=True, log_requests=False,
-                      stat_loggers=[factory], client_addresses=thread.client_addresses())
+                      stat_loggers=[factory], client_addresses=child.client_addresses())
     generator = VllmGenerator(client, lambda: recorders[0].load)
     out = {"blocks": config.cache_config.num_gpu_blocks}
 
@@ -73,6 +74,17 @@ async def main(model):
         await run(6, list(range(600)), 5)
     except BadRequestError as refused:
         out["refused"] = str(refused)
+    os.kill(child.pid, 9)
+    for _ in range(100):
+        if deaths:
+            break
+        await asyncio.sleep(0.05)
+    out["deaths"] = deaths
+    config.model_config.model += "-that-is-not-there"
+    try:
+        EngineChild(config, deaths.append).start()
+    except EngineStartError as failed:
+        out["failed"] = str(failed)
     print("RESULT" + json.dumps(out), flush=True)
 
 asyncio.run(main(sys.argv[1]))
@@ -103,7 +115,7 @@ def result(repo_root: Path, package_env: dict[str, str]) -> dict[str, object]:
     return dict(json.loads(lines[0].removeprefix("RESULT")))
 
 
-def test_the_engine_thread_generates(result: dict[str, object]) -> None:
+def test_the_forked_engine_generates(result: dict[str, object]) -> None:
     assert result["done"] == ["Done", "Done"]
     assert [len(t) for t in result["tokens"]] == [12, 12, 5, 7]  # type: ignore[attr-defined]
     assert result["counts"] == [100, 12]
@@ -131,3 +143,11 @@ def test_an_abort_frees_the_request(result: dict[str, object]) -> None:
 
 def test_a_prompt_that_does_not_fit_is_refused(result: dict[str, object]) -> None:
     assert "512" in str(result.get("refused"))
+
+
+def test_an_engine_that_dies_is_noticed(result: dict[str, object]) -> None:
+    assert result["deaths"] == [-9]
+
+
+def test_an_engine_that_cannot_be_built_says_why(result: dict[str, object]) -> None:
+    assert "-that-is-not-there" in str(result.get("failed"))

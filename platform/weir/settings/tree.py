@@ -9,14 +9,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from weir.settings.features import FeaturesSettings
-
 from weir.settings.fallback import (
     FallbackSettings,
     RegistrySettings,
     TenantFallbackSettings,
     check_fallbacks,
 )
+from weir.settings.features import FeaturesSettings
 
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
 TenantId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
@@ -82,12 +81,12 @@ class ParallelSettings(_Section):
 class EngineSettings(_Section):
     """How vLLM runs inside a replica.
 
-    ``mode``: ``thread`` keeps the engine core in the replica's own process (fast start, little
-    memory; CPU only), ``process`` is vLLM's own default, ``stub`` has no model at all and only
-    emits words, to measure what is around it. ``args`` are vLLM's engine arguments, passed through.
+    ``mode``: ``forked`` runs the engine core in a fork of the replica (fast start, shared memory;
+    CPU only), ``process`` is vLLM's own default, ``stub`` has no model at all and only emits
+    words, to measure what is around it. ``args`` are vLLM's engine arguments, passed through.
     """
 
-    mode: Literal["thread", "process", "stub"] = "process"
+    mode: Literal["forked", "process", "stub"] = "process"
     args: dict[str, Any] = Field(default_factory=dict)
     env: dict[str, str] = Field(default_factory=dict)
 
@@ -186,12 +185,13 @@ class Settings(_Section):
         tenants = [t.id for t in self.tenants]
         if duplicate := next((t for t in tenants if tenants.count(t) > 1), None):
             raise ValueError(f"tenants: {duplicate!r} is defined twice")
+        self.features.require_known(names, tenants)
         for tenant in self.tenants:
             for model in tenant.models:
                 if model not in names:
                     raise ValueError(f"tenants[{tenant.id}].models: no model named {model!r}")
-        return self
         check_fallbacks(self.fallback, names)
+        return self
 
     def model(self, name: str) -> ModelSettings | None:
         """The model of that name, if it is served."""
