@@ -1,4 +1,4 @@
-"""Ray Serve LLM's default path: ``build_openai_app`` with one replica, nothing tuned.
+"""Ray Serve LLM's own path: ``build_openai_app``, nothing tuned.
 
 ``python -m load_tests.servers.serve_llm '{...}'`` runs it until SIGTERM.
 """
@@ -18,8 +18,11 @@ from load_tests.servers.process import Launch, free_port
 from load_tests.servers.workload import EngineWorkload
 
 
-def serve_llm(workload: EngineWorkload, folder: Path) -> tuple[list[Launch], Target]:
-    """One model replica, the ingress replicas that Ray Serve LLM chooses, its Python proxy.
+def serve_llm(
+    workload: EngineWorkload, folder: Path, replicas: int = 1, router: str | None = None
+) -> tuple[list[Launch], Target]:
+    """``replicas`` of the model, the ingress replicas that Ray Serve LLM chooses, its Python proxy.
+    ``router``: the class that chooses the replica, Serve's own unless given.
 
     Its ingress answers long before its model does, so a note in ``folder`` says when it is up.
     """
@@ -32,6 +35,8 @@ def serve_llm(workload: EngineWorkload, folder: Path) -> tuple[list[Launch], Tar
         "served_name": workload.served_name,
         "args": dict(workload.args),
         "env": dict(workload.env),
+        "replicas": replicas,
+        "router": router,
     }
     command = [sys.executable, "-m", "load_tests.servers.serve_llm", json.dumps(config)]
     # A token of this cluster's own, so that none is written into the home directory.
@@ -63,7 +68,7 @@ def run(config: dict[str, Any]) -> None:
             "model_source": config["model"],
         },
         engine_kwargs=config["args"],
-        deployment_config={"autoscaling_config": {"min_replicas": 1, "max_replicas": 1}},
+        deployment_config=_deployment(config["replicas"], config["router"]),
         placement_group_config={"bundles": [{"CPU": 1}]},
         runtime_env={"env_vars": config["env"]},
     )
@@ -72,6 +77,14 @@ def run(config: dict[str, Any]) -> None:
     over.wait()
     serve.shutdown()
     ray.shutdown()
+
+
+def _deployment(replicas: int, router: str | None) -> dict[str, Any]:
+    scaling = {"min_replicas": replicas, "max_replicas": replicas}
+    deployment: dict[str, Any] = {"autoscaling_config": scaling}
+    if router is not None:
+        deployment["request_router_config"] = {"request_router_class": router}
+    return deployment
 
 
 if __name__ == "__main__":

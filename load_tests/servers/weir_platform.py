@@ -31,14 +31,15 @@ class Keys:
 
 
 def weir_platform(
-    workload: EngineWorkload, replicas: int, folder: Path
+    workload: EngineWorkload, replicas: int, folder: Path, **model: Any
 ) -> tuple[list[Launch], Target]:
     """The platform with ``replicas`` replicas of the workload's model; ``folder`` gets its state.
+    ``model`` changes more of the model's settings.
 
     Raises:
         Unavailable: this checkout has no platform to start.
     """
-    return _platform(workload, {"replicas": replicas}, folder)
+    return _platform(workload, {"replicas": replicas, **model}, folder)
 
 
 def weir_gateway(
