@@ -28,6 +28,7 @@ from deployments.names import APP, model_deployment
 from deployments.progress import Progress, State
 from deployments.redis_server import RedisServer
 from deployments.sources import model_source
+from features.enrichment import compile_rules
 from router.admission import parse_settings as parse_admission
 from router.policy import build_policy
 from weir.errors import ConfigError, WeirError
@@ -276,6 +277,7 @@ def _check(settings: Settings) -> None:
         ConfigError: a model's files, a routing policy or admission cannot be used.
     """
     parse_admission(settings.admission)
+    compile_rules(settings.features, os.environ)
     for model in settings.models:
         model_source(model.source)
         build_policy(model.routing.policy, model.routing.params)

@@ -11,13 +11,14 @@ import aiohttp
 from ray import serve
 
 from deployments.gateway.app import GatewayApp
+from deployments.gateway.enrichment import build_enricher
 from deployments.gateway.gateway import Gateway, Limits
 from deployments.gateway.models import ReplicaChooser, ServedModel
 from deployments.gateway.pages import build_pages
 from deployments.gateway.prompts import PromptEncoder, locate_tokenizer
 from deployments.gateway.relay import OpenAIRelay
 from deployments.gateway.replicas import ReplicaConnections
-from deployments.gateway.steps import NoEnrichment, UnlimitedQuota
+from deployments.gateway.steps import UnlimitedQuota
 from deployments.sources import model_source
 from router.admission import parse_settings
 from weir.logs import configure_logging
@@ -45,21 +46,25 @@ class GatewayReplica:
             auto_decompress=False,
         )
         self._admission = parse_settings(settings.admission)
+        metrics = GatewayMetrics()
+        self._enricher = build_enricher(settings, metrics, os.environ)
         models = {m.name: self._served(m, handles[m.name], token) for m in settings.models}
         self._gateway = Gateway(
             keys=KeyRing(settings.tenants),
             models=models,
             quota=UnlimitedQuota(),
-            enricher=NoEnrichment(),
+            enricher=self._enricher,
             classes=[c.name for c in self._admission.classes],
             relay=OpenAIRelay(self._session, token),
-            metrics=GatewayMetrics(),
+            metrics=metrics,
             limits=Limits(
                 settings.server.max_body_bytes,
                 settings.gateway.dispatch_attempts,
                 settings.server.request_timeout_s,
             ),
         )
+        if settings.features.enabled:
+            self._enricher.start()
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(m.follow_replicas()) for m in models.values()]
 
@@ -74,6 +79,7 @@ class GatewayReplica:
         for task in self._tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        await self._enricher.close()
         for model in self._gateway.models.values():
             await model.close()
         await self._session.close()

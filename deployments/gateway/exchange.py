@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from deployments.gateway import http
 from deployments.gateway.answers import Counts, error_event
 from deployments.gateway.http import HeaderPairs, Receive, Scope, Send
+from deployments.gateway.steps import Body
+from features.enrichment import Enrichment
 from weir.errors import WeirError, error_body
 
 _ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:")
@@ -34,6 +36,7 @@ class Exchange:
     tenant: str = ""
     model: str = ""
     counts: Counts = field(default_factory=Counts)
+    enrichment: Enrichment[Body] | None = None
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     streaming: bool = False
 
@@ -45,6 +48,11 @@ class Exchange:
     def header(self, name: bytes) -> str | None:
         """A request header by its lower-case name."""
         return http.header(self.scope, name)
+
+    def enriched(self, enrichment: Enrichment[Body]) -> None:
+        """What the features were; the response's headers say so."""
+        self.enrichment = enrichment
+        self.headers.extend(enrichment.headers())
 
     def output_arrived(self) -> None:
         """Called for each piece of output; the first one fixes TTFT."""

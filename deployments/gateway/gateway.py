@@ -105,11 +105,14 @@ class Gateway:
     async def _generate(self, path: str, exchange: Exchange) -> None:
         tenant = self.keys.authenticate(exchange.header(b"authorization"))
         body, model = await self._validate(path, exchange, tenant)
+        enriching = self._enricher.begin(tenant, body, exchange.header)
         charge = await self._quota.reserve(tenant, body)
         in_flight = self.metrics.in_flight.labels(tenant.id, model.name)
         with request_logging(exchange.request_id, tenant.id), in_flight.track_inprogress():
             try:
-                body = await self._enricher.enrich(tenant, body)
+                enrichment = await enriching.finish()
+                exchange.enriched(enrichment)
+                body = enrichment.body
                 prompt = model.tokenize(body)
                 request = self._route_request(exchange, tenant, model, body, prompt)
                 async with model.gate.admit(request, exchange.body_bytes) as ticket:

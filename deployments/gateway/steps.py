@@ -1,7 +1,6 @@
-"""The steps of the request path that have no policy yet. Each does nothing, and says so.
+"""The steps of the request path that have a policy of their own: quota and enrichment.
 
-They stand where quotas and enrichment will: the request path calls them, awaits them
-and undoes them exactly as it will then.
+What stands here of them are their shapes, and the ones that do nothing, and say so.
 """
 
 from __future__ import annotations
@@ -10,6 +9,8 @@ from typing import Protocol
 
 from deployments.gateway.answers import Counts
 from deployments.gateway.requests import ChatBody, CompletionBody
+from features.enrichment import Enrichment
+from features.enrichment.source import Header
 from weir.tenancy import Tenant
 
 Body = ChatBody | CompletionBody
@@ -31,11 +32,19 @@ class Quota(Protocol):
         ...
 
 
-class Enricher(Protocol):
-    """Step 4: add online features to the prompt."""
+class Enriching(Protocol):
+    """Features that are being looked up."""
 
-    async def enrich(self, tenant: Tenant, body: Body) -> Body:
-        """The body that is tokenized."""
+    async def finish(self) -> Enrichment[Body]:
+        """The body that is tokenized; raises where features are required and cannot be had."""
+        ...
+
+
+class Enricher(Protocol):
+    """Step 4: add online features to the prompt. It begins early, to run beside other steps."""
+
+    def begin(self, tenant: Tenant, body: Body, header: Header) -> Enriching:
+        """Start to look up; never raises, and what is begun need not be finished."""
         ...
 
 
@@ -55,6 +64,15 @@ class UnlimitedQuota:
 class NoEnrichment:
     """Prompts stay as they came."""
 
-    async def enrich(self, tenant: Tenant, body: Body) -> Body:
+    def begin(self, tenant: Tenant, body: Body, header: Header) -> Enriching:
+        """Look nothing up."""
+        return _Unchanged(body)
+
+
+class _Unchanged:
+    def __init__(self, body: Body) -> None:
+        self._body = body
+
+    async def finish(self) -> Enrichment[Body]:
         """The same body."""
-        return body
+        return Enrichment(self._body)

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _TPOT_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1)
+_LOOKUP_SECONDS = (0.0001, 0.0002, 0.0003, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 1)
 _TOKENS = (16, 64, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
 
 
@@ -21,6 +22,7 @@ class GatewayMetrics:
         self._declare_latency()
         self._declare_routing()
         self._declare_replicas()
+        self._declare_features()
 
     def _declare_requests(self) -> None:
         who = ("tenant", "model")
@@ -133,5 +135,53 @@ class GatewayMetrics:
             "weir_outstanding_tokens",
             "Tokens dispatched by this gateway and not yet done.",
             ("model",),
+            registry=self.registry,
+        )
+
+    def _declare_features(self) -> None:
+        self.feature_lookups = Counter(
+            "weir_feature_lookups_total",
+            "Requests whose entity was looked up, by outcome (off: nothing was).",
+            ("tenant", "model", "outcome"),
+            registry=self.registry,
+        )
+        self.feature_wait = Histogram(
+            "weir_feature_wait_seconds",
+            "Time that a request waited for its features.",
+            ("model",),
+            buckets=_LOOKUP_SECONDS,
+            registry=self.registry,
+        )
+        self.feature_reads = Counter(
+            "weir_feature_reads_total",
+            "Look-ups by where the answer came from: store, shared, cache, none (store down).",
+            ("source",),
+            registry=self.registry,
+        )
+        self.feature_defaults = Counter(
+            "weir_feature_defaults_total",
+            "Features that were replaced by their defaults, by reason.",
+            ("service", "reason"),
+            registry=self.registry,
+        )
+        self.feature_store_up = Gauge(
+            "weir_feature_store_up",
+            "1 while the feature store answers, 0 while the breaker is open.",
+            registry=self.registry,
+        )
+        self.feature_store_breaks = Counter(
+            "weir_feature_store_breaks_total",
+            "Times that the connection to the feature store was given up.",
+            registry=self.registry,
+        )
+        self.long_tail = Counter(
+            "weir_long_tail_requests_total",
+            "Requests about entities without generated features.",
+            ("tenant", "model"),
+            registry=self.registry,
+        )
+        self.tail_notes_dropped = Counter(
+            "weir_tail_notes_dropped_total",
+            "Long-tail entities that could not be queued for generation.",
             registry=self.registry,
         )

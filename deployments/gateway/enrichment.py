@@ -1,0 +1,316 @@
+"""Step 4, put together: the look-up begins as soon as the body is read, and ends before it is
+tokenized."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Protocol
+
+from deployments.gateway.requests import ChatBody, ChatMessage, CompletionBody, ContentPart
+from features.enrichment import (
+    Enrichment,
+    EnrichRule,
+    RuleBook,
+    TemplateFailedError,
+    compile_rules,
+    place,
+)
+from features.enrichment.outcome import require
+from features.enrichment.placement import Edit, join
+from features.keys import entity_key
+from features.online import (
+    CacheSettings,
+    FeatureReader,
+    FeatureRow,
+    Lookup,
+    StoreAddress,
+    StoreLink,
+    StoreState,
+)
+from weir.errors import ConfigError
+from weir.metrics import GatewayMetrics
+from weir.settings import Settings
+from weir.tenancy import Tenant
+
+Body = ChatBody | CompletionBody
+Header = Callable[[bytes], str | None]
+
+_TAIL_NOTES_AT_ONCE = 64
+_TAIL_NOTE_TIMEOUT_S = 1.0
+
+
+class LongTail(Protocol):
+    """Takes the entities that should get generated features."""
+
+    async def note(self, tenant_id: str, entity_id: str) -> None:
+        """Queue one; must bound itself, and not raise because of its store."""
+        ...
+
+
+class NotEnriched:
+    """A request whose prompt stays as it came."""
+
+    def __init__(self, enrichment: Enrichment[Body]) -> None:
+        self._enrichment = enrichment
+
+    async def finish(self) -> Enrichment[Body]:
+        """The same body."""
+        return self._enrichment
+
+
+class _Enriching:
+    """A look-up under way."""
+
+    def __init__(
+        self, enricher: FeatureEnricher, rule: EnrichRule, who: _Who, body: Body, lookup: Lookup
+    ) -> None:
+        self._enricher = enricher
+        self._rule = rule
+        self._who = who
+        self._body = body
+        self._lookup = lookup
+
+    async def finish(self) -> Enrichment[Body]:
+        """Waits for the features, at most until the budget is over."""
+        began_s = time.perf_counter()
+        row = await self._lookup.row()
+        waited_s = time.perf_counter() - began_s
+        return self._enricher.apply(
+            self._rule, self._who, self._body, row, self._lookup.source, waited_s
+        )
+
+
+class _Who:
+    __slots__ = ("entity_id", "tenant_id")
+
+    def __init__(self, tenant_id: str, entity_id: str) -> None:
+        self.tenant_id = tenant_id
+        self.entity_id = entity_id
+
+
+class FeatureEnricher:
+    """Adds online features to prompts, after the rules of ``features.enrich``.
+
+    ``wall`` is seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        rules: RuleBook,
+        link: StoreLink,
+        reader: FeatureReader,
+        metrics: GatewayMetrics,
+        tail: LongTail | None = None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._rules = rules
+        self._link = link
+        self._reader = reader
+        self._metrics = metrics
+        self._tail = tail
+        self._notes: set[asyncio.Task[None]] = set()
+        self._wall = wall
+
+    def start(self) -> None:
+        """Connect in the background."""
+        self._link.start()
+
+    async def close(self) -> None:
+        """Drop the connection, and what was still to be noted."""
+        for task in list(self._notes):
+            task.cancel()
+        await asyncio.gather(*self._notes, return_exceptions=True)
+        await self._link.close()
+
+    def begin(self, tenant: Tenant, body: Body, header: Header) -> NotEnriched | _Enriching:
+        """Start the look-up. Never raises; what is begun need not be finished."""
+        rule = self._rules.find(body.model, tenant.id)
+        if rule is None:
+            return NotEnriched(Enrichment(body))
+        if not _has_text(body):
+            return self._off(tenant, body, "token-ids", rule)
+        found = rule.source.find(tenant.id, header, body.metadata, self._wall())
+        if found.entity_id is None:
+            return self._off(tenant, body, found.reason, rule)
+        key = entity_key(tenant.id, found.entity_id)
+        lookup = self._reader.begin(rule.plan, key, rule.budget_s)
+        return _Enriching(self, rule, _Who(tenant.id, found.entity_id), body, lookup)
+
+    def _off(self, tenant: Tenant, body: Body, reason: str, rule: EnrichRule) -> NotEnriched:
+        self._metrics.feature_lookups.labels(tenant.id, body.model, "off").inc()
+        enrichment: Enrichment[Body] = Enrichment(body, reason=reason)
+        if rule.required:
+            return _Refused(enrichment, rule.source.field)
+        return NotEnriched(enrichment)
+
+    def apply(
+        self,
+        rule: EnrichRule,
+        who: _Who,
+        body: Body,
+        row: FeatureRow,
+        source: str,
+        waited_s: float,
+    ) -> Enrichment[Body]:
+        """The enriched body, counted.
+
+        Raises:
+            WeirError: the rule requires features that could not be had.
+        """
+        now_s = self._wall()
+        enrichment: Enrichment[Body] = Enrichment(
+            body,
+            row.outcome,
+            ",".join(sorted(set(row.reasons.values()))) if row.outcome != "hit" else "",
+            long_tail=row.long_tail,
+            entity_id=who.entity_id,
+            age_s=row.age_s(now_s),
+        )
+        try:
+            today = dt.datetime.fromtimestamp(now_s, dt.UTC).date()
+            text = rule.template.render(row, today)
+        except TemplateFailedError:
+            enrichment = replace(enrichment, outcome="partial", reason="template")
+        else:
+            if text:
+                enriched = add_text(body, text, rule)
+                enrichment = replace(enrichment, body=enriched, enriched=True)
+        self._count(rule, who, body.model, row, enrichment, source, waited_s)
+        if rule.required:
+            require(enrichment, rule.source.field)
+        return enrichment
+
+    def _count(
+        self,
+        rule: EnrichRule,
+        who: _Who,
+        model: str,
+        row: FeatureRow,
+        enrichment: Enrichment[Body],
+        source: str,
+        waited_s: float,
+    ) -> None:
+        metrics = self._metrics
+        metrics.feature_lookups.labels(who.tenant_id, model, enrichment.outcome).inc()
+        metrics.feature_wait.labels(model).observe(waited_s)
+        metrics.feature_reads.labels(source).inc()
+        for reason in row.reasons.values():
+            metrics.feature_defaults.labels(rule.plan.spec.name, reason).inc()
+        if row.long_tail:
+            metrics.long_tail.labels(who.tenant_id, model).inc()
+            self._note(who)
+
+    def _note(self, who: _Who) -> None:
+        if self._tail is None:
+            return
+        if len(self._notes) >= _TAIL_NOTES_AT_ONCE:
+            self._metrics.tail_notes_dropped.inc()
+            return
+        task = asyncio.get_running_loop().create_task(self._note_one(self._tail, who))
+        self._notes.add(task)
+        task.add_done_callback(self._notes.discard)
+
+    async def _note_one(self, tail: LongTail, who: _Who) -> None:
+        try:
+            async with asyncio.timeout(_TAIL_NOTE_TIMEOUT_S):
+                await tail.note(who.tenant_id, who.entity_id)
+        except (OSError, TimeoutError):
+            self._metrics.tail_notes_dropped.inc()
+
+
+class _Refused(NotEnriched):
+    """No entity, where one is required."""
+
+    def __init__(self, enrichment: Enrichment[Body], field: str) -> None:
+        super().__init__(enrichment)
+        self._field = field
+
+    async def finish(self) -> Enrichment[Body]:
+        """Raises: EntityRequiredError."""
+        require(self._enrichment, self._field)
+        return self._enrichment
+
+
+def add_text(body: Body, text: str, rule: EnrichRule) -> Body:
+    """The body with ``text`` where the rule wants it; a plain prompt gets it in front."""
+    if isinstance(body, ChatBody):
+        edit = place([m.role for m in body.messages], rule.placement)
+        return body.model_copy(update={"messages": _edited(body.messages, edit, text)})
+    prompt = body.prompt
+    if isinstance(prompt, str):
+        return body.model_copy(update={"prompt": join("prepend", prompt, text)})
+    prompts = [join("prepend", each, text) for each in prompt if isinstance(each, str)]
+    return body.model_copy(update={"prompt": prompts})
+
+
+def _has_text(body: Body) -> bool:
+    """Token ids cannot be added to: whoever sends them has rendered the prompt already."""
+    if isinstance(body, ChatBody) or isinstance(body.prompt, str):
+        return True
+    return isinstance(body.prompt[0], str)
+
+
+def _edited(messages: list[ChatMessage], edit: Edit, text: str) -> list[ChatMessage]:
+    edited = list(messages)
+    if edit.kind == "insert":
+        edited.insert(edit.index, ChatMessage(role="system", content=text))
+        return edited
+    message = messages[edit.index]
+    content = message.content
+    if isinstance(content, list):
+        part = ContentPart(type="text", text=text)
+        parts = [*content, part] if edit.kind == "append" else [part, *content]
+        edited[edit.index] = message.model_copy(update={"content": parts})
+    else:
+        joined = join(edit.kind, content or "", text)
+        edited[edit.index] = message.model_copy(update={"content": joined})
+    return edited
+
+
+def store_url(settings: Settings, environment: Mapping[str, str]) -> str:
+    """Where the features are: ``WEIR_FEATURES_REDIS_URL``, ``features.redis_url``, or else the
+    platform's Redis.
+
+    Raises:
+        ConfigError: the platform's Redis is external and has no URL.
+    """
+    own = environment.get("WEIR_FEATURES_REDIS_URL") or settings.features.redis_url
+    if own:
+        return own
+    redis = settings.redis
+    if redis.mode == "embedded":
+        return f"redis://127.0.0.1:{redis.port}/0"
+    url = environment.get("WEIR_REDIS_URL") or redis.url
+    if not url:
+        raise ConfigError("redis.url: mode: external needs it, or WEIR_REDIS_URL")
+    return url
+
+
+def build_enricher(
+    settings: Settings,
+    metrics: GatewayMetrics,
+    environment: Mapping[str, str],
+    tail: LongTail | None = None,
+) -> FeatureEnricher:
+    """The enricher that the settings describe, not started.
+
+    Raises:
+        ConfigError: the rules or the store's URL cannot be used.
+    """
+    rules = compile_rules(settings.features, environment)
+
+    def on_change(state: StoreState) -> None:
+        metrics.feature_store_up.set(state == "up")
+        if state == "down":
+            metrics.feature_store_breaks.inc()
+
+    link = StoreLink(StoreAddress.parse(store_url(settings, environment)), on_change=on_change)
+    cache = settings.features.cache
+    reader = FeatureReader(
+        link, CacheSettings(cache.entries, cache.ttl_ms / 1000, cache.negative_ttl_ms / 1000)
+    )
+    return FeatureEnricher(rules, link, reader, metrics, tail)
