@@ -1,8 +1,7 @@
 """CPU time and memory of a server's processes, by what they do.
 
 From /proc: CPU time is what the kernel charged (10 ms ticks; a window holds hundreds of them),
-PSS counts a shared page once, split between those who share it. A replica with its engine in a
-thread is one process, so a thread named ``engine-core`` is accounted apart from its process.
+PSS counts a shared page once, split between those who share it.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROC = Path("/proc")
-ENGINE_THREAD = "engine-core"
 
 # The first pattern that is found in a process's command line names its role.
 ROLES: tuple[tuple[str, str], ...] = (
@@ -51,7 +49,6 @@ class Accounts:
         self._proc = proc
         self._pids = tuple(pids)
         self._tick_s = 1.0 / os.sysconf("SC_CLK_TCK")
-        self._engine_threads = {pid: self._threads_named(pid, ENGINE_THREAD) for pid in pids}
 
     def read(self) -> CpuReading:
         """CPU time now; processes that are gone are left out."""
@@ -60,25 +57,13 @@ class Accounts:
             with contextlib.suppress(OSError):
                 folder = self._proc / str(pid)
                 role = role_of(_command_line(folder))
-                total = self._cpu_s(folder / "stat")
-                engine = sum(self._cpu_s(stat) for stat in self._engine_threads[pid])
-                seconds[pid, role] = total - engine
-                if self._engine_threads[pid]:
-                    seconds[pid, "engine"] = engine
+                seconds[pid, role] = self._cpu_s(folder / "stat")
         return CpuReading(seconds)
 
     def _cpu_s(self, stat: Path) -> float:
         # The name in brackets may hold spaces; utime and stime are fields 14 and 15.
         fields = stat.read_text("utf-8", "replace").rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) * self._tick_s
-
-    def _threads_named(self, pid: int, name: str) -> tuple[Path, ...]:
-        found = []
-        with contextlib.suppress(OSError):
-            for task in (self._proc / str(pid) / "task").iterdir():
-                if (task / "comm").read_text("utf-8", "replace").strip() == name:
-                    found.append(task / "stat")
-        return tuple(found)
 
 
 def cpu_between(before: CpuReading, after: CpuReading) -> dict[str, float]:

@@ -79,7 +79,8 @@ def platform_settings(
     tenant."""
     profile = load_settings(PROFILE)
     model = profile.models[0].model_dump(mode="json")
-    model |= {"name": workload.served_name, "source": str(workload.model), **changes}
+    alone = {"name": workload.served_name, "source": str(workload.model), "fallback": None}
+    model |= {**alone, **changes}
     overlay: dict[str, Any] = {
         "server": {"host": "127.0.0.1", "port": port},
         "redis": {"port": free_port()},

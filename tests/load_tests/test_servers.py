@@ -95,32 +95,24 @@ def test_roles(command_line: str, role: str) -> None:
     assert role_of(command_line) == role
 
 
-def fake_process(proc: Path, pid: int, title: str, ticks: int, threads: dict[str, int]) -> None:
+def fake_process(proc: Path, pid: int, title: str, ticks: int) -> None:
     folder = proc / str(pid)
-    stat = "{pid} (a (strange) name) S 1 1 1 0 -1 0 0 0 0 0 {ticks} 0 0 0"
     folder.mkdir(parents=True)
     (folder / "cmdline").write_text(title + "\0")
-    (folder / "stat").write_text(stat.format(pid=pid, ticks=ticks))
+    (folder / "stat").write_text(f"{pid} (a (strange) name) S 1 1 1 0 -1 0 0 0 0 0 {ticks} 0 0 0")
     (folder / "smaps_rollup").write_text("Rss:   2000 kB\nPss:   1000 kB\nPss_Dirty: 1 kB\n")
-    for number, (name, thread_ticks) in enumerate(threads.items()):
-        task = folder / "task" / str(pid + number)
-        task.mkdir(parents=True)
-        (task / "comm").write_text(name + "\n")
-        (task / "stat").write_text(stat.format(pid=pid, ticks=thread_ticks))
 
 
-def test_an_engine_thread_is_accounted_apart_from_its_process(tmp_path: Path) -> None:
+def test_processes_are_accounted_by_what_they_do(tmp_path: Path) -> None:
     tick_s = 1 / os.sysconf("SC_CLK_TCK")
-    threads = {"python": 30, "engine-core": 70}
-    fake_process(tmp_path, 10, "ray::ServeReplica:weir:Model", 100, threads)
-    fake_process(tmp_path, 20, "ray::ServeReplica:weir:Gateway", 40, {"python": 40})
-    seconds = Accounts([10, 20, 99], tmp_path).read().seconds
+    fake_process(tmp_path, 10, "ray::ServeReplica:weir:Model", 30)
+    fake_process(tmp_path, 11, "VLLM::EngineCore", 70)
+    seconds = Accounts([10, 11, 99], tmp_path).read().seconds
     assert seconds == {
         (10, "replica Model"): pytest.approx(30 * tick_s),
-        (10, "engine"): pytest.approx(70 * tick_s),
-        (20, "replica Gateway"): pytest.approx(40 * tick_s),
+        (11, "engine"): pytest.approx(70 * tick_s),
     }
-    assert memory_by_role([10, 20], tmp_path)["replica Model"].pss_mb == pytest.approx(1.024)
+    assert memory_by_role([10, 11], tmp_path)["replica Model"].pss_mb == pytest.approx(1.024)
 
 
 def test_cpu_between_adds_up_roles_and_counts_newcomers_from_their_start() -> None:
