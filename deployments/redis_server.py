@@ -20,8 +20,10 @@ _PR_SET_PDEATHSIG = 1
 class RedisServer:
     """A child process on loopback; its data survives in ``folder``."""
 
-    def __init__(self, folder: Path, port: int) -> None:
+    def __init__(self, folder: Path, port: int, log_file: Path | None = None) -> None:
+        """``log_file``: where the server's own words go; its parent's output if left out."""
         self._folder = folder
+        self._log_file = log_file
         self.port = port
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -49,6 +51,8 @@ class RedisServer:
             "--maxmemory": "512mb",
             "--loglevel": "warning",
         }
+        if self._log_file is not None:
+            options["--logfile"] = str(self._log_file)
         command = [__redis_executable__, *(part for pair in options.items() for part in pair)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, preexec_fn=_end_with_parent

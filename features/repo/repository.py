@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import io
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -113,7 +114,8 @@ class FeatureRepository:
         """
         table = _rows_table(view(name), rows)
         frame = table.to_pandas()
-        self._store.push(view(name).push_source, frame, to=PushMode.ONLINE)
+        with _quiet():
+            self._store.push(view(name).push_source, frame, to=PushMode.ONLINE)
         # Feast's own offline write rewrites the one file of a source whole; a file per push is
         # atomic, and reading a folder is the same to Feast.
         stamp = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%S%f")
@@ -126,15 +128,23 @@ class FeatureRepository:
         Feast reports a missing row on Redis as present and empty; its event time of 0 tells.
         """
         refs = [f"{each.name}:{field}" for each in VIEWS for field in each.field_names]
-        answer = self._store.get_online_features(
-            refs, [{ENTITY: entity}], full_feature_names=True
-        ).to_dict(include_event_timestamps=True)
+        with _quiet():
+            answer = self._store.get_online_features(
+                refs, [{ENTITY: entity}], full_feature_names=True
+            ).to_dict(include_event_timestamps=True)
         return Held(entity, tuple(_held(each, answer) for each in VIEWS))
 
-    def join(self, entities: pd.DataFrame, refs: Sequence[str]) -> pd.DataFrame:
-        """Feast's historical join; see :mod:`features.history` for what it gets wrong."""
-        job = self._store.get_historical_features(entities, list(refs), full_feature_names=True)
+    def join(
+        self, entities: pd.DataFrame, refs: Sequence[str], *, only_known: bool
+    ) -> pd.DataFrame:
+        """Feast's historical join; see :mod:`features.history` for what it leaves to the caller."""
         with _quiet():
+            job = self._store.get_historical_features(
+                entities,
+                list(refs),
+                full_feature_names=True,
+                filter_by_created_timestamp=only_known,
+            )
             return job.to_df()
 
     def _intervals(self, name: str) -> list[Any]:
@@ -194,6 +204,7 @@ def _rows_table(view: View, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Feast prints; what a command says is the command's business."""
-    with contextlib.redirect_stdout(io.StringIO()):
+    """Feast prints, and dask warns of pandas' future; neither is for the command's user."""
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +21,8 @@ _PASS_ON = {
     "ignore_unknown_options": True,
     "allow_interspersed_args": False,
 }
+# The tool prints its own help: all of its flags.
+_TOOL: dict[str, Any] = {**_PASS_ON, "help_option_names": []}
 
 app = typer.Typer(
     name="weir",
@@ -218,6 +220,14 @@ def train(
     raise typer.Exit(run_module(root, trainer_module(root, name), context.args))
 
 
+@app.command(context_settings=_TOOL)
+def features(context: typer.Context) -> None:
+    """Features for prompts: apply, materialize, push, inspect, generate, history."""
+    from weir.cli.features import features as hand_on
+
+    raise typer.Exit(hand_on(context.args))
+
+
 @app.command(epilog="Example: [bold]weir version[/]")
 def version() -> None:
     """Print weir's version."""
@@ -240,11 +250,16 @@ def _stderr() -> Console:
 
 def main() -> None:
     """Run the command line and exit with a code of :class:`weir.cli.exits.ExitCode`."""
+    run_app(app)
+
+
+def run_app(command: typer.Typer) -> None:
+    """Run ``command``; errors are told in one line and exit with their code."""
     from weir.cli.exits import CommandError, ExitCode
     from weir.errors import ConfigError
 
     try:
-        app()
+        command()
     except CommandError as error:
         _complain(error.message, error.hint)
         sys.exit(error.exit_code)

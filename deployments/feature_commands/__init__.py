@@ -1,0 +1,1 @@
+"""``weir features``: Feast, the data set and offline generation on the command line."""
