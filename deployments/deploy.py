@@ -19,6 +19,7 @@ from ray.serve.config import RequestRouterConfig
 from ray.serve.llm import LLMConfig
 from ray.serve.schema import LoggingConfig
 
+from deployments.autoscaling import POLICY
 from deployments.engine import FORKED_CORE
 from deployments.gateway.deployment import GatewayReplica
 from deployments.names import APP, GATEWAY, model_deployment
@@ -33,8 +34,8 @@ _STATS_PERIOD_S = 2.0
 _UNLIMITED = 1_000_000
 
 
-def llm_config(model: ModelSettings) -> LLMConfig:
-    """The model as ``ray.serve.llm`` describes it."""
+def llm_config(model: ModelSettings, registry: str | None = None) -> LLMConfig:
+    """The model as ``ray.serve.llm`` describes it. ``registry``: ``registry.url``."""
     workers = model.parallel.tensor * model.parallel.pipeline
     engine_args = {
         **model.engine.args,
@@ -50,7 +51,7 @@ def llm_config(model: ModelSettings) -> LLMConfig:
     return LLMConfig(
         model_loading_config={
             "model_id": model.name,
-            "model_source": model_source(model.source),
+            "model_source": model_source(model.source, registry),
         },
         engine_kwargs=engine_args,
         accelerator_type=model.accelerator,
@@ -60,7 +61,7 @@ def llm_config(model: ModelSettings) -> LLMConfig:
         experimental_configs={FORKED_CORE: model.engine.mode == "forked"},
         deployment_config={
             "name": model_deployment(model.name),
-            "num_replicas": model.replicas,
+            **_replicas(model),
             "max_ongoing_requests": _UNLIMITED,
             "ray_actor_options": {"num_cpus": 0},
             "graceful_shutdown_timeout_s": model.drain_timeout_s + 10.0,
@@ -74,7 +75,7 @@ def llm_config(model: ModelSettings) -> LLMConfig:
 
 def application(settings: Settings) -> Any:
     """weir as a Serve application: the gateway, with a handle to each model."""
-    models = {model.name: _model(model, settings) for model in settings.models}
+    models = {model.name: _model(model, settings) for model in students_first(settings)}
     deployment = serve.deployment(serve.ingress()(GatewayReplica)).options(
         name=GATEWAY,
         num_replicas=settings.gateway.replicas,
@@ -87,12 +88,39 @@ def application(settings: Settings) -> Any:
     return deployment.bind(gateway_view(settings), models)
 
 
+def students_first(settings: Settings) -> list[ModelSettings]:
+    """Serve places deployments in this order: where room is short, what answers for the others
+    has its place before them."""
+    students = {model.fallback.student for model in settings.models if model.fallback}
+    return sorted(settings.models, key=lambda model: model.name not in students)
+
+
+def _replicas(model: ModelSettings) -> dict[str, Any]:
+    scaling = model.autoscaling
+    if scaling is None or not model.replicas:
+        return {"num_replicas": model.replicas}
+    initial = min(max(model.replicas, scaling.min_replicas), scaling.max_replicas)
+    policy = {"policy_function": POLICY}
+    return {
+        "autoscaling_config": {
+            **scaling.model_dump(),
+            "initial_replicas": initial,
+            "policy": policy,
+        }
+    }
+
+
 def gateway_view(settings: Settings) -> Settings:
     """What the gateway needs to know: Serve restarts it when this changes, so scaling a model or
     tuning its engine must not show here."""
     models = tuple(
         model.model_copy(
-            update={"replicas": min(model.replicas, 1), "engine": EngineSettings(), "num_cpus": 0}
+            update={
+                "replicas": min(model.replicas, 1),
+                "engine": EngineSettings(),
+                "num_cpus": 0,
+                "autoscaling": None,
+            }
         )
         for model in settings.models
     )
@@ -103,14 +131,14 @@ def _model(model: ModelSettings, settings: Settings) -> Any:
     if model.engine.mode == "stub":
         stub = serve.deployment(StubReplica).options(
             name=model_deployment(model.name),
-            num_replicas=model.replicas,
+            **_replicas(model),
             max_ongoing_requests=_UNLIMITED,
             ray_actor_options={"num_cpus": 0},
             request_router_config=_router(),
             logging_config=_quiet(),
         )
         return stub.bind(model, settings.log)
-    config = llm_config(model)
+    config = llm_config(model, settings.registry.url)
     options = ModelReplica.get_deployment_options(config)
     deployment = serve.deployment(ModelReplica).options(**options, logging_config=_quiet())
     return deployment.bind(config, model.drain_timeout_s, settings.log)

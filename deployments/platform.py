@@ -32,7 +32,7 @@ from features.enrichment import compile_rules
 from router.admission import parse_settings as parse_admission
 from router.policy import build_policy
 from weir.errors import ConfigError, WeirError
-from weir.settings import Settings, parse_settings, read_tree
+from weir.settings import ModelSettings, Settings, parse_settings, read_tree
 
 _POLL_S = 0.2
 
@@ -188,9 +188,10 @@ class Platform:
                 deployment = app.deployments.get(name)
                 states = deployment.replica_states if deployment else {}
                 up, total = states.get("RUNNING", 0), sum(states.values())
-                done = deployment is not None and up == total == model.replicas
+                least, most = _replica_bounds(model)
+                done = deployment is not None and up == total and least <= up <= most
                 leaving = f", {total - up} starting or stopping" if total > up else ""
-                detail = f"{up} of {model.replicas} replicas running{leaving}"
+                detail = f"{up} of {least} replicas running{leaving}"
                 if done or told.get(name) != detail:
                     told[name] = detail
                     state: State = "done" if done else "progress"
@@ -270,6 +271,13 @@ def _stop_on_signals(platform: Platform) -> None:
     signal.signal(signal.SIGHUP, lambda *_: platform.apply_requested.set())
 
 
+def _replica_bounds(model: ModelSettings) -> tuple[int, int]:
+    scaling = model.autoscaling
+    if scaling is None or not model.replicas:
+        return model.replicas, model.replicas
+    return scaling.min_replicas, scaling.max_replicas
+
+
 def _check(settings: Settings) -> None:
     """What the settings tree leaves to the rooms.
 
@@ -279,7 +287,7 @@ def _check(settings: Settings) -> None:
     parse_admission(settings.admission)
     compile_rules(settings.features, os.environ)
     for model in settings.models:
-        model_source(model.source)
+        model_source(model.source, settings.registry.url)
         build_policy(model.routing.policy, model.routing.params)
 
 

@@ -20,6 +20,7 @@ from ray.serve.llm import LLMConfig
 from ray.serve.llm.deployment import LLMServer
 
 from deployments import wire
+from deployments.autoscaling import ONGOING
 from deployments.engine import WeirEngine
 from deployments.listener import Listener, ReplicaApp
 from deployments.streams import TokenStreams
@@ -93,6 +94,10 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
             "waiting": load.waiting,
             "kv_blocks_used": load.kv_blocks_used,
         }
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Published periodically where Serve scales the model: what is in flight here."""
+        return {ONGOING: float(self._app.in_flight)}
 
     async def __del__(self) -> None:
         """Serve calls this to stop the replica, after routers were told: streams end first."""

@@ -13,6 +13,7 @@ from typing import Any
 import ray
 
 from deployments import wire
+from deployments.autoscaling import ONGOING
 from deployments.listener import Listener, ReplicaApp
 from deployments.streams import Abort, Put, TokenStreams
 from weir.logs import configure_logging
@@ -68,8 +69,9 @@ class StubReplica:
         configure_logging(log)
         self._args: dict[str, Any] = model.engine.args
         self._streams = TokenStreams(StubGenerator(self._args.get("interval_ms", 5) / 1000))
-        app = ReplicaApp(_no_openai, self._streams, os.environ.get("WEIR_INTERNAL_TOKEN", ""))
-        self._listener = Listener(app, ray.util.get_node_ip_address())
+        token = os.environ.get("WEIR_INTERNAL_TOKEN", "")
+        self._app = ReplicaApp(_no_openai, self._streams, token)
+        self._listener = Listener(self._app, ray.util.get_node_ip_address())
         await self._listener.start()
         telling = self._streams.tell_load_forever()
         self._load_task = asyncio.get_running_loop().create_task(telling)
@@ -84,6 +86,10 @@ class StubReplica:
             "max_num_seqs": 1024,
             "tasks": ["generate"],
         }
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """The same figure as a model replica's."""
+        return {ONGOING: float(self._app.in_flight)}
 
     async def __del__(self) -> None:
         self._load_task.cancel()

@@ -46,14 +46,14 @@ class VllmGenerator:
             collector = await self._client.add_request(
                 request.request_id,
                 tokens_input(request.prompt, cache_salt=request.cache_salt),
-                sampling_params(request.sampling, self._defaults),
+                sampling_params(request.sampling, self._defaults, request.logprobs),
                 priority=request.priority,
             )
         except (ValueError, VLLMClientError) as error:
             raise BadRequestError(str(error)) from error
         except EngineDeadError as error:
             raise OverloadedError(str(error) or "The engine is down.") from error
-        outputs = _Outputs(request.stream, len(request.prompt), put)
+        outputs = _Outputs(request.stream, len(request.prompt), put, request.logprobs)
         early = collector.get_nowait()
         # vLLM hands outputs over by put(); taking the call itself saves a task per stream and a
         # wake-up per token.
@@ -72,12 +72,13 @@ class VllmGenerator:
 class _Outputs:
     """Turns vLLM's outputs of one request into messages, and keeps its counts."""
 
-    __slots__ = ("_cached", "_count", "_number", "_prompt", "_put", "ended")
+    __slots__ = ("_cached", "_count", "_number", "_prompt", "_put", "_scored", "ended")
 
-    def __init__(self, number: int, prompt_tokens: int, put: Put) -> None:
+    def __init__(self, number: int, prompt_tokens: int, put: Put, scored: bool) -> None:
         self._number = number
         self._prompt = prompt_tokens
         self._put = put
+        self._scored = scored
         self._cached = 0
         self._count = 0
         self.ended = False
@@ -96,15 +97,33 @@ class _Outputs:
         if output.num_cached_tokens:
             self._cached = output.num_cached_tokens
         if not output.finished:
-            self._put(wire.Chunk(self._number, text, tokens))
+            if self._scored:
+                chosen = _chosen_logprobs(completion)
+                self._put(wire.ScoredChunk(self._number, text, tokens, chosen))
+            else:
+                self._put(wire.Chunk(self._number, text, tokens))
             return
         self.ended = True
         reason = (completion.finish_reason if completion else None) or "abort"
         counts = (self._prompt, self._cached, self._count)
-        self._put(wire.Done(self._number, text, tokens, reason, *counts))
+        if self._scored:
+            chosen = _chosen_logprobs(completion)
+            self._put(wire.ScoredDone(self._number, text, tokens, reason, *counts, chosen))
+        else:
+            self._put(wire.Done(self._number, text, tokens, reason, *counts))
 
 
-def sampling_params(sampling: wire.Sampling, defaults: dict[str, Any]) -> SamplingParams:
+def _chosen_logprobs(completion: Any) -> list[float]:
+    """Of the tokens that were chosen; vLLM gives a mapping from token id per position."""
+    if completion is None or not completion.logprobs:
+        return []
+    pairs = zip(completion.token_ids, completion.logprobs, strict=False)
+    return [float(position[token].logprob) for token, position in pairs]
+
+
+def sampling_params(
+    sampling: wire.Sampling, defaults: dict[str, Any], logprobs: bool = False
+) -> SamplingParams:
     """vLLM's parameters: what the request says, else the model's own defaults."""
     chosen = {name: defaults[name] for name in _OVERRIDABLE if name in defaults}
     chosen |= {
@@ -120,6 +139,7 @@ def sampling_params(sampling: wire.Sampling, defaults: dict[str, Any]) -> Sampli
         skip_special_tokens=sampling.skip_special_tokens,
         include_stop_str_in_output=sampling.include_stop_str_in_output,
         output_kind=RequestOutputKind.DELTA,
+        logprobs=0 if logprobs else None,  # 0: that of the chosen token only
         skip_clone=True,
         **chosen,
     )

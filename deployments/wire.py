@@ -36,7 +36,8 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Submit(msgspec.Struct, frozen=True, tag="submit", omit_defaults=True):
-    """Generate from ``prompt`` (token ids). ``stream`` is unique within the connection."""
+    """Generate from ``prompt`` (token ids). ``stream`` is unique within the connection. With
+    ``logprobs`` the outputs are :class:`ScoredChunk` and :class:`ScoredDone`."""
 
     stream: int
     request_id: str
@@ -45,6 +46,7 @@ class Submit(msgspec.Struct, frozen=True, tag="submit", omit_defaults=True):
     priority: int = 0
     cache_salt: str | None = None
     adapter: str | None = None
+    logprobs: bool = False
 
 
 class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
@@ -100,7 +102,20 @@ class Load(msgspec.Struct, tag=3, array_like=True):
     elsewhere_context_tokens: int = 0
 
 
-FromReplica = Chunk | Done | Failed | Load
+# Kinds of their own, so that the many who do not ask for log-probabilities send no empty field.
+class ScoredChunk(Chunk, tag=4, array_like=True):
+    """A chunk with the natural logarithm of each token's probability."""
+
+    logprobs: list[float]
+
+
+class ScoredDone(Done, tag=5, array_like=True):
+    """The last output, with the natural logarithm of each token's probability."""
+
+    logprobs: list[float]
+
+
+FromReplica = Chunk | Done | Failed | Load | ScoredChunk | ScoredDone
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_replica = msgspec.msgpack.Decoder(ToReplica).decode

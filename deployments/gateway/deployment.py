@@ -62,11 +62,14 @@ class GatewayReplica:
                 settings.gateway.dispatch_attempts,
                 settings.server.request_timeout_s,
             ),
+            tenants=settings.tenants,
+            slo_s={c.name: c.ttft_slo_ms / 1000 for c in self._admission.classes if c.ttft_slo_ms},
         )
         if settings.features.enabled:
             self._enricher.start()
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(m.follow_replicas()) for m in models.values()]
+        self._tasks += [loop.create_task(watch) for watch in self._gateway.spills.watchers()]
 
     async def __serve_build_asgi_app__(self) -> Any:
         """Serve calls this after the constructor and serves what it returns."""
@@ -85,7 +88,9 @@ class GatewayReplica:
         await self._session.close()
 
     def _served(self, model: ModelSettings, handle: ReplicaChooser, token: str) -> ServedModel:
-        encoder = PromptEncoder(locate_tokenizer(model_source(model.source)))
+        encoder = PromptEncoder(
+            locate_tokenizer(model_source(model.source, self._settings.registry.url))
+        )
         served = ServedModel(model, self._admission, encoder, handle)
         served.connect_through(ReplicaConnections(self._session, token, served.record_load))
         return served

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from deployments.gateway import http
@@ -21,6 +22,8 @@ class Exchange:
     """Mutable: filled step by step. Times are monotonic seconds.
 
     ``request_id`` may be the client's own, and so may come twice; ``serial`` is ours, and unique.
+    ``counts`` are those of the model ``answered_by``; ``discarded`` has what other models
+    generated for this request and nobody saw, which is paid for too.
     """
 
     scope: Scope
@@ -36,6 +39,10 @@ class Exchange:
     tenant: str = ""
     model: str = ""
     counts: Counts = field(default_factory=Counts)
+    answered_by: str = ""
+    discarded: list[tuple[str, Counts]] = field(default_factory=list)
+    admitted_s: float | None = None
+    on_first_output: Callable[[float], None] | None = None
     enrichment: Enrichment[Body] | None = None
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     streaming: bool = False
@@ -58,6 +65,41 @@ class Exchange:
         """Called for each piece of output; the first one fixes TTFT."""
         if self.first_output_s is None:
             self.first_output_s = time.monotonic()
+            if self.on_first_output is not None:
+                self.on_first_output(self.first_output_s)
+
+    @property
+    def begun(self) -> bool:
+        """Whether the client has been sent anything."""
+        return self.status != 0
+
+    @property
+    def usage(self) -> Counts:
+        """All tokens that the request has cost, whichever model they were."""
+        legs = [self.counts, *(counts for _, counts in self.discarded)]
+        return Counts(
+            sum(c.prompt_tokens for c in legs),
+            sum(c.cached_tokens for c in legs),
+            sum(c.output_tokens for c in legs),
+        )
+
+    def set_header(self, name: bytes, value: str) -> None:
+        """A response header, in place of one of that name."""
+        self.headers[:] = [pair for pair in self.headers if pair[0] != name]
+        self.headers.append((name, value.encode()))
+
+    def start_over(self) -> None:
+        """Another attempt begins: nothing of the last one shows. What it had generated when its
+        replica failed is not paid for."""
+        self.counts = Counts()
+        self.first_output_s = None
+        self.admitted_s = None
+        self.on_first_output = None
+
+    def discard(self) -> None:
+        """Keep the counts of an answer that nobody will see, and begin another."""
+        self.discarded.append((self.answered_by, self.counts))
+        self.start_over()
 
     async def begin_stream(self) -> None:
         """Status 200 and the headers of an event stream."""

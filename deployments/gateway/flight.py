@@ -49,7 +49,7 @@ class Flight:
             try:
                 connection = await self._model.connection(self._ticket.grant)
                 self._stream = connection.submit(lambda number: _numbered(submit, number))
-                return await self._next()
+                return await self.next()
             except ReplicaFailedError as failure:
                 failed.add(self.replica_id)
                 self.land()
@@ -69,10 +69,10 @@ class Flight:
         while isinstance(output, wire.Chunk):
             if output.text:
                 await exchange.send_event(answer.chunk(output.text, None))
-            output = await self._next()
+            output = await self.next()
         last = answer.chunk(output.text, output.finish_reason)
         if usage:
-            last += answer.usage_chunk(exchange.counts)
+            last += answer.usage_chunk(exchange.usage)
         await exchange.end_stream(last + DONE)
 
     async def collect(self, first: Output, answer: Answer) -> None:
@@ -81,9 +81,9 @@ class Flight:
         texts = [first.text]
         output = first
         while isinstance(output, wire.Chunk):
-            output = await self._next()
+            output = await self.next()
             texts.append(output.text)
-        body = answer.whole("".join(texts), output.finish_reason, exchange.counts)
+        body = answer.whole("".join(texts), output.finish_reason, exchange.usage)
         await exchange.answer(200, body)
 
     def land(self) -> None:
@@ -92,7 +92,12 @@ class Flight:
             self._stream.close()
             self._stream = None
 
-    async def _next(self) -> Output:
+    async def next(self) -> Output:
+        """The next output; what it cost is counted.
+
+        Raises:
+            WeirError: the replica failed.
+        """
         assert self._stream is not None
         output = await self._stream.next()
         if isinstance(output, wire.Done) and output.finish_reason == "abort":
@@ -122,7 +127,12 @@ def answer_for(body: Body, exchange: Exchange) -> Answer:
 
 
 def submission(
-    ticket: Ticket[Reservation], request_id: str, prompt: list[int], salt: str, body: Body
+    ticket: Ticket[Reservation],
+    request_id: str,
+    prompt: list[int],
+    salt: str,
+    body: Body,
+    logprobs: bool = False,
 ) -> wire.Submit:
     """What the replica is asked for (the stream number is filled in by the connection)."""
     request = ticket.request
@@ -143,7 +153,7 @@ def submission(
         skip_special_tokens=body.skip_special_tokens,
         include_stop_str_in_output=body.include_stop_str_in_output,
     )
-    return wire.Submit(0, request_id, prompt, sampling, ticket.priority, salt)
+    return wire.Submit(0, request_id, prompt, sampling, ticket.priority, salt, None, logprobs)
 
 
 def _numbered(submit: wire.Submit, number: int) -> wire.Submit:
@@ -155,4 +165,5 @@ def _numbered(submit: wire.Submit, number: int) -> wire.Submit:
         submit.priority,
         submit.cache_salt,
         submit.adapter,
+        submit.logprobs,
     )

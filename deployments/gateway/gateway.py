@@ -17,6 +17,7 @@ from deployments.gateway.models import ServedModel, expected_output_tokens
 from deployments.gateway.prefixes import salt_of
 from deployments.gateway.relay import OpenAIRelay
 from deployments.gateway.requests import ChatBody, CompletionBody, EmbeddingBody, parse_body
+from deployments.gateway.spill import Admit, Call, Spills, admit_at_once
 from deployments.gateway.steps import Body, Charge, Enricher, Quota
 from router.admission import Ticket
 from router.ledger import Reservation
@@ -24,7 +25,7 @@ from router.types import RouteRequest
 from weir.errors import BadRequestError, OverloadedError, UnsupportedError, WeirError
 from weir.logs import request_logging
 from weir.metrics import GatewayMetrics
-from weir.settings import PriceSettings
+from weir.settings import PriceSettings, TenantSettings
 from weir.tenancy import KeyRing, Tenant, model_not_found
 
 _LOG = logging.getLogger("weir.gateway")
@@ -69,20 +70,23 @@ class Gateway:
         relay: OpenAIRelay,
         metrics: GatewayMetrics,
         limits: Limits,
+        tenants: Sequence[TenantSettings] = (),
+        slo_s: Mapping[str, float] | None = None,
     ) -> None:
         self.keys = keys
         self.models = models
         self.metrics = metrics
+        self.limits = limits
         self._quota = quota
         self._enricher = enricher
         self._classes = tuple(classes)
         self._relay = relay
-        self._limits = limits
+        self.spills = Spills(models, tenants, slo_s or {}, self)
 
     async def serve(self, path: str, exchange: Exchange) -> None:
         """Answer one POST to one of :data:`PATHS`, whatever happens."""
         try:
-            async with asyncio.timeout(self._limits.request_timeout_s):
+            async with asyncio.timeout(self.limits.request_timeout_s):
                 if path == "/v1/embeddings":
                     await self._embed(path, exchange)
                 else:
@@ -90,7 +94,7 @@ class Gateway:
         except WeirError as error:
             await exchange.fail(error)
         except TimeoutError:
-            limit = self._limits.request_timeout_s
+            limit = self.limits.request_timeout_s
             await exchange.fail(OverloadedError(f"The request took longer than {limit:g} s."))
         except (http.ClientGoneError, asyncio.CancelledError) as gone:
             exchange.error_code = "client_gone"
@@ -113,27 +117,18 @@ class Gateway:
                 enrichment = await enriching.finish()
                 exchange.enriched(enrichment)
                 body = enrichment.body
-                prompt = model.tokenize(body)
-                request = self._route_request(exchange, tenant, model, body, prompt)
-                async with model.gate.admit(request, exchange.body_bytes) as ticket:
-                    self._admitted(exchange, ticket)
-                    if body.needs_openai_app:
-                        fields = {"priority": ticket.priority, "cache_salt": salt_of(tenant)}
-                        await self._pass_on(path, exchange, model, ticket, body, fields)
-                    else:
-                        submit = submission(
-                            ticket, exchange.request_id, prompt, salt_of(tenant), body
-                        )
-                        await self._fly(exchange, model, ticket, submit, body)
+                priority_class = self._priority_class(exchange, tenant)
+                call = Call(path, exchange, tenant, body, priority_class)
+                await self.spills.answer(call, model)
             finally:
-                await self._settle(exchange, model, charge)
+                await self._settle(exchange, charge)
 
     async def _validate(
         self, path: str, exchange: Exchange, tenant: Tenant
     ) -> tuple[Body, ServedModel]:
         exchange.tenant = tenant.id
         raw = await http.read_json_body(
-            exchange.scope, exchange.receive, self._limits.max_body_bytes
+            exchange.scope, exchange.receive, self.limits.max_body_bytes
         )
         exchange.body_bytes = len(raw)
         body = parse_body(_BODIES[path], raw)
@@ -148,27 +143,41 @@ class Gateway:
         tenant.require_model(name)
         return model
 
-    def _route_request(
-        self,
-        exchange: Exchange,
-        tenant: Tenant,
-        model: ServedModel,
-        body: Body,
-        prompt: list[int],
-    ) -> RouteRequest:
-        field = "messages" if isinstance(body, ChatBody) else "prompt"
-        limit = model.output_limit(len(prompt), body.max_output_tokens, field)
-        return RouteRequest(
-            request_id=exchange.serial,
+    async def attempt(self, call: Call, model: ServedModel, admit: Admit = admit_at_once) -> None:
+        """Steps 5 to 8 with one model: tokenize, admit, route, stream."""
+        exchange, body = call.exchange, call.body
+        request, prompt = self.route_request(call, model)
+        async with admit(model.gate.admit(request, exchange.body_bytes)) as ticket:
+            self.admitted(exchange, model, ticket)
+            salt = salt_of(call.tenant)
+            if body.needs_openai_app:
+                fields = {"priority": ticket.priority, "cache_salt": salt}
+                await self._pass_on(call.path, exchange, model, ticket, body, fields)
+            else:
+                submit = submission(ticket, exchange.request_id, prompt, salt, body)
+                await self._fly(exchange, model, ticket, submit, body)
+
+    def route_request(self, call: Call, model: ServedModel) -> tuple[RouteRequest, list[int]]:
+        """What admission and routing are told, and the prompt's token ids.
+
+        Raises:
+            WeirError: the model cannot take such a request, or has no replica.
+        """
+        prompt = call.prompt(model)
+        field = "messages" if isinstance(call.body, ChatBody) else "prompt"
+        limit = model.output_limit(len(prompt), call.body.max_output_tokens, field)
+        request = RouteRequest(
+            request_id=call.exchange.serial,
             model=model.name,
-            tenant=tenant.id,
+            tenant=call.tenant.id,
             prompt_tokens=len(prompt),
             max_output_tokens=limit,
             expected_output_tokens=expected_output_tokens(limit),
-            priority_class=self._priority_class(exchange, tenant),
-            block_hashes=model.hasher.keys(prompt, salt_of(tenant)),
-            arrival_s=exchange.started_s,
+            priority_class=call.priority_class,
+            block_hashes=model.hasher.keys(prompt, salt_of(call.tenant)),
+            arrival_s=call.exchange.started_s,
         )
+        return request, prompt
 
     def _priority_class(self, exchange: Exchange, tenant: Tenant) -> str:
         allowed = tenant.classes or self._classes
@@ -182,12 +191,16 @@ class Gateway:
             )
         return asked
 
-    def _admitted(self, exchange: Exchange, ticket: Ticket[Reservation]) -> None:
+    def admitted(self, exchange: Exchange, model: ServedModel, ticket: Ticket[Reservation]) -> None:
+        """Step 6 is over: say which model answers, and count the wait."""
+        exchange.admitted_s = time.monotonic()
+        exchange.answered_by = model.name
+        exchange.set_header(b"x-weir-model-answered", model.name)
         request, decision = ticket.request, ticket.grant.decision
         labels = (exchange.tenant, request.model)
         self.metrics.admission_wait.labels(*labels, request.priority_class).observe(ticket.waited_s)
         if decision.overlap_blocks:
-            block = self.models[request.model].block_size
+            block = model.block_size
             self.metrics.predicted_cached.labels(*labels).inc(decision.overlap_blocks * block)
 
     async def _fly(
@@ -198,11 +211,11 @@ class Gateway:
         submit: wire.Submit,
         body: Body,
     ) -> None:
-        flight = Flight(model, ticket, exchange, self._limits.dispatch_attempts)
+        flight = Flight(model, ticket, exchange, self.limits.dispatch_attempts)
         try:
             first = await flight.take_off(submit, self.metrics)
             exchange.output_arrived()
-            exchange.headers.append((b"x-weir-replica", flight.replica_id.encode()))
+            exchange.set_header(b"x-weir-replica", flight.replica_id)
             answer = answer_for(body, exchange)
             if body.stream:
                 usage = bool(body.stream_options and body.stream_options.include_usage)
@@ -222,14 +235,14 @@ class Gateway:
         engine_fields: Mapping[str, Any],
     ) -> None:
         replica_id = ticket.grant.replica_id
-        exchange.headers.append((b"x-weir-replica", replica_id.encode()))
+        exchange.set_header(b"x-weir-replica", replica_id)
         await self._relay.relay(exchange, model.address(replica_id), path, body, engine_fields)
 
     async def _embed(self, path: str, exchange: Exchange) -> None:
         tenant = self.keys.authenticate(exchange.header(b"authorization"))
         exchange.tenant = tenant.id
         raw = await http.read_json_body(
-            exchange.scope, exchange.receive, self._limits.max_body_bytes
+            exchange.scope, exchange.receive, self.limits.max_body_bytes
         )
         body = parse_body(EmbeddingBody, raw)
         model = self._find_model(body.model, tenant)
@@ -252,17 +265,20 @@ class Gateway:
         async with model.gate.admit(request, len(raw)) as ticket:
             await self._pass_on(path, exchange, model, ticket, body, {})
 
-    async def _settle(self, exchange: Exchange, model: ServedModel, charge: Charge) -> None:
-        await charge.settle(exchange.counts)
-        labels = (exchange.tenant, model.name)
-        counts = exchange.counts
-        self.metrics.prompt_tokens.labels(*labels).inc(counts.prompt_tokens)
-        self.metrics.cached_tokens.labels(*labels).inc(counts.cached_tokens)
-        self.metrics.output_tokens.labels(*labels).inc(counts.output_tokens)
-        cost = cost_usd(
-            model.settings.price, counts.prompt_tokens, counts.cached_tokens, counts.output_tokens
-        )
-        self.metrics.cost.labels(*labels).inc(cost)
+    async def _settle(self, exchange: Exchange, charge: Charge) -> None:
+        await charge.settle(exchange.usage)
+        total_usd = 0.0
+        answered = (exchange.answered_by or exchange.model, exchange.counts)
+        for name, counts in (answered, *exchange.discarded):
+            labels = (exchange.tenant, name)
+            self.metrics.prompt_tokens.labels(*labels).inc(counts.prompt_tokens)
+            self.metrics.cached_tokens.labels(*labels).inc(counts.cached_tokens)
+            self.metrics.output_tokens.labels(*labels).inc(counts.output_tokens)
+            price = self.models[name].settings.price
+            usd = cost_usd(price, counts.prompt_tokens, counts.cached_tokens, counts.output_tokens)
+            self.metrics.cost.labels(*labels).inc(usd)
+            total_usd += usd
+        self.spills.settled(exchange.model, exchange.tenant, total_usd)
 
     def _record(self, path: str, exchange: Exchange) -> None:
         now = time.monotonic()

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 import time
+from pathlib import Path
 from typing import Any, Protocol
 
 import router.scorers  # noqa: F401 - registers the policies
@@ -20,13 +21,15 @@ from router.admission import (
     AdmissionSettings,
     Gate,
     OpenGate,
+    Refusal,
     SnapshotCapacity,
 )
+from router.admission.outcomes import SpillRule
 from router.ledger import Reservation
 from router.policy import build_policy
 from router.router import Router
 from router.subscription import Subscription
-from router.types import ReplicaLoad, ReplicaStats
+from router.types import ReplicaLoad, ReplicaStats, RouteRequest
 from weir.errors import BadRequestError, ContextLengthError, NoReplicaError
 from weir.settings import ModelSettings
 
@@ -61,7 +64,10 @@ class ServedModel:
         self.hasher = PromptHasher()
         policy = build_policy(settings.routing.policy, settings.routing.params)
         self.router = Router(policy, time.monotonic, random.Random())
-        self.queue = AdmissionQueue(admission, time.monotonic, time.time)
+        self._spill: SpillRule | None = None
+        self.queue = AdmissionQueue(
+            admission, time.monotonic, time.time, spill=self._spill_reason
+        )
         self.gate = _gate(self.router, self.queue, admission)
         self._handle = handle
         self._caches = CacheFollower(self.router.index)
@@ -89,6 +95,20 @@ class ServedModel:
     def connect_through(self, connections: ReplicaConnections) -> None:
         """Set where connections come from (they need a running loop)."""
         self._connections = connections
+
+    def spill_by(self, rule: SpillRule) -> None:
+        """Have admission ask ``rule`` whether a request should spill."""
+        self._spill = rule
+
+    def _spill_reason(
+        self, request: RouteRequest, predicted_wait_s: float | None, refusal: Refusal | None
+    ) -> str | None:
+        return self._spill(request, predicted_wait_s, refusal) if self._spill else None
+
+    @property
+    def folder(self) -> Path:
+        """The model's tokenizer files, and of a local model all its files."""
+        return self.encoder.folder
 
     def record_load(self, replica_id: str, load: wire.Load) -> None:
         """A replica said how busy it is."""

@@ -103,7 +103,9 @@ def _add_health(app: FastAPI, gateway: Gateway) -> None:
         missing = [
             name
             for name, count in replicas.items()
-            if not count and gateway.models[name].settings.replicas
+            if not count
+            and gateway.models[name].settings.replicas
+            and not gateway.spills.covers(name)
         ]
         if missing:
             raise NoReplicaError(f"No replica is up yet for: {', '.join(sorted(missing))}.")

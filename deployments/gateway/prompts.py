@@ -6,6 +6,7 @@ own: ``tests/e2e`` compares them with the replica's ``/tokenize``.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -29,6 +30,8 @@ class PromptEncoder:
 
     def __init__(self, folder: Path) -> None:
         self._tokenizer = Tokenizer.from_file(str(_required(folder / "tokenizer.json")))
+        self.folder = folder
+        self.fingerprint = _fingerprint(folder)
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         config = json.loads(_required(folder / "tokenizer_config.json").read_text("utf-8"))
@@ -108,6 +111,16 @@ def locate_tokenizer(source: str) -> Path:
         raise ConfigError(
             f"models[].source: {source!r} is no directory and could not be fetched: {error}"
         ) from error
+
+
+def _fingerprint(folder: Path) -> str:
+    """The same for two models exactly if their prompts have the same token ids."""
+    digest = hashlib.sha256()
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        file = folder / name
+        content = file.read_bytes() if file.is_file() else b""
+        digest.update(b"%d:" % len(content) + content)
+    return digest.hexdigest()
 
 
 def _required(file: Path) -> Path:

@@ -60,7 +60,7 @@ class TokenStream:
     def feed(self, item: Output) -> None:
         """Called by the connection for each output."""
         self._items.append(item)
-        self.finished = type(item) is wire.Done
+        self.finished = isinstance(item, wire.Done)
         self._notify()
 
     def fail(self, error: WeirError) -> None:
@@ -79,6 +79,8 @@ class TokenStream:
         last = items[-1]
         last.text = "".join(item.text for item in items)
         last.tokens = [token for item in items for token in item.tokens]
+        if isinstance(last, wire.ScoredChunk | wire.ScoredDone):
+            last.logprobs = [p for item in items for p in logprobs_of(item)]
         return last
 
 
@@ -242,6 +244,11 @@ class ReplicaConnections:
         """Close all."""
         await asyncio.gather(*(c.close() for c in self._open.values()))
         self._open.clear()
+
+
+def logprobs_of(output: Output) -> list[float]:
+    """Its tokens' log-probabilities; empty where they were not asked for."""
+    return output.logprobs if isinstance(output, wire.ScoredChunk | wire.ScoredDone) else []
 
 
 def _failure(event: wire.Failed) -> WeirError:

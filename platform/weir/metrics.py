@@ -22,6 +22,7 @@ class GatewayMetrics:
         self._declare_latency()
         self._declare_routing()
         self._declare_replicas()
+        self._declare_fallback()
         self._declare_features()
 
     def _declare_requests(self) -> None:
@@ -118,6 +119,32 @@ class GatewayMetrics:
             "weir_latency_prediction_error_ratio",
             "Mean absolute relative error of latency predictions made beforehand.",
             ("model", "quantity"),
+            registry=self.registry,
+        )
+
+    def _declare_fallback(self) -> None:
+        self.spills = Counter(
+            "weir_spills_total",
+            "Requests that the model's student answered, by reason.",
+            ("tenant", "model", "reason"),
+            registry=self.registry,
+        )
+        self.spill_failures = Counter(
+            "weir_spill_failures_total",
+            "Requests that should have spilled and that the student could not take, by reason.",
+            ("model", "reason"),
+            registry=self.registry,
+        )
+        self.cascades = Counter(
+            "weir_cascade_answers_total",
+            "Answers that the student began, by what became of them (kept, escalated).",
+            ("model", "verdict"),
+            registry=self.registry,
+        )
+        self.circuit = Gauge(
+            "weir_circuit_state",
+            "Circuit breaker of the model's replicas: 0 closed, 1 half-open, 2 open.",
+            ("model",),
             registry=self.registry,
         )
 

@@ -30,7 +30,8 @@ from router.admission import AdmissionSettings
 from router.subscription import Subscription
 from router.types import ReplicaInfo
 from weir.metrics import GatewayMetrics
-from weir.settings import ModelSettings, TenantSettings
+from weir.settings import ModelSettings, PriceSettings, TenantSettings
+from weir.settings.fallback import FallbackSettings, TenantFallbackSettings
 from weir.tenancy import KeyRing, hash_key
 
 KEY = "weir_test-key"
@@ -81,9 +82,19 @@ class ScriptedGenerator:
 
         return abort
 
-    def say(self, request_id: str, text: str) -> None:
+    def say(self, request_id: str, text: str, logprob: float | None = None) -> None:
         number = self.requests[request_id].stream
-        self.started[request_id](wire.Chunk(number, text, [1]))
+        put = self.started[request_id]
+        if logprob is None:
+            put(wire.Chunk(number, text, [1]))
+        else:
+            put(wire.ScoredChunk(number, text, [1], [logprob]))
+
+    def end_scored(self, request_id: str, text: str, logprob: float, count: int = 1) -> None:
+        request = self.requests[request_id]
+        put = self.started.pop(request_id)
+        done = (request.stream, text, [1], "stop", len(request.prompt), 0, count)
+        put(wire.ScoredDone(*done, [logprob]))
 
     def end(self, request_id: str, text: str = "", count: int = 1) -> None:
         request = self.requests[request_id]
@@ -125,8 +136,21 @@ class World:
         self.replicas: list[Replica] = []
         self.members: tuple[ReplicaInfo, ...] = ()
         self.url = ""
+        self.student: ServedModel | None = None
+
+    async def add_student_replica(self, name: str) -> Replica:
+        assert self.student is not None
+        replica = await self._start_replica(name)
+        self.student.router.set_replicas((*self.student.router.members, replica.info))
+        return replica
 
     async def add_replica(self, name: str) -> Replica:
+        replica = await self._start_replica(name)
+        self.members = (*self.members, replica.info)
+        self.model.router.set_replicas(self.members)
+        return replica
+
+    async def _start_replica(self, name: str) -> Replica:
         generator = ScriptedGenerator()
         streams = TokenStreams(generator)
         app = ReplicaApp(_openai_stub, streams, TOKEN)
@@ -134,8 +158,6 @@ class World:
         await listener.start()
         replica = Replica(name, generator, streams, app, listener)
         self.replicas.append(replica)
-        self.members = (*self.members, replica.info)
-        self.model.router.set_replicas(self.members)
         return replica
 
     def post(self, body: dict[str, Any], path: str = "/v1/chat/completions") -> Any:
@@ -216,6 +238,78 @@ async def world(tokenizer_folder: Path, request: pytest.FixtureRequest) -> Async
     await model.close()
     for replica in world.replicas:
         await replica.listener.stop()
+
+
+@dataclass
+class Pair:
+    """What a test says of a model and its student."""
+
+    fallback: FallbackSettings = field(default_factory=lambda: FallbackSettings(student="s"))
+    tenant: TenantFallbackSettings = field(default_factory=TenantFallbackSettings)
+    admission: AdmissionSettings = field(default_factory=AdmissionSettings)
+    student_admission: AdmissionSettings = field(default_factory=AdmissionSettings)
+    slo_s: dict[str, float] = field(default_factory=dict)
+
+
+@pytest.fixture
+def make_pair() -> type[Pair]:
+    return Pair
+
+
+@pytest.fixture
+async def spilling(tokenizer_folder: Path) -> AsyncIterator[Callable[[Pair], Any]]:
+    """Makes a gateway with a model ``m`` and its student ``s``, without replicas yet."""
+    ends: list[Callable[[], Any]] = []
+
+    async def make(pair: Pair) -> World:
+        session = aiohttp.ClientSession()
+        models = {}
+        price = PriceSettings(input_usd_per_million_tokens=1.0, output_usd_per_million_tokens=10.0)
+        for name, admission in (("m", pair.admission), ("s", pair.student_admission)):
+            fallback = pair.fallback if name == "m" else None
+            settings = ModelSettings(name=name, source="x", price=price, fallback=fallback)
+            encoder = PromptEncoder(tokenizer_folder)
+            models[name] = ServedModel(settings, admission, encoder, _Chooser())
+            load = models[name].record_load
+            models[name].connect_through(ReplicaConnections(session, TOKEN, load))
+        tenant = TenantSettings(id="t", key_sha256=(hash_key(KEY),), fallback=pair.tenant)
+        gateway = Gateway(
+            keys=KeyRing([tenant]),
+            models=models,
+            quota=UnlimitedQuota(),
+            enricher=NoEnrichment(),
+            classes=[c.name for c in pair.admission.classes],
+            relay=OpenAIRelay(session, TOKEN),
+            metrics=GatewayMetrics(CollectorRegistry()),
+            limits=Limits(max_body_bytes=10_000, dispatch_attempts=3, request_timeout_s=30),
+            tenants=[tenant],
+            slo_s=pair.slo_s,
+        )
+        world = World(gateway, models["m"], session)
+        world.student = models["s"]
+        pages = build_pages(gateway, session, TOKEN, _no_deployments)
+        front = Listener(CancelOnDisconnect(GatewayApp(gateway, pages)), "127.0.0.1")
+        await front.start()
+        world.url = f"http://{front.address}"
+        watchers = [asyncio.ensure_future(w) for w in gateway.spills.watchers()]
+
+        async def end() -> None:
+            for watcher in watchers:
+                watcher.cancel()
+            await asyncio.gather(*watchers, return_exceptions=True)
+            await session.close()
+            await front.stop()
+            for model in models.values():
+                await model.close()
+            for replica in world.replicas:
+                await replica.listener.stop()
+
+        ends.append(end)
+        return world
+
+    yield make
+    for end in ends:
+        await end()
 
 
 async def _no_deployments() -> list[dict[str, Any]]:

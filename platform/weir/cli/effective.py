@@ -106,13 +106,15 @@ def _one_model(given: str) -> dict[str, Any]:
         source = str(folder.resolve())
     elif looks_like_path:
         raise CommandError(f"--model: no such directory: {given}", ExitCode.USAGE)
-    elif not given.startswith("builtin:") and not _HUB_ID.fullmatch(given):
+    elif not given.startswith(("builtin:", "registry:")) and not _HUB_ID.fullmatch(given):
         raise CommandError(
             f"--model: {given!r} is neither a directory nor an id like 'org/model'", ExitCode.USAGE
         )
     laptop = load_settings("laptop").models[0]
-    name = source.rstrip("/").rpartition("/")[2].removeprefix("builtin:")
-    return {**laptop.model_dump(mode="json"), "name": name, "source": source}
+    last = source.rstrip("/").rpartition("/")[2]
+    name = last.removeprefix("builtin:").removeprefix("registry:").partition("@")[0]
+    alone = {"name": name, "source": source, "fallback": None}
+    return {**laptop.model_dump(mode="json"), **alone}
 
 
 def _with_absolute_sources(settings: Settings, folder: Path) -> Settings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -88,9 +89,8 @@ class CascadeSettings(_KindSettings):
 
 
 class FallbackSettings(_Section):
-    """One model's fallback. ``model`` and ``student`` are names of served models."""
+    """A model's fallback. ``student`` is the name of another served model."""
 
-    model: str
     student: str
     long_tail: LongTailSettings = LongTailSettings()
     overload: OverloadSettings = OverloadSettings()
@@ -113,19 +113,17 @@ class TenantFallbackSettings(_Section):
         return self
 
 
-def check_fallbacks(fallbacks: tuple[FallbackSettings, ...], models: list[str]) -> None:
-    """Each model has one student at most, and a student none.
+def check_fallbacks(students: Mapping[str, str | None]) -> None:
+    """``students``: of each served model, the name of its student. A student has none itself.
 
     Raises:
-        ValueError: names the entry.
+        ValueError: names the model.
     """
-    with_one = [f.model for f in fallbacks]
-    for number, fallback in enumerate(fallbacks):
-        where = f"fallback[{number}]"
-        for field in ("model", "student"):
-            if getattr(fallback, field) not in models:
-                raise ValueError(f"{where}.{field}: no model named {getattr(fallback, field)!r}")
-        if with_one.count(fallback.model) > 1:
-            raise ValueError(f"{where}.model: {fallback.model!r} has two fallbacks")
-        if fallback.student in with_one:
-            raise ValueError(f"{where}.student: {fallback.student!r} would spill on itself")
+    for model, student in students.items():
+        where = f"models[{model}].fallback.student"
+        if student is None:
+            continue
+        if student not in students:
+            raise ValueError(f"{where}: no model named {student!r}")
+        if students[student] is not None:
+            raise ValueError(f"{where}: {student!r} has a fallback of its own")

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from weir.settings.autoscaling import AutoscalingSettings
 from weir.settings.fallback import (
     FallbackSettings,
     RegistrySettings,
@@ -127,6 +128,8 @@ class ModelSettings(_Section):
     price: PriceSettings = PriceSettings()
     routing: RoutingSettings = RoutingSettings()
     drain_timeout_s: float = Field(60.0, gt=0)
+    autoscaling: AutoscalingSettings | None = None
+    fallback: FallbackSettings | None = None
 
 
 class TenantSettings(_Section):
@@ -173,7 +176,6 @@ class Settings(_Section):
     registry: RegistrySettings = RegistrySettings()
     admission: dict[str, Any] = Field(default_factory=dict)
     features: FeaturesSettings = FeaturesSettings()
-    fallback: tuple[FallbackSettings, ...] = ()
     tenants: tuple[TenantSettings, ...] = ()
     log: LogSettings = LogSettings()
 
@@ -190,7 +192,7 @@ class Settings(_Section):
             for model in tenant.models:
                 if model not in names:
                     raise ValueError(f"tenants[{tenant.id}].models: no model named {model!r}")
-        check_fallbacks(self.fallback, names)
+        check_fallbacks({m.name: m.fallback.student if m.fallback else None for m in self.models})
         return self
 
     def model(self, name: str) -> ModelSettings | None:

@@ -1,0 +1,477 @@
+"""Requests that go to the student, over real sockets: why, what the client sees, what is freed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+import pytest
+
+from router.admission import AdmissionSettings, ClassSettings, ReplicaLimits
+from weir.errors import OverloadedError
+from weir.settings.fallback import (
+    CascadeSettings,
+    CostSettings,
+    FailureSettings,
+    FallbackSettings,
+    LongTailSettings,
+    TenantFallbackSettings,
+)
+
+HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "hello world"}]}
+RARE = {**HELLO, "metadata": {"intent": "refund"}}
+
+
+async def _until(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - another task makes it true
+            await asyncio.sleep(0.005)
+
+
+def fallback(**sections: Any) -> FallbackSettings:
+    return FallbackSettings(student="s", **sections)
+
+
+def spills(world: Any, reason: str) -> float:
+    return float(world.gateway.metrics.spills.labels("t", "m", reason)._value.get())
+
+
+def idle(world: Any) -> bool:
+    """Nothing is reserved, waiting or running anywhere."""
+    models = (world.model, world.student)
+    loads = [v.load.requests for m in models for v in m.router.snapshot().replicas]
+    streams = [replica.streams.in_flight for replica in world.replicas]
+    return not any(loads) and not any(streams) and not any(m.queue.in_flight for m in models)
+
+
+async def answered(world: Any, pending: Any, replica: Any, text: str = "yes") -> Any:
+    """The response, once ``replica`` has been made to answer the request r1."""
+    await _until(lambda: "r1" in replica.generator.started)
+    replica.generator.end("r1", text, count=2)
+    response = await pending
+    assert response.status == 200, await response.text()
+    assert text in await response.text()
+    await _until(lambda: idle(world))
+    return response
+
+
+async def test_the_teacher_answers_when_nothing_speaks_against_it(
+    spilling: Any, make_pair: Any
+) -> None:
+    world = await spilling(make_pair())
+    teacher, student = await world.add_replica("a"), await world.add_student_replica("z")
+    response = await answered(world, asyncio.ensure_future(world.post(dict(HELLO))), teacher)
+    assert response.headers["x-weir-model-answered"] == "m"
+    assert "x-weir-spill" not in response.headers
+    assert student.generator.requests == {}
+    assert teacher.generator.requests["r1"].logprobs is False
+
+
+async def test_a_rare_intent_goes_to_the_student(spilling: Any, make_pair: Any) -> None:
+    rare = LongTailSettings(rare_intents=("refund",))
+    world = await spilling(make_pair(fallback(long_tail=rare)))
+    await world.add_replica("a")
+    student = await world.add_student_replica("z")
+    response = await answered(world, asyncio.ensure_future(world.post(dict(RARE))), student)
+    assert response.headers["x-weir-model-answered"] == "s"
+    assert response.headers["x-weir-spill"] == "long-tail"
+    assert response.headers["x-weir-replica"] == "z"
+    assert (await response.json())["model"] == "s"
+    assert spills(world, "long-tail") == 1
+    assert world.gateway.metrics.output_tokens.labels("t", "s")._value.get() == 2
+    assert world.gateway.metrics.output_tokens.labels("t", "m")._value.get() == 0
+
+
+async def test_a_tenant_may_forbid_it(spilling: Any, make_pair: Any) -> None:
+    rare = LongTailSettings(rare_intents=("refund",))
+    tenant = TenantFallbackSettings(forbid=("long-tail",))
+    world = await spilling(make_pair(fallback(long_tail=rare), tenant))
+    teacher = await world.add_replica("a")
+    await world.add_student_replica("z")
+    await answered(world, asyncio.ensure_future(world.post(dict(RARE))), teacher)
+
+
+async def test_a_long_tail_request_without_a_student_goes_to_the_teacher(
+    spilling: Any, make_pair: Any
+) -> None:
+    rare = LongTailSettings(rare_intents=("refund",))
+    world = await spilling(make_pair(fallback(long_tail=rare)))
+    teacher = await world.add_replica("a")
+    response = await answered(world, asyncio.ensure_future(world.post(dict(RARE))), teacher)
+    assert response.headers["x-weir-model-answered"] == "m"
+    assert "x-weir-spill" not in response.headers
+    failed = world.gateway.metrics.spill_failures.labels("m", "long-tail")._value.get()
+    assert failed == 1
+
+
+async def test_no_teacher_replica_at_all(spilling: Any, make_pair: Any) -> None:
+    """Start-up, scale from zero, or all of them lost; /ready says that requests are answered."""
+    world = await spilling(make_pair())
+    student = await world.add_student_replica("z")
+    response = await answered(world, asyncio.ensure_future(world.post(dict(HELLO))), student)
+    assert response.headers["x-weir-spill"] == "failure"
+    async with world.session.get(world.url + "/ready") as ready:
+        assert ready.status == 200
+
+
+async def test_neither_of_them_is_the_teachers_error(spilling: Any, make_pair: Any) -> None:
+    world = await spilling(make_pair())
+    response = await world.post(dict(HELLO))
+    assert response.status == 503
+    error = (await response.json())["error"]
+    assert error["code"] == "no_replica"
+    assert "'m'" in error["message"]
+    assert "x-weir-spill" not in response.headers
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_teacher_that_dies_before_its_first_token(
+    spilling: Any, make_pair: Any, stream: bool
+) -> None:
+    world = await spilling(make_pair())
+    teacher, student = await world.add_replica("a"), await world.add_student_replica("z")
+    pending = asyncio.ensure_future(world.post({**HELLO, "stream": stream}))
+    await _until(lambda: "r1" in teacher.generator.started)
+    await teacher.listener.stop()
+    response = await answered(world, pending, student)
+    assert response.headers["x-weir-spill"] == "failure"
+    assert response.headers["x-weir-replica"] == "z"
+
+
+async def test_a_plain_answer_is_begun_again_by_the_student(spilling: Any, make_pair: Any) -> None:
+    """Half an answer was there when the teacher died, but none of it had been sent."""
+    world = await spilling(make_pair())
+    teacher, student = await world.add_replica("a"), await world.add_student_replica("z")
+    pending = asyncio.ensure_future(world.post(dict(HELLO)))
+    await _until(lambda: "r1" in teacher.generator.started)
+    teacher.generator.say("r1", "half")
+    await _until(lambda: world.model.router.snapshot().replicas[0].load.prefill_tokens == 0)
+    await teacher.listener.stop()
+    response = await answered(world, pending, student, "whole")
+    body = await response.json()
+    assert body["choices"][0]["message"]["content"] == "whole"
+    assert body["usage"]["completion_tokens"] == 2, "the lost half is not paid for"
+
+
+async def test_a_stream_that_has_begun_fails_as_ever(spilling: Any, make_pair: Any) -> None:
+    world = await spilling(make_pair())
+    teacher, student = await world.add_replica("a"), await world.add_student_replica("z")
+    pending = asyncio.ensure_future(world.post({**HELLO, "stream": True}))
+    await _until(lambda: "r1" in teacher.generator.started)
+    teacher.generator.say("r1", "Hel")
+    response = await pending
+    await response.content.readany()
+    await teacher.listener.stop()
+    assert "replica_failed" in (await response.read()).decode()
+    assert student.generator.requests == {}
+    await _until(lambda: idle(world))
+
+
+async def test_the_circuit_opens_and_single_requests_find_the_way_back(
+    spilling: Any, make_pair: Any
+) -> None:
+    breaker = FailureSettings(failures=2, open_s=0.05, max_open_s=0.05, probes=1)
+    world = await spilling(make_pair(fallback(failure=breaker)))
+    teacher, student = await world.add_replica("a"), await world.add_student_replica("z")
+    teacher.generator.refuse = RuntimeError("broken")
+    for _ in range(2):
+        await answered(world, asyncio.ensure_future(world.post(dict(HELLO))), student)
+    assert world.gateway.metrics.circuit.labels("m")._value is not None
+    circuit = world.gateway.metrics.registry.get_sample_value
+    assert circuit("weir_circuit_state", {"model": "m"}) in (1, 2)
+    teacher.generator.refuse = None
+    await asyncio.sleep(0.06)
+    probe = asyncio.ensure_future(world.post(dict(HELLO)))
+    await _until(lambda: "r1" in teacher.generator.started)
+    second = asyncio.ensure_future(world.post({**HELLO, "id": "r2"}))
+    await _until(lambda: "r2" in student.generator.started)
+    student.generator.end("r2")
+    assert (await second).headers["x-weir-spill"] == "failure"
+    await answered(world, probe, teacher)
+    assert circuit("weir_circuit_state", {"model": "m"}) == 0
+
+
+async def test_an_engine_that_is_down_counts_as_failure(spilling: Any, make_pair: Any) -> None:
+    world = await spilling(make_pair())
+    teacher, student = await world.add_replica("a"), await world.add_student_replica("z")
+    teacher.generator.refuse = OverloadedError("The engine is down.")
+    response = await answered(world, asyncio.ensure_future(world.post(dict(HELLO))), student)
+    assert response.headers["x-weir-spill"] == "failure"
+
+
+FULL = AdmissionSettings(
+    enabled=True,
+    limits=ReplicaLimits(running=1),
+    classes=(
+        ClassSettings("interactive", 0, ttft_slo_ms=400.0, max_requests=2),
+        ClassSettings("batch", 1),
+    ),
+)
+SLO = {"interactive": 0.4}
+
+
+async def occupied(world: Any) -> tuple[Any, Any]:
+    """The teacher's only place is taken by a request ``first``, which goes on."""
+    teacher = await world.add_replica("a")
+    first = asyncio.ensure_future(world.post({**HELLO, "id": "first"}))
+    await _until(lambda: "first" in teacher.generator.started)
+    return teacher, first
+
+
+async def test_a_request_that_has_waited_long_enough_spills(spilling: Any, make_pair: Any) -> None:
+    world = await spilling(make_pair(admission=FULL, slo_s=SLO))
+    teacher, first = await occupied(world)
+    student = await world.add_student_replica("z")
+    pending = asyncio.ensure_future(world.post(dict(HELLO)))
+    await _until(lambda: "r1" in student.generator.started)
+    assert len(world.model.gate) == 0
+    student.generator.end("r1", "yes")
+    assert (await pending).headers["x-weir-spill"] == "overload"
+    teacher.generator.end("first")
+    assert (await first).headers["x-weir-model-answered"] == "m"
+    await _until(lambda: idle(world))
+
+
+async def test_batch_waits(spilling: Any, make_pair: Any) -> None:
+    world = await spilling(make_pair(admission=FULL, slo_s=SLO))
+    teacher, first = await occupied(world)
+    student = await world.add_student_replica("z")
+    headers = {"authorization": "Bearer weir_test-key", "x-weir-priority": "batch"}
+    batch = asyncio.ensure_future(
+        world.session.post(
+            world.url + "/v1/chat/completions",
+            json={"model": "m", **HELLO},
+            headers={**headers, "x-request-id": "r1"},
+        )
+    )
+    await _until(lambda: len(world.model.gate) == 1)
+    await asyncio.sleep(0.3)
+    assert student.generator.requests == {}
+    teacher.generator.end("first")
+    assert (await first).status == 200
+    await answered(world, batch, teacher)
+
+
+async def test_what_would_be_refused_spills(spilling: Any, make_pair: Any) -> None:
+    world = await spilling(make_pair(admission=FULL, slo_s={"interactive": 60.0}))
+    teacher, first = await occupied(world)
+    student = await world.add_student_replica("z")
+    waiting = [asyncio.ensure_future(world.post({**HELLO, "id": f"w{n}"})) for n in range(2)]
+    await _until(lambda: len(world.model.gate) == 2)
+    response = await answered(
+        world_without_idle(world), asyncio.ensure_future(world.post(dict(HELLO))), student
+    )
+    assert response.headers["x-weir-spill"] == "overload"
+    for name, pending in (("first", first), ("w0", waiting[0]), ("w1", waiting[1])):
+        await _until(lambda name=name: name in teacher.generator.started)
+        teacher.generator.end(name)
+        assert (await pending).status == 200
+    await _until(lambda: idle(world))
+
+
+def world_without_idle(world: Any) -> Any:
+    class Busy:
+        """Stands for the world where others are still at work."""
+
+        model, student, replicas = world.student, world.student, ()
+
+    return Busy
+
+
+async def test_refused_by_both_is_the_teachers_refusal(spilling: Any, make_pair: Any) -> None:
+    world = await spilling(make_pair(admission=FULL, slo_s={"interactive": 60.0}))
+    teacher, first = await occupied(world)
+    waiting = [asyncio.ensure_future(world.post({**HELLO, "id": f"w{n}"})) for n in range(2)]
+    await _until(lambda: len(world.model.gate) == 2)
+    response = await world.post(dict(HELLO))
+    assert response.status == 503
+    assert "queue is full" in (await response.json())["error"]["message"]
+    for name, pending in (("first", first), ("w0", waiting[0]), ("w1", waiting[1])):
+        await _until(lambda name=name: name in teacher.generator.started)
+        teacher.generator.end(name)
+        assert (await pending).status == 200
+
+
+async def test_who_cannot_spill_after_all_waits_on(spilling: Any, make_pair: Any) -> None:
+    world = await spilling(make_pair(admission=FULL, slo_s={"interactive": 0.1}))
+    teacher, first = await occupied(world)
+    pending = asyncio.ensure_future(world.post(dict(HELLO)))
+    failures = world.gateway.metrics.spill_failures.labels("m", "overload")
+    await _until(lambda: failures._value.get() == 1)
+    await _until(lambda: len(world.model.gate) == 1)
+    teacher.generator.end("first")
+    assert (await first).status == 200
+    await answered(world, pending, teacher)
+
+
+async def test_those_who_wait_spill_at_once_when_the_pool_is_lost(
+    spilling: Any, make_pair: Any
+) -> None:
+    world = await spilling(make_pair(admission=FULL, slo_s={"interactive": 60.0}))
+    teacher, first = await occupied(world)
+    student = await world.add_student_replica("z")
+    pending = asyncio.ensure_future(world.post(dict(HELLO)))
+    await _until(lambda: len(world.model.gate) == 1)
+    world.model.router.set_replicas(())
+    await _until(lambda: "r1" in student.generator.started)
+    student.generator.end("r1", "yes")
+    assert (await pending).headers["x-weir-spill"] == "failure"
+    teacher.generator.end("first")
+    await first
+
+
+async def leave(world: Any, ready: Callable[[], Any]) -> None:
+    """A client posts r1 and goes away once ``ready``."""
+    async with aiohttp.ClientSession() as leaving:
+        world.session, kept = leaving, world.session
+        pending = asyncio.ensure_future(world.post(dict(HELLO)))
+        await _until(ready)
+        pending.cancel()
+        world.session = kept
+
+
+async def test_a_client_that_leaves_while_it_waits(spilling: Any, make_pair: Any) -> None:
+    world = await spilling(make_pair(admission=FULL, slo_s={"interactive": 60.0}))
+    teacher, first = await occupied(world)
+    student = await world.add_student_replica("z")
+    await leave(world, lambda: len(world.model.gate) == 1)
+    await _until(lambda: len(world.model.gate) == 0)
+    assert student.generator.requests == {}
+    teacher.generator.end("first")
+    await first
+    await _until(lambda: idle(world))
+
+
+async def test_a_client_that_leaves_while_the_student_answers(
+    spilling: Any, make_pair: Any
+) -> None:
+    world = await spilling(make_pair())
+    student = await world.add_student_replica("z")
+    await leave(world, lambda: "r1" in student.generator.started)
+    await _until(lambda: student.generator.aborted == ["r1"] and idle(world))
+
+
+async def test_a_spent_budget_goes_to_the_student_and_without_one_is_refused(
+    spilling: Any, make_pair: Any
+) -> None:
+    """6 prompt tokens at 1 and 2 output tokens at 10 USD per million: one answer is 26 µUSD."""
+    budget = CostSettings(tenant_budgets_usd={"t": 2e-5})
+    world = await spilling(make_pair(fallback(cost=budget)))
+    teacher = await world.add_replica("a")
+    await answered(world, asyncio.ensure_future(world.post(dict(HELLO))), teacher)
+    refused = await world.post(dict(HELLO))
+    assert refused.status == 429
+    assert "what you may spend on 'm'" in (await refused.json())["error"]["message"]
+    student = await world.add_student_replica("z")
+    response = await answered(world, asyncio.ensure_future(world.post(dict(HELLO))), student)
+    assert response.headers["x-weir-spill"] == "cost"
+
+
+async def test_a_request_above_the_cap_goes_to_the_student(spilling: Any, make_pair: Any) -> None:
+    world = await spilling(make_pair(fallback(cost=CostSettings(price_cap_usd=1e-4))))
+    teacher, student = await world.add_replica("a"), await world.add_student_replica("z")
+    cheap = asyncio.ensure_future(world.post({**HELLO, "max_tokens": 9}))
+    await answered(world, cheap, teacher)
+    dear = asyncio.ensure_future(world.post({**HELLO, "max_tokens": 10}))
+    await answered(world, dear, student)
+
+
+CASCADE = CascadeSettings(enabled=True, first_tokens=2, threshold=-0.5)
+
+
+def events(raw: bytes) -> list[Any]:
+    lines = [line[6:] for line in raw.decode().split("\n\n") if line]
+    return [json.loads(line) for line in lines if line != "[DONE]"]
+
+
+async def test_a_sure_student_keeps_its_answer(spilling: Any, make_pair: Any) -> None:
+    world = await spilling(make_pair(fallback(cascade=CASCADE)))
+    teacher, student = await world.add_replica("a"), await world.add_student_replica("z")
+    pending = asyncio.ensure_future(world.post({**HELLO, "stream": True}))
+    await _until(lambda: "r1" in student.generator.started)
+    assert student.generator.requests["r1"].logprobs is True
+    student.generator.say("r1", "Hel", -0.1)
+    await asyncio.sleep(0.05)
+    assert not pending.done(), "nothing is sent before the verdict"
+    student.generator.say("r1", "lo", -0.1)
+    response = await pending
+    student.generator.say("r1", " you", -9.0)
+    student.generator.end_scored("r1", "!", -0.1, count=4)
+    sent = events(await response.read())
+    assert "".join(e["choices"][0]["delta"]["content"] for e in sent) == "Hello you!"
+    assert response.headers["x-weir-spill"] == "cascade-kept"
+    assert response.headers["x-weir-model-answered"] == "s"
+    assert teacher.generator.requests == {}
+    await _until(lambda: idle(world))
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_doubtful_student_gives_way_and_both_are_paid(
+    spilling: Any, make_pair: Any, stream: bool
+) -> None:
+    world = await spilling(make_pair(fallback(cascade=CASCADE)))
+    teacher, student = await world.add_replica("a"), await world.add_student_replica("z")
+    body = {**HELLO, "stream": stream}
+    if stream:
+        body["stream_options"] = {"include_usage": True}
+    pending = asyncio.ensure_future(world.post(body))
+    await _until(lambda: "r1" in student.generator.started)
+    student.generator.say("r1", "Err", -2.0)
+    await _until(lambda: "r1" in teacher.generator.started)
+    assert student.generator.aborted == ["r1"]
+    teacher.generator.end("r1", "Right", count=2)
+    response = await pending
+    raw = await response.read()
+    assert b"Err" not in raw
+    assert b"Right" in raw
+    usage = events(raw)[-1]["usage"] if stream else json.loads(raw)["usage"]
+    assert (usage["prompt_tokens"], usage["completion_tokens"]) == (12, 3)
+    assert response.headers["x-weir-spill"] == "cascade-escalated"
+    assert response.headers["x-weir-model-answered"] == "m"
+    assert "also billed: s prompt_tokens=6 output_tokens=1" in response.headers["x-weir-cascade"]
+    await _until(lambda: idle(world))
+    for model, tokens in (("m", 2), ("s", 1)):
+        assert world.gateway.metrics.output_tokens.labels("t", model)._value.get() == tokens
+
+
+async def test_a_student_that_dies_in_a_cascade(spilling: Any, make_pair: Any) -> None:
+    world = await spilling(make_pair(fallback(cascade=CASCADE)))
+    teacher, student = await world.add_replica("a"), await world.add_student_replica("z")
+    pending = asyncio.ensure_future(world.post(dict(HELLO)))
+    await _until(lambda: "r1" in student.generator.started)
+    student.generator.say("r1", "Hel", -0.1)
+    await asyncio.sleep(0.02)
+    await student.listener.stop()
+    response = await answered(world, pending, teacher)
+    assert "x-weir-spill" not in response.headers
+    assert (await response.json())["usage"]["completion_tokens"] == 2
+
+
+async def test_a_client_that_leaves_while_an_answer_is_held_back(
+    spilling: Any, make_pair: Any
+) -> None:
+    world = await spilling(make_pair(fallback(cascade=CASCADE)))
+    teacher, student = await world.add_replica("a"), await world.add_student_replica("z")
+
+    def held() -> bool:
+        if "r1" not in student.generator.started:
+            return False
+        student.generator.say("r1", "Hel", -0.1)
+        return True
+
+    await leave(world, held)
+    await _until(lambda: student.generator.aborted == ["r1"] and idle(world))
+    assert teacher.generator.requests == {}
+
+
+async def test_what_needs_the_replicas_own_server_is_not_cascaded(
+    spilling: Any, make_pair: Any
+) -> None:
+    world = await spilling(make_pair(fallback(cascade=CASCADE)))
+    await world.add_replica("a")
+    await world.add_student_replica("z")
+    response = await world.post({**HELLO, "logprobs": True})
+    assert response.headers["x-weir-model-answered"] == "m"
