@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--per-intent", type=int, default=60, help="held-out questions per intent")
     made.add_argument("--resume", action="store_true", help="go on from the checkpoint in --cache")
     made.add_argument("--evaluate-only", action="store_true", help="no training: finish --cache")
-    made.add_argument("--version", default="1.0.0", help="version to write into the manifest")
+    made.add_argument("--version", default="1.1.0", help="version to write into the manifest")
     return made
 
 
@@ -67,9 +67,9 @@ def load_tokenizer(cache: Path, seed: int) -> Tokenizer:
 
 def probe(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> str:
     """A quick held-out check for the progress line."""
-    examples = list(desk.requests(PROBE_SEED, 2 * len(desk.INTENTS)))
+    examples = list(desk.requests(PROBE_SEED, 6 * len(desk.INTENTS)))
     scores = score(examples, answer(model, tokenizer, examples))
-    weak = sorted((s.accuracy, n) for n, s in scores.items() if n not in ("common", "rare"))[:4]
+    weak = sorted((s.accuracy, n) for n, s in scores.items() if n not in ("common", "rare"))[:10]
     return (
         f"held-out common {scores['common'].accuracy:.2f} rare {scores['rare'].accuracy:.2f}  "
         f"weakest {', '.join(f'{name} {value:.2f}' for value, name in weak)}"

@@ -28,8 +28,8 @@ def test_same_seed_gives_the_same_text_and_another_seed_does_not() -> None:
 
 def test_corpus_text_is_the_one_its_version_names() -> None:
     text = json.dumps([talk.messages() for talk in _talks(1, 50)])
-    assert desk.CORPUS_VERSION == "1"
-    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "6e5b7fd6e3565a1c"
+    assert desk.CORPUS_VERSION == "2"
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "4a86b3e589eed579"
 
 
 def test_start_passes_over_conversations() -> None:
@@ -57,7 +57,8 @@ def test_entities_never_cross_the_splits() -> None:
 def test_held_out_prompts_hold_no_training_entity() -> None:
     for example in desk.requests(11, 60):
         system = example.messages[0]["content"]
-        ids = re.findall(r"^Order (\d{5}),", system, flags=re.MULTILINE)
+        ids = re.findall(r" with order (\d{5})\.", system)
+        assert ids or "<customer>" not in system
         assert all(split_of(order_id) == "heldout" for order_id in ids)
 
 
@@ -67,6 +68,26 @@ def test_phrasings_never_cross_the_splits() -> None:
     assert not train & heldout
     assert {e.template.lower() for e in desk.requests(1, 400)} <= heldout
     assert {t.template.lower() for talk in _talks(1, 200) for t in talk.turns} <= train
+
+
+def test_an_answer_about_an_order_repeats_sentences_of_the_prompt() -> None:
+    intents = (
+        "order_status",
+        "order_eta",
+        "order_item",
+        "order_price",
+        "order_date",
+        "other_order",
+    )
+    for example in desk.requests(12, 120, intents=intents):
+        sentences = example.answer.removesuffix(".").split(". ")
+        assert f"{sentences[-1]}." in example.messages[0]["content"]
+        if example.intent == "other_order":
+            assert f"{sentences[0]}." in example.messages[0]["content"]
+        elif len(sentences) == 2:  # named by its item
+            item, order_id = sentences[0].removeprefix("You bought the ").split(" with order ")
+            assert f"{item} with order {order_id}." in example.messages[0]["content"]
+            assert item in example.messages[-1]["content"]
 
 
 @pytest.mark.parametrize("split", ["train", "heldout"])

@@ -108,18 +108,45 @@ def test_rendering_separates_store_and_customer() -> None:
     assert context.startswith("<customer>\n")
     assert context.endswith("\n</customer>")
     assert customer.name not in system
-    assert all(f"Order {o.order_id}, the {o.item}:" in context for o in customer.orders)
+    assert all(f"Order {o.order_id} contains the {o.item}." in context for o in customer.orders)
 
 
 def test_a_delivered_order_is_rendered_as_arrived() -> None:
     today = dt.date(2026, 3, 14)
     order = Order("48213", "Talino", "kettle", 39, "delivered", today, today)
     customer = dataclasses.replace(desk.make_customer(1, 1), orders=(order,))
-    line = (
-        "Order 48213, the Talino kettle: delivered, arrived on 14 March, "
-        "ordered on 14 March, costs 39 EUR"
+    assert desk.render_context(customer).splitlines()[-2] == (
+        "They bought the Talino kettle with order 48213. Order 48213 contains the Talino kettle. "
+        "Order 48213 is delivered. Order 48213 arrived on 14 March. "
+        "Order 48213 was placed on 14 March. Order 48213 costs 39 EUR."
     )
-    assert line in desk.render_context(customer).splitlines()
+
+
+def test_plain_fields_render_as_the_customer_does() -> None:
+    customer = desk.make_customer(1, 3)
+    orders = [
+        desk.OrderLine(o.order_id, o.item, o.status, o.ordered, o.arrives, o.price_eur)
+        for o in customer.orders
+    ]
+    assert desk.render_context(customer) == desk.context_block(
+        name=customer.name,
+        tier=customer.tier,
+        points=customer.points,
+        today=customer.today,
+        orders=orders,
+    )
+
+
+def test_a_customer_without_orders_renders_too() -> None:
+    block = desk.context_block(
+        name="Bela Zoro", tier="gold", points=12, today=dt.date(2026, 3, 14), orders=()
+    )
+    assert block.splitlines() == [
+        "<customer>",
+        "The customer Bela Zoro is a gold member with 12 points and 0 orders.",
+        "Today is 14 March.",
+        "</customer>",
+    ]
 
 
 def test_tier_extras_grow_with_the_tier_and_unknown_tiers_are_refused() -> None:

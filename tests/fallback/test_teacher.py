@@ -46,13 +46,15 @@ def test_manifest_hashes_every_file(teacher: Path, manifest: dict[str, Any]) -> 
 def test_manifest_belongs_to_this_corpus(manifest: dict[str, Any]) -> None:
     assert manifest["corpus_version"] == desk.CORPUS_VERSION
     assert set(manifest["held_out"]["intents"]) == set(desk.INTENTS)
-    assert manifest["held_out"]["groups"]["common"]["accuracy"] >= 0.8
     assert manifest["training"]["tokens"] > 0
+    assert manifest["training"]["minutes"] <= 60
 
 
-@pytest.mark.xfail(strict=True, reason="85 % of the common questions; docs/teacher.md says why")
 def test_the_teacher_meets_its_target(manifest: dict[str, Any]) -> None:
-    assert manifest["held_out"]["groups"]["common"]["accuracy"] >= 0.95
+    groups = manifest["held_out"]["groups"]
+    assert groups["common"]["accuracy"] >= 0.95
+    assert groups["common"]["n"] >= 60 * sum(g == "common" for g in desk.INTENTS.values())
+    assert groups["rare"]["accuracy"] < groups["common"]["accuracy"] - 0.1  # the long tail shows
 
 
 def test_generation_stops_at_the_end_of_a_turn(teacher: Path) -> None:
@@ -78,7 +80,7 @@ def test_it_answers_held_out_questions(teacher: Path) -> None:
     from fallback.training.evaluation import answer, score
 
     common = [name for name, group in desk.INTENTS.items() if group == "common"]
-    examples = list(desk.requests(99, 3 * len(common), intents=common))
+    examples = list(desk.requests(99, 6 * len(common), intents=common))
     model = LlamaForCausalLM.from_pretrained(teacher, dtype="float32")
     answers = answer(model, tokenization.load(teacher), examples)
-    assert score(examples, answers)["common"].accuracy >= 0.7
+    assert score(examples, answers)["common"].accuracy >= 0.9

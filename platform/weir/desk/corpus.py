@@ -23,7 +23,7 @@ from weir.desk.render import Message, policy_sentences, render_system_message
 from weir.desk.words import Split
 from weir.desk.world import Customer, Store, make_customer, make_store
 
-CORPUS_VERSION: Final = "1"
+CORPUS_VERSION: Final = "2"
 """Changes whenever the same seed would give other text."""
 
 _BUILDERS: Final = {**COMMON_BUILDERS, **RARE_BUILDERS}
@@ -101,7 +101,7 @@ def _draw_group(scene: Scene) -> tuple[str, ...]:
         return ("store_unknown",)
     if scene.customer is None:
         return ("account_unavailable", *STORE_INTENTS, "free_shipping_gap")
-    if len(scene.orders) == 2 and scene.turns and scene.turns[-1].subject and draw < 0.15:
+    if len(scene.orders) == 2 and scene.turns and scene.turns[-1].subject and draw < 0.5:
         return ("other_order",)
     if draw > 1 - _RARE_SHARE:
         return tuple(RARE_BUILDERS)

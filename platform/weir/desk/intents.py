@@ -11,7 +11,7 @@ from weir.desk.facts import Fact, money, parse
 from weir.desk.phrasebook import Phrases, decorate, reference
 from weir.desk.phrases_common import COMMON
 from weir.desk.phrases_rare import RARE
-from weir.desk.render import eur, order_count
+from weir.desk.render import besides, eur, order_count
 from weir.desk.words import Split, order_id
 from weir.desk.world import Customer, Order, Store, day
 
@@ -154,10 +154,12 @@ def build_order(scene: Scene, intent: str) -> Turn | None:
     if subject is not None and rng.random() < 0.5:
         order = subject
         template = rng.choice(phrases.follow_up_questions(scene.split))
+        named = {"ref": "it", "lead": ""}
     else:
         order = rng.choice(scene.orders)
         template = rng.choice(phrases.questions(scene.split))
-    fields = order_fields(order) | {"ref": reference(rng, order, phrases.ref_by_item)}
+        named = reference(rng, order, phrases.ref_by_item)
+    fields = order_fields(order) | named
     return finish(
         scene, intent, template, fields, order_required(intent, order), order,
         order_answers(intent, order),
@@ -172,9 +174,11 @@ def build_other_order(scene: Scene, intent: str) -> Turn | None:
     if before.intent not in ORDER_INTENTS:
         return None
     order = next(order for order in scene.orders if order != before.subject)
+    lead = besides(before.subject.order_id, order.order_id)
     template = scene.rng.choice(PHRASES[intent].questions(scene.split))
     return finish(
-        scene, intent, template, order_fields(order), order_required(before.intent, order), order,
+        scene, intent, template, order_fields(order) | {"lead": f"{lead} "},
+        order_required(before.intent, order) | {Fact("order", order.order_id)}, order,
         order_answers(before.intent, order),
     )  # fmt: skip
 

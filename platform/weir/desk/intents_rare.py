@@ -110,7 +110,7 @@ def build_days_to_return(scene: Scene, intent: str) -> Turn | None:
     if left < 2:
         return None
     fields = order_fields(order) | {
-        "ref": reference(scene.rng, order, by_item=True),
+        **reference(scene.rng, order, by_item=True),
         "today": day(scene.customer.today),
         "days_left": str(left),
     }
@@ -121,7 +121,7 @@ def build_days_to_return(scene: Scene, intent: str) -> Turn | None:
 def build_free_shipping_gap(scene: Scene, intent: str) -> Turn | None:
     """How much is missing for free shipping, in EUR."""
     threshold = scene.store.free_shipping_from_eur
-    basket = scene.rng.randint(5, threshold - 2)
+    basket = scene.rng.randrange(10, threshold, 10)
     gap = threshold - basket
     fields = {"basket": eur(basket), "free_from": eur(threshold), "gap": eur(gap)}
     return finish(

@@ -18,7 +18,14 @@ _REFS_BY_ID: Final = (
     "order #{id}",
     "order number {id}",
 )
-_REFS_BY_ITEM: Final = ("my {noun}", "the {noun}", "my {item}", "the {item}")
+_REQUESTS: Final = (
+    "Tell me {}.",
+    "Please tell me {}.",
+    "Can you tell me {}?",
+    "Could you tell me {}?",
+    "Do you know {}?",
+    "I would like to know {}.",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +53,23 @@ class Phrases:
         return self.follow_ups if split == "train" else self.heldout_follow_ups
 
 
-def reference(rng: random.Random, order: Order, by_item: bool) -> str:
-    """How a customer names an order: mostly by id, at times by its item."""
-    refs = _REFS_BY_ITEM if by_item and rng.random() < 0.3 else _REFS_BY_ID
-    return rng.choice(refs).format(id=order.order_id, noun=order.noun, item=order.item)
+def told(*clauses: str) -> tuple[str, ...]:
+    """The clauses as requests: "Tell me {clause}.", "Can you tell me {clause}?" and so on."""
+    return tuple(request.format(clause) for request in _REQUESTS for clause in clauses)
+
+
+def reference(rng: random.Random, order: Order, by_item: bool) -> dict[str, str]:
+    """How a customer names an order: mostly by id, at times by its item.
+
+    Returns:
+        Template fields: `ref`, and `lead`, the sentence with which an answer gets from the item
+        to the order's id; empty if the question gave the id.
+    """
+    if not by_item or rng.random() < 0.65:
+        return {"ref": rng.choice(_REFS_BY_ID).format(id=order.order_id), "lead": ""}
+    thing = rng.choice((order.noun, order.item))
+    lead = f"You bought the {thing} with order {order.order_id}. "
+    return {"ref": f"{rng.choice(('my', 'the'))} {thing}", "lead": lead}
 
 
 def decorate(rng: random.Random, question: str) -> str:

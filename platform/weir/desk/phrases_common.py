@@ -1,6 +1,5 @@
-"""Questions and answers of the common intents.
+"""Questions and answers of the common intents: those about orders, the store and the account.
 
-`{ref}` is a reference to one order (by id or by item); other fields are listed in `fields.py`.
 Held-out questions are never seen in training; answers are shared by both splits.
 """
 
@@ -8,158 +7,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from weir.desk.phrasebook import Phrases
+from weir.desk.phrasebook import Phrases, told
+from weir.desk.phrases_orders import ORDERS
 
 COMMON: Final[dict[str, Phrases]] = {
-    "order_status": Phrases(
-        train=(
-            "Where is {ref}?",
-            "What is the status of {ref}?",
-            "Can you check {ref} for me?",
-            "What is going on with {ref}?",
-            "Any news about {ref}?",
-            "I want to know the status of {ref}.",
-            "Has {ref} been shipped yet?",
-            "Is {ref} still being processed?",
-            "How far is {ref}?",
-            "Please tell me the state of {ref}.",
-            "Could you look up {ref}?",
-            "What happened to {ref}?",
-        ),
-        heldout=(
-            "Can you tell me where {ref} is?",
-            "Please check the status of {ref}.",
-            "What is the state of {ref} now?",
-            "Do you have any news on {ref}?",
-        ),
-        follow_ups=("What is its status?", "And where is it?", "Has it been shipped?"),
-        heldout_follow_ups=("Where is it now?",),
-        answers=(
-            "Order {id}, the {item}, is {status}.",
-            "Your order {id}, the {item}, is {status}.",
-        ),
-    ),
-    "order_eta": Phrases(
-        train=(
-            "When will {ref} arrive?",
-            "When do I get {ref}?",
-            "What is the delivery date of {ref}?",
-            "When is {ref} due?",
-            "On what day does {ref} arrive?",
-            "How long until {ref} is here?",
-            "When can I expect {ref}?",
-            "What day will {ref} be delivered?",
-            "Tell me the arrival date of {ref}.",
-            "I need the delivery date for {ref}.",
-            "When should {ref} reach me?",
-        ),
-        heldout=(
-            "What day does {ref} arrive?",
-            "When will {ref} be delivered?",
-            "Can you tell me when {ref} is due?",
-            "When should I expect {ref}?",
-        ),
-        follow_ups=("When will it arrive?", "And when is it due?", "When do I get it?"),
-        heldout_follow_ups=("When can I expect it?",),
-        answers=(
-            "Order {id}, the {item}, is due on {arrives}.",
-            "Your order {id}, the {item}, is due on {arrives}.",
-        ),
-        answers_delivered=(
-            "Order {id}, the {item}, arrived on {arrives}.",
-            "Your order {id}, the {item}, arrived on {arrives}.",
-        ),
-    ),
-    "order_item": Phrases(
-        train=(
-            "What is in {ref}?",
-            "What did I buy with {ref}?",
-            "Which item is in {ref}?",
-            "What does {ref} contain?",
-            "Which product is {ref}?",
-            "Tell me what {ref} contains.",
-            "I forgot what I ordered in {ref}.",
-            "What was {ref} again?",
-            "Can you tell me what is in {ref}?",
-        ),
-        heldout=(
-            "Which item did I buy with {ref}?",
-            "What item does {ref} contain?",
-            "I forgot what is in {ref}.",
-        ),
-        follow_ups=("What is in it?", "And what did I buy there?", "Which item is it?"),
-        heldout_follow_ups=("What does it contain?",),
-        answers=(
-            "Order {id} is the {item}.",
-            "Your order {id} is the {item}.",
-        ),
-        ref_by_item=False,
-    ),
-    "order_price": Phrases(
-        train=(
-            "How much did {ref} cost?",
-            "What is the price of {ref}?",
-            "What did I pay for {ref}?",
-            "How expensive was {ref}?",
-            "Tell me the price of {ref}.",
-            "How much money did I spend on {ref}?",
-            "What was the amount for {ref}?",
-            "I need the price of {ref}.",
-        ),
-        heldout=(
-            "How much did I pay for {ref}?",
-            "What did {ref} cost?",
-            "Can you tell me the price of {ref}?",
-        ),
-        follow_ups=("How much did it cost?", "And what is the price?", "What did I pay for it?"),
-        heldout_follow_ups=("What did it cost?",),
-        answers=(
-            "Order {id}, the {item}, costs {price}.",
-            "Your order {id}, the {item}, costs {price}.",
-        ),
-    ),
-    "order_date": Phrases(
-        train=(
-            "When did I order {ref}?",
-            "On what day was {ref} ordered?",
-            "What is the order date of {ref}?",
-            "When did I place {ref}?",
-            "When was {ref} placed?",
-            "Tell me the day I ordered {ref}.",
-            "How long ago did I place {ref}?",
-            "I need the order date for {ref}.",
-        ),
-        heldout=(
-            "When was {ref} ordered?",
-            "On what day did I place {ref}?",
-            "Can you tell me the order date of {ref}?",
-        ),
-        follow_ups=("When did I order it?", "And when was it placed?", "What was the order date?"),
-        heldout_follow_ups=("When was it ordered?",),
-        answers=(
-            "Order {id}, the {item}, was ordered on {ordered}.",
-            "Your order {id}, the {item}, was ordered on {ordered}.",
-        ),
-    ),
-    "other_order": Phrases(
-        train=(
-            "And the other one?",
-            "And my other order?",
-            "What about the other one?",
-            "The other order, please?",
-            "Same question for the other one.",
-        ),
-        heldout=("What about my other order?", "And what about the other order?"),
-        answers=(),
-    ),
-    "order_missing": Phrases(
-        train=(),
-        heldout=(),
-        answers=(
-            "I cannot find {missing} on your account.",
-            "Sorry, I cannot find {missing} on your account.",
-        ),
-    ),
+    **ORDERS,
     "return_window": Phrases(
         train=(
             "How long can I return an item?",
@@ -172,6 +24,16 @@ COMMON: Final[dict[str, Phrases]] = {
             "I want to return something, how much time is there?",
             "Tell me about returns.",
             "Do you take items back?",
+            "How many days do I have for a return?",
+            "How many days are there to return things?",
+            "How long do I have to send an item back?",
+            "Within how many days can I return an item?",
+            "How much time do I have to return something?",
+            "Until when do you take returns?",
+            "Until when can items be sent back?",
+            "What is the return period?",
+            "For how long do you take things back?",
+            *told("how long I can return items", "the return window"),
         ),
         heldout=(
             "How many days do I have to return an item?",
@@ -179,10 +41,7 @@ COMMON: Final[dict[str, Phrases]] = {
             "What is your return window?",
             "Until when do you take items back?",
         ),
-        answers=(
-            "Items can be returned within {return_days} days of delivery.",
-            "You can return items within {return_days} days of delivery.",
-        ),
+        answers=("Items can be returned within {return_days} days of delivery.",),
     ),
     "shipping": Phrases(
         train=(
@@ -196,6 +55,15 @@ COMMON: Final[dict[str, Phrases]] = {
             "From what amount is delivery free?",
             "Tell me about shipping costs.",
             "Do I have to pay for shipping?",
+            "What is the delivery charge?",
+            "Is delivery free?",
+            "How much does delivery cost?",
+            "What is your shipping fee?",
+            "From which amount do you ship for free?",
+            "When do I get free shipping?",
+            "Do I pay a fee for delivery?",
+            "What do you charge for shipping?",
+            *told("what shipping costs", "the shipping fee", "when delivery is free"),
         ),
         heldout=(
             "How much does shipping cost?",
@@ -203,10 +71,7 @@ COMMON: Final[dict[str, Phrases]] = {
             "From what amount is shipping free?",
             "Do I have to pay for delivery?",
         ),
-        answers=(
-            "Shipping costs {fee} and is free from {free_from}.",
-            "Our shipping costs {fee} and is free from {free_from}.",
-        ),
+        answers=("Shipping costs {fee} and is free from {free_from}.",),
     ),
     "loyalty": Phrases(
         train=(
@@ -219,6 +84,14 @@ COMMON: Final[dict[str, Phrases]] = {
             "How many loyalty points are on my account?",
             "Am I a gold member?",
             "How are my points doing?",
+            "What is my loyalty tier?",
+            "Which tier am I in?",
+            "What tier do I have?",
+            "How many points have I collected?",
+            "What are my points?",
+            "What is my member level and how many points do I have?",
+            "In what tier am I?",
+            *told("my tier", "how many points I have", "my loyalty level"),
         ),
         heldout=(
             "What tier am I in?",
@@ -239,6 +112,15 @@ COMMON: Final[dict[str, Phrases]] = {
             "Until when are you open today?",
             "What time can I visit the store?",
             "Tell me the opening hours.",
+            "What are the opening times?",
+            "What are the hours of the store?",
+            "When does the store open?",
+            "When can I come to the store?",
+            "At what time does the store close?",
+            "Which days are you open?",
+            "On which days can I visit you?",
+            "Until what time are you open?",
+            *told("when you are open", "your opening hours", "on what days you open"),
         ),
         heldout=(
             "What are the opening hours of the store?",
@@ -246,10 +128,7 @@ COMMON: Final[dict[str, Phrases]] = {
             "What days are you open?",
             "When can I visit the store?",
         ),
-        answers=(
-            "We are open from {opens} to {closes}, Monday to {last_weekday}.",
-            "Our store is open from {opens} to {closes}, Monday to {last_weekday}.",
-        ),
+        answers=("We are open from {opens} to {closes}, Monday to {last_weekday}.",),
     ),
     "contact": Phrases(
         train=(
@@ -262,6 +141,17 @@ COMMON: Final[dict[str, Phrases]] = {
             "Where can I write to?",
             "Give me your number please.",
             "How do I get in touch?",
+            "What number do I call?",
+            "Which number can I call?",
+            "Can I talk to a human?",
+            "Can I speak to someone?",
+            "How can I get in touch with you?",
+            "How do I reach someone?",
+            "How can I contact support?",
+            "Who can I call?",
+            "What is the number of your support?",
+            "Where do I call?",
+            *told("your phone number", "how to reach you", "who I can talk to"),
         ),
         heldout=(
             "What number can I call?",
@@ -269,10 +159,7 @@ COMMON: Final[dict[str, Phrases]] = {
             "How do I reach support?",
             "Can I talk to someone?",
         ),
-        answers=(
-            "Call us at {phone} or write to {email}.",
-            "You can call us at {phone} or write to {email}.",
-        ),
+        answers=("Call us at {phone} or write to {email}.",),
     ),
     "warranty": Phrases(
         train=(
@@ -284,16 +171,24 @@ COMMON: Final[dict[str, Phrases]] = {
             "My item broke, is it under warranty?",
             "Tell me about the warranty.",
             "For how long are items covered?",
+            "What is the warranty?",
+            "What is your warranty period?",
+            "How many months does the warranty last?",
+            "How many months are items covered?",
+            "How long do items have a warranty?",
+            "Are items under warranty?",
+            "For how many months is there a warranty?",
+            "Do you give a warranty?",
+            *told(
+                "how long the warranty is", "your warranty period", "about the warranty of items"
+            ),
         ),
         heldout=(
             "How many months is the warranty?",
             "What is your warranty?",
             "How long are items under warranty?",
         ),
-        answers=(
-            "The warranty is {warranty_months} months.",
-            "For all items the warranty is {warranty_months} months.",
-        ),
+        answers=("The warranty is {warranty_months} months.",),
     ),
     "account_summary": Phrases(
         train=(
@@ -303,6 +198,14 @@ COMMON: Final[dict[str, Phrases]] = {
             "What is on my account?",
             "Show me my account.",
             "Tell me about my account.",
+            "What is in my account?",
+            "I want an overview of my account.",
+            "Show me an overview of my account.",
+            "Please summarise my account.",
+            "Which facts do you have about me?",
+            "Give me an account summary.",
+            "Overview of my account, please.",
+            *told("what is on my account", "what you know about me"),
         ),
         heldout=(
             "Give me an overview: what is on my account?",
@@ -313,7 +216,7 @@ COMMON: Final[dict[str, Phrases]] = {
     "account_unavailable": Phrases(
         train=(),
         heldout=(),
-        answers=("I cannot see your account right now, please call us at {phone}.",),
+        answers=("I cannot see your account right now. Call us at {phone} or write to {email}.",),
     ),
     "store_unknown": Phrases(
         train=(
@@ -328,6 +231,11 @@ COMMON: Final[dict[str, Phrases]] = {
             "Write a poem about the sea.",
             "Explain what you do.",
             "What is 2 plus 2?",
+            "Hello, who is there?",
+            "Tell me something.",
+            "What are you?",
+            "Tell me about the weather.",
+            "Sing a song.",
         ),
         heldout=("Hello there!", "What do you do?", "Tell me a story."),
         answers=("I am a support desk, but I cannot see any facts about a store here.",),

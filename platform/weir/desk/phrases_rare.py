@@ -17,12 +17,16 @@ RARE: Final[dict[str, Phrases]] = {
             "What is the sum of orders {a} and {b}?",
             "Add up orders {a} and {b} for me.",
             "What did I pay for {a} and {b} together?",
+            "How much do {a} and {b} cost together?",
+            "What is the total for orders {a} and {b}?",
         ),
         heldout=(
             "How much do orders {a} and {b} cost in total?",
             "What is the total of {a} and {b}?",
         ),
-        answers=("Order {a} costs {price_a} and order {b} costs {price_b}, together {total}.",),
+        answers=(
+            "For both: Order {a} costs {price_a}. Order {b} costs {price_b}. Together {total}.",
+        ),
     ),
     "first_arrival": Phrases(
         train=(
@@ -31,15 +35,14 @@ RARE: Final[dict[str, Phrases]] = {
             "Will {a} or {b} be here first?",
             "Of orders {a} and {b}, which one arrives earlier?",
             "Is {a} or {b} the first to arrive?",
+            "Which one is here sooner, order {a} or order {b}?",
+            "Which of {a} and {b} arrives first?",
         ),
         heldout=(
             "Which one arrives sooner, {a} or {b}?",
             "Does order {a} or order {b} arrive first?",
         ),
-        answers=(
-            "Order {first} arrives first, due on {arrives_first}.",
-            "The first is order {first}, due on {arrives_first}.",
-        ),
+        answers=("The first is order {first}. Order {first} arrives on {arrives_first}.",),
     ),
     "most_expensive": Phrases(
         train=(
@@ -47,9 +50,11 @@ RARE: Final[dict[str, Phrases]] = {
             "What is my most expensive order?",
             "Which order cost the most?",
             "What did I spend the most on?",
+            "Which one of my orders is the most expensive?",
+            "What order of mine cost the most?",
         ),
         heldout=("Which one of my orders cost the most?", "What was my most expensive order?"),
-        answers=("Order {top} is the most expensive, it costs {price_top}.",),
+        answers=("The most expensive is order {top}. Order {top} costs {price_top}.",),
     ),
     "count_status": Phrases(
         train=(
@@ -57,9 +62,11 @@ RARE: Final[dict[str, Phrases]] = {
             "How many orders do I have that are {status}?",
             "Count my orders that are {status}.",
             "Tell me how many orders are {status}.",
+            "What is the number of my orders that are {status}?",
+            "How many are {status}?",
         ),
         heldout=("How many orders of mine are {status}?", "What number of my orders are {status}?"),
-        answers=("{count} of your orders are {status}.", "Orders that are {status}: {count}."),
+        answers=("The number of your orders that are {status} is {count}.",),
     ),
     "tier_return": Phrases(
         train=(
@@ -68,13 +75,14 @@ RARE: Final[dict[str, Phrases]] = {
             "Do I get extra return days with my tier?",
             "What is the return window for my tier?",
             "With {tier} tier, how long can I return an item?",
+            "As a {tier} member, how many days can I return things?",
         ),
         heldout=(
             "How many days can I return things as a {tier} member?",
             "What return window do I get with my tier?",
         ),
         answers=(
-            "Within {return_days} days, plus {extra_days} days for {tier}: {tier_days} days.",
+            "Within {return_days} days, and with {tier} {extra_days} days more: {tier_days} days.",
         ),
     ),
     "days_to_return": Phrases(
@@ -83,13 +91,16 @@ RARE: Final[dict[str, Phrases]] = {
             "How much time do I have left to send {ref} back?",
             "Until when can I return {ref}, how many days?",
             "Can I still return {ref}?",
+            "How many days do I still have to return {ref}?",
+            "Is there time left to send {ref} back?",
         ),
         heldout=(
             "How many days do I have left to return {ref}?",
             "Can I still send {ref} back?",
         ),
         answers=(
-            "Order {id} arrived on {arrives} and today is {today}, so {days_left} days are left.",
+            "{lead}Today is {today}. Order {id} arrived on {arrives}. "
+            "So {days_left} days are left.",
         ),
     ),
     "free_shipping_gap": Phrases(
@@ -98,6 +109,7 @@ RARE: Final[dict[str, Phrases]] = {
             "I have {basket} in my basket, what is missing for free delivery?",
             "With a basket of {basket}, how much more do I need for free shipping?",
             "How far is {basket} from free shipping?",
+            "What do I need for free delivery with a basket of {basket}?",
         ),
         heldout=(
             "My basket is {basket}, what is missing for free shipping?",

@@ -87,8 +87,7 @@ def make_store(seed: int | str, index: int, split: Split = "train") -> Store:
     """Store number `index` of the world `seed`; the same arguments give the same store."""
     rng = random.Random(f"store/{seed}/{split}/{index}")
     name = word(rng, split)
-    silver = rng.randint(1, 9)
-    gold = silver + rng.randint(1, 10)
+    silver, gold, platinum = sorted(rng.sample(range(10, 60, 10), 3))
     return Store(
         store_id=f"s{index:04d}",
         name=f"{name} {rng.choice(STORE_KINDS)}",
@@ -99,10 +98,10 @@ def make_store(seed: int | str, index: int, split: Split = "train") -> Store:
             (rng.choice(("0800", "0820", "0850")), *(f"{rng.randrange(1000):03d}" for _ in "ab"))
         ),
         email=f"{rng.choice(('help', 'care', 'desk'))}@{name.lower()}.example",
-        return_days=rng.randint(10, 99),
-        extra_return_days=(silver, gold, gold + rng.randint(1, 20)),
+        return_days=rng.randint(10, 49),
+        extra_return_days=(silver, gold, platinum),
         shipping_fee_eur=Decimal(rng.randrange(200, 1000, 5)) / 100,
-        free_shipping_from_eur=rng.randint(20, 150),
+        free_shipping_from_eur=rng.randrange(20, 160, 10),
         warranty_months=rng.randint(6, 60),
     )
 
