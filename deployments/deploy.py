@@ -27,6 +27,7 @@ from deployments.replica import ModelReplica
 from deployments.sources import model_source
 from deployments.stub import StubReplica
 from weir.settings import EngineSettings, ModelSettings, Settings, parse_settings, read_tree
+from weir.settings.speculative import SpeculativeSettings
 
 _ROUTER = "router.ray_adapter.WeirRequestRouter"
 _STATS_PERIOD_S = 2.0
@@ -42,6 +43,10 @@ def llm_config(model: ModelSettings, registry: str | None = None) -> LLMConfig:
         "tensor_parallel_size": model.parallel.tensor,
         "pipeline_parallel_size": model.parallel.pipeline,
     }
+    if (draft := model.speculative.draft) is not None:
+        engine_args["speculative_config"] = model.speculative.engine_argument(
+            model_source(draft, registry)
+        )
     env = dict(model.engine.env)
     placement = None
     if model.accelerator is None:
@@ -120,6 +125,7 @@ def gateway_view(settings: Settings) -> Settings:
                 "engine": EngineSettings(),
                 "num_cpus": 0,
                 "autoscaling": None,
+                "speculative": SpeculativeSettings(),
             }
         )
         for model in settings.models

@@ -221,6 +221,30 @@ def train(
 
 
 @app.command(context_settings=_TOOL)
+def distill(context: typer.Context) -> None:
+    """Distil a small model from a large one of the same tokenizer."""
+    from weir.cli.distill import distill as run
+
+    raise typer.Exit(run(context.args))
+
+
+@app.command("eval", context_settings=_TOOL)
+def evaluate(context: typer.Context) -> None:
+    """Evaluate models next to their teacher; exit code 1 for one that is below the gate."""
+    from weir.cli.eval import evaluate as run
+
+    raise typer.Exit(run(context.args))
+
+
+@app.command(context_settings=_TOOL)
+def quantize(context: typer.Context) -> None:
+    """Write a model's weights in 8 or 4 bits, as vLLM loads them."""
+    from weir.cli.quantize import quantize as run
+
+    raise typer.Exit(run(context.args))
+
+
+@app.command(context_settings=_TOOL)
 def features(context: typer.Context) -> None:
     """Features for prompts: apply, materialize, push, inspect, generate, history."""
     from weir.cli.features import features as hand_on

@@ -17,6 +17,7 @@ from weir.settings.fallback import (
     check_fallbacks,
 )
 from weir.settings.features import FeaturesSettings
+from weir.settings.speculative import SpeculativeSettings
 
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
 TenantId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
@@ -99,6 +100,7 @@ class EngineSettings(_Section):
             "served_model_name": "models[].name",
             "tensor_parallel_size": "models[].parallel.tensor",
             "pipeline_parallel_size": "models[].parallel.pipeline",
+            "speculative_config": "models[].speculative",
             "host": "server.host",
             "port": "server.port",
         }
@@ -127,6 +129,7 @@ class ModelSettings(_Section):
     num_cpus: float = Field(1.0, ge=0)
     price: PriceSettings = PriceSettings()
     routing: RoutingSettings = RoutingSettings()
+    speculative: SpeculativeSettings = SpeculativeSettings()
     drain_timeout_s: float = Field(60.0, gt=0)
     autoscaling: AutoscalingSettings | None = None
     fallback: FallbackSettings | None = None

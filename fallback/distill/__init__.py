@@ -1,0 +1,1 @@
+"""Distillation: a small causal model learns from a large one of the same tokenizer."""

@@ -1,0 +1,1 @@
+"""What a model is worth next to its teacher: accuracy, calibration, speed; and the gate."""

@@ -1,0 +1,1 @@
+"""Weights in fewer bits, in the format that vLLM and transformers load."""

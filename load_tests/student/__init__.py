@@ -1,0 +1,1 @@
+"""Teacher, student and quantized teacher on the same engine."""
