@@ -43,12 +43,12 @@ def publish(run: Run, data: DataFolder, limits: CheckLimits, now: dt.datetime) -
     """
     plan = run.plan()
     histories = Histories(data, plan.entities)
-    before = frozenset((run.ended() or {}).get("parts", ()))
+    before = run.published()
     rows: list[dict[str, Any]] = []
     published, reasons, invalid, nulls = [], [], 0, 0
     for number in range(len(plan.parts)):
         file = run.part_file(number)
-        if not file.exists() or file.name in before:
+        if not file.exists() or number in before:
             continue
         report = check_part(plan, pq.read_table(file).to_pylist(), histories, limits)
         if not report.good:
@@ -56,13 +56,14 @@ def publish(run: Run, data: DataFolder, limits: CheckLimits, now: dt.datetime) -
             reasons += [f"part {number}: {problem}" for problem in report.problems]
             continue
         rows += report.rows
-        published.append(file.name)
+        published.append(number)
         invalid, nulls = invalid + report.invalid, nulls + report.nulls
     if rows:
         times = {EVENT_TIMESTAMP: now, CREATED: now}
         table = pa.Table.from_pylist([row | times for row in rows], schema=schema(GENERATED))
         name = f"version={plan.version}-{now.strftime('%H%M%S%f')}.parquet"
         write_table(table, data.offline(GENERATED) / name)
+        run.record_published(published)
     left = sum(not run.finished(n) for n in range(len(plan.parts)))
     done = Publication(
         plan.version,
@@ -76,8 +77,11 @@ def publish(run: Run, data: DataFolder, limits: CheckLimits, now: dt.datetime) -
         tuple(reasons),
     )
     if not left:
-        parts = sorted({*before, *published})
-        run.end(parts=parts, quarantined=done.parts_quarantined, ended_at=now.isoformat())
+        run.end(
+            parts_published=len(run.published()),
+            parts_quarantined=done.parts_quarantined,
+            ended_at=now.isoformat(),
+        )
     return done
 
 

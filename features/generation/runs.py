@@ -5,6 +5,7 @@ was paid for but is not yet a part.
 generated/version=V/plan.json          entities by part, model, template: fixed at the start
 generated/version=V/part-00007.parquet a finished part
 generated/version=V/part-00007.jsonl   answers of a part that is being worked on
+generated/version=V/published.json     numbers of the parts that are in the offline store
 generated/version=V/run.json           how it ended: what was published, what was not, and why
 generated/quarantine/version=V/        parts that failed their checks, with the reasons
 =====================================  =======================================================
@@ -15,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,7 @@ class Run:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.plan_file = folder / "plan.json"
+        self.published_file = folder / "published.json"
         self.end_file = folder / "run.json"
 
     @property
@@ -120,6 +122,18 @@ class Run:
         for file in self.folder.glob("part-*.jsonl"):
             total += sum(each.tokens for each in Journal(file).read().values())
         return total
+
+    def published(self) -> frozenset[int]:
+        """Parts whose rows are in the offline store."""
+        try:
+            return frozenset(json.loads(self.published_file.read_text("utf-8")))
+        except OSError:
+            return frozenset()
+
+    def record_published(self, parts: Iterable[int]) -> None:
+        """These are, too."""
+        every = sorted({*self.published(), *parts})
+        replace_text(self.published_file, json.dumps(every) + "\n")
 
     def end(self, **facts: Any) -> None:
         """Write down how the run ended."""
