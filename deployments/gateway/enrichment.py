@@ -3,12 +3,13 @@ tokenized."""
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Protocol
+
+from redis.asyncio import Redis
 
 from deployments.gateway.requests import ChatBody, ChatMessage, CompletionBody, ContentPart
 from features.enrichment import (
@@ -31,6 +32,7 @@ from features.online import (
     StoreLink,
     StoreState,
 )
+from features.tail import TailQueue
 from weir.errors import ConfigError
 from weir.metrics import GatewayMetrics
 from weir.settings import Settings
@@ -39,15 +41,16 @@ from weir.tenancy import Tenant
 Body = ChatBody | CompletionBody
 Header = Callable[[bytes], str | None]
 
-_TAIL_NOTES_AT_ONCE = 64
-_TAIL_NOTE_TIMEOUT_S = 1.0
-
 
 class LongTail(Protocol):
     """Takes the entities that should get generated features."""
 
     async def note(self, tenant_id: str, entity_id: str) -> None:
-        """Queue one; must bound itself, and not raise because of its store."""
+        """Remember one: at once, within bounds, and without raising because of a store."""
+        ...
+
+    async def aclose(self) -> None:
+        """Write out what is left."""
         ...
 
 
@@ -79,6 +82,8 @@ class _Enriching:
         began_s = time.perf_counter()
         row = await self._lookup.row()
         waited_s = time.perf_counter() - began_s
+        if row.long_tail:
+            await self._enricher.note(self._who)
         return self._enricher.apply(
             self._rule, self._who, self._body, row, self._lookup.source, waited_s
         )
@@ -112,19 +117,21 @@ class FeatureEnricher:
         self._reader = reader
         self._metrics = metrics
         self._tail = tail
-        self._notes: set[asyncio.Task[None]] = set()
         self._wall = wall
 
     def start(self) -> None:
         """Connect in the background."""
         self._link.start()
 
+    async def connected(self) -> None:
+        """For tests and benches; requests never wait for it."""
+        await self._link.wait_until_up()
+
     async def close(self) -> None:
-        """Drop the connection, and what was still to be noted."""
-        for task in list(self._notes):
-            task.cancel()
-        await asyncio.gather(*self._notes, return_exceptions=True)
+        """Drop the connection."""
         await self._link.close()
+        if self._tail is not None:
+            await self._tail.aclose()
 
     def begin(self, tenant: Tenant, body: Body, header: Header) -> NotEnriched | _Enriching:
         """Start the look-up. Never raises; what is begun need not be finished."""
@@ -202,24 +209,11 @@ class FeatureEnricher:
             metrics.feature_defaults.labels(rule.plan.spec.name, reason).inc()
         if row.long_tail:
             metrics.long_tail.labels(who.tenant_id, model).inc()
-            self._note(who)
 
-    def _note(self, who: _Who) -> None:
-        if self._tail is None:
-            return
-        if len(self._notes) >= _TAIL_NOTES_AT_ONCE:
-            self._metrics.tail_notes_dropped.inc()
-            return
-        task = asyncio.get_running_loop().create_task(self._note_one(self._tail, who))
-        self._notes.add(task)
-        task.add_done_callback(self._notes.discard)
-
-    async def _note_one(self, tail: LongTail, who: _Who) -> None:
-        try:
-            async with asyncio.timeout(_TAIL_NOTE_TIMEOUT_S):
-                await tail.note(who.tenant_id, who.entity_id)
-        except (OSError, TimeoutError):
-            self._metrics.tail_notes_dropped.inc()
+    async def note(self, who: _Who) -> None:
+        """Tell the generator of a long-tail entity."""
+        if self._tail is not None:
+            await self._tail.note(who.tenant_id, who.entity_id)
 
 
 class _Refused(NotEnriched):
@@ -294,7 +288,6 @@ def build_enricher(
     settings: Settings,
     metrics: GatewayMetrics,
     environment: Mapping[str, str],
-    tail: LongTail | None = None,
 ) -> FeatureEnricher:
     """The enricher that the settings describe, not started.
 
@@ -308,7 +301,9 @@ def build_enricher(
         if state == "down":
             metrics.feature_store_breaks.inc()
 
-    link = StoreLink(StoreAddress.parse(store_url(settings, environment)), on_change=on_change)
+    url = store_url(settings, environment) if settings.features.enabled else "redis://"
+    link = StoreLink(StoreAddress.parse(url), on_change=on_change)
+    tail = TailQueue(Redis.from_url(url), on_drop=metrics.tail_notes_dropped.inc)
     cache = settings.features.cache
     reader = FeatureReader(
         link, CacheSettings(cache.entries, cache.ttl_ms / 1000, cache.negative_ttl_ms / 1000)
