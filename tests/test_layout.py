@@ -33,7 +33,7 @@ ALLOWED_IMPORTS = {
         "load_tests/",
     ),
     "vllm": ("deployments/", "tests/", "load_tests/"),
-    "feast": ("features/repo/", "tests/features/", "load_tests/"),
+    "feast": ("features/repo/", "tests/features/", "tests/conformance/", "load_tests/"),
     "torch": (
         "fallback/training/",
         "fallback/distill/",
