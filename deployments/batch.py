@@ -143,9 +143,12 @@ class PlatformWriter:
         return size + _MARGIN_TOKENS + MAX_OUTPUT_TOKENS
 
     def write(self, prompts: Sequence[Prompt], done: Callable[[int, Written], None]) -> None:
-        asyncio.run(self._write(prompts, done))
+        asyncio.run(self.write_async(prompts, done))
 
-    async def _write(self, prompts: Sequence[Prompt], done: Callable[[int, Written], None]) -> None:
+    async def write_async(
+        self, prompts: Sequence[Prompt], done: Callable[[int, Written], None]
+    ) -> None:
+        """The same within a running event loop; cancelling it cancels the requests."""
         writers = self._writers
         headers = {
             "authorization": f"Bearer {writers.key}",
