@@ -58,6 +58,9 @@ class AlwaysRoom:
     def saturated_for(self, request: RouteRequest, share: Share) -> frozenset[str] | None:
         return frozenset()
 
+    def holds_back(self, request: RouteRequest, share: Share) -> bool:
+        return False
+
 
 class Stopwatch:
     """Times single calls, in microseconds, by name."""
@@ -195,6 +198,9 @@ class TokenEngine:
 
     def saturated_for(self, request: RouteRequest, share: Share) -> frozenset[str] | None:
         return frozenset() if self.taken + self.size(request) <= self.limit else None
+
+    def holds_back(self, request: RouteRequest, share: Share) -> bool:
+        return False
 
     def step(self, queue: AdmissionQueue) -> None:
         while isinstance(outcome := queue.next(self), Dispatch):

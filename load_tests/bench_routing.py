@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from load_tests.report import Report, absent_row, bench_parser, emit
+from load_tests.routing.kept import KeptRuns
 from load_tests.routing.marks import marks_of
 from load_tests.routing.picture import draw
 from load_tests.routing.sweep import Plan, Scenario, sweep
@@ -49,6 +50,13 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--slo-tpot-ms", type=float, default=150.0, help="about reading speed")
     options.add_argument("--users-s", type=float, help="closed loop: simulated seconds")
     options.add_argument("--picture", type=Path, help="also draw a PNG")
+    options.add_argument(
+        "--keep",
+        type=Path,
+        metavar="FILE",
+        help="keep each run's figures there and do not repeat runs that are in it, so that a "
+        "sweep can be resumed; good for one version of the code",
+    )
     return options
 
 
@@ -75,6 +83,7 @@ def _plan(options: argparse.Namespace) -> Plan:
         slo=Slo(options.slo_ttft_s, options.slo_tpot_ms / 1e3),
         clock=Clock(warm_s=300.0, horizon_s=300.0 + seconds),
         seeds=tuple(options.seed + number for number in range(rounds)),
+        kept=KeptRuns(options.keep),
     )
 
 

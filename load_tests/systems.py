@@ -14,7 +14,7 @@ from load_tests.peers.sglang import SglangCacheAware
 from load_tests.peers.simple import LeastRequests, PowerOfTwo, RoundRobin
 from load_tests.sim.figures import Slo
 from load_tests.sim.system import System
-from load_tests.sim.weir_system import WeirSystem, candidate_profile, routing_profile
+from load_tests.sim.weir_system import WeirSystem, routing_profile
 
 Factory = Callable[[Slo], System]
 
@@ -49,7 +49,6 @@ ENTRIES: dict[str, Entry] = {
     entry.name: entry
     for entry in (
         Entry(WEIR, "weir", (lambda slo: WeirSystem(routing_profile(slo)),)),
-        Entry("weir candidate", "weir", (lambda slo: WeirSystem(candidate_profile(slo)),)),
         Entry("ray prefix-affinity", "peer", _plain(RayPrefixAffinity)),
         Entry("sglang cache_aware", "peer", _plain(SglangCacheAware)),
         Entry("dynamo kv_router", "peer", _plain(DynamoKvRouter)),

@@ -136,7 +136,7 @@ class LatencyBook:
         self._params = params or LatencyParams()
         self._pooled = _Pair(self._params)
         self._own: dict[str, _Pair] = {}
-        self._fits: dict[str, LatencyFit] = {}
+        self._fits: dict[str | None, LatencyFit] = {}
         self._since_published = 0
         self.version = 0
 
@@ -160,8 +160,9 @@ class LatencyBook:
         self._fits.pop(replica_id, None)
         self.version += 1
 
-    def fit(self, replica_id: str) -> LatencyFit:
-        """The fit in force: the replica's own once it has seen enough, else the fleet's."""
+    def fit(self, replica_id: str | None = None) -> LatencyFit:
+        """The fit in force: the replica's own once it has seen enough, else (and for None) the
+        fleet's."""
         found = self._fits.get(replica_id)
         if found is None:
             found = self._fits[replica_id] = self._published(replica_id)
@@ -186,8 +187,9 @@ class LatencyBook:
             self._fits.clear()
             self.version += 1
 
-    def _published(self, replica_id: str) -> LatencyFit:
-        own, enough = self._own.get(replica_id), self._params.own_samples
+    def _published(self, replica_id: str | None) -> LatencyFit:
+        own = None if replica_id is None else self._own.get(replica_id)
+        enough = self._params.own_samples
         ttft = own.ttft if own and own.ttft.samples >= enough else self._pooled.ttft
         tpot = own.tpot if own and own.tpot.samples >= enough else self._pooled.tpot
         return LatencyFit(ttft.theta, tpot.theta, min(ttft.samples, tpot.samples))

@@ -6,6 +6,7 @@ comes first; later calls change nothing, also when a replica of the same id has 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,9 +19,18 @@ class Outlook:
     """What a request found when it was dispatched, itself included, and when (monotonic)."""
 
     at_s: float = 0.0
-    prefill_tokens: int = 0
+    prefill_tokens: float = 0
     requests: int = 0
     context_tokens: int = 0
+
+
+def prefill_work(new_tokens: float, cached_tokens: float, attention_tokens: float) -> float:
+    """Prefill of ``new_tokens`` behind ``cached_tokens``, in tokens of a short prompt's prefill.
+
+    A new token attends to all before it; with ``attention_tokens`` of them, that costs as much as
+    everything else about it (infinite: attention is free).
+    """
+    return new_tokens * (1.0 + (cached_tokens + new_tokens / 2) / attention_tokens)
 
 
 class Observer(Protocol):
@@ -53,6 +63,7 @@ class Reservation:
         "_ledger",
         "_prefill_left",
         "_released",
+        "_work_left",
         "decision",
         "outlook",
         "request",
@@ -65,6 +76,7 @@ class Reservation:
         request: RouteRequest,
         decision: Decision,
         prefill_tokens: int,
+        prefill_work: int,
         outlook: Outlook,
     ) -> None:
         self._ledger = ledger
@@ -73,6 +85,7 @@ class Reservation:
         self.decision = decision
         self.outlook = outlook
         self._prefill_left = prefill_tokens
+        self._work_left = prefill_work
         self._decode_left = request.expected_output_tokens
         self._generated = 0
         self._after_first = 0
@@ -98,11 +111,13 @@ class Reservation:
             self._after_first += generated_tokens
         elif generated_tokens > 0:
             self._first_s = self._ledger.observe_first(self)
+            self._ledger.prefill_over(self._account)
         prefill, self._prefill_left = self._prefill_left, 0
+        work, self._work_left = self._work_left, 0
         left = max(1, self._decode_left - generated_tokens)
         decode, self._decode_left = self._decode_left - left, left
         self._generated += generated_tokens
-        self._ledger.change(self._account, 0, -prefill, -decode, generated_tokens)
+        self._ledger.change(self._account, 0, -prefill, -decode, generated_tokens, -work)
 
     def release(self) -> bool:
         """Free everything; True for the call that did it, False ever after."""
@@ -110,7 +125,9 @@ class Reservation:
             return False
         self._released = True
         context = self.request.prompt_tokens + self._generated
-        self._ledger.change(self._account, -1, -self._prefill_left, -self._decode_left, -context)
+        self._ledger.change(
+            self._account, -1, -self._prefill_left, -self._decode_left, -context, -self._work_left
+        )
         if self._after_first > 0:
             self._ledger.observe_finish(self, self._first_s, self._after_first)
         return True
@@ -119,7 +136,9 @@ class Reservation:
 class Ledger:
     """Outstanding work per replica, as dispatched by this process, in columns.
 
-    ``clock`` (monotonic seconds) and ``observer`` are for learning latencies only.
+    ``prefill_work`` counts what a prompt's attention costs, too (:func:`prefill_work`), and is
+    what policies should compare; ``prefill_tokens`` are plain. ``clock``: monotonic seconds, for
+    learning latencies and for :meth:`work_left`.
     """
 
     def __init__(
@@ -132,6 +151,10 @@ class Ledger:
         self.prefill_tokens: list[int] = []
         self.decode_tokens: list[int] = []
         self.context_tokens: list[int] = []
+        self.prefill_work: list[int] = []
+        #: When the prefill under way began: at a dispatch to an idle replica, or when the one
+        #: before it was over.
+        self.since_s: list[float] = []
 
     def align(self, replica_ids: Sequence[str]) -> None:
         """Keep these replicas, in this order (column *i* is ``replica_ids[i]``); what was
@@ -142,35 +165,60 @@ class Ledger:
                 gone.slot = -1
         keep = [self._accounts.get(rid) or _Account(rid, -1) for rid in replica_ids]
         slots = [account.slot for account in keep]
-        for column in (
+        columns: tuple[list[int] | list[float], ...] = (
             self.requests,
             self.prefill_tokens,
             self.decode_tokens,
             self.context_tokens,
-        ):
+            self.prefill_work,
+            self.since_s,
+        )
+        for column in columns:
             column[:] = [column[slot] if slot >= 0 else 0 for slot in slots]
         for slot, account in enumerate(keep):
             account.slot = slot
         self._accounts = {account.replica_id: account for account in keep}
 
     def reserve(
-        self, request: RouteRequest, decision: Decision, cached_tokens: int = 0
+        self,
+        request: RouteRequest,
+        decision: Decision,
+        cached_tokens: int = 0,
+        attention_tokens: float = math.inf,
+        ahead: float | None = None,
     ) -> Reservation:
-        """Count ``request`` on the decided replica; ``cached_tokens`` need no prefill."""
+        """Count ``request`` on the decided replica; ``cached_tokens`` need no prefill. ``ahead``:
+        prefill work that is thought to be left there (None: all that is outstanding)."""
         account = self._accounts.get(decision.replica_id)
         if account is None:
             self.align([*self._accounts, decision.replica_id])
             account = self._accounts[decision.replica_id]
+        slot, now_s = account.slot, self._clock()
         prefill = max(0, request.prompt_tokens - cached_tokens)
-        self.change(account, 1, prefill, request.expected_output_tokens, request.prompt_tokens)
-        slot = account.slot
-        outlook = Outlook(
-            self._clock(),
-            self.prefill_tokens[slot],
-            self.requests[slot],
-            self.context_tokens[slot],
-        )
-        return Reservation(self, account, request, decision, prefill, outlook)
+        # Whole tokens: sums are then exact, and equal replicas stay equal.
+        work = round(prefill_work(prefill, cached_tokens, attention_tokens))
+        if ahead is None:
+            ahead = self.prefill_work[slot]
+        if not self.prefill_tokens[slot]:
+            self.since_s[slot] = now_s
+        expected = request.expected_output_tokens
+        self.change(account, 1, prefill, expected, request.prompt_tokens, work)
+        outlook = Outlook(now_s, ahead + work, self.requests[slot], self.context_tokens[slot])
+        return Reservation(self, account, request, decision, prefill, work, outlook)
+
+    def work_left(self, now_s: float, token_s: float) -> list[float]:
+        """Prefill work outstanding less what was done since it began, at ``token_s`` seconds a
+        token (0: unknown, nothing is taken off). A replica that takes three times as long as
+        expected is not believed to have done anything."""
+        if token_s <= 0.0:
+            return [*self.prefill_work]
+        rate = 1.0 / token_s
+        return [
+            work - done
+            if (done := (now_s - since_s) * rate) < work
+            else (0.0 if done < 3.0 * work else work)
+            for work, since_s in zip(self.prefill_work, self.since_s, strict=True)
+        ]
 
     def load(self, replica_id: str) -> ReplicaLoad:
         """Totals of one replica (zeros when nothing was ever dispatched to it)."""
@@ -190,7 +238,13 @@ class Ledger:
         self.align([rid for rid in self._accounts if rid != replica_id])
 
     def change(
-        self, account: _Account, requests: int, prefill: int, decode: int, context: int
+        self,
+        account: _Account,
+        requests: int,
+        prefill: int,
+        decode: int,
+        context: int,
+        work: int,
     ) -> None:
         """Add to a replica's totals (negative to take away); the departed are ignored."""
         slot = account.slot
@@ -200,6 +254,12 @@ class Ledger:
         self.prefill_tokens[slot] += prefill
         self.decode_tokens[slot] += decode
         self.context_tokens[slot] += context
+        self.prefill_work[slot] += work
+
+    def prefill_over(self, account: _Account) -> None:
+        """The prefill under way ended; the next one begins."""
+        if account.slot >= 0:
+            self.since_s[account.slot] = self._clock()
 
     def observe_first(self, reservation: Reservation) -> float:
         """Tell the observer of a first token; returns now."""

@@ -22,6 +22,7 @@ be below 2**60 (``router.hashing``): CPython keeps such an int in 32 bytes inste
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
@@ -31,6 +32,8 @@ from router.prefix_tree import Run, RunTree, View, match_length
 
 _NEVER_S = float("inf")
 _NAMED_SETS = 4096
+#: A cache is full while its last eviction is no longer ago than this.
+EVICTING_S = 60.0
 
 
 class PrefixIndex:
@@ -41,6 +44,7 @@ class PrefixIndex:
 
     def __init__(self, predicted_ttl_s: float = 30.0) -> None:
         self._ttl_s = predicted_ttl_s
+        self._now_s = 0.0
         self._tree = RunTree()
         self._views: dict[str, View] = {}
         self._stale: set[str] = set()
@@ -78,6 +82,14 @@ class PrefixIndex:
         view = self._views.get(replica_id)
         return 0 if view is None else view.count
 
+    def unused_s(self, replica_id: str, now_s: float) -> float:
+        """How long ago the replica's least recently used prefix was used: what it would lose
+        next. Infinite while it has not evicted anything lately, so has space left."""
+        view = self._views.get(replica_id)
+        if view is None or now_s - view.evicted_s > EVICTING_S:
+            return math.inf
+        return now_s - next(iter(view.recency.values()), -math.inf)
+
     def orphans(self, replica_id: str) -> int:
         """Stored blocks that were dropped because their parent was not confirmed."""
         view = self._views.get(replica_id)
@@ -110,6 +122,7 @@ class PrefixIndex:
         view = self._views.get(replica_id)
         if view is None:
             return
+        view.evicted_s = self._now_s
         where, runs = view.where, self._tree.runs
         # Run → lowest position removed; engines free tails first, so the next is one lower.
         cuts: dict[int, int] = {}
@@ -158,6 +171,7 @@ class PrefixIndex:
         view = self._views.get(replica_id)
         if view is None or not hashes:
             return
+        self._now_s = now_s
         expires_s = now_s + self._ttl_s if view.events else _NEVER_S
         guesses = self._follow(view, hashes, expires_s)
         if guesses and view.events:
@@ -165,6 +179,7 @@ class PrefixIndex:
 
     def lookup(self, hashes: Sequence[int], now_s: float) -> dict[str, int]:
         """Replica id → leading blocks of the prompt it holds (absent: none)."""
+        self._now_s = now_s
         if self._due and self._due[0][0] <= now_s:
             self.expire(now_s)
         claims = self._walk(hashes)
@@ -351,11 +366,11 @@ class PrefixIndex:
         self._truncate(view, run, max(0, run.holders[view.replica_id] - excess))
 
     def _touch(self, view: View, run: Run) -> None:
-        recency, name = view.recency, view.replica_id
+        recency, name, now_s = view.recency, view.replica_id, self._now_s
         above: Run | None = run
         while above is not None and above.run_id:
             if name in above.holders:
-                recency[above.run_id] = None
+                recency[above.run_id] = now_s
                 recency.move_to_end(above.run_id)
             above = above.parent
 

@@ -76,8 +76,8 @@ class Run:
 @dataclass(slots=True)
 class View:
     """What one replica holds: ``count`` blocks, of which ``where`` lists the confirmed ones
-    (block → run id). ``recency``: ids of all runs held, oldest use first. ``guessed``: ids of
-    those that are partly predictions."""
+    (block → run id). ``recency``: ids of all runs held, oldest use first, and when that was.
+    ``guessed``: ids of those that are partly predictions. ``evicted_s``: of the last removal."""
 
     replica_id: str
     bit: int
@@ -85,9 +85,10 @@ class View:
     events: bool
     count: int = 0
     where: dict[int, int] = field(default_factory=dict)
-    recency: OrderedDict[int, None] = field(default_factory=OrderedDict)
+    recency: OrderedDict[int, float] = field(default_factory=OrderedDict)
     guessed: set[int] = field(default_factory=set)
     orphans: int = 0
+    evicted_s: float = float("-inf")
 
 
 def match_length(run: Sequence[int], at: int, hashes: Sequence[int], start: int) -> int:

@@ -91,6 +91,24 @@ class Router:
         """What this router dispatched to a replica and has not seen finished."""
         return self._ledger.load(replica_id)
 
+    def least_busy(self) -> tuple[int, int]:
+        """(requests, context tokens) in flight on the member with the fewest requests."""
+        ledger = self._ledger
+        if not ledger.requests:
+            return 0, 0
+        requests = min(ledger.requests)
+        return requests, ledger.context_tokens[ledger.requests.index(requests)]
+
+    def most_cached_tokens(self, request: RouteRequest) -> int:
+        """Leading tokens of the prompt that the best holder has."""
+        held = self.overlap(request) if request.block_hashes else {}
+        members = self._members
+        return max((held[rid] * members[rid].block_size for rid in held), default=0)
+
+    def unused_s(self, replica_id: str) -> float:
+        """See :meth:`router.prefix_index.PrefixIndex.unused_s`."""
+        return self.index.unused_s(replica_id, self._clock())
+
     def overlap(self, request: RouteRequest) -> Mapping[str, int]:
         """Replica id → the request's leading blocks it holds (absent: none)."""
         return self.index.lookup(request.block_hashes, self._clock())
@@ -123,31 +141,46 @@ class Router:
             self.index.dispatched(replica_id, hashes, now_s)
         # Engines compute at least the last prompt token, also when all blocks are held.
         cached = min(held * self._members[replica_id].block_size, request.prompt_tokens - 1)
-        return self._ledger.reserve(request, decision, max(0, cached))
+        slot = columns.fleet.ids.index(replica_id)
+        return self._ledger.reserve(
+            request,
+            decision,
+            max(0, cached),
+            self._members[replica_id].attention_tokens,
+            columns.prefill_work[slot],
+        )
 
     def _columns(self) -> Columns:
-        ledger = self._ledger
+        ledger, now_s = self._ledger, self._clock()
         own = (
             ledger.requests[:],
             ledger.prefill_tokens[:],
             ledger.decode_tokens[:],
             ledger.context_tokens[:],
         )
-        if self._clock() - self._elsewhere_s < ELSEWHERE_MAX_AGE_S:
-            self._add_elsewhere(*own)
-        return Columns(self._fleet, *own, self._stats[:], self._latency_column())
+        work = ledger.work_left(now_s, self.latency.fit().ttft[1] / 1000.0)
+        if now_s - self._elsewhere_s < ELSEWHERE_MAX_AGE_S:
+            self._add_elsewhere(now_s, work, *own)
+        return Columns(self._fleet, *own, self._stats[:], self._latency_column(), work)
 
     def _add_elsewhere(
-        self, requests: list[int], prefill: list[int], decode: list[int], context: list[int]
+        self,
+        now_s: float,
+        work: list[float],
+        requests: list[int],
+        prefill: list[int],
+        decode: list[int],
+        context: list[int],
     ) -> None:
         """Add to the own ledger's columns what other gateways have in flight."""
-        oldest_s = self._clock() - ELSEWHERE_MAX_AGE_S
+        oldest_s = now_s - ELSEWHERE_MAX_AGE_S
         for slot, stats in enumerate(self._stats):
             if stats.elsewhere.requests and stats.at_s > oldest_s:
                 requests[slot] += stats.elsewhere.requests
                 prefill[slot] += stats.elsewhere.prefill_tokens
                 decode[slot] += stats.elsewhere.decode_tokens
                 context[slot] += stats.elsewhere.context_tokens
+                work[slot] += stats.elsewhere.prefill_tokens
 
     def _latency_column(self) -> list[LatencyFit]:
         if self._fits_version != self.latency.version:
@@ -166,6 +199,7 @@ class Router:
             [every.context_tokens[i] for i in kept],
             [every.stats[i] for i in kept],
             [every.latency[i] for i in kept],
+            [every.prefill_work[i] for i in kept],
         )
 
     def _index_replica(self, info: ReplicaInfo) -> None:

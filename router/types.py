@@ -46,6 +46,8 @@ class ReplicaInfo:
     """A member of the replica set, as Ray Serve (or the simulator) announces it.
 
     ``since_s``: when it joined, on the caller's clock (0: it was always there).
+    ``attention_tokens``: context at which attending costs a new token as much as the rest of the
+    model: ``2 * parameters / (4 * layers * hidden size)`` by FLOPs, 30k for Llama-3.1-8B.
     ``kv_events``: it publishes its KV events, so predictions about it must be confirmed.
     """
 
@@ -55,6 +57,7 @@ class ReplicaInfo:
     block_size: int = 16
     max_running: int = 256
     max_model_len: int = 0
+    attention_tokens: float = 30_000.0
     tasks: frozenset[str] = frozenset()
     adapters: frozenset[str] = frozenset()
     since_s: float = 0.0
@@ -137,10 +140,12 @@ class Fleet:
     """What of the candidates does not change from decision to decision, as columns.
 
     ``capacity_tokens`` is what the KV cache holds (0: unknown). ``block_size`` is that of all of
-    them (0: they differ); ``newest_since_s`` tells a scorer whether any is young.
+    them (0: they differ); ``attention_tokens`` the largest of any; ``newest_since_s`` tells a
+    scorer whether any is young.
     """
 
     __slots__ = (
+        "attention_tokens",
         "block_size",
         "block_sizes",
         "capacity_tokens",
@@ -155,11 +160,15 @@ class Fleet:
         self.block_sizes = tuple(info.block_size for info in infos)
         self.block_size = self.block_sizes[0] if len(set(self.block_sizes)) == 1 else 0
         self.capacity_tokens = tuple(info.kv_blocks_total * info.block_size for info in infos)
+        self.attention_tokens = max((info.attention_tokens for info in infos), default=30_000.0)
         self.newest_since_s = max((info.since_s for info in infos), default=0.0)
 
 
 class Columns:
     """The candidates column by column, all in the order of ``fleet.ids``. Never changed.
+
+    ``prefill_tokens`` are all that are outstanding; ``prefill_work`` is what of them is thought
+    to be left now, attention counted (see :mod:`router.ledger`).
 
     A decision over 64 replicas has some 50 µs: one list comprehension per column fits, one
     object per replica does not (nor does a frozen dataclass, whose fields cost a call each).
@@ -171,6 +180,7 @@ class Columns:
         "fleet",
         "latency",
         "prefill_tokens",
+        "prefill_work",
         "requests",
         "stats",
     )
@@ -184,10 +194,12 @@ class Columns:
         context_tokens: Sequence[int],
         stats: Sequence[ReplicaStats],
         latency: Sequence[LatencyFit],
+        prefill_work: Sequence[float] | None = None,
     ) -> None:
         self.fleet = fleet
         self.requests = requests
         self.prefill_tokens = prefill_tokens
+        self.prefill_work = prefill_tokens if prefill_work is None else prefill_work
         self.decode_tokens = decode_tokens
         self.context_tokens = context_tokens
         self.stats = stats

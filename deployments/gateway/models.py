@@ -25,6 +25,7 @@ from router.admission import (
     SnapshotCapacity,
 )
 from router.admission.outcomes import SpillRule
+from router.forecast import RouterForecast
 from router.ledger import Reservation
 from router.policy import build_policy
 from router.router import Router
@@ -64,11 +65,12 @@ class ServedModel:
         self.hasher = PromptHasher()
         policy = build_policy(settings.routing.policy, settings.routing.params)
         self.router = Router(policy, time.monotonic, random.Random())
+        forecast = RouterForecast(self.router)
         self._spill: SpillRule | None = None
         self.queue = AdmissionQueue(
-            admission, time.monotonic, time.time, spill=self._spill_reason
+            admission, time.monotonic, time.time, forecast, self._spill_reason
         )
-        self.gate = _gate(self.router, self.queue, admission)
+        self.gate = _gate(self.router, forecast, self.queue, admission)
         self._handle = handle
         self._caches = CacheFollower(self.router.index)
         self._connections: ReplicaConnections | None = None
@@ -238,12 +240,16 @@ class ServedModel:
         )
 
 
-def _gate(router: Router, queue: AdmissionQueue, settings: AdmissionSettings) -> Gate[Reservation]:
+def _gate(
+    router: Router, forecast: RouterForecast, queue: AdmissionQueue, settings: AdmissionSettings
+) -> Gate[Reservation]:
     if not settings.enabled:
         return OpenGate(settings, time.time, router.choose)
 
     def capacity() -> SnapshotCapacity:
-        return SnapshotCapacity(router.snapshot(), settings.limits, router.overlap)
+        return SnapshotCapacity(
+            router.snapshot(), settings.limits, router.overlap, forecast.unused_s
+        )
 
     return AdmissionGate(queue, time.monotonic, capacity, router.choose)
 

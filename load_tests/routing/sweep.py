@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from load_tests.peers.oracle import pooled_hit_rate
 from load_tests.report import median
+from load_tests.routing.kept import KeptRuns, Run, run_key
 from load_tests.sim.figures import Slo
 from load_tests.sim.run import Clock, Saturation, measure_saturation, run_at
 from load_tests.sim.world import FleetConfig
-from load_tests.systems import ENTRIES, Factory
+from load_tests.systems import ENTRIES
 from load_tests.traces import Trace
 
 
@@ -38,6 +39,7 @@ class Plan:
     slo: Slo
     clock: Clock
     seeds: tuple[int, ...]
+    kept: KeptRuns = field(default_factory=KeptRuns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +95,16 @@ IN_TABLE = (
 
 def sweep(scenario: Scenario, plan: Plan) -> Iterator[Cell]:
     """All cells of a scenario, load by load; progress goes to standard error."""
-    saturation = measure_saturation(scenario.trace, scenario.fleet, plan.clock, plan.seeds[0])
+    saturation = _saturation(scenario, plan)
     pooled = _pooled(scenario)
     for load in plan.loads:
         _say(f"{scenario.title}: load {load:g} of {saturation.req_per_s:.2f} req/s")
         for name in plan.systems:
             entry = ENTRIES[name]
-            members = [_cell(scenario, plan, saturation, load, name, f) for f in entry.factories]
+            members = [
+                _cell(scenario, plan, saturation, load, name, member)
+                for member in range(len(entry.factories))
+            ]
             best = max(members, key=lambda cell: cell.figures["goodput_req_per_s"])
             hit = max(cell.figures["hit_rate"] for cell in members)
             figures = dict(best.figures)
@@ -119,37 +124,66 @@ def sweep(scenario: Scenario, plan: Plan) -> Iterator[Cell]:
             )
 
 
+def _saturation(scenario: Scenario, plan: Plan) -> Saturation:
+    seed = plan.seeds[0]
+    key = run_key(scenario.trace, scenario.fleet, what="saturation", seed=seed, clock=plan.clock)
+
+    def measure() -> Run:
+        return asdict(measure_saturation(scenario.trace, scenario.fleet, plan.clock, seed))
+
+    return Saturation(**plan.kept.once(key, measure))
+
+
 def _cell(
+    scenario: Scenario, plan: Plan, saturation: Saturation, load: float, name: str, member: int
+) -> Cell:
+    runs = [_run(scenario, plan, saturation, load, name, member, seed) for seed in plan.seeds]
+    figures = {key: median(_known(runs, key)) for key in SHOWN}
+    speed = sum(run["requests"] for run in runs) / sum(run["wall_s"] for run in runs) * 60
+    kind = ENTRIES[name].kind
+    hit_rate = figures["hit_rate"] or 0.0
+    return Cell(scenario, load, name, kind, figures, hit_rate, speed, runs[0]["member"])
+
+
+def _run(
     scenario: Scenario,
     plan: Plan,
     saturation: Saturation,
     load: float,
     name: str,
-    factory: Factory,
-) -> Cell:
-    outcomes = [
-        run_at(
-            factory(plan.slo),
-            scenario.trace,
-            scenario.fleet,
-            saturation,
-            load,
-            plan.slo,
-            plan.clock,
-            seed,
-        )
-        for seed in plan.seeds
-    ]
-    figures = {key: median(_known(outcomes, key)) for key in SHOWN}
-    requests = sum(len(outcome.world.requests) for outcome in outcomes)
-    speed = requests / sum(outcome.wall_s for outcome in outcomes) * 60
-    member = outcomes[0].world.system.name
-    kind = ENTRIES[name].kind
-    return Cell(scenario, load, name, kind, figures, figures["hit_rate"] or 0.0, speed, member)
+    member: int,
+    seed: int,
+) -> Run:
+    trace, fleet = scenario.trace, scenario.fleet
+
+    def run() -> Run:
+        system = ENTRIES[name].factories[member](plan.slo)
+        outcome = run_at(system, trace, fleet, saturation, load, plan.slo, plan.clock, seed)
+        figures = {key: outcome.figures[key] for key in SHOWN}
+        requests = len(outcome.world.requests)
+        return {
+            "figures": figures,
+            "requests": requests,
+            "wall_s": outcome.wall_s,
+            "member": system.name,
+        }
+
+    key = run_key(
+        trace,
+        fleet,
+        system=name,
+        member=member,
+        load=load,
+        saturation=saturation,
+        slo=plan.slo,
+        clock=plan.clock,
+        seed=seed,
+    )
+    return plan.kept.once(key, run)
 
 
-def _known(outcomes: list[Any], key: str) -> list[float]:
-    values = (outcome.figures[key] for outcome in outcomes)
+def _known(runs: list[Run], key: str) -> list[float]:
+    values = (run["figures"][key] for run in runs)
     return [value for value in values if value is not None]
 
 

@@ -16,14 +16,12 @@ from typing import Any
 
 import router.scorers  # noqa: F401  (registers the policies)
 from load_tests.sim.blocks import KvOp
-from load_tests.sim.candidate import SparingCapacity
 from load_tests.sim.figures import Slo
 from load_tests.sim.request import SimRequest
 from load_tests.sim.system import Fleet, Knowledge, PolledStats
 from router.admission import (
     AdmissionQueue,
     AdmissionSettings,
-    Capacity,
     ClassSettings,
     Dispatch,
     ReplicaLimits,
@@ -31,6 +29,7 @@ from router.admission import (
     SnapshotCapacity,
     Spill,
 )
+from router.forecast import RouterForecast
 from router.ledger import Reservation
 from router.policy import build_policy
 from router.router import Router
@@ -38,14 +37,11 @@ from router.types import ReplicaInfo, ReplicaStats, RouteRequest
 
 FIRST_GUESS_TOKENS = 256
 MEAN_WEIGHT = 0.02
-SHIPPED_LIMIT_TOKENS = 32_768
-CANDIDATE_LIMIT_TOKENS = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class WeirProfile:
-    """What an operator would configure, and how fast news travels. ``spared`` above 0: the
-    candidate capacity (see :mod:`load_tests.sim.candidate`)."""
+    """What an operator would configure, and how fast news travels."""
 
     policy: str = "weir"
     params: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
@@ -53,71 +49,21 @@ class WeirProfile:
     stats_interval_s: float = 0.2
     kv_event_delay_s: float = 0.002
     progress_s: float = 1.0
-    spared: float = 0.0
     name: str = "weir"
 
 
 def routing_profile(slo: Slo) -> WeirProfile:
-    """weir as shipped, with one class whose target is the SLO, short prompts first; late
-    requests run last and none is refused, so that every system answers the same requests. The
-    prefill limit is wide: a narrow one leaves full holders out and with them their caches."""
-    return WeirProfile(admission=one_class(slo, prefill_tokens=SHIPPED_LIMIT_TOKENS))
-
-
-def candidate_profile(slo: Slo) -> WeirProfile:
-    """The same with the two rules of :mod:`load_tests.sim.candidate`."""
-    return WeirProfile(
-        policy="saving-work",
-        admission=one_class(slo, prefill_tokens=CANDIDATE_LIMIT_TOKENS),
-        spared=8.0,
-        name="weir candidate",
-    )
-
-
-def one_class(slo: Slo, prefill_tokens: int) -> AdmissionSettings:
-    """Admission with a single class."""
+    """weir as shipped, with one class whose target is the SLO; late requests run last and none is
+    refused, so that every system answers the same requests."""
     one = ClassSettings(
         "standard",
         0,
         max_requests=1_000_000,
         ttft_slo_ms=slo.ttft_s * 1e3,
         max_wait_s=None,
-        on_hopeless="last",
-        within="short-first",
         short_first_s_per_1k_tokens=4.0,
     )
-    limits = ReplicaLimits(prefill_tokens=prefill_tokens)
-    return AdmissionSettings(enabled=True, classes=(one,), limits=limits)
-
-
-class RouterForecast:
-    """When a request's first and last token would come if it were dispatched now, by the
-    router's own learned model of the fleet."""
-
-    def __init__(self, router: Router) -> None:
-        self._router = router
-
-    def first_token_s(self, request: RouteRequest) -> float:
-        """Prefill of what no replica holds, on an engine with little else to do."""
-        held = self._router.overlap(request)
-        columns = self._router.snapshot().columns
-        best = float("inf")
-        for index, replica in enumerate(columns.fleet.ids):
-            cached = held.get(replica, 0) * columns.fleet.block_sizes[index]
-            new = max(0, request.prompt_tokens - cached)
-            best = min(best, columns.latency[index].ttft_s(new, 1))
-        return best
-
-    def last_token_s(self, request: RouteRequest) -> float:
-        """First token, and the expected output at the pace of a full engine."""
-        columns = self._router.snapshot().columns
-        pace = min(
-            fit.tpot_s(requests, context)
-            for fit, requests, context in zip(
-                columns.latency, columns.requests, columns.context_tokens, strict=True
-            )
-        )
-        return self.first_token_s(request) + pace * request.expected_output_tokens
+    return WeirProfile(admission=AdmissionSettings(enabled=True, classes=(one,)))
 
 
 class WeirSystem:
@@ -146,11 +92,10 @@ class WeirSystem:
             )
             for replica in self._ids
         )
+        self.forecast = RouterForecast(self.router)
         self.queue: AdmissionQueue | None = None
         if self.profile.admission is not None:
-            self.queue = AdmissionQueue(
-                self.profile.admission, self._clock, forecast=RouterForecast(self.router)
-            )
+            self.queue = AdmissionQueue(self.profile.admission, self._clock, forecast=self.forecast)
         self._mean_output = float(FIRST_GUESS_TOKENS)
         self._waiting: dict[str, SimRequest] = {}
         self._running: dict[int, tuple[SimRequest, Reservation]] = {}
@@ -208,11 +153,9 @@ class WeirSystem:
                 self._wake_at(outcome.until_s)
                 return
 
-    def _capacity(self, limits: ReplicaLimits) -> Capacity:
-        router, spared = self.router, self.profile.spared
-        if spared:
-            return SparingCapacity(router.snapshot(), limits, router.overlap, spared)
-        return SnapshotCapacity(router.snapshot(), limits, router.overlap)
+    def _capacity(self, limits: ReplicaLimits) -> SnapshotCapacity:
+        router = self.router
+        return SnapshotCapacity(router.snapshot(), limits, router.overlap, self.forecast.unused_s)
 
     def _wake_at(self, until_s: float | None) -> None:
         if until_s is None or (self._fleet.now_s < self._timer_s <= until_s):

@@ -8,27 +8,23 @@ from router.admission.capacity import FULL_SHARE, Share
 from router.admission.engine_priority import engine_ranks
 from router.admission.fair import ActiveSet
 from router.admission.settings import AdmissionSettings
-from router.admission.waiting import IN_TIME, LATE, Item, Lane, PriorityClass, State
+from router.admission.waiting import IN_TIME, LATE, Item, Overlooked, PriorityClass, State
 from weir.errors import BadRequestError
 
 
 class Backlog:
-    """Classes, their lanes, and the levels that rank the lanes.
-
-    A level holds the lanes that share by weight: those of the classes of one order, in time or
-    late. Levels are served strictly one after the other.
-    """
+    """Classes, and the levels that rank them: one level per order, served strictly one after the
+    other; the classes of a level share by weight."""
 
     def __init__(self, settings: AdmissionSettings) -> None:
         self.classes = {c.name: PriorityClass(c, settings) for c in settings.classes}
         self.ranks = engine_ranks(c.order for c in settings.classes)
-        self._levels: dict[tuple[int, int], ActiveSet[Lane]] = {
-            key: ActiveSet() for key in self.ranks
-        }
+        orders = sorted({c.order for c in settings.classes})
+        self._levels: dict[int, ActiveSet[PriorityClass]] = {o: ActiveSet() for o in orders}
         self._ageing_after_s = settings.ageing_after_s
         self._ageing_every = settings.ageing_every
         self._head_room_s = settings.head_room_s
-        self._first_order = min(c.order for c in settings.classes)
+        self._first_order = orders[0]
         self._dispatches = 0
         self.waiting = 0
 
@@ -42,33 +38,38 @@ class Backlog:
             )
         return found
 
-    def rank(self, lane: Lane) -> int:
-        """The lane's place among the levels, 0 first."""
-        return self.ranks[lane.priority_class.settings.order, lane.index]
+    def rank(self, item: Item) -> int:
+        """For the engine: 0 first; within an order, late requests after those in time."""
+        return self.ranks[item.priority_class.settings.order, item.lane]
 
-    def levels(self) -> Iterator[list[Lane]]:
-        """The non-empty lanes of each non-empty level, the lane of least rank first."""
+    def levels(self) -> Iterator[list[PriorityClass]]:
+        """The classes of each level that have something waiting, the one of least rank first."""
         for level in self._levels.values():
             if len(level):
                 yield level.ranked()
 
-    def starved(self, now_s: float) -> tuple[Lane, int] | None:
-        """The lane passed over longest, and by how many dispatches, once that is long enough
-        for ageing."""
-        lanes = [lane for level in self._levels.values() for lane in level]
-        if len(lanes) < 2:
+    def starved(self, now_s: float) -> tuple[Item, int] | None:
+        """The next request of what was passed over longest (a class, or the late requests of
+        one), and by how many dispatches, once that is long enough for ageing."""
+        found: list[tuple[Overlooked, PriorityClass, int]] = []
+        for c in self.classes.values():
+            if c.waiting:
+                found.append((c.overlooked[IN_TIME], c, IN_TIME))
+            if len(c.late):
+                found.append((c.overlooked[LATE], c, LATE))
+        if len(found) < 2:
             return None
-        lane = min(lanes, key=lambda lane: lane.passed_since)
-        passed = self._dispatches - lane.passed_since
-        if passed < self._ageing_every or now_s - lane.since_s < self._ageing_after_s:
+        since, c, lane = min(found, key=lambda entry: entry[0].at_dispatch)
+        passed = self._dispatches - since.at_dispatch
+        if passed < self._ageing_every or now_s - since.since_s < self._ageing_after_s:
             return None
-        return lane, passed
+        return (c.late_head() if lane == LATE else c.head()), passed
 
-    def share(self, item: Item, now_s: float) -> Share:
-        """How far ``item`` may fill a replica: its class's share while a class of lower order is
-        in flight or was served lately, otherwise everything (the first order has no class before
+    def share(self, c: PriorityClass, now_s: float) -> Share:
+        """How far ``c`` may fill a replica: its own share while a class of lower order is in
+        flight or was served lately, otherwise everything (the first order has no class before
         it, and keeps to its share)."""
-        settings = item.priority_class.settings
+        settings = c.settings
         for other in self.classes.values():
             if other.settings.order < settings.order and (
                 other.in_flight or now_s - other.last_dispatch_s < self._head_room_s
@@ -78,15 +79,23 @@ class Backlog:
 
     def enter(self, item: Item, late: bool, now_s: float) -> None:
         """``item`` waits from now on."""
+        c = item.priority_class
+        item.lane = LATE if late else IN_TIME
+        if not c.waiting:
+            c.overlooked[IN_TIME].restart(now_s, self._dispatches)
+        if late and not len(c.late):
+            c.overlooked[LATE].restart(now_s, self._dispatches)
         self.waiting += 1
-        item.priority_class.entered(item)
-        self._into_lane(item, LATE if late else IN_TIME, now_s)
+        c.entered(item)
+        if c.waiting == 1:
+            self._levels[c.settings.order].add(c)
 
     def now_late(self, item: Item, now_s: float) -> None:
         """A waiting ``item`` can no longer be in time."""
-        # The new lane first: the old one's bookkeeping looks at where the item now is.
-        self._into_lane(item, LATE, now_s)
-        self._out_of_lane(item, IN_TIME)
+        c = item.priority_class
+        if not len(c.late):
+            c.overlooked[LATE].restart(now_s, self._dispatches)
+        c.now_late(item)
 
     def drop(self, item: Item, now_s: float) -> None:
         """``item`` waits no more and will not run."""
@@ -95,39 +104,25 @@ class Backlog:
 
     def dispatch(self, item: Item, now_s: float) -> None:
         """``item`` waits no more and runs: its expected cost is reserved on its accounts."""
-        lane, line = item.priority_class.lanes[item.lane], item.line
+        c, tenant = item.priority_class, item.tenant
         self._dispatches += 1
-        lane.since_s = now_s
-        lane.passed_since = self._dispatches
-        item.priority_class.last_dispatch_s = now_s
+        c.overlooked[IN_TIME].restart(now_s, self._dispatches)
+        if item.lane == LATE:
+            c.overlooked[LATE].restart(now_s, self._dispatches)
+        c.last_dispatch_s = now_s
         item.state = State.IN_FLIGHT
         self._leave(item, now_s, served=True)
-        line.reserve(item.cost)
-        lane.reserve(item.cost)
-        if line in lane.lines:
-            lane.lines.moved_on(line)
-        level = self._level(lane)
-        if lane in level:
-            level.moved_on(lane)
+        tenant.reserve(item.cost)
+        c.reserve(item.cost)
+        if tenant in c.active:
+            c.active.moved_on(tenant)
+        level = self._levels[c.settings.order]
+        if c in level:
+            level.moved_on(c)
 
     def _leave(self, item: Item, now_s: float, served: bool) -> None:
+        c = item.priority_class
         self.waiting -= 1
-        item.priority_class.left(item, now_s, served)
-        self._out_of_lane(item, item.lane)
-
-    def _into_lane(self, item: Item, index: int, now_s: float) -> None:
-        lane = item.priority_class.lanes[index]
-        if not len(lane.lines):
-            lane.since_s = now_s
-            lane.passed_since = self._dispatches
-            self._level(lane).add(lane)
-        lane.add(item)
-
-    def _out_of_lane(self, item: Item, index: int) -> None:
-        lane = item.priority_class.lanes[index]
-        lane.remove(item)
-        if not len(lane.lines):
-            self._level(lane).leave(lane)
-
-    def _level(self, lane: Lane) -> ActiveSet[Lane]:
-        return self._levels[lane.priority_class.settings.order, lane.index]
+        c.left(item, now_s, served)
+        if not c.waiting:
+            self._levels[c.settings.order].leave(c)

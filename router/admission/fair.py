@@ -108,7 +108,8 @@ class LazyMin(Generic[_A]):
         return None
 
 
-def _rank(account: Account) -> float:
+def rank_of(account: Account) -> float:
+    """:attr:`Account.rank`, without a property's call."""
     return account.service + account.pending
 
 
@@ -122,7 +123,7 @@ class ActiveSet(Generic[_A]):
     __slots__ = ("_by_rank", "_by_service", "_last_left", "_turn")
 
     def __init__(self) -> None:
-        self._by_rank = LazyMin[_A](_rank)
+        self._by_rank = LazyMin[_A](rank_of)
         self._by_service = LazyMin[_A](_service)
         self._last_left: _A | None = None
         self._turn = 0

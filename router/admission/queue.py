@@ -1,10 +1,11 @@
 """The admission queue: when a request runs. Pure and synchronous; the clock is injected.
 
-Order: levels strictly one after the other (a class's requests in time, then its late ones), classes
-of one level by weighted service, tenants of a class by virtual token counters
-(:mod:`router.admission.fair`), one tenant's requests as the class says. When the request whose turn
-it is finds no room, nothing behind it is tried, except classes of its own level (whose share may
-reach further): with smaller ones slipping past, a large request would wait for ever.
+Order: classes by order, strictly; classes of one order by weighted service; tenants of a class by
+virtual token counters (:mod:`router.admission.fair`); of one tenant's requests those that can still
+be in time first, then as the class says. When the request whose turn it is finds no room, nothing
+behind it is tried, except classes of its own order (whose share may reach further): with smaller
+ones slipping past, a large request would wait for ever. A long prompt that is held back for the
+sake of what is cached (:mod:`router.admission.capacity`) does not hold back other tenants.
 
 O(log n) per call in waiting requests and tenants, amortised; :meth:`AdmissionQueue.next` adds what
 the capacity costs, and at most two looks per class.
@@ -14,11 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from router.admission.backlog import Backlog
-from router.admission.capacity import FULL_SHARE, Capacity
+from router.admission.capacity import AGED_SHARE, Capacity
 from router.admission.engine_priority import EnginePriority
+from router.admission.forecast import Forecast, NoForecast
 from router.admission.outcomes import Dispatch, Refusal, Shed, Spill, SpillRule, Wait
 from router.admission.refusals import Refuser
 from router.admission.settings import AdmissionSettings
@@ -26,27 +27,9 @@ from router.admission.timers import Timers
 from router.admission.waiting import LATE, Item, PriorityClass, State
 from router.types import RouteRequest
 
-# A starved lane that finds no room is overtaken until it was passed over this many times
+# What ageing chose and that finds no room is overtaken until it was passed over this many times
 # ``ageing_every``; from then on everything is held back for it.
 HOLD_FACTOR = 4
-
-
-class Forecast(Protocol):
-    """How long a request would take if it were dispatched now (seconds)."""
-
-    def first_token_s(self, request: RouteRequest) -> float: ...
-
-    def last_token_s(self, request: RouteRequest) -> float: ...
-
-
-class NoForecast:
-    """Knows nothing: a request is late only when its deadline has passed."""
-
-    def first_token_s(self, request: RouteRequest) -> float:
-        return 0.0
-
-    def last_token_s(self, request: RouteRequest) -> float:
-        return 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +92,7 @@ class AdmissionQueue:
         priority_class = self._backlog.class_named(request.priority_class)
         tenant = priority_class.tenant(request.tenant)
         item = Item(request, body_bytes, now, priority_class, tenant)
-        item.start_by_s = self._start_by_s(item)
+        self._foresee(item)
         refusal = self._refuser.at_the_door(item, now)
         if refusal is not None:
             return refusal
@@ -147,8 +130,8 @@ class AdmissionQueue:
         cost = self._settings.output_weight * output_tokens
         foreseen = min(cost, item.output_reserved)
         item.output_reserved -= foreseen
-        item.line.serve(cost, foreseen)
-        item.priority_class.lanes[item.lane].serve(cost, foreseen)
+        item.tenant.serve(cost, foreseen)
+        item.priority_class.serve(cost, foreseen)
 
     def finish(self, request_id: str) -> bool:
         """The request ended, well or not: what it did not use is freed; its prompt is charged
@@ -200,20 +183,21 @@ class AdmissionQueue:
         now = self._clock()
         return tuple(_stats(c, now) for c in self._backlog.classes.values())
 
-    def _start_by_s(self, item: Item) -> float:
-        """Latest dispatch at which the first token and the whole answer are still in time."""
+    def _foresee(self, item: Item) -> None:
+        """What it has to compute, and the latest dispatch at which the first token and the whole
+        answer are still in time."""
         request, settings = item.request, item.priority_class.settings
+        foreseen = self._forecast.foresee(request)
+        item.uncached_tokens = foreseen.uncached_tokens
         arrival_s = request.arrival_s or item.offered_s
-        start_by_s = item.start_by_s
         if settings.ttft_slo_ms is not None:
             due_s = arrival_s + settings.ttft_slo_ms / 1000.0
-            start_by_s = due_s - self._forecast.first_token_s(request)
+            item.start_by_s = due_s - foreseen.first_token_s
         due = request.deadline_s
         if due is None and settings.deadline_s is not None:
             due = arrival_s + settings.deadline_s
         if due is not None:
-            start_by_s = min(start_by_s, due - self._forecast.last_token_s(request))
-        return start_by_s
+            item.start_by_s = min(item.start_by_s, due - foreseen.last_token_s)
 
     def _enter(self, item: Item, now: float) -> None:
         request, settings = item.request, item.priority_class.settings
@@ -231,29 +215,29 @@ class AdmissionQueue:
     def _next_dispatch(self, capacity: Capacity, now: float) -> Dispatch | None:
         starved = self._backlog.starved(now)
         if starved is not None:
-            lane, passed = starved
-            item = lane.head()
-            saturated = capacity.saturated_for(item.request, FULL_SHARE)
+            item, passed = starved
+            saturated = capacity.saturated_for(item.request, AGED_SHARE)
             if saturated is not None:
                 return self._dispatch(item, saturated, now, promoted=True)
             if passed >= HOLD_FACTOR * self._settings.ageing_every:
                 return None
-        for lanes in self._backlog.levels():
-            for lane in lanes:
-                item = lane.head()
-                share = self._backlog.share(item, now)
-                saturated = capacity.saturated_for(item.request, share)
-                if saturated is not None:
-                    return self._dispatch(item, saturated, now, promoted=False)
+        for classes in self._backlog.levels():
+            for c in classes:
+                share = self._backlog.share(c, now)
+                for item in c.heads():
+                    saturated = capacity.saturated_for(item.request, share)
+                    if saturated is not None:
+                        return self._dispatch(item, saturated, now, promoted=False)
+                    if not capacity.holds_back(item.request, share):
+                        break
             return None
         return None
 
     def _dispatch(
         self, item: Item, saturated: frozenset[str], now: float, promoted: bool
     ) -> Dispatch:
-        lane = item.priority_class.lanes[item.lane]
         # What ageing let through must not be overtaken again inside the engine.
-        rank = 0 if promoted else self._backlog.rank(lane)
+        rank = 0 if promoted else self._backlog.rank(item)
         self._backlog.dispatch(item, now)
         waited_s = now - item.offered_s
         return Dispatch(item.request, self._engine.stamp(rank), saturated, waited_s, promoted)
@@ -263,20 +247,18 @@ class AdmissionQueue:
         cached = min(cached_tokens, item.request.prompt_tokens)
         saved = (settings.input_weight - settings.cached_weight) * cached
         reserved, item.input_reserved = item.input_reserved, 0.0
-        lane = item.priority_class.lanes[item.lane]
-        item.line.serve(reserved - saved, reserved)
-        lane.serve(reserved - saved, reserved)
+        item.tenant.serve(reserved - saved, reserved)
+        item.priority_class.serve(reserved - saved, reserved)
         if saved:
-            lane.lines.touch(item.line)
+            item.priority_class.touch(item.tenant)
 
     def _end(self, item: Item) -> None:
         item.state = State.GONE
         del self._items[item.request.request_id]
         left = item.input_reserved + item.output_reserved
-        lane = item.priority_class.lanes[item.lane]
-        item.line.settle(left)
-        lane.settle(left)
-        lane.lines.touch(item.line)
+        item.tenant.settle(left)
+        item.priority_class.settle(left)
+        item.priority_class.touch(item.tenant)
 
     def _drop(self, item: Item, now: float) -> None:
         del self._items[item.request.request_id]

@@ -31,11 +31,11 @@ class ClassSettings:
     (weighted tokens). ``ttft_slo_ms``: first token due that long after arrival;
     ``deadline_s``: whole answer due that long after arrival, unless the request brings its own
     deadline. ``on_hopeless``: what becomes of a request that can no longer be in time. ``within``
-    orders one tenant's own requests; with ``short-first``, each 1,000 prompt tokens count as
-    ``short_first_s_per_1k_tokens`` seconds of later arrival, so a long prompt is overtaken for a
-    bounded time only. ``share`` is how far the class may fill a replica (all classes together
-    counted) while a class of lower order is active: what it leaves is head-room for that one.
-    In the first order it always holds.
+    orders one tenant's own requests; with ``short-first``, each 1,000 prompt tokens that no
+    replica has cached count as ``short_first_s_per_1k_tokens`` seconds of later arrival, so a
+    long prompt is overtaken for a bounded time only. ``share`` is how far the class may fill a
+    replica (all classes together counted) while a class of lower order is active: what it leaves
+    is head-room for that one. In the first order it always holds.
     """
 
     name: str
@@ -47,7 +47,7 @@ class ClassSettings:
     deadline_s: float | None = None
     max_wait_s: float | None = 60.0
     on_hopeless: OnHopeless = "last"
-    within: Order = "fifo"
+    within: Order = "short-first"
     short_first_s_per_1k_tokens: float = 0.25
     share: Share = FULL_SHARE
 

@@ -1,17 +1,20 @@
-"""What waits, and where: class -> lane (in time, late) -> tenant -> line of requests."""
+"""What waits, and where: class -> tenant -> its line of requests in time, its line of late ones."""
 
 from __future__ import annotations
 
 import heapq
 import math
+from collections.abc import Iterator
 from enum import IntEnum
 
 from router.admission.drain import DrainMeter
-from router.admission.fair import Account, ActiveSet
+from router.admission.fair import Account, ActiveSet, LazyMin, rank_of
 from router.admission.settings import AdmissionSettings, ClassSettings
 from router.types import RouteRequest
 
 IN_TIME, LATE = 0, 1
+#: Tenants looked at for one dispatch while long prompts are held back.
+MAX_HEADS = 16
 
 
 class State(IntEnum):
@@ -35,6 +38,7 @@ class Item:
         "start_by_s",
         "state",
         "tenant",
+        "uncached_tokens",
     )
 
     def __init__(
@@ -53,14 +57,10 @@ class Item:
         self.lane = IN_TIME
         self.state = State.WAITING
         self.start_by_s = math.inf
+        self.uncached_tokens = request.prompt_tokens
         self.input_reserved = 0.0
         self.output_reserved = 0.0
         self.cost = 0.0
-
-    @property
-    def line(self) -> Line:
-        """Its tenant's line in its lane."""
-        return self.tenant.lines[self.lane]
 
     def sort_key(self) -> float:
         """Its place among the tenant's own requests; equal keys keep the order of arrival."""
@@ -69,19 +69,16 @@ class Item:
             return self.start_by_s
         if settings.within == "short-first":
             delay_s = settings.short_first_s_per_1k_tokens
-            return self.offered_s + delay_s * self.request.prompt_tokens / 1000.0
+            return self.offered_s + delay_s * self.uncached_tokens / 1000.0
         return 0.0
 
 
-class Line(Account):
-    """One tenant's requests in one lane: those waiting (a heap with late deletion), and the
-    tenant's account there. Each lane keeps its own accounts, so that what a tenant is given late
-    moves nobody's place among the requests in time."""
+class Line:
+    """One tenant's waiting requests in one lane: a heap with late deletion."""
 
     __slots__ = ("_heap", "_lane", "_pushes", "live")
 
-    def __init__(self, tenant: str, weight: float, lane: int) -> None:
-        super().__init__(tenant, weight)
+    def __init__(self, lane: int) -> None:
         self._lane = lane
         self._heap: list[tuple[float, int, Item]] = []
         self._pushes = 0
@@ -110,65 +107,52 @@ class Line(Account):
         return item.state is State.WAITING and item.lane == self._lane
 
 
-class Tenant:
-    """A tenant within one class."""
+class Tenant(Account):
+    """A tenant within one class. One account for both lines: lateness orders a tenant's own
+    requests, and never takes its turn away, else who sends most would be served least."""
 
-    __slots__ = ("lines", "name", "waiting", "waiting_bytes", "waiting_cost")
+    __slots__ = ("lines", "waiting", "waiting_bytes", "waiting_cost")
 
     def __init__(self, name: str, weight: float) -> None:
-        self.name = name
-        self.lines = (Line(name, weight, IN_TIME), Line(name, weight, LATE))
+        super().__init__(name, weight)
+        self.lines = (Line(IN_TIME), Line(LATE))
         self.waiting = 0
         self.waiting_bytes = 0
         self.waiting_cost = 0.0
 
-
-class Lane(Account):
-    """A class's requests that are still in time, or those that are late; and the class's account
-    among the classes of its level."""
-
-    __slots__ = ("index", "lines", "passed_since", "priority_class", "since_s")
-
-    def __init__(self, priority_class: PriorityClass, index: int) -> None:
-        super().__init__(priority_class.name, priority_class.settings.weight)
-        self.priority_class = priority_class
-        self.index = index
-        self.lines: ActiveSet[Line] = ActiveSet()
-        # Of the last dispatch from here, or of becoming non-empty: what ageing looks at.
-        self.since_s = 0.0
-        self.passed_since = 0
-
     def head(self) -> Item:
-        """The next request of the tenant of least rank. The lane must not be empty."""
-        line = self.lines.first()
-        assert line is not None, "head() of an empty lane"
-        return line.head()
-
-    def add(self, item: Item) -> None:
-        item.lane = self.index
-        line = item.line
-        line.push(item)
-        if line.live == 1:
-            self.lines.add(line)
-
-    def remove(self, item: Item) -> None:
-        """``item`` was taken out of this lane: its state or lane says so already."""
-        line = item.tenant.lines[self.index]
-        line.removed()
-        if not line.live:
-            self.lines.leave(line)
+        """Its next request, those in time first. Something must be waiting."""
+        in_time, late = self.lines
+        return (in_time if in_time.live else late).head()
 
 
-class PriorityClass:
-    """A class: its lanes, its tenants, what is waiting and how fast it drains."""
+class Overlooked:
+    """How long something was passed over: what ageing looks at."""
+
+    __slots__ = ("at_dispatch", "since_s")
+
+    def __init__(self) -> None:
+        self.since_s = 0.0
+        self.at_dispatch = 0
+
+    def restart(self, now_s: float, dispatches: int) -> None:
+        """It had its turn, or began to wait."""
+        self.since_s = now_s
+        self.at_dispatch = dispatches
+
+
+class PriorityClass(Account):
+    """A class: its account among the classes of its order, its tenants, what is waiting and how
+    fast it drains."""
 
     __slots__ = (
         "_prune_at",
         "_settings",
+        "active",
         "drain",
-        "lanes",
         "last_dispatch_s",
-        "name",
+        "late",
+        "overlooked",
         "settings",
         "tenants",
         "waiting",
@@ -177,11 +161,14 @@ class PriorityClass:
     )
 
     def __init__(self, settings: ClassSettings, admission: AdmissionSettings) -> None:
-        self.name = settings.name
+        super().__init__(settings.name, settings.weight)
         self.settings = settings
         self._settings = admission
-        self.lanes = (Lane(self, IN_TIME), Lane(self, LATE))
         self.tenants: dict[str, Tenant] = {}
+        self.active: ActiveSet[Tenant] = ActiveSet()
+        self.late: LazyMin[Tenant] = LazyMin(rank_of)
+        # Of the class, and of its late requests.
+        self.overlooked = (Overlooked(), Overlooked())
         self.drain = DrainMeter(admission.drain_window_s)
         self.last_dispatch_s = -math.inf
         self.waiting = 0
@@ -198,29 +185,67 @@ class PriorityClass:
             account = self.tenants[name] = Tenant(name, self._settings.tenant_weight(name))
         return account
 
-    @property
-    def in_flight(self) -> int:
-        return sum(lane.in_flight for lane in self.lanes)
+    def head(self) -> Item:
+        """The next request of the tenant of least rank. Something must be waiting."""
+        tenant = self.active.first()
+        assert tenant is not None, "head() of an empty class"
+        return tenant.head()
+
+    def heads(self) -> Iterator[Item]:
+        """The next request of each tenant, least rank first, at most ``MAX_HEADS``."""
+        yield self.head()
+        if len(self.active) > 1:
+            for tenant in self.active.ranked()[1:MAX_HEADS]:
+                yield tenant.head()
+
+    def late_head(self) -> Item:
+        """The same among the late requests alone. One must be waiting."""
+        tenant = self.late.first()
+        assert tenant is not None, "late_head() without late requests"
+        return tenant.lines[LATE].head()
 
     def entered(self, item: Item) -> None:
-        """Count a new waiting item."""
+        """``item`` waits from now on, in the lane that it says."""
+        tenant = item.tenant
         if not self.waiting:
             self.drain.start(item.offered_s)
-        for holder in (self, item.tenant):
+        for holder in (self, tenant):
             holder.waiting += 1
             holder.waiting_bytes += item.body_bytes
             holder.waiting_cost += item.cost
+        if tenant.waiting == 1:
+            self.active.add(tenant)
+        self._into_line(item)
+
+    def now_late(self, item: Item) -> None:
+        """A waiting ``item`` goes from its tenant's line in time to the late one."""
+        item.lane = LATE
+        item.tenant.lines[IN_TIME].removed()
+        self._into_line(item)
 
     def left(self, item: Item, now_s: float, served: bool) -> None:
-        """Count it out again, whether it was served or taken away."""
-        for holder in (self, item.tenant):
+        """Count it out again, whether it was served or taken away (its state says so already)."""
+        tenant = item.tenant
+        for holder in (self, tenant):
             holder.waiting -= 1
             holder.waiting_bytes -= item.body_bytes
             holder.waiting_cost = holder.waiting_cost - item.cost if holder.waiting else 0.0
+        line = tenant.lines[item.lane]
+        line.removed()
+        if item.lane == LATE and not line.live:
+            self.late.drop(tenant)
+        if not tenant.waiting:
+            self.active.leave(tenant)
         if served:
             self.drain.served(item.cost, now_s)
         if not self.waiting:
             self.drain.stop(now_s)
+
+    def touch(self, tenant: Tenant) -> None:
+        """The rank of ``tenant`` may have shrunk."""
+        self.active.touch(tenant)
+        if tenant in self.late:
+            self.late.put(tenant)
 
     def predicted_wait_s(self, tenant: Tenant | None, now_s: float) -> float | None:
         """Seconds until a request offered now would run; None while the drain rate is unknown.
@@ -235,17 +260,20 @@ class PriorityClass:
             return None
         ahead = self.waiting_cost
         if tenant is not None:
-            sharers = len(self.lanes[IN_TIME].lines) + (tenant.waiting == 0)
+            sharers = len(self.active) + (tenant.waiting == 0)
             ahead = min(ahead, tenant.waiting_cost * sharers)
         return ahead / rate if rate > 0 else math.inf
 
+    def _into_line(self, item: Item) -> None:
+        line = item.tenant.lines[item.lane]
+        line.push(item)
+        if item.lane == LATE and line.live == 1:
+            self.late.put(item.tenant)
+
     def _prune(self) -> None:
         """Forget idle tenants whose return would lift them anyway: nothing changes for them."""
-        floors = tuple(lane.lines.floor() for lane in self.lanes)
+        floor = self.active.floor()
         for name, tenant in list(self.tenants.items()):
-            if not tenant.waiting and all(
-                not line.in_flight and line.service <= floor
-                for line, floor in zip(tenant.lines, floors, strict=True)
-            ):
+            if not tenant.waiting and not tenant.in_flight and tenant.service <= floor:
                 del self.tenants[name]
         self._prune_at = max(1024, 2 * len(self.tenants))

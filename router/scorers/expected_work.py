@@ -3,7 +3,7 @@
 What a new request waits for on a replica is, first of all, prefill: that of the requests ahead and
 its own, minus what the cache spares it. Decoding there slows both by little per sequence. So
 
-    cost = prefill outstanding + own uncached prompt
+    cost = prefill outstanding + own uncached prompt + pull · (most cached anywhere - cached here)
          + decode_weight · decode tokens outstanding
          + context_weight · context tokens in flight
 
@@ -12,8 +12,19 @@ longest match alone sends everything to one replica as soon as all prompts share
 here a block shared by all weighs its own prefill and nothing more. The form is that of NVIDIA
 Dynamo's KV router (load minus overlap credit) and of Preble's "load cost" (Srivatsa et al. 2024).
 
-A hot prefix replicates by itself: once the work queued on its holders exceeds the prefill that
-holding saves, another replica costs less, takes the next request and becomes a holder.
+Waste. Computing again what another replica holds costs not only this request: everybody behind it
+waits, and what it writes pushes other prefixes out of that cache. So the difference to the best
+holder is charged once more, ``pull`` times:
+
+    pull = waste · most / (most + short_tokens) / (1 + uncached by the best holder / damping_tokens)
+
+A short common prefix pulls little, since it is soon on every replica anyway; a prompt that is long
+even for its best holder is pulled little, since its own first token is late enough.
+
+A hot prefix replicates by itself: once the work queued on its holders exceeds ``1 + pull`` times
+the prefill that holding saves, another replica costs less, takes the next request and becomes a
+holder. With admission on there is a second way: a holder whose outstanding prefill exceeds the
+limit by ``cached_token_room`` times what it holds is left out of the choice.
 
 Slow start: a replica that joined less than ``slow_start_s`` ago counts as slower than it is, as in
 Envoy's load balancer; an empty cache and an empty queue would otherwise draw everything at once.
@@ -23,13 +34,13 @@ that is shorter (replicas that started together are equals), at least by a tenth
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from operator import mul
 
+from router.ledger import prefill_work
 from router.scoring import less_is_better, register_scorer
-from router.types import Columns, RouteRequest, Snapshot
+from router.types import Columns, Fleet, RouteRequest, Snapshot
 
 #: Replicas that joined within this time of each other started together.
 _TOGETHER_S = 2.0
@@ -39,10 +50,14 @@ _TOGETHER_S = 2.0
 class ExpectedWorkParams:
     """Weights in prefill tokens per unit; ``overlap_weight`` 1 believes the index fully.
 
-    ``scale_tokens``: the cost that scores ½.
+    ``waste``, ``short_tokens``, ``damping_tokens``: see the module. ``scale_tokens``: the cost
+    that scores ½.
     """
 
     overlap_weight: float = 1.0
+    waste: float = 16.0
+    damping_tokens: float = 16_000.0
+    short_tokens: float = 2048.0
     decode_weight: float = 0.25
     context_weight: float = 0.02
     slow_start_s: float = 20.0
@@ -61,27 +76,52 @@ class ExpectedWork:
 
     def costs(self, request: RouteRequest, snapshot: Snapshot) -> Sequence[float]:
         """Tokens of prefill (or what equals them) before and for this request, per candidate."""
-        p, columns = self._params, snapshot.columns
+        p, columns, held = self._params, snapshot.columns, snapshot.overlap_blocks
         fleet, prompt = columns.fleet, request.prompt_tokens
         d, c = p.decode_weight, p.context_weight
-        saved: Iterable[float] = map(snapshot.overlap_blocks.get, fleet.ids, repeat(0))
-        unit = p.overlap_weight * fleet.block_size
-        if not unit:
-            saved, unit = map(mul, saved, fleet.block_sizes), p.overlap_weight
+        saved: Iterable[float] = repeat(0.0)
+        own = whole = prefill_work(prompt, 0, fleet.attention_tokens)
+        if held:
+            saved, most, pull = self._savings(prompt, whole, held, fleet)
+            own += pull * most
         # The hottest line of a decision: one pass over all candidates, no calls in it.
         costs = [
-            prompt + prefill + d * decode + c * context - unit * held
-            for prefill, decode, context, held in zip(
-                columns.prefill_tokens,
+            own + prefill + d * decode + c * context - spared
+            for prefill, decode, context, spared in zip(
+                columns.prefill_work,
                 columns.decode_tokens,
                 columns.context_tokens,
                 saved,
-                strict=True,
+                strict=False,  # without overlap, ``saved`` has no end
             )
         ]
         if snapshot.now_s - fleet.newest_since_s < p.slow_start_s:
             costs = self._with_slow_start(costs, columns, snapshot.now_s)
         return costs
+
+    def _savings(
+        self, prompt: int, whole: float, held: Mapping[str, int], fleet: Fleet
+    ) -> tuple[Iterable[float], float, float]:
+        """What each replica's cache spares, charged ``1 + pull`` times; the most that any
+        spares; and the pull."""
+        p, attention = self._params, fleet.attention_tokens
+        if fleet.block_size:
+            tokens: Mapping[int | str, float] = {n: n * fleet.block_size for n in {*held.values()}}
+            keys: Iterable[int | str] = map(held.get, fleet.ids, repeat(0))
+        else:
+            sizes = zip(fleet.ids, fleet.block_sizes, strict=True)
+            tokens = {rid: held.get(rid, 0) * size for rid, size in sizes}
+            keys = fleet.ids
+        spared: dict[int | str, float] = {
+            key: p.overlap_weight * (whole - prefill_work(max(1, prompt - n), n, attention))
+            for key, n in tokens.items()
+        }
+        most = max(spared.values())
+        pull = p.waste * most / (most + p.short_tokens)
+        pull /= 1.0 + max(1.0, whole - most) / p.damping_tokens
+        charged = {key: (1.0 + pull) * value for key, value in spared.items()}
+        charged.setdefault(0, 0.0)
+        return map(charged.__getitem__, keys), most, pull
 
     def _with_slow_start(self, costs: list[float], columns: Columns, now_s: float) -> list[float]:
         """Young replicas count as slower. One that was always there (since 0) is not young."""

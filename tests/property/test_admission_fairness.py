@@ -51,6 +51,9 @@ class Engine:
         taken = sum(self.size(job.request) for job in self.running)
         return frozenset() if taken + self.size(request) <= self.limit else None
 
+    def holds_back(self, request: RouteRequest, share: Share) -> bool:
+        return False
+
 
 class Site:
     """Queue and engine together; ``service`` is what each tenant was really given."""

@@ -22,6 +22,7 @@ from router.admission import (
     Spill,
     Wait,
 )
+from router.admission.waiting import LATE
 from router.types import RouteRequest
 
 CLASSES = (
@@ -47,6 +48,9 @@ class Slots:
 
     def saturated_for(self, request: RouteRequest, share: Share) -> frozenset[str] | None:
         return frozenset() if self.free > 0 else None
+
+    def holds_back(self, request: RouteRequest, share: Share) -> bool:
+        return False
 
 
 class QueueMachine(RuleBasedStateMachine):
@@ -169,12 +173,14 @@ class QueueMachine(RuleBasedStateMachine):
     def nothing_is_reserved_for_what_ended(self) -> None:
         for c in self.queue._backlog.classes.values():
             flying = [r for r in self.in_flight.values() if r.priority_class == c.name]
-            assert sum(lane.in_flight for lane in c.lanes) == len(flying)
+            assert c.in_flight == len(flying)
             for name, tenant in c.tenants.items():
                 own = [r for r in flying if r.tenant == name]
-                assert sum(line.in_flight for line in tenant.lines) == len(own)
-                for line in tenant.lines:
-                    assert line.pending == 0.0 if not line.in_flight else line.pending > -1e-6
+                assert tenant.in_flight == len(own)
+                assert tenant.pending == 0.0 if not own else tenant.pending > -1e-6
+                assert (tenant in c.active) == (tenant.waiting > 0)
+                assert (tenant in c.late) == (tenant.lines[LATE].live > 0)
+                assert sum(line.live for line in tenant.lines) == tenant.waiting
 
 
 QueueMachine.TestCase.settings = hypothesis_settings(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from router.ledger import Ledger, Outlook, Reservation
+from router.ledger import Ledger, Outlook, Reservation, prefill_work
 from router.types import Decision, ReplicaLoad, RouteRequest
 
 REPLICAS = ("a", "b", "c")
@@ -118,3 +121,29 @@ def test_align_moves_columns_with_their_replicas(order: list[str]) -> None:
             ledger.reserve(request(), Decision(name, ""))
     ledger.align(order)
     assert [ledger.requests[order.index(name)] for name in REPLICAS] == [1, 2, 3]
+
+
+def test_prefill_work_counts_attention() -> None:
+    assert prefill_work(1000, 0, math.inf) == 1000
+    assert prefill_work(2000, 0, 1000.0) == 4000
+    assert prefill_work(1000, 500, 1000.0) == 2000
+    whole = prefill_work(3000, 0, 700.0)
+    assert whole == pytest.approx(prefill_work(1000, 0, 700.0) + prefill_work(2000, 1000, 700.0))
+
+
+def test_work_is_done_while_one_waits_unless_a_replica_is_stuck() -> None:
+    now = [10.0]
+    ledger = Ledger(lambda: now[0])
+    first = ledger.reserve(request(1000), Decision("r", ""))
+    assert ledger.work_left(10.5, 0.0) == [1000]  # nothing is known of the speed
+    assert ledger.work_left(10.5, 0.001) == [500.0]
+    assert ledger.work_left(12.9, 0.001) == [0.0]
+    assert ledger.work_left(13.1, 0.001) == [1000]  # three times too long
+    now[0] = 10.4
+    ledger.reserve(request(2000), Decision("r", ""))
+    assert ledger.work_left(10.5, 0.001) == [2500.0]
+    now[0] = 11.0
+    first.progress(1)
+    assert ledger.work_left(11.5, 0.001) == [1500.0]  # the second began when the first was over
+    first.release()
+    assert ledger.prefill_tokens == [2000]

@@ -1,27 +1,18 @@
-"""weir's own objects in the simulator, and the two candidate rules."""
+"""weir's own objects in the simulator."""
 
 from __future__ import annotations
-
-import random
 
 import pytest
 
 from load_tests.sim.calibrations import H100_8B
-from load_tests.sim.candidate import SavingWork, SavingWorkParams, SparingCapacity
 from load_tests.sim.engine import EngineConfig
 from load_tests.sim.figures import Slo
 from load_tests.sim.run import run_open
-from load_tests.sim.weir_system import WeirProfile, WeirSystem, candidate_profile, routing_profile
+from load_tests.sim.weir_system import WeirProfile, WeirSystem, routing_profile
 from load_tests.sim.world import FleetConfig
 from load_tests.traces import Trace, TraceRequest
-from router.admission import AdmissionSettings, ClassSettings, ReplicaLimits, Share
-from router.types import (
-    ReplicaInfo,
-    ReplicaLoad,
-    ReplicaView,
-    RouteRequest,
-    Snapshot,
-)
+from router.admission import AdmissionSettings, ClassSettings, ReplicaLimits
+from router.types import ReplicaLoad
 
 SLO = Slo(5.0, 0.15)
 FLEET = FleetConfig(3, EngineConfig(300, 16, 256, 16, priority_scheduling=True), H100_8B)
@@ -37,7 +28,7 @@ def chat(count: int, gap_s: float) -> Trace:
     return Trace("chat", "test", 16, tuple(requests))
 
 
-@pytest.mark.parametrize("profile", [routing_profile(SLO), candidate_profile(SLO), WeirProfile()])
+@pytest.mark.parametrize("profile", [routing_profile(SLO), WeirProfile()])
 def test_everything_is_freed_and_the_index_ends_as_the_engines_do(profile: WeirProfile) -> None:
     system = WeirSystem(profile)
     outcome = run_open(system, chat(300, 0.01), FLEET, 200.0, SLO, seed=2)
@@ -61,46 +52,3 @@ def test_what_is_refused_is_shed_with_its_reason() -> None:
     assert reasons <= {"queue_full", "tenant_share"}
     assert reasons
     assert outcome.world.answered == 100
-
-
-def snapshot(prefill: tuple[int, ...], held: dict[str, int]) -> Snapshot:
-    views = tuple(
-        ReplicaView(ReplicaInfo(f"r{i}", kv_blocks_total=1000), ReplicaLoad(int(p > 0), p, 0, p))
-        for i, p in enumerate(prefill)
-    )
-    return Snapshot(1.0, views, held)
-
-
-def ask(tokens: int) -> RouteRequest:
-    return RouteRequest("q", "m", "t", tokens, 10, 10, block_hashes=tuple(range(tokens // 16)))
-
-
-def test_waste_keeps_a_prompt_with_its_holder_and_damping_lets_a_cold_one_go() -> None:
-    request, held = ask(1600), {"r0": 50}
-    busy = snapshot((3000, 0), held)
-    rng = random.Random(0)
-    plain = SavingWork(SavingWorkParams(waste=0.0))
-    assert plain.choose(request, busy, rng).replica_id == "r1"
-    saving = SavingWork(SavingWorkParams(waste=10.0))
-    assert saving.choose(request, busy, rng).replica_id == "r0"
-    damped = SavingWork(SavingWorkParams(waste=10.0, damping_tokens=100.0))
-    assert damped.choose(request, busy, rng).replica_id == "r1"
-
-
-def test_what_a_cache_spares_is_room() -> None:
-    held = {"r0": 50}
-    state = snapshot((3000, 3000), held)
-    limits = ReplicaLimits(prefill_tokens=2500)
-
-    def full(spared: float, tokens: int = 1600) -> frozenset[str] | None:
-        return SparingCapacity(state, limits, lambda _: held, spared).saturated_for(
-            ask(tokens), Share()
-        )
-
-    assert full(0.0) is None
-    assert full(1.0) == {"r1"}
-    assert full(0.5) is None  # 400 tokens are not enough
-    nothing = SparingCapacity(state, limits, lambda _: {}, 8.0)
-    assert nothing.saturated_for(ask(1600), Share()) is None
-    idle = SparingCapacity(snapshot((0, 0), held), limits, lambda _: held, 1.0)
-    assert idle.saturated_for(ask(1600), Share()) == frozenset()

@@ -25,6 +25,7 @@ class Room:
 
     slots: int = 1_000_000
     blocked: set[str] = field(default_factory=set)
+    spared: set[str] = field(default_factory=set)
     asked: list[tuple[str, Share]] = field(default_factory=list)
 
     def saturated_for(self, request: RouteRequest, share: Share) -> frozenset[str] | None:
@@ -32,6 +33,9 @@ class Room:
         if self.slots < 1 or request.request_id in self.blocked:
             return None
         return frozenset({"full-replica"})
+
+    def holds_back(self, request: RouteRequest, share: Share) -> bool:
+        return request.request_id in self.spared
 
 
 MakeRequest = Callable[..., RouteRequest]

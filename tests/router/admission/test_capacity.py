@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from router.admission import ReplicaLimits, Share, SnapshotCapacity
@@ -127,6 +129,63 @@ def test_fresh_stats_stand_for_the_kv_cache_and_the_ledger_for_what_is_to_come()
     stats = ReplicaStats(2, 0, 60, at_s=0.0)
     assert saturated(view(load=ReplicaLoad(2, 200, 120, 9999), stats=stats, blocks=100)) is not None
     assert saturated(view(load=ReplicaLoad(2, 201, 120, 9999), stats=stats, blocks=100)) is None
+
+
+def test_what_a_cache_spares_is_room_there():
+    limits = ReplicaLimits(prefill_tokens=2500, cached_token_room=1.0)
+    views = view("holder", ReplicaLoad(1, 3000)), view("other", ReplicaLoad(1, 3000))
+
+    def full(blocks: int, room: float = 1.0) -> frozenset[str] | None:
+        capacity = SnapshotCapacity(
+            Snapshot(0.0, views),
+            replace(limits, cached_token_room=room),
+            lambda _: {"holder": blocks},
+        )
+        return capacity.saturated_for(request(1600), Share())
+
+    assert full(0) is None
+    assert full(31) is None  # 496 tokens are not enough
+    assert full(32) == {"other"}
+    assert full(4, room=8.0) == {"other"}
+
+
+def test_what_a_cache_spares_is_no_place_and_no_kv():
+    busy = view("a", ReplicaLoad(8, 3000), max_running=8)
+    small = view("a", ReplicaLoad(1, 3000, 0, 1500), blocks=100)
+    for one in (busy, small):
+        capacity = SnapshotCapacity(Snapshot(0.0, (one,)), LIMITS, lambda _: {"a": 10})
+        assert capacity.saturated_for(request(1600), Share()) is None
+
+
+COLD = ReplicaLimits(cold_tokens=1000, keep_prefixes_s=60.0)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "held", "unused_s", "waits"),
+    [
+        (1000, 0, 59.0, True),
+        (999, 0, 59.0, False),  # not long
+        (1160, 11, 59.0, False),  # not cold: 984 tokens to compute
+        (1160, 10, 59.0, True),
+        (1000, 0, 60.0, False),  # what it would push out is no longer in use
+        (1000, 0, float("inf"), False),  # there is space
+    ],
+)
+def test_a_cold_prompt_does_not_push_out_prefixes_in_use(prompt, held, unused_s, waits):
+    busy = view("a", ReplicaLoad(1, 10))
+    capacity = SnapshotCapacity(
+        Snapshot(0.0, (busy,)), COLD, lambda _: {"a": held}, lambda _: unused_s
+    )
+    assert (capacity.saturated_for(request(prompt), Share()) is None) is waits
+    assert capacity.holds_back(request(prompt), Share()) is waits
+
+
+def test_a_cold_prompt_starts_where_it_harms_nobody_or_when_it_has_aged():
+    views = view("a", ReplicaLoad(1, 10)), view("idle")
+    capacity = SnapshotCapacity(Snapshot(0.0, views), COLD, lambda _: {}, lambda _: 1.0)
+    assert capacity.saturated_for(request(5000), Share()) == {"a"}
+    assert capacity.saturated_for(request(5000), Share(crowd_out=True)) == frozenset()
+    assert not capacity.holds_back(request(5000), Share(crowd_out=True))
 
 
 def test_the_index_is_asked_only_where_the_kv_cache_lacks_room():

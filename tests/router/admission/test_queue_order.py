@@ -17,6 +17,7 @@ from router.admission import (
     Shed,
     Wait,
 )
+from router.admission.forecast import Foreseen
 from router.types import RouteRequest
 
 INTERACTIVE = ClassSettings("interactive", 0, max_wait_s=None)
@@ -194,6 +195,63 @@ def test_short_first_lets_a_long_prompt_be_overtaken_for_a_bounded_time(clock, r
     assert ids(run(queue, room)) == ["big", "small"]
 
 
+def test_what_is_cached_does_not_make_a_prompt_long(clock, room, make_request):
+    class Cached:
+        def foresee(self, request: RouteRequest) -> Foreseen:
+            return Foreseen(10 if request.request_id == "cached" else request.prompt_tokens)
+
+    only = replace(STANDARD, within="short-first", short_first_s_per_1k_tokens=1.0)
+    queue = AdmissionQueue(settings(only), clock, forecast=Cached())
+    queue.offer(make_request(prompt=500, request_id="small"))
+    queue.offer(make_request(prompt=9000, request_id="cached"))
+    assert ids(run(queue, room)) == ["cached", "small"]
+
+
+def test_lateness_takes_no_tenants_turn_away(clock, room, make_request):
+    """Who sends most is late most; served only after everybody else's, it would get least."""
+    queue = AdmissionQueue(settings(), clock)
+    for n in range(20):
+        queue.offer(make_request("many", deadline_s=clock.now + 1, request_id=f"many{n}"))
+    clock.now += 2
+    for n in range(20):
+        queue.offer(make_request("few", request_id=f"few{n}"))
+    queue.tick()
+    assert queue.stats()[1].late == 20
+    first = [request.tenant for request in run(queue, room, 20)]
+    assert first.count("many") == first.count("few") == 10
+
+
+def test_of_one_tenant_the_late_ones_wait_for_those_in_time_and_are_aged(clock, room, make_request):
+    queue = AdmissionQueue(settings(ageing_after_s=5.0, ageing_every=10), clock)
+    queue.offer(make_request(deadline_s=clock.now + 1, request_id="late"))
+    queue.offer(make_request(deadline_s=clock.now + 1, request_id="later"))
+    turns = []
+    for n in range(30):
+        clock.now += 2.0
+        queue.offer(make_request(request_id=f"new{n}"))
+        turns += ids(run(queue, room, 1))
+    assert turns[:10] == [f"new{n}" for n in range(10)]
+    assert [turns.index("late"), turns.index("later")] == [10, 21]
+
+
+def test_a_prompt_held_back_for_the_caches_holds_no_other_tenant_back(clock, room, make_request):
+    queue = AdmissionQueue(settings(), clock)
+    queue.offer(make_request("a", request_id="cold"))
+    queue.offer(make_request("b", request_id="warm"))
+    room.blocked, room.spared = {"cold"}, {"cold"}
+    assert ids(run(queue, room)) == ["warm"]
+    room.blocked = set()
+    assert ids(run(queue, room)) == ["cold"]
+
+
+def test_a_prompt_without_room_holds_everyone_of_its_class_back(clock, room, make_request):
+    queue = AdmissionQueue(settings(), clock)
+    queue.offer(make_request("a", request_id="large"))
+    queue.offer(make_request("b", request_id="small"))
+    room.blocked = {"large"}
+    assert ids(run(queue, room)) == []
+
+
 def test_a_request_past_hope_runs_after_those_in_time(clock, room, make_request):
     queue = AdmissionQueue(settings(), clock)
     queue.offer(make_request(request_id="late", deadline_s=clock.now + 1))
@@ -205,11 +263,8 @@ def test_a_request_past_hope_runs_after_those_in_time(clock, room, make_request)
 
 def test_the_forecast_decides_what_can_still_be_in_time(clock, room, make_request):
     class Slow:
-        def first_token_s(self, request: RouteRequest) -> float:
-            return 0.4
-
-        def last_token_s(self, request: RouteRequest) -> float:
-            return 3.0
+        def foresee(self, request: RouteRequest) -> Foreseen:
+            return Foreseen(request.prompt_tokens, 0.4, 3.0)
 
     slo = replace(INTERACTIVE, ttft_slo_ms=1000.0, on_hopeless="shed")
     queue = AdmissionQueue(settings(slo, STANDARD), clock, forecast=Slow())
@@ -272,7 +327,7 @@ def test_ageing_asks_for_the_full_share(clock, room, make_request):
     for _ in range(3):
         queue.offer(make_request(priority_class="interactive"))
     run(queue, room, 2)
-    assert room.asked[-1] == ("batch", Share())
+    assert room.asked[-1] == ("batch", Share(crowd_out=True))
 
 
 def test_a_blocked_head_blocks_what_is_behind_it(clock, room, make_request):

@@ -1,0 +1,57 @@
+"""How much of what comes in came before: whether keeping prefixes cached is worth anything.
+
+Independent of what the caches still hold, so it does not fall when they thrash. A chained block
+hash names its whole prefix, so a few depths per prompt are enough: a prompt of which depth *d* was
+seen returns with at least *d* blocks.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+
+def _depths() -> tuple[int, ...]:
+    """1, 2, 3, 4, 6, 8, 12, 16, …: what lies between two of them is missed."""
+    powers = [1 << power for power in range(21)]
+    return tuple(sorted({*powers, *(3 * power // 2 for power in powers[1:])}))
+
+
+class ReturnMeter:
+    """``share``: the part of prompt tokens that returned lately, weighted towards the last
+    ``window_tokens``; 0 until a tenth of them was seen. Keeps ``remembered`` prefixes."""
+
+    __slots__ = ("_came", "_depths", "_remembered", "_returned", "_seen", "_window")
+
+    def __init__(self, window_tokens: float = 4e6, remembered: int = 65_536) -> None:
+        self._window = window_tokens
+        self._remembered = remembered
+        self._depths = _depths()
+        self._seen: OrderedDict[int, None] = OrderedDict()
+        self._came = 0.0
+        self._returned = 0.0
+
+    @property
+    def share(self) -> float:
+        """In [0, 1]."""
+        return self._returned / self._came if self._came >= self._window / 10 else 0.0
+
+    def observe(self, hashes: Sequence[int], prompt_tokens: int) -> None:
+        """A prompt came. About two dictionary operations per doubling of its length."""
+        seen, blocks, deepest = self._seen, len(hashes), 0
+        for depth in self._depths:
+            if depth > blocks:
+                break
+            block = hashes[depth - 1]
+            if block in seen:
+                deepest = depth
+                seen.move_to_end(block)
+            else:
+                seen[block] = None
+        while len(seen) > self._remembered:
+            seen.popitem(last=False)
+        keep = max(0.0, 1.0 - prompt_tokens / self._window)
+        self._came = self._came * keep + prompt_tokens
+        self._returned *= keep
+        if deepest:
+            self._returned += prompt_tokens * deepest / blocks
