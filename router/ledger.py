@@ -165,16 +165,15 @@ class Ledger:
                 gone.slot = -1
         keep = [self._accounts.get(rid) or _Account(rid, -1) for rid in replica_ids]
         slots = [account.slot for account in keep]
-        columns: tuple[list[int] | list[float], ...] = (
+        for column in (
             self.requests,
             self.prefill_tokens,
             self.decode_tokens,
             self.context_tokens,
             self.prefill_work,
-            self.since_s,
-        )
-        for column in columns:
+        ):
             column[:] = [column[slot] if slot >= 0 else 0 for slot in slots]
+        self.since_s[:] = [self.since_s[slot] if slot >= 0 else 0.0 for slot in slots]
         for slot, account in enumerate(keep):
             account.slot = slot
         self._accounts = {account.replica_id: account for account in keep}
