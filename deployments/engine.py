@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
-from vllm.utils.system_utils import set_process_title
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.core import EngineCoreProc
 from vllm.v1.engine.utils import EngineZmqAddresses
@@ -39,6 +38,7 @@ from deployments import wire
 FORKED_CORE = "weir_forked_core"
 _LOG = logging.getLogger("weir.replica")
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
 
 
 class EngineStartError(Exception):
@@ -121,10 +121,12 @@ def _run_core(config: Any, addresses: EngineZmqAddresses, writer: int) -> NoRetu
     code = 1
     try:
         if sys.platform == "linux":
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            prctl = ctypes.CDLL(None).prctl
+            prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            # Its command line stays the replica's: Ray's worker has written over the place.
+            prctl(_PR_SET_NAME, b"engine-core")
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
-        set_process_title("EngineCore")
         try:
             core = _ForkedCore(config, Executor.get_class(config), addresses)
         except BaseException:  # noqa: BLE001 - told to the parent, which raises it

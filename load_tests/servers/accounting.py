@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROC = Path("/proc")
+ENGINE_NAME = "engine-core"
 
 # The first pattern that is found in a process's command line names its role.
 ROLES: tuple[tuple[str, str], ...] = (
@@ -56,7 +57,7 @@ class Accounts:
         for pid in self._pids:
             with contextlib.suppress(OSError):
                 folder = self._proc / str(pid)
-                role = role_of(_command_line(folder))
+                role = _role(folder)
                 seconds[pid, role] = self._cpu_s(folder / "stat")
         return CpuReading(seconds)
 
@@ -92,7 +93,7 @@ def memory_by_role(pids: Sequence[int], proc: Path = PROC) -> dict[str, Memory]:
         folder = proc / str(pid)
         with contextlib.suppress(OSError):
             rollup = (folder / "smaps_rollup").read_text("utf-8")
-            role = role_of(_command_line(folder))
+            role = _role(folder)
             old = found.get(role, Memory(0, 0.0, 0.0))
             found[role] = Memory(
                 old.processes + 1,
@@ -100,6 +101,13 @@ def memory_by_role(pids: Sequence[int], proc: Path = PROC) -> dict[str, Memory]:
                 old.pss_mb + _kib(rollup, "Pss") * 1024 / 1e6,
             )
     return dict(sorted(found.items(), key=lambda item: -item[1].pss_mb))
+
+
+def _role(folder: Path) -> str:
+    # A forked engine keeps its parent's command line, and says what it is by its name.
+    if (folder / "comm").read_text("utf-8", "replace").strip() == ENGINE_NAME:
+        return "engine"
+    return role_of(_command_line(folder))
 
 
 def role_of(command_line: str) -> str:

@@ -95,10 +95,11 @@ def test_roles(command_line: str, role: str) -> None:
     assert role_of(command_line) == role
 
 
-def fake_process(proc: Path, pid: int, title: str, ticks: int) -> None:
+def fake_process(proc: Path, pid: int, title: str, ticks: int, name: str = "python") -> None:
     folder = proc / str(pid)
     folder.mkdir(parents=True)
     (folder / "cmdline").write_text(title + "\0")
+    (folder / "comm").write_text(name + "\n")
     (folder / "stat").write_text(f"{pid} (a (strange) name) S 1 1 1 0 -1 0 0 0 0 0 {ticks} 0 0 0")
     (folder / "smaps_rollup").write_text("Rss:   2000 kB\nPss:   1000 kB\nPss_Dirty: 1 kB\n")
 
@@ -107,10 +108,12 @@ def test_processes_are_accounted_by_what_they_do(tmp_path: Path) -> None:
     tick_s = 1 / os.sysconf("SC_CLK_TCK")
     fake_process(tmp_path, 10, "ray::ServeReplica:weir:Model", 30)
     fake_process(tmp_path, 11, "VLLM::EngineCore", 70)
-    seconds = Accounts([10, 11, 99], tmp_path).read().seconds
+    fake_process(tmp_path, 12, "ray::ServeReplica:weir:Model", 90, "engine-core")
+    seconds = Accounts([10, 11, 12, 99], tmp_path).read().seconds
     assert seconds == {
         (10, "replica Model"): pytest.approx(30 * tick_s),
         (11, "engine"): pytest.approx(70 * tick_s),
+        (12, "engine"): pytest.approx(90 * tick_s),
     }
     assert memory_by_role([10, 11], tmp_path)["replica Model"].pss_mb == pytest.approx(1.024)
 
