@@ -134,6 +134,9 @@ class TailQueue:
                 await self._write(noted)
         except (RedisError, OSError, TimeoutError):
             self._drop(sum(noted.values()))
+        except asyncio.CancelledError:
+            self._drop(sum(noted.values()))
+            raise
 
     async def aclose(self) -> None:
         """Write out what is left, and stop."""
@@ -183,10 +186,11 @@ class TailQueue:
         return {each: int(await _await(self._redis.zcard(_queue(each)))) for each in tenants}
 
     async def _flush_soon(self) -> None:
-        await asyncio.sleep(self._settings.flush_interval_s)
-        # From here on a new entity starts a new task: none is left lying in the buffer.
+        while self._buffer:
+            await asyncio.sleep(self._settings.flush_interval_s)
+            await self.flush()
+        # No await since the buffer was seen empty: what is noted next starts a new task.
         self._flusher = None
-        await self.flush()
 
     async def _write(self, noted: dict[tuple[str, str], int]) -> None:
         by_tenant: dict[str, list[str]] = {}

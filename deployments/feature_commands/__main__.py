@@ -186,6 +186,9 @@ def generate(
     workers: Annotated[
         int, typer.Option(min=0, help="Ray Data workers; 0: in this process, without Ray.")
     ] = 1,
+    ray_address: Annotated[
+        str, typer.Option(help="A Ray cluster to join; local: one for the run.")
+    ] = "local",
     concurrency: Annotated[
         int, typer.Option(min=1, help="Requests in flight, through a platform.")
     ] = 8,
@@ -222,6 +225,7 @@ def generate(
         concurrency=concurrency,
         limits=CheckLimits(max_invalid, max_nulls),
         new_run=new_run,
+        ray_address=ray_address,
     )
     factory = generating.writers(place, options)
     summary = generating.generate(place, options, factory, _stderr())

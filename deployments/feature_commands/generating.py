@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
+import fcntl
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from redis.asyncio import Redis
 from rich.console import Console
@@ -53,6 +56,7 @@ class GenerateOptions:
     concurrency: int
     limits: CheckLimits
     new_run: bool
+    ray_address: str = "local"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +134,10 @@ def generate(
     """Finish an unfinished run of the same model and template, or start and finish a new one.
 
     Raises:
-        CommandError: there is nothing to generate.
+        CommandError: there is nothing to generate, or another command generates here.
     """
     identity = factory.identity()
-    with place.online_url() as url:
+    with _only_one(place.data.generated), place.online_url() as url:
         run = None
         if not options.new_run:
             run = RunFolder(place.data.generated).unfinished(identity, options.template.sha256)
@@ -141,13 +145,33 @@ def generate(
             run = _start(place, options, identity, url, console)
         else:
             console.print(f"going on with version {run.version}", markup=False)
-        job = Job(run.folder, place.data.root, factory, options.workers, options.max_tokens)
+        job = Job(
+            run.folder,
+            place.data.root,
+            factory,
+            options.workers,
+            options.max_tokens,
+            options.ray_address,
+        )
         paid, prompt_tokens, output_tokens, stopped = _work(job, run, console)
         done = publish(run, place.data, options.limits, dt.datetime.now(dt.UTC))
         materialized = _materialize(place, url, console) if done.rows else 0
         if not done.parts_left:
             _tail(url, lambda queue: queue.done(run.plan().entities))
     return Summary(done, paid, prompt_tokens, output_tokens, materialized, stopped)
+
+
+@contextlib.contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Two commands on one run would pay for the same entities."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            message = f"another 'weir features generate' works in {folder}"
+            raise CommandError(message, ExitCode.CONFLICT) from None
+        yield
 
 
 def _start(

@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 import logging
 import os
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,9 @@ def _here(job: Job, left: list[int]) -> Iterator[PartOutcome]:
 
 def _on_ray(job: Job, left: list[int]) -> Iterator[PartOutcome]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if job.ray_address == "local":
+        # A token of this cluster's own, so that nothing is written into the home directory.
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     import ray
     import ray.data
 
@@ -116,5 +120,6 @@ def _local(workers: int) -> dict[str, Any]:
         "num_cpus": workers + 1,
         "include_dashboard": False,
         "object_store_memory": 100 * 1024 * 1024,
-        "_node_ip_address": "127.0.0.1",
+        # Ray takes 127.0.0.1 for "find my address out" and would listen on the network.
+        "_node_ip_address": "127.0.0.2",
     }

@@ -106,9 +106,8 @@ class Run:
         name = self.part_file(number).name
         return self.part_file(number).exists() or (self.quarantine / name).exists()
 
-    def commit(self, number: int, answers: Mapping[str, Paid]) -> None:
-        """Make the part, then forget its journal."""
-        plan = self.plan()
+    def commit(self, plan: Plan, number: int, answers: Mapping[str, Paid]) -> None:
+        """Make part ``number`` of this run's plan, then forget its journal."""
         rows = [_part_row(plan, entity, answers[entity]) for entity in plan.parts[number]]
         write_table(pa.Table.from_pylist(rows, schema=PART_SCHEMA), self.part_file(number))
         self.journal(number).file.unlink(missing_ok=True)

@@ -79,7 +79,7 @@ class PartWork:
         except WriterError as error:
             state, reason = "failed", error.message
         if state == "done":
-            self._run.commit(number, answers)
+            self._run.commit(self._plan, number, answers)
         fresh = [paid.written for entity, paid in answers.items() if entity not in before]
         return PartOutcome(
             number,

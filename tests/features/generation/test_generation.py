@@ -344,3 +344,15 @@ def test_a_template_of_ones_own(tmp_path: Path) -> None:
             Template("x", text)
     with pytest.raises(ConfigError, match="neither a built-in"):
         read_template("nothing")
+
+
+def test_only_one_command_generates_at_a_time(data: DataFolder, tmp_path: Path) -> None:
+    from deployments.feature_commands.generating import _only_one
+    from weir.cli.exits import CommandError, ExitCode
+
+    with _only_one(data.generated):
+        with pytest.raises(CommandError, match="another") as refused, _only_one(data.generated):
+            pass
+        assert refused.value.exit_code == ExitCode.CONFLICT
+    with _only_one(data.generated):
+        pass

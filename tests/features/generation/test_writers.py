@@ -44,10 +44,15 @@ class Platform(BaseHTTPRequestHandler):
         """Nothing."""
 
 
+class QuietServer(ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """A client that gives up resets its other connections."""
+
+
 @pytest.fixture
 def url() -> Iterator[str]:
     Platform.statuses, Platform.asked, Platform.body = [], [], None
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Platform)
+    server = QuietServer(("127.0.0.1", 0), Platform)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections
 from collections.abc import AsyncIterator
 
@@ -143,6 +144,24 @@ async def test_without_redis_requests_go_on_and_drops_are_counted() -> None:
         await queue.note("acme", "1")
         await queue.aclose()
     assert queue.dropped == 2
+
+
+async def test_a_flush_that_is_cancelled_counts_what_it_held() -> None:
+    async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(never_answer, "127.0.0.1", 0)
+    async with server, Redis(port=server.sockets[0].getsockname()[1]) as mute:
+        queue = TailQueue(mute, TailSettings(flush_timeout_s=60))
+        await queue.note("acme", "1")
+        flushing = asyncio.create_task(queue.flush())
+        await asyncio.sleep(0.05)
+        flushing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await flushing
+        assert queue.dropped == 1
+        await queue.aclose()
 
 
 async def test_ids_that_cannot_be_entities_are_ignored(redis: Redis) -> None:
