@@ -121,7 +121,8 @@ def gateway_view(settings: Settings) -> Settings:
     models = tuple(
         model.model_copy(
             update={
-                "replicas": min(model.replicas, 1),
+                # A model with a student may go to zero and back; its requests go on.
+                "replicas": 1 if model.fallback else min(model.replicas, 1),
                 "engine": EngineSettings(),
                 "num_cpus": 0,
                 "autoscaling": None,

@@ -79,7 +79,7 @@ def _live(options: argparse.Namespace) -> Rows:
         async def measure() -> None:
             capacity = await overload.capacity_per_s(live, source, 3 if quick else 6)
             _say(f"capacity {capacity:.1f} requests/s")
-            asked = await pair.ask_all(live, source, 40 if quick else 200)
+            asked = await pair.ask_all(live, source, 40 if quick else 160)
             rows.extend(pair.rows(asked, first_tokens, threshold))
             _say("cascade done")
             seconds = 4 if quick else 12
