@@ -62,8 +62,9 @@ AGED_SHARE = Share(crowd_out=True)
 class ReplicaLimits:
     """Per-replica limits.
 
-    ``prefill_tokens``: prompt tokens dispatched and not yet prefilled; about two engine steps'
-    token budgets keep the engine busy without a queue inside it. ``running``: requests, by
+    ``prefill_tokens``: prefill work dispatched and thought not to be done yet (see
+    :mod:`router.ledger`); about two engine steps' token budgets keep the engine busy without a
+    queue inside it. ``running``: requests, by
     default what the replica announces. ``kv_fill``: part of the KV blocks to plan for.
     ``cached_token_room``: prompt tokens that a request may find outstanding beyond
     ``prefill_tokens`` for each of its own tokens that the replica has cached.
@@ -137,14 +138,19 @@ class SnapshotCapacity:
     def saturated_for(self, request: RouteRequest, share: Share) -> frozenset[str] | None:
         columns, limits = self._snapshot.columns, self._limits
         fleet = columns.fleet
-        # A prompt may overshoot the prefill limit: whether there is room must not depend on its
-        # length, or short prompts would keep a long one out for ever.
-        most_prefill = share.prefill * limits.prefill_tokens
+        # With the whole limit a prompt may overshoot it. A class that leaves head-room may do so
+        # on a replica without prompts only: what is left of a prompt after one engine step takes
+        # the next step from whoever arrives meanwhile. (Nothing slips past a head without room,
+        # so such a replica comes.)
+        most_prefill, outstanding = share.prefill * limits.prefill_tokens, columns.prefill_work
+        if share.prefill < 1.0:
+            most_prefill = max(1.0, most_prefill - request.prompt_tokens)
+            outstanding = columns.prefill_tokens  # an estimate is no head-room
         starts = self._may_start(columns.prefill_tokens, share.prefilling)
         full: list[str] = []
         unless_held: list[int] = []
         kv_matters: list[int] = []
-        rows = zip(fleet.infos, columns.requests, columns.prefill_tokens, strict=True)
+        rows = zip(fleet.infos, columns.requests, outstanding, strict=True)
         for slot, (info, requests, prefill) in enumerate(rows):
             if not requests:
                 continue
@@ -156,7 +162,9 @@ class SnapshotCapacity:
             elif info.kv_blocks_total:
                 kv_matters.append(slot)
         if unless_held:
-            full += self._without_prefill(unless_held, request, most_prefill, kv_matters)
+            full += self._without_prefill(
+                unless_held, outstanding, request, most_prefill, kv_matters
+            )
         if kv_matters:
             full += self._without_kv(kv_matters, request, share.kv)
         if not share.crowd_out and request.prompt_tokens >= limits.cold_tokens:
@@ -170,16 +178,21 @@ class SnapshotCapacity:
         return sum(map(bool, prefill)) < max(1, int(share * len(prefill)))
 
     def _without_prefill(
-        self, slots: list[int], request: RouteRequest, most: float, kv_matters: list[int]
+        self,
+        slots: list[int],
+        outstanding: Sequence[float],
+        request: RouteRequest,
+        most: float,
+        kv_matters: list[int],
     ) -> list[str]:
         """Those of ``slots``, all at their prefill limit, whose cache does not make up for it;
         the others go on to ``kv_matters``."""
-        columns, per_token = self._snapshot.columns, self._limits.cached_token_room
-        fleet, held = columns.fleet, self._held(request)
+        fleet, per_token = self._snapshot.columns.fleet, self._limits.cached_token_room
+        held = self._held(request)
         full = []
         for slot in slots:
             cached = held.get(fleet.ids[slot], 0) * fleet.block_sizes[slot]
-            if columns.prefill_tokens[slot] >= most + per_token * cached:
+            if outstanding[slot] >= most + per_token * cached:
                 full.append(fleet.ids[slot])
             elif fleet.capacity_tokens[slot]:
                 kv_matters.append(slot)

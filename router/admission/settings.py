@@ -71,9 +71,10 @@ class ClassSettings:
 def default_classes() -> tuple[ClassSettings, ...]:
     """interactive before standard before batch.
 
-    Batch's share: about one prompt at a time per replica, one replica in four without any, and
-    three tenths of the places, because every sequence that decodes makes the step of an
-    interactive prompt longer (docs/admission.md has the figures).
+    Batch's share: no more than what fits into one engine step of 2,048 tokens per replica, so
+    that an interactive prompt finds nothing left over from the step before, and three tenths of
+    the places, because every sequence that decodes makes the step of an interactive prompt longer
+    (docs/admission.md has the figures).
     """
     return (
         ClassSettings("interactive", 0, ttft_slo_ms=2000.0, max_wait_s=30.0),
@@ -86,7 +87,7 @@ def default_classes() -> tuple[ClassSettings, ...]:
             max_requests=65_536,
             max_bytes=1024 * MIB,
             max_wait_s=3600.0,
-            share=Share(0.1, 0.3, 0.85, prefilling=0.75),
+            share=Share(0.5, 0.3, 0.85),
         ),
     )
 

@@ -54,11 +54,25 @@ def test_an_empty_replica_has_room_for_anything():
 
 @pytest.mark.parametrize(
     ("outstanding", "share", "fits"),
-    [(999, Share(), True), (1000, Share(), False), (499, HALF, True), (500, HALF, False)],
+    [(999, Share(), True), (1000, Share(), False), (339, HALF, True), (340, HALF, False)],
 )
-def test_prefill_tokens(outstanding, share, fits):
+def test_prefill_tokens_which_only_the_whole_share_may_overshoot(outstanding, share, fits):
     busy = view(load=ReplicaLoad(1, outstanding, 0))
     assert (saturated(busy, share=share) is not None) is fits
+
+
+def test_a_long_prompt_of_a_class_that_leaves_head_room_waits_for_a_replica_without_prompts():
+    long = request(5000)
+    assert saturated(view(load=ReplicaLoad(1, 1, 0)), share=HALF, ask=long) is None
+    assert saturated(view(load=ReplicaLoad(1, 0, 0)), share=HALF, ask=long) is not None
+
+
+def test_with_the_whole_share_what_is_thought_to_be_done_is_room():
+    columns = Snapshot(0.0, (view(load=ReplicaLoad(1, 1500)),)).columns
+    columns.prefill_work = [900.0]
+    capacity = SnapshotCapacity(Snapshot(0.0, columns=columns), LIMITS)
+    assert capacity.saturated_for(request(), Share()) is not None
+    assert capacity.saturated_for(request(), Share(prefill=0.9)) is None
 
 
 @pytest.mark.parametrize(
