@@ -56,7 +56,7 @@ class ExpectedWorkParams:
 
     overlap_weight: float = 1.0
     waste: float = 16.0
-    damping_tokens: float = 16_000.0
+    damping_tokens: float = 64_000.0
     short_tokens: float = 2048.0
     decode_weight: float = 0.25
     context_weight: float = 0.02
