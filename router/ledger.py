@@ -155,6 +155,8 @@ class Ledger:
         #: When the prefill under way began: at a dispatch to an idle replica, or when the one
         #: before it was over.
         self.since_s: list[float] = []
+        # Slots with prefill outstanding: few of many replicas, most of the time.
+        self._prefilling: set[int] = set()
 
     def align(self, replica_ids: Sequence[str]) -> None:
         """Keep these replicas, in this order (column *i* is ``replica_ids[i]``); what was
@@ -177,6 +179,7 @@ class Ledger:
         for slot, account in enumerate(keep):
             account.slot = slot
         self._accounts = {account.replica_id: account for account in keep}
+        self._prefilling = {slot for slot, work in enumerate(self.prefill_work) if work}
 
     def reserve(
         self,
@@ -209,15 +212,14 @@ class Ledger:
         """Prefill work outstanding less what was done since it began, at ``token_s`` seconds a
         token (0: unknown, nothing is taken off). A replica that takes three times as long as
         expected is not believed to have done anything."""
-        if token_s <= 0.0:
-            return [*self.prefill_work]
-        rate = 1.0 / token_s
-        return [
-            work - done
-            if (done := (now_s - since_s) * rate) < work
-            else (0.0 if done < 3.0 * work else work)
-            for work, since_s in zip(self.prefill_work, self.since_s, strict=True)
-        ]
+        left: list[float] = [*self.prefill_work]
+        if token_s > 0.0:
+            for slot in self._prefilling:
+                work = left[slot]
+                done = (now_s - self.since_s[slot]) / token_s
+                if done < 3.0 * work:
+                    left[slot] = max(0.0, work - done)
+        return left
 
     def load(self, replica_id: str) -> ReplicaLoad:
         """Totals of one replica (zeros when nothing was ever dispatched to it)."""
@@ -253,7 +255,12 @@ class Ledger:
         self.prefill_tokens[slot] += prefill
         self.decode_tokens[slot] += decode
         self.context_tokens[slot] += context
-        self.prefill_work[slot] += work
+        if work:
+            self.prefill_work[slot] += work
+            if self.prefill_work[slot]:
+                self._prefilling.add(slot)
+            else:
+                self._prefilling.discard(slot)
 
     def prefill_over(self, account: _Account) -> None:
         """The prefill under way ended; the next one begins."""
