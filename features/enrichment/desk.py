@@ -7,8 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from weir.desk.render import render_context
-from weir.desk.world import Customer, Order
+from weir.desk.render import OrderLine, context_block
 
 NEEDED = ("name", "tier", "loyalty_points", "orders")
 
@@ -27,21 +26,21 @@ def support_desk(features: Mapping[str, Any], today: dt.date) -> str:
         return ""
     if replayed := features.get("today"):
         today = dt.date.fromisoformat(replayed)
-    orders = tuple(_order(each) for each in json.loads(features["orders"]))
-    customer = Customer(
-        "", features["name"], features["tier"], features["loyalty_points"], today, orders
+    return context_block(
+        name=features["name"],
+        tier=features["tier"],
+        points=features["loyalty_points"],
+        today=today,
+        orders=[_order(each) for each in json.loads(features["orders"])],
     )
-    return render_context(customer)
 
 
-def _order(fields: Mapping[str, Any]) -> Order:
-    brand, _, noun = str(fields["item"]).partition(" ")
-    return Order(
-        order_id=str(fields["id"]),
-        brand=brand,
-        noun=noun,
-        price_eur=int(fields["price"]),
-        status=str(fields["status"]),
-        ordered=dt.date.fromisoformat(fields["placed"]),
-        arrives=dt.date.fromisoformat(fields["arrives"]),
+def _order(fields: Mapping[str, Any]) -> OrderLine:
+    return OrderLine(
+        str(fields["id"]),
+        str(fields["item"]),
+        str(fields["status"]),
+        dt.date.fromisoformat(fields["placed"]),
+        dt.date.fromisoformat(fields["arrives"]),
+        int(fields["price"]),
     )

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -32,10 +33,11 @@ StoreState = Literal["connecting", "up", "down"]
 class Patience:
     """When to give up on the store, and when to try it again.
 
-    ``failures``: look-ups in a row without an answer that open the breaker. ``probe_timeout_s``: a
-    store that is slower to answer a PING is not worth asking. A pause doubles from
-    ``backoff_min_s`` to ``backoff_max_s`` until a look-up is answered, and is shortened at random
-    by up to half, so that many gateways do not come back together.
+    ``failures``: look-ups in a row without an answer that open the breaker, if they came over at
+    least ``silence_s``: a machine that is busy for a moment is no store that is down.
+    ``probe_timeout_s``: a store that is slower to answer a PING is not worth asking. A pause
+    doubles from ``backoff_min_s`` to ``backoff_max_s`` until a look-up is answered, and is
+    shortened at random by up to half, so that many gateways do not come back together.
     """
 
     connect_timeout_s: float = 1.0
@@ -43,6 +45,7 @@ class Patience:
     backoff_min_s: float = 0.05
     backoff_max_s: float = 2.0
     failures: int = 3
+    silence_s: float = 0.05
     max_unanswered: int = 10_000
 
 
@@ -55,6 +58,7 @@ class StoreLink:
         patience: Patience | None = None,
         rng: random.Random | None = None,
         on_change: Callable[[StoreState], None] = lambda state: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._address = address
         self._patience = patience or Patience()
@@ -63,7 +67,9 @@ class StoreLink:
         self._connection: RedisConnection | None = None
         self._task: asyncio.Task[None] | None = None
         self._up = asyncio.Event()
+        self._clock = clock
         self._silent = 0
+        self._silent_since_s = 0.0
         self._proven = False
         self.state: StoreState = "connecting"
         self.breaks = 0
@@ -89,6 +95,11 @@ class StoreLink:
         await self._up.wait()
 
     @property
+    def broken(self) -> bool:
+        """Whether look-ups are refused at the moment."""
+        return self._connection is None or self._connection.lost.done()
+
+    @property
     def batches(self) -> int:
         """Writes on the present connection: look-ups of one turn of the loop share one."""
         return self._connection.batches if self._connection else 0
@@ -110,8 +121,12 @@ class StoreLink:
 
     def unanswered(self) -> None:
         """A look-up's time was over before an answer came."""
+        now_s = self._clock()
+        if self._silent == 0:
+            self._silent_since_s = now_s
         self._silent += 1
-        if self._silent >= self._patience.failures:
+        long_enough = now_s - self._silent_since_s >= self._patience.silence_s
+        if self._silent >= self._patience.failures and long_enough:
             self.distrust(f"{self._silent} look-ups in a row without an answer")
 
     def distrust(self, why: str) -> None:

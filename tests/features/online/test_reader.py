@@ -19,7 +19,9 @@ from features.online import (
 )
 from features.testing import EAGER, LONG_S, PLAN, FakeRedis, Times, until
 
-HANGING = Patience(failures=3, backoff_min_s=30.0, backoff_max_s=30.0, probe_timeout_s=5.0)
+HANGING = Patience(
+    failures=3, silence_s=0.0, backoff_min_s=30.0, backoff_max_s=30.0, probe_timeout_s=5.0
+)
 
 
 async def read(reader: FeatureReader, entity: str, budget_s: float = LONG_S) -> FeatureRow:
@@ -114,6 +116,28 @@ async def test_after_a_few_timeouts_nobody_waits_any_more(redis: FakeRedis) -> N
         assert (await lookup.row()).outcome == "down"
     assert redis.reads == 3
     assert states == ["up", "down"]
+    await link.close()
+
+
+async def test_a_moment_of_silence_is_no_failure(redis: FakeRedis) -> None:
+    clock = Times()
+    patience = Patience(failures=3, silence_s=1.0, backoff_min_s=30.0, probe_timeout_s=5.0)
+    link = StoreLink(StoreAddress.parse(redis.url), patience, clock=clock)
+    link.start()
+    await link.wait_until_up()
+    for _ in range(5):
+        link.unanswered()
+    clock.now_s += 0.9
+    link.unanswered()
+    assert not link.broken
+    link.answered()
+    clock.now_s += 5.0
+    link.unanswered()
+    link.unanswered()
+    clock.now_s += 1.0
+    assert not link.broken
+    link.unanswered()
+    assert link.broken
     await link.close()
 
 

@@ -1,0 +1,1 @@
+"""What ``weir bench features`` is made of."""
