@@ -55,6 +55,10 @@ class EngineWriters:
     def identity(self) -> ModelIdentity:
         return ModelIdentity(self.model.name, checkpoint_sha256(self.model.source))
 
+    def gpus(self) -> int:
+        parallel = self.model.parallel
+        return parallel.tensor * parallel.pipeline if self.model.accelerator else 0
+
     def __call__(self) -> EngineWriter:
         return EngineWriter(self.model)
 
@@ -126,6 +130,9 @@ class PlatformWriters:
 
     def identity(self) -> ModelIdentity:
         return ModelIdentity(self.model, self.checkpoint)
+
+    def gpus(self) -> int:
+        return 0
 
     def __call__(self) -> PlatformWriter:
         return PlatformWriter(self)

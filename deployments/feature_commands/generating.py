@@ -36,7 +36,9 @@ from features.generation import (
 from features.generation.runs import split_into_parts
 from features.generation.selection import generated_entities, known_entities
 from features.tail import TailQueue
+from weir.cli import process
 from weir.cli.exits import CommandError, ExitCode
+from weir.cli.state import PlatformRecord
 from weir.settings import ModelSettings
 
 
@@ -102,7 +104,7 @@ def writers(place: Place, options: GenerateOptions) -> WriterFactory:
     """
     if options.through is None:
         return EngineWriters(_model(place, options.model))
-    running = place.state.platform()
+    running = _running(place)
     local = options.through == "platform"
     if local and running is None:
         raise CommandError("weir is not running", ExitCode.NOT_RUNNING, hint="start it: weir up")
@@ -269,7 +271,13 @@ def _tail(url: str, use: Callable[[TailQueue], object]) -> None:
 def default_through(place: Place) -> str | None:
     """The running platform if there is one: its replicas are there already, and its admission keeps
     generation behind everybody else."""
-    return "platform" if place.state.platform() is not None else None
+    return "platform" if _running(place) is not None else None
+
+
+def _running(place: Place) -> PlatformRecord | None:
+    # A platform that was killed leaves its record behind.
+    alive = process.find(place.state.supervisor()) is not None
+    return place.state.platform() if alive else None
 
 
 def template_of(place: Place, name: str | None, read: Callable[[str], Template]) -> Template:

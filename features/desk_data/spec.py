@@ -6,6 +6,7 @@ import datetime as dt
 from dataclasses import dataclass
 from itertools import accumulate
 
+from weir.desk import Store, make_store
 from weir.errors import ConfigError
 
 
@@ -57,6 +58,11 @@ class DeskDataSpec:
     def as_of_utc(self) -> dt.datetime:
         """Midnight UTC of ``as_of``."""
         return dt.datetime.combine(self.as_of, dt.time(), dt.UTC)
+
+    def store(self, tenant_id: str) -> Store:
+        """The tenant's store: whose policies its prompts begin with. Raises KeyError."""
+        numbers = {tenant.tenant_id: number for number, tenant in enumerate(self.tenants)}
+        return make_store(self.seed, numbers[tenant_id], "heldout")
 
     def sizes(self) -> tuple[int, ...]:
         """Customers of each tenant; they add up, and nobody has none."""

@@ -1,7 +1,7 @@
 """The data folder: parquet files of the offline store, and a manifest that says what is in them.
 
 =============================  ===============================================================
-manifest.json                  the spec, row counts, and a hash of the content
+manifest.json                  the spec, the stores, row counts, a hash of the content
 entities.parquet               who there is: key, tenant, popularity, split
 contacts.parquet               raw contacts, the history that generation reads
 offline/VIEW/*.parquet         rows of a feature view; ``push-*.parquet`` came by ``push``
@@ -31,6 +31,7 @@ from features.desk_data.orders import make_orders
 from features.desk_data.people import People, make_people, word_pool
 from features.desk_data.spec import DeskDataSpec
 from features.desk_data.views import ENTITY, GENERATED, View, view
+from weir.desk import render_system
 from weir.errors import ConfigError
 
 FORMAT = 1
@@ -176,4 +177,16 @@ def _manifest(spec: DeskDataSpec, written: Mapping[Path, pa.Table]) -> dict[str,
         "tenants": [dataclasses.asdict(tenant) for tenant in spec.tenants],
     }
     whole = hashlib.sha256("".join(str(each["sha256"]) for each in files.values()).encode())
-    return {"format": FORMAT, "spec": tree, "sha256": whole.hexdigest(), "files": files}
+    return {
+        "format": FORMAT,
+        "spec": tree,
+        "stores": {each.tenant_id: _store(spec, each.tenant_id) for each in spec.tenants},
+        "sha256": whole.hexdigest(),
+        "files": files,
+    }
+
+
+def _store(spec: DeskDataSpec, tenant_id: str) -> dict[str, str]:
+    """Its name, and the system prompt that its conversations begin with."""
+    store = spec.store(tenant_id)
+    return {"name": store.name, "system": render_system(store)}

@@ -107,6 +107,7 @@ def _on_ray(job: Job, left: list[int]) -> Iterator[PartOutcome]:
             compute=ray.data.ActorPoolStrategy(size=job.workers),
             batch_size=1,
             num_cpus=1,
+            num_gpus=job.factory.gpus() or None,
         )
         for row in done.iter_rows():
             yield PartOutcome(**row)

@@ -38,6 +38,9 @@ class FakeWriters:
     def identity(self) -> ModelIdentity:
         return ModelIdentity("fake", "0" * 64)
 
+    def gpus(self) -> int:
+        return 0
+
     def __call__(self) -> FakeWriter:
         return FakeWriter(self)
 

@@ -53,5 +53,8 @@ class WriterFactory(Protocol):
     def identity(self) -> ModelIdentity:
         """Known before any engine is started."""
 
+    def gpus(self) -> int:
+        """GPUs that each writer needs."""
+
     def __call__(self) -> Writer:
         """Start what has to be started."""

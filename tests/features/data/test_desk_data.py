@@ -61,6 +61,13 @@ def test_tenants_get_their_shares_and_keys_are_theirs(folder: DataFolder) -> Non
     )
 
 
+def test_each_tenant_has_a_store_of_its_own(folder: DataFolder) -> None:
+    stores = folder.manifest()["stores"]
+    assert list(stores) == [tenant.tenant_id for tenant in SPEC.tenants]
+    assert len({store["name"] for store in stores.values()}) == 4
+    assert all(store["name"] in store["system"] for store in stores.values())
+
+
 def test_popularity_follows_zipfs_law(folder: DataFolder) -> None:
     people = pq.read_table(folder.entities_file).to_pylist()
     share = {each["popularity_rank"]: each["traffic_share"] for each in people}

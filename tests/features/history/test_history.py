@@ -156,7 +156,7 @@ _ROW = st.tuples(
 )
 
 
-@budget(max_examples=12)
+@budget(max_examples=8)
 @given(
     rows=st.lists(_ROW, max_size=8, unique_by=lambda row: (row[0], row[1], row[2])),
     asked=st.lists(st.tuples(st.sampled_from(("a/1", "a/2", "a/3")), _MOMENTS), min_size=1),
