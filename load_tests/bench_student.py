@@ -212,25 +212,32 @@ def _speculative(results: Mapping[str, Mapping[str, Any]], name: str) -> list[di
     return rows
 
 
+def _common(manifest: Mapping[str, Any]) -> float | None:
+    found = manifest.get("held_out", {}).get("groups", {}).get("common")
+    return None if found is None else float(found["accuracy"])
+
+
 def _marks(
     rows: Sequence[Mapping[str, Any]],
     results: Mapping[str, Mapping[str, Any]],
     options: argparse.Namespace,
 ) -> list[Mark]:
     teacher, student = _manifest(str(options.teacher)), _manifest(str(options.student))
-    share = ratio = None
+    share = ratio = gain = None
+    missing = None if student else "no student in this checkout"
+    unknown = missing
     if student:
         share = student["parameters"] / teacher["parameters"]
-        groups = [m["held_out"]["groups"]["common"]["accuracy"] for m in (student, teacher)]
-        ratio = groups[0] / groups[1]
-    compared = student.get("comparison")
-    gain = groups[0] - compared["common"] if student and compared else None
-    missing = None if student else "no student in this checkout"
+        mine, its = _common(student), _common(teacher)
+        unknown = None if mine and its else "weir eval --write-manifest was not run on it"
+        ratio = mine / its if mine and its else None
+        compared = student.get("comparison")
+        gain = mine - compared["common"] if mine and compared else None
     speedups = [row["speedup"] for row in rows if "speculative_tokens_per_s" in row]
     failed = None if speedups else "no figures: an engine did not run"
     return [
         Mark("student's parameters over the teacher's", share, "", 1 / 6, "lower", missing),
-        Mark("student's common accuracy over the teacher's", ratio, "", 0.9, "higher", missing),
+        Mark("student's common accuracy over the teacher's", ratio, "", 0.9, "higher", unknown),
         Mark(
             "distilled over ground truth alone, common accuracy, difference", gain, "", 0.0,
             "higher", None if gain is not None else missing or "not compared",

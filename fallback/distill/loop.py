@@ -24,7 +24,12 @@ from transformers import PreTrainedModel
 from fallback.distill.compute import Arithmetic, arithmetic
 from fallback.distill.feed import Batch, Feed, pad
 from fallback.distill.generations import Sampling, own_samples
-from fallback.distill.losses import forward_kl, generalized_jsd, weighted_mean
+from fallback.distill.losses import (
+    forward_kl,
+    generalized_jsd,
+    probability_of,
+    weighted_mean,
+)
 from fallback.distill.mixture import Kind, Mixture
 from fallback.distill.models import KeptLogits
 from fallback.distill.plan import Plan, Progress, rate_factor
@@ -133,7 +138,10 @@ def step_loss(
     elif mixture.kl > 0:
         assert bench.opinions is not None
         opinion = bench.opinions.of(batch, places, key)
-        parts["kl"] = weighted_mean(forward_kl(logits, opinion, mixture.temperature), weights)
+        believed = weights
+        if kind == "truth" and mixture.trust > 0:
+            believed = weights * (probability_of(opinion, targets) >= mixture.trust)
+        parts["kl"] = weighted_mean(forward_kl(logits, opinion, mixture.temperature), believed)
         total = total + mixture.kl * parts["kl"]
     if (share := mixture.cross_entropy(kind)) > 0:
         losses = functional.cross_entropy(logits, targets, reduction="none")

@@ -34,6 +34,12 @@ def top_k(logits: torch.Tensor, k: int, temperature: float) -> TopK:
     return TopK(ids, values, _others(log_probs, ids))
 
 
+def probability_of(opinion: TopK, tokens: torch.Tensor) -> torch.Tensor:
+    """The probability (places,) that the opinion gives `tokens` (places,); 0 outside its top k."""
+    hits = opinion.ids == tokens.unsqueeze(-1)
+    return (opinion.log_probs.exp() * hits).sum(dim=-1)
+
+
 def _others(log_probs: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     """Log of the probability of all tokens but `ids`."""
     return log_probs.scatter(-1, ids, -torch.inf).logsumexp(dim=-1)

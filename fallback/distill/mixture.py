@@ -20,6 +20,8 @@ class Mixture:
     the cross entropy of the corpus's and of the teacher's text (sequence-level distillation, Kim
     and Rush 2016); `on_policy` the divergence on the student's own samples (GKD). The shares say
     how many of the steps read the teacher's text and the student's; the corpus gets the others.
+    On the corpus the teacher is believed where it gives the next token at least the probability
+    `trust`: what it gets wrong is not passed on.
     """
 
     kl: float = 1.0
@@ -30,6 +32,7 @@ class Mixture:
     on_policy_share: float = 0.0
     temperature: float = 1.0
     top_k: int = 32
+    trust: float = 0.0
     beta: float = 1.0
 
     def __post_init__(self) -> None:
@@ -38,6 +41,8 @@ class Mixture:
                 raise ValueError(f"{name} must not be negative")
         if self.sequence_share + self.on_policy_share > 1:
             raise ValueError("sequence_share and on_policy_share must not exceed 1 together")
+        if not 0 <= self.trust < 1:
+            raise ValueError("trust lies in 0..1")
         if self.temperature <= 0 or self.top_k < 1 or not 0 <= self.beta <= 1:
             raise ValueError("temperature > 0, top_k >= 1 and beta in 0..1 are needed")
         reads_corpus = self.sequence_share + self.on_policy_share < 1

@@ -58,6 +58,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--gate", choices=sorted(PRESETS), default="student", help="which bounds")
     made.add_argument("--json", action="store_true", help="print one JSON object, no tables")
     made.add_argument("--out", type=Path, metavar="FILE", help="also write the JSON to FILE")
+    made.add_argument(
+        "--reuse", type=Path, metavar="FILE", help="report of a run before: same models, no work"
+    )
     made.add_argument("--picture", type=Path, metavar="PNG", help="draw the figures")
     made.add_argument("--seed", type=int, default=0, help="added to the splits' seeds")
     made.add_argument(
@@ -87,11 +90,35 @@ def held_out_rows(tokenizer: Any, seed: int, count: int) -> list[Row]:
     return [encode(raw, talk, rng) for talk in talks]
 
 
+def _reused(file: Path | None) -> list[dict[str, Any]]:
+    if file is None:
+        return []
+    try:
+        found: list[dict[str, Any]] = json.loads(file.read_text("utf-8"))["models"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"--reuse: {file} is no report of weir eval: {error!r}") from error
+    return found
+
+
 def figures_of(model: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Everything about one model. Raises ConfigError if it cannot be loaded."""
     folder = models.folder_of(model)
+    asked = {
+        "weights_sha256": models.weights_sha256(folder),
+        "per_intent": arguments.per_intent,
+        "seed": arguments.seed,
+        "data": arguments.data.name if arguments.data else None,
+    }
+    for known in _reused(arguments.reuse):
+        if known.get("asked") == asked:
+            name = Path(model.replace(":", "/")).name
+            return {**known, "system": name, "source": model}
     loaded, tokenizer = models.load_model(model), models.load_tokenizer(model)
-    found: dict[str, Any] = {"system": Path(model.replace(":", "/")).name, "source": model}
+    found: dict[str, Any] = {
+        "system": Path(model.replace(":", "/")).name,
+        "source": model,
+        "asked": asked,
+    }
     found |= figures.size(loaded, folder)
     if arguments.data:
         rows = JsonlCorpus(arguments.data, tokenizer, 0, 1024).rows(0)

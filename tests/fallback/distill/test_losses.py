@@ -5,7 +5,14 @@ import math
 import pytest
 import torch
 
-from fallback.distill.losses import TopK, forward_kl, generalized_jsd, top_k, weighted_mean
+from fallback.distill.losses import (
+    TopK,
+    forward_kl,
+    generalized_jsd,
+    probability_of,
+    top_k,
+    weighted_mean,
+)
 
 PLACES, VOCABULARY = 5, 17
 
@@ -61,6 +68,13 @@ def test_an_opinion_larger_than_the_vocabulary_is_the_vocabulary() -> None:
     assert opinion.ids.shape == (1, 4)
     assert opinion.rest.tolist() == [-math.inf]
     assert forward_kl(torch.zeros(1, 4), opinion, 1.0).tolist() == pytest.approx([0.0], abs=1e-6)
+
+
+def test_the_probability_of_a_token_is_nothing_outside_the_top_k() -> None:
+    opinion = top_k(torch.tensor([[0.0, 2.0, 1.0, -9.0]]), 2, 1.0)
+    found = [float(probability_of(opinion, torch.tensor([token]))) for token in range(4)]
+    exact = torch.tensor([0.0, 2.0, 1.0, -9.0]).softmax(-1).tolist()
+    assert found == pytest.approx([0.0, exact[1], exact[2], 0.0], abs=1e-6)
 
 
 def test_the_gradient_of_kl_is_the_difference_of_probabilities(

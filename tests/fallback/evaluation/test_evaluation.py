@@ -90,7 +90,7 @@ def test_perplexity_is_the_mean_over_what_is_learned() -> None:
 
 @pytest.mark.engine
 def test_the_command_judges_and_its_exit_code_says_so(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, picture = tmp_path / "eval.json", tmp_path / "eval.png"
     words = ["builtin:teacher", "--per-intent", "1", "--json", "--out", str(out)]
@@ -103,7 +103,10 @@ def test_the_command_judges_and_its_exit_code_says_so(
     ]
     assert {mark["name"]: mark["met"] for mark in printed["marks"]}["teacher: min_common_ratio"]
     assert picture.stat().st_size > 10_000
-    assert command.main([*words, "--max-parameter-share", "1", "--per-intent", "1"]) == 0
+    words += ["--max-parameter-share", "1", "--reuse", str(out)]
+    with monkeypatch.context() as patched:
+        patched.setattr(command.models, "load_model", lambda _: pytest.fail("asked again"))
+        assert command.main(words) == 0
 
 
 def test_a_model_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
