@@ -68,6 +68,7 @@ class Answer:
     """One answer, judged by :func:`weir.desk.corpus.check`."""
 
     right: bool
+    group: str
     outcome: str
     prompt_tokens: int
     cached_tokens: int
@@ -191,6 +192,7 @@ async def _ask(
         usage = answer["usage"]
         return Answer(
             right=check(example, answer["choices"][0]["message"]["content"]),
+            group=example.group,
             outcome=response.headers.get("x-weir-features", ""),
             prompt_tokens=usage["prompt_tokens"],
             cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0),
@@ -202,9 +204,15 @@ def _row(way: Way, answers: Sequence[Answer]) -> dict[str, Any]:
     return {
         "system": way.title,
         "requests": len(answers),
-        "right_share": sum(answer.right for answer in answers) / len(answers),
+        "right_share": _right(answers),
+        "right_share_common": _right([a for a in answers if a.group == "common"]),
+        "right_share_rare": _right([a for a in answers if a.group == "rare"]),
         "features_hit": sum(answer.outcome == "hit" for answer in answers),
         "mean_prompt_tokens": prompt / len(answers),
         "kv_cache_hit_share": sum(answer.cached_tokens for answer in answers) / prompt,
         "table": TABLE,
     }
+
+
+def _right(answers: Sequence[Answer]) -> float | None:
+    return sum(answer.right for answer in answers) / len(answers) if answers else None
