@@ -71,9 +71,8 @@ class ClassSettings:
 def default_classes() -> tuple[ClassSettings, ...]:
     """interactive before standard before batch.
 
-    Batch's share: no more than what fits into one engine step of 2,048 tokens per replica, so
-    that an interactive prompt finds nothing left over from the step before, and three tenths of
-    the places, because every sequence that decodes makes the step of an interactive prompt longer
+    Batch's share: per replica one prompt, or several that fit into half an engine step of 2,048
+    tokens, so that an interactive prompt finds little left over, and three tenths of the places, because every sequence that decodes makes the step of an interactive prompt longer
     (docs/admission.md has the figures).
     """
     return (
@@ -87,7 +86,7 @@ def default_classes() -> tuple[ClassSettings, ...]:
             max_requests=65_536,
             max_bytes=1024 * MIB,
             max_wait_s=3600.0,
-            share=Share(0.5, 0.3, 0.85),
+            share=Share(0.25, 0.3, 0.85),
         ),
     )
 
