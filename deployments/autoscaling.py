@@ -12,6 +12,7 @@ from typing import Any
 
 ONGOING = "weir_ongoing"
 POLICY = "deployments.autoscaling:replicas_for_load"
+ZERO_POLICY = "deployments.autoscaling:no_replicas"
 
 
 def replicas_for_load(context: Any) -> tuple[int, dict[str, Any]]:
@@ -24,6 +25,11 @@ def replicas_for_load(context: Any) -> tuple[int, dict[str, Any]]:
     mean = sum(reported.values()) / len(reported)
     target = float(context.config.get_target_ongoing_requests())
     return wanted_replicas(mean * current, target), {}
+
+
+def no_replicas(context: Any) -> tuple[int, dict[str, Any]]:
+    """For a model that is configured and not running."""
+    return 0, {}
 
 
 def wanted_replicas(ongoing: float, target_per_replica: float) -> int:

@@ -19,7 +19,7 @@ from ray.serve.config import RequestRouterConfig
 from ray.serve.llm import LLMConfig
 from ray.serve.schema import LoggingConfig
 
-from deployments.autoscaling import POLICY
+from deployments.autoscaling import POLICY, ZERO_POLICY
 from deployments.engine import FORKED_CORE
 from deployments.gateway.deployment import GatewayReplica
 from deployments.names import APP, GATEWAY, model_deployment
@@ -102,7 +102,12 @@ def students_first(settings: Settings) -> list[ModelSettings]:
 
 def _replicas(model: ModelSettings) -> dict[str, Any]:
     scaling = model.autoscaling
-    if scaling is None or not model.replicas:
+    if not model.replicas:
+        # Serve takes a fixed number only above 0; a scaled deployment may have none.
+        none = {"min_replicas": 0, "initial_replicas": 0, "max_replicas": 1}
+        at_once = {"downscale_delay_s": 0.0, "downscale_to_zero_delay_s": 0.0}
+        return {"autoscaling_config": none | at_once | {"policy": {"policy_function": ZERO_POLICY}}}
+    if scaling is None:
         return {"num_replicas": model.replicas}
     initial = min(max(model.replicas, scaling.min_replicas), scaling.max_replicas)
     policy = {"policy_function": POLICY}

@@ -1,8 +1,9 @@
 """How long ``weir up`` takes to a client's first token, and what the whole platform weighs.
 
-Starts the default platform (two replicas of the teacher, on free ports, in a state folder of its
-own) several times, from the installed environment. Seconds count from executing ``weir up`` to the
-first text that a client receives after it has returned. Stages are the supervisor's own account;
+Starts the default platform (two replicas of the teacher and one of its student, on free ports, in a
+state folder of its own) several times, from the installed environment. Seconds count from executing
+``weir up`` to the first text that a client receives after it has returned. Stages are the
+supervisor's own account;
 they overlap. Memory is PSS (a shared page counts once) of the supervisor and all below it, by what
 the processes do: after the first answer, and after 32 concurrent streams.
 """
@@ -121,7 +122,7 @@ def _config(model: Path | None) -> dict[str, Any]:
     config = free_ports()
     if model is not None:
         one = load_settings(PROFILE).models[0].model_dump(mode="json")
-        config["models"] = [{**one, "source": str(model.resolve())}]
+        config["models"] = [{**one, "source": str(model.resolve()), "fallback": None}]
     return config
 
 

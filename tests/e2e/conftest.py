@@ -90,7 +90,7 @@ def _free_port() -> int:
 
 @pytest.fixture(scope="session")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPlatform]:
-    """The default platform on free ports: gateway, two teacher replicas, Redis."""
+    """The default platform on free ports: gateway, two teacher replicas, a student, Redis."""
     home = tmp_path_factory.mktemp("weir-home")
     config = home / "e2e.yaml"
     config.write_text(
