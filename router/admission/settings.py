@@ -72,7 +72,8 @@ def default_classes() -> tuple[ClassSettings, ...]:
     """interactive before standard before batch.
 
     Batch's share: per replica one prompt, or several that fit into half an engine step of 2,048
-    tokens, so that an interactive prompt finds little left over, and three tenths of the places, because every sequence that decodes makes the step of an interactive prompt longer
+    tokens, so that an interactive prompt finds little left over; and three tenths of the places,
+    because every sequence that decodes makes the step of an interactive prompt longer
     (docs/admission.md has the figures).
     """
     return (
