@@ -59,10 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 NOTES: Final = (
+    "tokens/s are per second of the engine process's CPU time, one thread: wall time where nothing "
+    "else runs",
     "engine_share is the part of the time to answer that is spent outside the model's forward "
-    "pass and output layer; it is the same for every model on this engine",
-    "arithmetic_share is the FLOPs of the decoded tokens over what one thread's float32 matrix "
-    "products reach in a probe: the rest of the model's time is launching small operators",
+    "pass and output layer: scheduling, inputs, sampling; that part does not shrink with the model",
     "the simulated rows are rooflines from published figures (load_tests/student/pair.py)",
 )
 
@@ -105,7 +105,8 @@ def _engines(options: argparse.Namespace, scratch: Path) -> list[Engine]:
         command = [sys.executable, "-m", "fallback.quantize.command", teacher]
         command += ["--scheme", scheme, "--out", str(out)]
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
-        made.append(Engine(f"teacher {scheme}", str(out)))
+        # The int8 kernel takes bfloat16 or float16 activations only.
+        made.append(Engine(f"teacher {scheme}, bf16", str(out), {"dtype": "bfloat16"}))
     made.append(Engine("teacher, bf16", teacher, {"dtype": "bfloat16"}))
     made.append(
         Engine("teacher, bf16, KV fp8", teacher, {"dtype": "bfloat16", "kv_cache_dtype": "fp8"})

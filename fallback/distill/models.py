@@ -47,6 +47,10 @@ def load_model(model: str) -> PreTrainedModel:
         loaded = AutoModelForCausalLM.from_pretrained(folder_of(model), dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{model}: not a causal model that can be loaded: {error}") from error
+    if getattr(loaded.config, "quantization_config", None) is not None:
+        # Packed weights are unpacked by the first pass; before it, layers have no weights to count.
+        with torch.no_grad():
+            loaded.eval()(input_ids=torch.zeros(1, 1, dtype=torch.long))
     return loaded.eval()
 
 

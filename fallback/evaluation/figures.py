@@ -149,18 +149,28 @@ def size(model: PreTrainedModel, folder: str) -> dict[str, Any]:
 def speed(model: PreTrainedModel, seconds: float = 1.5) -> dict[str, float]:
     """Prefill and decode tokens/s of plain transformers, batch 8 of 256 tokens, best of repeats.
 
-    Not an engine's speed; `weir bench student` measures that.
+    One thread, per second of its CPU time, so that other work on the machine does not count. Not an
+    engine's speed; `weir bench student` measures that.
     """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _speed(model, seconds)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _speed(model: PreTrainedModel, seconds: float) -> dict[str, float]:
     ids = torch.randint(0, model.config.vocab_size, (8, 256))
     best = {"prefill_tokens_per_s": 0.0, "decode_tokens_per_s": 0.0}
     until = time.monotonic() + seconds
     with torch.inference_mode():
         while True:
-            started = time.perf_counter()
+            started = time.process_time()
             output = model(input_ids=ids, use_cache=True, logits_to_keep=1)
             _keep(best, "prefill_tokens_per_s", ids.numel(), started)
             past, token = output.past_key_values, ids[:, :1]
-            started = time.perf_counter()
+            started = time.process_time()
             for _ in range(8):
                 past = model(input_ids=token, past_key_values=past, use_cache=True).past_key_values
             _keep(best, "decode_tokens_per_s", 8 * len(ids), started)
@@ -169,4 +179,4 @@ def speed(model: PreTrainedModel, seconds: float = 1.5) -> dict[str, float]:
 
 
 def _keep(best: dict[str, float], name: str, tokens: int, started: float) -> None:
-    best[name] = max(best[name], tokens / (time.perf_counter() - started))
+    best[name] = max(best[name], tokens / (time.process_time() - started))

@@ -1,8 +1,10 @@
 """One vLLM engine, measured from inside its process: a job as JSON on stdin, figures on stdout.
 
 Prefill is timed on prompts of random tokens, decoding on the desk's questions with the answers'
-own ends. The profile wraps the model's forward pass and its output layer: what remains of a step is
-scheduling, input preparation, sampling and detokenization, which do not shrink with the model.
+own ends. Seconds are the process's own CPU time: it computes on one thread and is alone in there,
+so that is wall time on an idle machine, and still means something on a busy one. The profile wraps
+the model's forward pass and its output layer: what remains of a step is scheduling, input
+preparation, sampling and detokenization, which do not shrink with the model.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ COUNTERS = ("num_drafts", "num_draft_tokens", "num_accepted_tokens")
 
 
 class Stopwatch:
-    """Seconds spent inside the functions it wraps."""
+    """CPU seconds spent inside the functions it wraps."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -29,11 +31,11 @@ class Stopwatch:
         """`function`, timed."""
 
         def timed(*args: Any, **options: Any) -> Any:
-            started = time.perf_counter()
+            started = time.process_time()
             try:
                 return function(*args, **options)
             finally:
-                self.seconds += time.perf_counter() - started
+                self.seconds += time.process_time() - started
 
         return timed
 
@@ -57,12 +59,12 @@ class EngineRun:
         self.llm.apply_model(self.watch.attach)
 
     def generate(self, prompts: Sequence[list[int]], tokens: int) -> tuple[float, list[list[int]]]:
-        """Seconds, and the token ids said; greedy, all prompts at once."""
+        """CPU seconds, and the token ids said; greedy, all prompts at once."""
         wanted = self._parameters(temperature=0.0, max_tokens=tokens, detokenize=False)
         inputs = [{"prompt_token_ids": ids} for ids in prompts]
-        started = time.perf_counter()
+        started = time.process_time()
         outputs = self.llm.generate(inputs, wanted, use_tqdm=False)
-        seconds = time.perf_counter() - started
+        seconds = time.process_time() - started
         return seconds, [list(output.outputs[0].token_ids) for output in outputs]
 
     def counters(self) -> dict[str, float]:

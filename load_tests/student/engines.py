@@ -74,7 +74,7 @@ def measure(
     except subprocess.TimeoutExpired as error:
         raise EngineError(f"no result within {_TIMEOUT_S:.0f} s") from error
     if run.returncode or not run.stdout.strip():
-        lines = [line for line in run.stderr.splitlines() if line.strip()]
+        lines = [line for line in run.stderr.splitlines() if "Error" in line]
         raise EngineError(lines[-1][-300:] if lines else f"exit code {run.returncode}")
     found: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
     return found

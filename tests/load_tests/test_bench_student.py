@@ -88,7 +88,9 @@ def test_a_quantized_teacher_runs_on_the_engine(tmp_path: Path) -> None:
     out = tmp_path / "w8a8"
     assert command.main(["builtin:teacher", "--scheme", "w8a8", "--out", str(out)]) == 0
     prompts, examples = bench_student._prompts(bench_student.ARTIFACTS / "teacher", 3, 12)
-    found = measure(Engine("w8a8", str(out)), prompts, [12], seed=1, repeats=1)
+    found = measure(
+        Engine("w8a8", str(out), {"dtype": "bfloat16"}), prompts, [12], seed=1, repeats=1
+    )
     assert found["decode"][0]["tokens"] > 20
     assert 0 < found["decode"][0]["model_share"] < 1
     assert bench_student._right(found, examples) >= 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -114,7 +115,18 @@ def _one_model(given: str) -> dict[str, Any]:
     last = source.rstrip("/").rpartition("/")[2]
     name = last.removeprefix("builtin:").removeprefix("registry:").partition("@")[0]
     alone = {"name": name, "source": source, "fallback": None}
-    return {**laptop.model_dump(mode="json"), **alone}
+    made = {**laptop.model_dump(mode="json"), **alone}
+    if _is_quantized(Path(given).expanduser()):
+        # The CPU's int8 and int4 kernels take no float32 activations.
+        made["engine"]["args"]["dtype"] = "bfloat16"
+    return made
+
+
+def _is_quantized(folder: Path) -> bool:
+    try:
+        return "quantization_config" in json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return False  # an id, or a folder that the engine will complain about
 
 
 def _with_absolute_sources(settings: Settings, folder: Path) -> Settings:

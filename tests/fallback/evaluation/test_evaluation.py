@@ -105,7 +105,7 @@ def test_the_command_judges_and_its_exit_code_says_so(
     assert picture.stat().st_size > 10_000
     words += ["--max-parameter-share", "1", "--reuse", str(out)]
     with monkeypatch.context() as patched:
-        patched.setattr(command.models, "load_model", lambda _: pytest.fail("asked again"))
+        patched.setattr("fallback.distill.models.load_model", lambda _: pytest.fail("asked again"))
         assert command.main(words) == 0
 
 

@@ -8,8 +8,11 @@ from typer.testing import CliRunner
 
 from weir.cli import distill
 from weir.cli.distill import run_tool
+from weir.cli.effective import effective_settings
 from weir.cli.exits import CommandError, ExitCode
 from weir.cli.main import app
+
+QUANTIZED = '{"quantization_config": {}}'
 
 
 def test_a_tool_runs_where_the_caller_is_and_returns_its_code(
@@ -53,3 +56,12 @@ def test_flags_and_help_go_to_the_tool(
     result = CliRunner().invoke(app, [command, "model", "--out", "x", "--help"])
     assert result.exit_code == 3
     assert seen == [(module, ["model", "--out", "x", "--help"])]
+
+
+@pytest.mark.parametrize(("config", "dtype"), [("{}", "float32"), (QUANTIZED, "bfloat16")])
+def test_a_quantized_model_is_served_in_the_precision_its_kernels_take(
+    config: str, dtype: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(config)
+    settings = effective_settings("laptop", None, str(tmp_path), None)
+    assert settings.models[0].engine.args["dtype"] == dtype
