@@ -24,6 +24,7 @@ class Backlog:
         self._ageing_after_s = settings.ageing_after_s
         self._ageing_every = settings.ageing_every
         self._head_room_s = settings.head_room_s
+        self._heavy = settings.heavy_tenant_share
         self._first_order = orders[0]
         self._dispatches = 0
         self.waiting = 0
@@ -65,17 +66,21 @@ class Backlog:
             return None
         return (c.late_head() if lane == LATE else c.head()), passed
 
-    def share(self, c: PriorityClass, now_s: float) -> Share:
-        """How far ``c`` may fill a replica: its own share while a class of lower order is in
-        flight or was served lately, otherwise everything (the first order has no class before
-        it, and keeps to its share)."""
-        settings = c.settings
-        for other in self.classes.values():
-            if other.settings.order < settings.order and (
-                other.in_flight or now_s - other.last_dispatch_s < self._head_room_s
-            ):
-                return settings.share
-        return settings.share if settings.order == self._first_order else FULL_SHARE
+    def share(self, item: Item, now_s: float) -> Share:
+        """How far ``item`` may fill a replica: its class's share while a class of lower order is
+        in flight or was served lately, otherwise everything (the first order has no class before
+        it, and keeps to its share); less for a tenant that has far more in flight than others."""
+        c = item.priority_class
+        share = c.settings.share if self._keeps_to_share(c, now_s) else FULL_SHARE
+        return share.narrowed(self._heavy) if c.is_heavy(item.tenant) else share
+
+    def _keeps_to_share(self, c: PriorityClass, now_s: float) -> bool:
+        order = c.settings.order
+        return order == self._first_order or any(
+            other.in_flight or now_s - other.last_dispatch_s < self._head_room_s
+            for other in self.classes.values()
+            if other.settings.order < order
+        )
 
     def enter(self, item: Item, late: bool, now_s: float) -> None:
         """``item`` waits from now on."""
@@ -112,6 +117,7 @@ class Backlog:
         c.last_dispatch_s = now_s
         item.state = State.IN_FLIGHT
         self._leave(item, now_s, served=True)
+        c.flying += not tenant.in_flight
         tenant.reserve(item.cost)
         c.reserve(item.cost)
         if tenant in c.active:

@@ -52,6 +52,16 @@ class Share:
             if not 0 < getattr(self, name) <= 1:
                 raise ConfigError(f"share.{name}: expected a number above 0, at most 1")
 
+    def narrowed(self, other: Share) -> Share:
+        """The smaller part of each."""
+        return Share(
+            min(self.prefill, other.prefill),
+            min(self.running, other.running),
+            min(self.kv, other.kv),
+            min(self.prefilling, other.prefilling),
+            self.crowd_out and other.crowd_out,
+        )
+
 
 FULL_SHARE = Share()
 #: What ageing gives: everything, without regard to what is cached.

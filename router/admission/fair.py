@@ -26,10 +26,11 @@ class Account:
     """Service and reservations of one sharer (a tenant in a class, or a class), divided by its
     weight; the unit is weighted tokens per weight."""
 
-    __slots__ = ("_per_unit", "in_flight", "name", "pending", "service", "since")
+    __slots__ = ("_per_unit", "in_flight", "name", "pending", "service", "since", "weight")
 
     def __init__(self, name: str, weight: float) -> None:
         self.name = name
+        self.weight = weight
         self._per_unit = 1.0 / weight
         self.service = 0.0
         self.pending = 0.0

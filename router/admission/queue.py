@@ -223,8 +223,8 @@ class AdmissionQueue:
                 return None
         for classes in self._backlog.levels():
             for c in classes:
-                share = self._backlog.share(c, now)
                 for item in c.heads():
+                    share = self._backlog.share(item, now)
                     saturated = capacity.saturated_for(item.request, share)
                     if saturated is not None:
                         return self._dispatch(item, saturated, now, promoted=False)
@@ -258,6 +258,7 @@ class AdmissionQueue:
         left = item.input_reserved + item.output_reserved
         item.tenant.settle(left)
         item.priority_class.settle(left)
+        item.priority_class.flying -= not item.tenant.in_flight
         item.priority_class.touch(item.tenant)
 
     def _drop(self, item: Item, now: float) -> None:

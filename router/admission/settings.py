@@ -13,6 +13,7 @@ from weir.errors import ConfigError
 
 MIB = 1 << 20
 MAX_CLASSES = 512
+HEAVY_TENANT_SHARE = Share(prefill=0.25)
 Order = Literal["fifo", "deadline", "short-first"]
 OnHopeless = Literal["shed", "last"]
 _T = TypeVar("_T")
@@ -100,7 +101,9 @@ class AdmissionSettings:
     and 2); ``cached_weight`` is charged for prompt tokens that a replica had cached.
     ``tenant_share_of_free``: a tenant may hold at most this many times the class queue's free
     space (dynamic thresholds: Choudhury and Hahne, IEEE/ACM ToN 1998), so that one tenant never
-    fills a queue. Ageing: a class passed over for ``ageing_after_s`` and ``ageing_every``
+    fills a queue. ``heavy_tenant_share``: how far a tenant may fill a replica that has more than
+    twice the average of its class's tenants in flight: what it leaves is head-room for them.
+    Ageing: a class passed over for ``ageing_after_s`` and ``ageing_every``
     dispatches runs one request next. ``head_room_s``: so long after the last dispatch of a class,
     those after it keep to their share; then they may use everything (infinity: never).
     """
@@ -113,6 +116,7 @@ class AdmissionSettings:
     tenant_weights: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     default_tenant_weight: float = 1.0
     tenant_share_of_free: float = 4.0
+    heavy_tenant_share: Share = HEAVY_TENANT_SHARE
     ageing_after_s: float = 5.0
     ageing_every: int = 64
     head_room_s: float = 10.0
@@ -155,6 +159,9 @@ def parse_settings(data: Mapping[str, Any]) -> AdmissionSettings:
     if "classes" in given:
         classes = _section(given["classes"], "admission.classes")
         given["classes"] = tuple(_parse_class(name, raw) for name, raw in classes.items())
+    if "heavy_tenant_share" in given:
+        path = "admission.heavy_tenant_share"
+        given["heavy_tenant_share"] = _build(Share, given["heavy_tenant_share"], path)
     if "limits" in given:
         given["limits"] = _build(ReplicaLimits, given["limits"], "admission.limits")
     if "tenant_weights" in given:

@@ -150,6 +150,7 @@ class PriorityClass(Account):
         "_settings",
         "active",
         "drain",
+        "flying",
         "last_dispatch_s",
         "late",
         "overlooked",
@@ -171,6 +172,7 @@ class PriorityClass(Account):
         self.overlooked = (Overlooked(), Overlooked())
         self.drain = DrainMeter(admission.drain_window_s)
         self.last_dispatch_s = -math.inf
+        self.flying = 0  # tenants with requests in flight
         self.waiting = 0
         self.waiting_bytes = 0
         self.waiting_cost = 0.0
@@ -197,6 +199,11 @@ class PriorityClass(Account):
         if len(self.active) > 1:
             for tenant in self.active.ranked()[1:MAX_HEADS]:
                 yield tenant.head()
+
+    def is_heavy(self, tenant: Tenant) -> bool:
+        """Whether ``tenant`` has more than twice as many requests in flight, for its weight, as
+        the tenants of the class have on average."""
+        return tenant.in_flight * self.flying > 2.0 * self.in_flight * tenant.weight
 
     def late_head(self) -> Item:
         """The same among the late requests alone. One must be waiting."""

@@ -174,6 +174,7 @@ class QueueMachine(RuleBasedStateMachine):
         for c in self.queue._backlog.classes.values():
             flying = [r for r in self.in_flight.values() if r.priority_class == c.name]
             assert c.in_flight == len(flying)
+            assert c.flying == len({r.tenant for r in flying})
             for name, tenant in c.tenants.items():
                 own = [r for r in flying if r.tenant == name]
                 assert tenant.in_flight == len(own)

@@ -244,6 +244,27 @@ def test_a_prompt_held_back_for_the_caches_holds_no_other_tenant_back(clock, roo
     assert ids(run(queue, room)) == ["cold"]
 
 
+def test_a_tenant_with_far_more_in_flight_than_others_leaves_them_head_room(
+    clock, room, make_request
+):
+    heavy = Share(0.25, 0.9)
+    queue = AdmissionQueue(settings(heavy_tenant_share=heavy), clock)
+    for name in ("a", "b", "c"):
+        queue.offer(make_request(name))
+    run(queue, room)
+    for _ in range(7):
+        queue.offer(make_request("a"))
+    run(queue, room)
+    room.asked.clear()
+    queue.offer(make_request("a", request_id="more"))
+    queue.offer(make_request("b", request_id="other"))
+    run(queue, room)
+    assert dict(room.asked) == {
+        "more": heavy,
+        "other": Share(),
+    }
+
+
 def test_a_prompt_without_room_holds_everyone_of_its_class_back(clock, room, make_request):
     queue = AdmissionQueue(settings(), clock)
     queue.offer(make_request("a", request_id="large"))
