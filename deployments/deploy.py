@@ -26,6 +26,7 @@ from deployments.names import APP, GATEWAY, model_deployment
 from deployments.replica import ModelReplica
 from deployments.sources import model_source
 from deployments.stub import StubReplica
+from deployments.versions import gateway_version, model_version
 from weir.settings import EngineSettings, ModelSettings, Settings, parse_settings, read_tree
 from weir.settings.speculative import SpeculativeSettings
 
@@ -90,7 +91,8 @@ def application(settings: Settings) -> Any:
         graceful_shutdown_wait_loop_s=1.0,
         logging_config=_quiet(),
     )
-    return deployment.bind(gateway_view(settings), models)
+    view = gateway_view(settings)
+    return _versioned(deployment, gateway_version(view)).bind(view, models)
 
 
 def students_first(settings: Settings) -> list[ModelSettings]:
@@ -140,6 +142,7 @@ def gateway_view(settings: Settings) -> Settings:
 
 
 def _model(model: ModelSettings, settings: Settings) -> Any:
+    sources = [model.source, *filter(None, [model.speculative.draft])]
     if model.engine.mode == "stub":
         stub = serve.deployment(StubReplica).options(
             name=model_deployment(model.name),
@@ -149,11 +152,20 @@ def _model(model: ModelSettings, settings: Settings) -> Any:
             request_router_config=_router(),
             logging_config=_quiet(),
         )
-        return stub.bind(model, settings.log)
+        return _versioned(stub, model_version(model, settings, [])).bind(model, settings.log)
     config = llm_config(model, settings.registry.url)
     options = ModelReplica.get_deployment_options(config)
     deployment = serve.deployment(ModelReplica).options(**options, logging_config=_quiet())
-    return deployment.bind(config, model.drain_timeout_s, settings.log)
+    places = [model_source(source, settings.registry.url) for source in sources]
+    version = model_version(model, settings, places)
+    return _versioned(deployment, version).bind(config, model.drain_timeout_s, settings.log)
+
+
+def _versioned(deployment: Any, version: str) -> Any:
+    # Serve took the option away and kept the field; tests/e2e/test_lifecycle.py sees whether a
+    # replica survives a deploy that does not concern it.
+    deployment._version = version
+    return deployment
 
 
 def _router() -> RequestRouterConfig:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import prometheus_client  # noqa: F401 - before Feast, whose import turns on shared metrics
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -18,6 +19,13 @@ settings.register_profile(
 settings.load_profile("weir")
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_metrics() -> None:
+    # What the import of Feast left behind must not reach the processes that tests start.
+    for name in ("PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_MULTIPROCESS_DIR"):
+        os.environ.pop(name, None)
 
 
 @pytest.fixture(scope="session")

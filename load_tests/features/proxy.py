@@ -93,6 +93,7 @@ def faulty_proxy(port: int, seed: int) -> Iterator[FaultyProxy]:
         asyncio.run_coroutine_threadsafe(proxy._stop(), proxy._loop).result(10)
         proxy._loop.call_soon_threadsafe(proxy._loop.stop)
         thread.join(10)
+        proxy._loop.close()
 
 
 def _write(writer: asyncio.StreamWriter, data: bytes) -> None:

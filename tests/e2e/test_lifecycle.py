@@ -64,6 +64,14 @@ def _replicas(platform: Any) -> Any:
         return http.get("/ready").json()["replicas"]
 
 
+def _actors(platform: Any) -> set[str]:
+    """Ids of all model replicas."""
+    headers = {"authorization": f"Bearer {platform.internal_token}"}
+    with platform.http() as http:
+        deployments = http.get("/weir/status", headers=headers).json()["deployments"]
+    return {replica["replica_id"] for each in deployments for replica in each["replicas"]}
+
+
 async def _stream(platform: Any, tokens: int) -> tuple[int, str | None]:
     client = platform.async_client()
     count, reason = 0, None
@@ -89,6 +97,7 @@ async def test_scale_down_waits_for_streams_in_flight(platform: Any) -> None:
     async with asyncio.timeout(60):
         while platform.engine_running() < 6:  # noqa: ASYNC110 - the engines make it true
             await asyncio.sleep(0.1)
+    before = _actors(platform)
     scaled = await asyncio.to_thread(
         platform.weir, "apply", "--scale", f"{platform.model}=1", timeout_s=240
     )
@@ -96,6 +105,8 @@ async def test_scale_down_waits_for_streams_in_flight(platform: Any) -> None:
     assert scaled.returncode == 0, scaled.stderr
     assert results == [(1500, "length")] * 6
     assert _replicas(platform)[platform.model] == 1
+    assert _actors(platform) < before, "who stays is not restarted"
+    assert len(before - _actors(platform)) == 1
     # And back, so that the other tests find what they expect; requests go on meanwhile.
     grown = asyncio.create_task(
         asyncio.to_thread(platform.weir, "apply", "--scale", f"{platform.model}=2", timeout_s=240)
@@ -103,4 +114,5 @@ async def test_scale_down_waits_for_streams_in_flight(platform: Any) -> None:
     while not grown.done():
         assert (await _stream(platform, 20))[0] == 20
     assert grown.result().returncode == 0, grown.result().stderr
-    assert _replicas(platform) == {platform.model: 2}
+    assert _replicas(platform)[platform.model] == 2
+    assert len(_actors(platform) & before) == len(before) - 1

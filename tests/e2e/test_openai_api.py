@@ -174,7 +174,7 @@ def test_embeddings_say_that_the_model_cannot(platform: Any) -> None:
 def test_health_ready_docs_and_metrics(platform: Any) -> None:
     with platform.http() as http:
         assert http.get("/health").json() == {"status": "ok"}
-        assert http.get("/ready").json()["replicas"] == {platform.model: 2}
+        assert http.get("/ready").json()["replicas"] == {platform.model: 2, "weir-student": 1}
         assert "swagger" in http.get("/docs").text.lower()
         assert "/v1/chat/completions" in http.get("/openapi.json").json()["paths"]
         metrics = http.get("/metrics").text

@@ -146,10 +146,17 @@ def test_a_start_that_takes_too_long_is_stopped_whole(weir: Weir) -> None:
     assert left_running(weir) == []
 
 
+def _heed_interrupts() -> None:
+    # Whoever runs the tests in the background of a shell has SIGINT ignored, and so has a child.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_interrupting_up_stops_what_it_started(weir: Weir) -> None:
     command = [sys.executable, "-m", "weir.cli.main", "up", "--config", str(weir.config)]
     env = weir.env | {"FAKE_PLATFORM": "hang"}
-    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as up:
+    with subprocess.Popen(
+        command, env=env, stderr=subprocess.PIPE, text=True, preexec_fn=_heed_interrupts
+    ) as up:
         child_file = weir.state.folder / "child.pid"
         deadline = time.monotonic() + 60
         while not (child_file.exists() and child_file.read_text()) and time.monotonic() < deadline:
