@@ -31,9 +31,10 @@ from pathlib import Path
 
 from load_tests.dataplane.measure import Pace, Prompts, Round, measure_round
 from load_tests.dataplane.rows import hop_rows, marks, system_rows
-from load_tests.dataplane.systems import System, all_systems, chosen
+from load_tests.dataplane.systems import System, all_systems
 from load_tests.report import Report, bench_parser, emit, interleave
 from load_tests.servers import StartError, Unavailable, engine_workload, start, unwind_on_sigterm
+from load_tests.servers.choosing import chosen
 from weir.errors import WeirError
 
 NOTES = (

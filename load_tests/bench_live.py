@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from load_tests.live.sessions import Outcome, Plan, Texts, Turn, converse
-from load_tests.live.systems import System, all_systems, chosen
+from load_tests.live.systems import System, all_systems
 from load_tests.loadgen import chat_bodies
 from load_tests.report import (
     Mark,
@@ -41,6 +41,7 @@ from load_tests.servers import (
     start,
     unwind_on_sigterm,
 )
+from load_tests.servers.choosing import chosen
 from load_tests.servers.first_answer import await_answer
 
 Figures = Mapping[str, float | None]

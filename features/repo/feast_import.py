@@ -3,7 +3,7 @@
 Feast 0.67 sets Prometheus' multi-process variables while it is imported. Whoever imports
 prometheus_client afterwards, child processes included, would keep metrics in Feast's folder and
 mix them with each other's. So prometheus_client is imported before, and the variables are taken
-out again. Imported by every module here that imports Feast.
+out again. The package imports it before any of its modules that import Feast.
 """
 
 from __future__ import annotations

@@ -48,18 +48,3 @@ def all_systems(workload: EngineWorkload, peers: Path | None) -> tuple[System, .
         System("sglang", "SGLang router", "gateway", lambda _: sglang_router(gap_ms, peers)),
         System("litellm", "LiteLLM proxy", "gateway", lambda at: litellm(gap_ms, peers, at)),
     )
-
-
-def chosen(systems: tuple[System, ...], only: str | None) -> tuple[System, ...]:
-    """Those that ``only`` names (comma-separated keys).
-
-    Raises:
-        ValueError: it names one that does not exist.
-    """
-    if only is None:
-        return systems
-    keys = [key.strip() for key in only.split(",") if key.strip()]
-    known = [system.key for system in systems]
-    if unknown := [key for key in keys if key not in known]:
-        raise ValueError(f"no system {unknown[0]!r}; known: {', '.join(known)}")
-    return tuple(system for system in systems if system.key in keys)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from load_tests.loadgen import Target
-from load_tests.servers import EngineWorkload, Launch, free_port, http_ready
-from load_tests.servers.gateways import peers_python
+from load_tests.servers import EngineWorkload, Launch
+from load_tests.servers.gateways import peers_python, sglang_before
 from load_tests.servers.serve_llm import serve_llm
 from load_tests.servers.vllm_server import vllm_server
 from load_tests.servers.weir_platform import weir_platform
@@ -64,24 +64,5 @@ def _replicas(workload: EngineWorkload) -> tuple[list[Launch], list[str]]:
 def _sglang(workload: EngineWorkload, policy: str, python: Path | None) -> Started:
     peers = peers_python(python, "sglang_router")
     below, addresses = _replicas(workload)
-    port = free_port()
-    command = [str(peers), "-m", "sglang_router.launch_router", "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--worker-urls", *addresses, "--policy", policy]
-    command += ["--prometheus-host", "127.0.0.1", "--prometheus-port", str(free_port())]
-    launch = Launch("sglang-router", command, http_ready(port, "/readiness"))
-    return [*below, launch], Target("127.0.0.1", port)
-
-
-def chosen(systems: tuple[System, ...], only: str | None) -> tuple[System, ...]:
-    """Those that ``only`` names (comma-separated keys).
-
-    Raises:
-        ValueError: it names one that does not exist.
-    """
-    if only is None:
-        return systems
-    keys = [key.strip() for key in only.split(",") if key.strip()]
-    known = [system.key for system in systems]
-    if unknown := [key for key in keys if key not in known]:
-        raise ValueError(f"no system {unknown[0]!r}; known: {', '.join(known)}")
-    return tuple(system for system in systems if system.key in keys)
+    launch, target = sglang_before(peers, addresses, policy)
+    return [*below, launch], target

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from load_tests.loadgen import Target
@@ -42,13 +43,19 @@ def sglang_router(interval_ms: float, python: Path | None) -> tuple[list[Launch]
     """SGLang's router (Rust) with its default policy, cache_aware."""
     peers = peers_python(python, "sglang_router")
     below, below_port = upstream(interval_ms)
+    launch, target = sglang_before(peers, [f"http://127.0.0.1:{below_port}"], "cache_aware")
+    return [below, launch], target
+
+
+def sglang_before(python: Path, workers: Sequence[str], policy: str) -> tuple[Launch, Target]:
+    """SGLang's router before servers that run already, by their URLs."""
     port, metrics_port = free_port(), free_port()
-    command = [str(peers), "-m", "sglang_router.launch_router", "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--worker-urls", f"http://127.0.0.1:{below_port}"]
-    command += ["--policy", "cache_aware", "--prometheus-port", str(metrics_port)]
+    command = [str(python), "-m", "sglang_router.launch_router", "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--worker-urls", *workers]
+    command += ["--policy", policy, "--prometheus-port", str(metrics_port)]
     command += ["--prometheus-host", "127.0.0.1"]
     launch = Launch("sglang-router", command, http_ready(port, "/readiness"))
-    return [below, launch], Target("127.0.0.1", port)
+    return launch, Target("127.0.0.1", port)
 
 
 def litellm(interval_ms: float, python: Path | None, folder: Path) -> tuple[list[Launch], Target]:

@@ -8,11 +8,12 @@ import pytest
 
 from load_tests.dataplane.measure import ALONE, FULL, ONE_TOKEN, Measured, Round
 from load_tests.dataplane.rows import Rounds, hop_rows, marks, system_rows
-from load_tests.dataplane.systems import System, chosen
+from load_tests.dataplane.systems import System
 from load_tests.loadgen import Sample, figures
 from load_tests.report import Mark
 from load_tests.servers import Unavailable
 from load_tests.servers.accounting import Memory
+from load_tests.servers.choosing import chosen
 from load_tests.servers.vllm_server import vllm_server
 from load_tests.servers.weir_platform import Keys, platform_settings, write_state
 from load_tests.servers.workload import EngineWorkload, engine_workload
