@@ -90,81 +90,76 @@ def hop_rows(systems: Sequence[System], rounds: Rounds) -> list[dict[str, Any]]:
 
 def marks(rounds: Rounds, missing: Mapping[str, str]) -> list[Mark]:
     """The targets; each value is the median of the rounds' own ratios."""
+    by_round = _Comparison(rounds, missing)
+    bare, vllm, alone = "weir / faster vLLM server", ("b", "a1", "a2"), ("weir", "none")
 
-    def speed(key: str, number: int) -> float:
-        return float(rounds[key][number].phases[FULL.name].figures["req_per_s"])
+    def speeds(over: str, under: str) -> Callable[[int], float]:
+        return lambda number: _ratio(by_round.speed(over, number), by_round.speed(under, number))
 
-    def ttft(key: str, number: int, phase: Phase) -> float:
-        value = rounds[key][number].phases[phase.name].figures["ttft_ms_p50"]
+    def added(phase: Phase) -> Callable[[int], float]:
+        return lambda number: (
+            by_round.ttft("weir", number, phase) - by_round.ttft("none", number, phase)
+        )
+
+    full, one = "req/s at 32 streams", "TTFT p50 at 1 stream"
+    gateway = "weir gateway alone"
+    targets: tuple[tuple[str, Sequence[str], Callable[[int], float], str, float], ...] = (
+        (f"{bare}, {full} (first)", vllm, by_round.against_vllm, "x", 0.90),
+        (f"{bare}, {full} (goal)", vllm, by_round.against_vllm, "x", 1.00),
+        (f"weir - faster vLLM server, {one}", vllm, by_round.added_ttft, "ms", 3.0),
+        (f"weir / Ray Serve LLM default, {full}", ("b", "c"), speeds("b", "c"), "x", 2.3),
+        (f"{gateway} / nothing, {full}", alone, speeds("weir", "none"), "x", 0.93),
+        (f"{gateway} - nothing, {one}", alone, added(ALONE), "ms", 3.0),
+        (f"{gateway} - nothing, TTFT p50 at 32 streams", alone, added(FULL), "ms", 5.0),
+    )
+    return [by_round.mark(*target) for target in targets]
+
+
+class _Comparison:
+    """Figures of one round against each other; NaN where one of them is missing."""
+
+    def __init__(self, rounds: Rounds, missing: Mapping[str, str]) -> None:
+        self._rounds = rounds
+        self._missing = missing
+
+    def speed(self, key: str, number: int) -> float:
+        return float(self._rounds[key][number].phases[FULL.name].figures["req_per_s"])
+
+    def ttft(self, key: str, number: int, phase: Phase) -> float:
+        value = self._rounds[key][number].phases[phase.name].figures["ttft_ms_p50"]
         return float("nan") if value is None else float(value)
 
-    def ratio(over: float, under: float) -> float:
-        return over / under if under else float("nan")
+    def against_vllm(self, number: int) -> float:
+        return _ratio(
+            self.speed("b", number), max(self.speed("a1", number), self.speed("a2", number))
+        )
 
-    def against_vllm(number: int) -> float:
-        return ratio(speed("b", number), max(speed("a1", number), speed("a2", number)))
-
-    def added_ttft(number: int) -> float:
-        bare = min(ttft("a1", number, ALONE), ttft("a2", number, ALONE))
-        return ttft("b", number, ALONE) - bare
-
-    def added_alone(phase: Phase) -> Callable[[int], float]:
-        return lambda number: ttft("weir", number, phase) - ttft("none", number, phase)
+    def added_ttft(self, number: int) -> float:
+        bare = min(self.ttft("a1", number, ALONE), self.ttft("a2", number, ALONE))
+        return self.ttft("b", number, ALONE) - bare
 
     def mark(
-        name: str, keys: Sequence[str], value: Callable[[int], float], unit: str, target: float
+        self,
+        name: str,
+        keys: Sequence[str],
+        value: Callable[[int], float],
+        unit: str,
+        target: float,
     ) -> Mark:
         better: Any = "lower" if unit == "ms" else "higher"
-        numbers = set.intersection(*(set(rounds.get(key, {})) for key in keys))
+        numbers = set.intersection(*(set(self._rounds.get(key, {})) for key in keys))
         found = [one for number in sorted(numbers) if (one := value(number)) == one]
         if not found:
-            gone = next((key for key in keys if not rounds.get(key)), keys[0])
-            reason = missing.get(gone, "not measured in this run")
+            gone = next((key for key in keys if not self._rounds.get(key)), keys[0])
+            reason = self._missing.get(gone, "not measured in this run")
             if numbers:
                 gone, reason = " or ".join(keys), "no stream was complete within the window"
             return Mark(name, None, unit, target, better, f"{gone}: {reason[:200]}")
         return Mark(name, median(found), unit, target, better)
 
-    bare = "weir / faster vLLM server, req/s at 32 streams"
-    return [
-        mark(f"{bare} (first)", ("b", "a1", "a2"), against_vllm, "x", 0.90),
-        mark(f"{bare} (goal)", ("b", "a1", "a2"), against_vllm, "x", 1.00),
-        mark(
-            "weir - faster vLLM server, TTFT p50 at 1 stream",
-            ("b", "a1", "a2"),
-            added_ttft,
-            "ms",
-            3.0,
-        ),
-        mark(
-            "weir / Ray Serve LLM default, req/s at 32 streams",
-            ("b", "c"),
-            lambda number: ratio(speed("b", number), speed("c", number)),
-            "x",
-            2.3,
-        ),
-        mark(
-            "weir gateway alone / nothing, req/s at 32 streams",
-            ("weir", "none"),
-            lambda number: ratio(speed("weir", number), speed("none", number)),
-            "x",
-            0.93,
-        ),
-        mark(
-            "weir gateway alone - nothing, TTFT p50 at 1 stream",
-            ("weir", "none"),
-            added_alone(ALONE),
-            "ms",
-            3.0,
-        ),
-        mark(
-            "weir gateway alone - nothing, TTFT p50 at 32 streams",
-            ("weir", "none"),
-            added_alone(FULL),
-            "ms",
-            5.0,
-        ),
-    ]
+
+def _ratio(over: float, under: float) -> float:
+    return over / under if under else float("nan")
 
 
 def _figures(done: Sequence[Round]) -> dict[str, Any]:
