@@ -32,6 +32,12 @@ def bench_parser(bench: str, description: str | None) -> argparse.ArgumentParser
     return parser
 
 
+AUTOGROUP_WARNING = (
+    "kernel.sched_autogroup_enabled is 1 here: with every core busy, a process may wait for over a "
+    "second to run, and latencies measured say nothing (docs/benchmarks.md)"
+)
+
+
 def emit(report: Report, options: argparse.Namespace, argv: Sequence[str] | None = None) -> int:
     """Print the report (tables, or JSON with ``--json``), write ``--out``; returns exit code 0.
 
@@ -41,6 +47,8 @@ def emit(report: Report, options: argparse.Namespace, argv: Sequence[str] | None
         arguments = sys.argv[1:] if argv is None else argv
         words = ["weir", "bench", report.bench, *arguments]
         report = replace(report, command=shlex.join(words))
+    if report.machine.autogroup:
+        print(AUTOGROUP_WARNING, file=sys.stderr)
     text = json.dumps(report.as_dict(), indent=2, ensure_ascii=False, allow_nan=False)
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)

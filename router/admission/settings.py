@@ -108,7 +108,7 @@ class AdmissionSettings:
     those after it keep to their share; then they may use everything (infinity: never).
     """
 
-    enabled: bool = False
+    enabled: bool = True
     classes: tuple[ClassSettings, ...] = field(default_factory=default_classes)
     input_weight: float = 1.0
     output_weight: float = 2.0

@@ -54,6 +54,20 @@ def test_the_json_object_has_the_agreed_keys_and_rounded_figures() -> None:
     assert mark["met"] is True
 
 
+def test_a_machine_that_shares_cores_by_session_is_said_to(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Latencies from there mean little, so whoever reads the result must see it."""
+    machine = Machine(2, 23.46, None, autogroup=True)
+    options = bench_parser("demo", "").parse_args(["--json"])
+    emit(a_report(machine=machine), options, [])
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["machine"]["autogroup"] is True
+    assert "sched_autogroup_enabled" in printed.err
+    emit(a_report(), options, [])
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
     ("value", "better", "met"),
     [

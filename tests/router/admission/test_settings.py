@@ -11,7 +11,7 @@ from weir.errors import ConfigError
 def test_defaults():
     settings = parse_settings({})
     assert settings == AdmissionSettings()
-    assert not settings.enabled
+    assert settings.enabled
     assert [c.name for c in settings.classes] == ["interactive", "standard", "batch"]
     assert [c.order for c in settings.classes] == [0, 1, 2]
 
