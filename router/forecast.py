@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 
 from router.admission.forecast import Foreseen
-from router.returning import ReturnMeter
+from router.returning import LossMeter, ReturnMeter
 from router.router import Router
 from router.types import RouteRequest
 
@@ -22,13 +22,16 @@ class RouterForecast:
     def __init__(self, router: Router) -> None:
         self._router = router
         self._returning = ReturnMeter()
+        self._losing = LossMeter()
 
     def foresee(self, request: RouteRequest) -> Foreseen:
         """O(runs of the prompt + replicas)."""
         router = self._router
+        prompt, cached = request.prompt_tokens, router.most_cached_tokens(request)
         if request.block_hashes:
-            self._returning.observe(request.block_hashes, request.prompt_tokens)
-        uncached = max(1, request.prompt_tokens - router.most_cached_tokens(request))
+            returned = self._returning.observe(request.block_hashes, prompt)
+            self._losing.observe(prompt, returned, cached)
+        uncached = max(1, prompt - cached)
         fit = router.latency.fit()
         first_s = fit.ttft_s(uncached, 1)
         requests, context = router.least_busy()
@@ -41,3 +44,8 @@ class RouterForecast:
         if self._returning.share < WORTH_KEEPING:
             return math.inf
         return self._router.unused_s(replica_id)
+
+    @property
+    def thrashing(self) -> bool:
+        """Whether prefixes that come back are lost in between (:class:`LossMeter`)."""
+        return self._losing.thrashing

@@ -3,6 +3,9 @@
 Independent of what the caches still hold, so it does not fall when they thrash. A chained block
 hash names its whole prefix, so a few depths per prompt are enough: a prompt of which depth *d* was
 seen returns with at least *d* blocks.
+
+What returned and is cached nowhere any longer is lost: the one sign of thrashing that does not
+depend on how busy the fleet is or how long its prompts are.
 """
 
 from __future__ import annotations
@@ -36,8 +39,9 @@ class ReturnMeter:
         """In [0, 1]."""
         return self._returned / self._came if self._came >= self._window / 10 else 0.0
 
-    def observe(self, hashes: Sequence[int], prompt_tokens: int) -> None:
-        """A prompt came. About two dictionary operations per doubling of its length."""
+    def observe(self, hashes: Sequence[int], prompt_tokens: int) -> float:
+        """A prompt came; how many of its tokens had come before. About two dictionary operations
+        per doubling of its length."""
         seen, blocks, deepest = self._seen, len(hashes), 0
         for depth in self._depths:
             if depth > blocks:
@@ -53,5 +57,40 @@ class ReturnMeter:
         keep = max(0.0, 1.0 - prompt_tokens / self._window)
         self._came = self._came * keep + prompt_tokens
         self._returned *= keep
-        if deepest:
-            self._returned += prompt_tokens * deepest / blocks
+        if not deepest:
+            return 0.0
+        returned = prompt_tokens * deepest / blocks
+        self._returned += returned
+        return returned
+
+
+class LossMeter:
+    """``share``: the part of prompt tokens that came before and is cached nowhere any longer,
+    weighted towards the last ``window_tokens``; 0 until a tenth of them was seen.
+
+    ``thrashing`` from a share of ``high`` until it is below ``low``. The two are far apart because
+    the cure hides the illness: with prompts held back, little is lost, and let in again at once
+    they would thrash again (docs/simulator.md has the shares at each load).
+    """
+
+    __slots__ = ("_came", "_high", "_lost", "_low", "_window", "thrashing")
+
+    def __init__(self, window_tokens: float = 16e6, high: float = 0.08, low: float = 0.02) -> None:
+        self._window = window_tokens
+        self._high = high
+        self._low = low
+        self._came = 0.0
+        self._lost = 0.0
+        self.thrashing = False
+
+    @property
+    def share(self) -> float:
+        """In [0, 1]."""
+        return self._lost / self._came if self._came >= self._window / 10 else 0.0
+
+    def observe(self, prompt_tokens: int, returned: float, cached: float) -> None:
+        """A prompt came, of which ``returned`` tokens had come before and ``cached`` are."""
+        keep = max(0.0, 1.0 - prompt_tokens / self._window)
+        self._came = self._came * keep + prompt_tokens
+        self._lost = self._lost * keep + max(0.0, returned - cached)
+        self.thrashing = self.share >= (self._low if self.thrashing else self._high)

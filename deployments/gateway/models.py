@@ -247,8 +247,9 @@ def _gate(
         return OpenGate(settings, time.time, router.choose)
 
     def capacity() -> SnapshotCapacity:
+        snapshot, limits = router.snapshot(), settings.limits
         return SnapshotCapacity(
-            router.snapshot(), settings.limits, router.overlap, forecast.unused_s
+            snapshot, limits, router.overlap, forecast.unused_s, forecast.thrashing
         )
 
     return AdmissionGate(queue, time.monotonic, capacity, router.choose)

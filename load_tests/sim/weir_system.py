@@ -154,8 +154,10 @@ class WeirSystem:
                 return
 
     def _capacity(self, limits: ReplicaLimits) -> SnapshotCapacity:
-        router = self.router
-        return SnapshotCapacity(router.snapshot(), limits, router.overlap, self.forecast.unused_s)
+        router, forecast = self.router, self.forecast
+        return SnapshotCapacity(
+            router.snapshot(), limits, router.overlap, forecast.unused_s, forecast.thrashing
+        )
 
     def _wake_at(self, until_s: float | None) -> None:
         if until_s is None or (self._fleet.now_s < self._timer_s <= until_s):

@@ -15,9 +15,10 @@ figures).
 Working sets. When the sessions under way need more KV than the fleet has, each of their prompts
 pushes out one that is about to return, is computed again and pushes out the next: the fleet does
 nothing else. As in operating systems (Denning, "The Working Set Model for Program Behavior", CACM
-1968), the cure is to let fewer in. A long prompt that a replica has not cached waits as long as
-that replica would lose prefixes in use for it; ageing lets one in now and then, and who is in
-keeps their cache.
+1968), the cure is to let fewer in. A long prompt that is cached nowhere goes to a replica that
+would lose nothing in use for it. While the fleet thrashes it waits for one; ageing lets one in now
+and then, and who is in keeps their cache. Otherwise it goes where it must: a cache that is well
+used always pushes out something that comes back, and waiting for that costs more than it saves.
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ class ReplicaLimits:
     ``prefill_tokens`` for each of its own tokens that the replica has cached.
     ``keep_prefixes_s``, ``cold_tokens``: a prompt of which a replica would have to compute
     ``cold_tokens`` or more does not start there while its cache would lose prefixes used within
-    ``keep_prefixes_s`` (0: never minded); hosted APIs keep a cached prompt for five minutes, too.
+    ``keep_prefixes_s`` (0: never minded), if another would not, or while the fleet thrashes.
+    Hosted APIs keep a cached prompt for five to ten minutes, too.
     ``stats_max_age_s``: older stats of a replica are ignored, the own ledger stands alone.
     """
 
@@ -88,7 +90,7 @@ class ReplicaLimits:
     running: int | None = None
     kv_fill: float = 0.95
     cached_token_room: float = 8.0
-    keep_prefixes_s: float = 300.0
+    keep_prefixes_s: float = 600.0
     cold_tokens: int = 32_768
     stats_max_age_s: float = 1.0
 
@@ -125,10 +127,20 @@ class SnapshotCapacity:
     KV in use is the replica's word while fresh, else what the own requests
     keep; what the outstanding tokens will need is added to either. ``overlap`` tells how many of
     a request's leading blocks each replica holds, which need neither prefill nor new blocks; it
-    is asked only where a replica lacks room for one of the two.
+    is asked only where a replica lacks room for one of the two. ``thrashing``: prefixes that come
+    back are lost in between, so that long cold prompts have to wait.
     """
 
-    __slots__ = ("_asked", "_holders", "_kv", "_limits", "_overlap", "_snapshot", "_unused_s")
+    __slots__ = (
+        "_asked",
+        "_holders",
+        "_kv",
+        "_limits",
+        "_overlap",
+        "_snapshot",
+        "_thrashing",
+        "_unused_s",
+    )
 
     def __init__(
         self,
@@ -136,11 +148,13 @@ class SnapshotCapacity:
         limits: ReplicaLimits,
         overlap: Overlap | None = None,
         unused_s: Unused | None = None,
+        thrashing: bool = True,
     ) -> None:
         self._snapshot = snapshot
         self._limits = limits
         self._overlap = overlap
         self._unused_s = unused_s
+        self._thrashing = thrashing
         self._kv: Sequence[int] | None = None
         self._asked: RouteRequest | None = None
         self._holders: Mapping[str, int] = {}
@@ -178,7 +192,9 @@ class SnapshotCapacity:
         if kv_matters:
             full += self._without_kv(kv_matters, request, share.kv)
         if not share.crowd_out and request.prompt_tokens >= limits.cold_tokens:
-            full = [*{*full, *self._crowded(request)}]
+            spared = {*full, *self._crowded(request)}
+            if self._thrashing or len(spared) < len(fleet.ids):
+                full = [*spared]
         return None if len(full) == len(fleet.ids) else frozenset(full)
 
     def _may_start(self, prefill: Sequence[int], share: float) -> bool:
@@ -232,7 +248,7 @@ class SnapshotCapacity:
     def holds_back(self, request: RouteRequest, share: Share) -> bool:
         """Whether some replica lacks room only for the sake of the prefixes it holds."""
         cold = not share.crowd_out and request.prompt_tokens >= self._limits.cold_tokens
-        return cold and bool(self._crowded(request))
+        return self._thrashing and cold and bool(self._crowded(request))
 
     def _crowded(self, request: RouteRequest) -> list[str]:
         """Ids of the busy replicas where ``request`` is cold and would push out prefixes that

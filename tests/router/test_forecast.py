@@ -53,3 +53,15 @@ def test_times_come_from_what_was_learned_of_the_fleet(router_: Router) -> None:
 def test_without_members_there_is_nothing_to_foresee() -> None:
     alone = Router(build_policy("weir", {}), lambda: 10.0, random.Random(1))
     assert RouterForecast(alone).foresee(ask()).uncached_tokens == 100
+
+
+def test_a_fleet_thrashes_when_prompts_return_and_are_cached_nowhere(router_: Router) -> None:
+    forecast = RouterForecast(router_)
+    for _ in range(200):
+        forecast.foresee(ask(100_000))
+    assert forecast.thrashing
+    prompt = ask(100_000).block_hashes
+    router_.index.stored("a", prompt)
+    for _ in range(1000):
+        forecast.foresee(ask(100_000))
+    assert not forecast.thrashing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from router.returning import ReturnMeter
+from router.returning import LossMeter, ReturnMeter
 
 
 def chain(talk: int, blocks: int) -> tuple[int, ...]:
@@ -54,3 +54,38 @@ def test_memory_is_bounded() -> None:
     assert len(meter._seen) <= 100
     meter.observe((), 640)
     assert meter.share == 0.0
+
+
+def test_it_says_how_much_of_each_prompt_came_before() -> None:
+    meter = ReturnMeter()
+    assert meter.observe(chain(1, 12), 120) == 0.0
+    assert meter.observe(chain(1, 12) + chain(2, 12), 240) == 120.0
+    assert meter.observe((), 100) == 0.0
+
+
+def lose(meter: LossMeter, share: float, prompts: int = 400) -> bool:
+    for _ in range(prompts):
+        meter.observe(100, 80.0, 80.0 - 100 * share)
+    return meter.thrashing
+
+
+def test_what_returns_and_is_not_cached_is_lost() -> None:
+    meter = LossMeter(window_tokens=10_000.0)
+    meter.observe(999, 999.0, 0.0)
+    assert meter.share == 0.0  # too little was seen
+    lose(meter, 0.1)
+    assert meter.share == pytest.approx(0.1, abs=0.02)
+    for _ in range(400):
+        meter.observe(100, 50.0, 60.0)  # the meter of returns is coarse: more is cached
+    assert meter.share == pytest.approx(0.0, abs=0.002)
+
+
+def test_thrashing_begins_high_and_ends_low() -> None:
+    meter = LossMeter(window_tokens=10_000.0, high=0.08, low=0.02)
+    assert [lose(meter, share) for share in (0.06, 0.1, 0.03, 0.01, 0.06)] == [
+        False,
+        True,
+        True,
+        False,
+        False,
+    ]

@@ -194,6 +194,21 @@ def test_a_cold_prompt_does_not_push_out_prefixes_in_use(prompt, held, unused_s,
     assert capacity.holds_back(request(prompt), Share()) is waits
 
 
+def test_without_thrashing_a_cold_prompt_chooses_what_it_pushes_out_but_does_not_wait():
+    views = view("hot", ReplicaLoad(1, 10)), view("old", ReplicaLoad(1, 10))
+
+    def room(*, hot: float, old: float) -> frozenset[str] | None:
+        unused_s = {"hot": hot, "old": old}
+        capacity = SnapshotCapacity(
+            Snapshot(0.0, views), COLD, lambda _: {}, unused_s.__getitem__, thrashing=False
+        )
+        assert not capacity.holds_back(request(1000), Share())
+        return capacity.saturated_for(request(1000), Share())
+
+    assert room(hot=1.0, old=60.0) == {"hot"}
+    assert room(hot=1.0, old=59.0) == frozenset()
+
+
 def test_a_cold_prompt_starts_where_it_harms_nobody_or_when_it_has_aged():
     views = view("a", ReplicaLoad(1, 10)), view("idle")
     capacity = SnapshotCapacity(Snapshot(0.0, views), COLD, lambda _: {}, lambda _: 1.0)
