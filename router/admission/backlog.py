@@ -112,7 +112,8 @@ class Backlog:
         c, tenant = item.priority_class, item.tenant
         self._dispatches += 1
         c.overlooked[IN_TIME].restart(now_s, self._dispatches)
-        if item.lane == LATE:
+        # What overtakes a late request that is held back does not take its turn of ageing, too.
+        if item.lane == LATE and item is tenant.lines[LATE].head():
             c.overlooked[LATE].restart(now_s, self._dispatches)
         c.last_dispatch_s = now_s
         item.state = State.IN_FLIGHT

@@ -5,7 +5,8 @@ virtual token counters (:mod:`router.admission.fair`); of one tenant's requests 
 be in time first, then as the class says. When the request whose turn it is finds no room, nothing
 behind it is tried, except classes of its own order (whose share may reach further): with smaller
 ones slipping past, a large request would wait for ever. A long prompt that is held back for the
-sake of what is cached (:mod:`router.admission.capacity`) does not hold back other tenants.
+sake of what is cached (:mod:`router.admission.capacity`) holds back nothing else: there is room,
+only not for it, and its turn comes by ageing.
 
 O(log n) per call in waiting requests and tenants, amortised; :meth:`AdmissionQueue.next` adds what
 the capacity costs, and at most two looks per class.
@@ -223,7 +224,7 @@ class AdmissionQueue:
                 return None
         for classes in self._backlog.levels():
             for c in classes:
-                for item in c.heads():
+                for item in c.candidates(now):
                     share = self._backlog.share(item, now)
                     saturated = capacity.saturated_for(item.request, share)
                     if saturated is not None:

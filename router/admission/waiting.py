@@ -6,6 +6,7 @@ import heapq
 import math
 from collections.abc import Iterator
 from enum import IntEnum
+from itertools import islice
 
 from router.admission.drain import DrainMeter
 from router.admission.fair import Account, ActiveSet, LazyMin, rank_of
@@ -13,8 +14,13 @@ from router.admission.settings import AdmissionSettings, ClassSettings
 from router.types import RouteRequest
 
 IN_TIME, LATE = 0, 1
-#: Tenants looked at for one dispatch while long prompts are held back.
+#: Tenants looked at for one dispatch while long prompts are held back, requests of theirs in all,
+#: and how deep into a line.
 MAX_HEADS = 16
+MAX_LOOKS = 32
+MAX_WALK = 1024
+#: What was found held back is not looked at again for so long, unless it is first.
+HELD_BACK_S = 1.0
 
 
 class State(IntEnum):
@@ -29,6 +35,7 @@ class Item:
     __slots__ = (
         "body_bytes",
         "cost",
+        "held_back_s",
         "input_reserved",
         "lane",
         "offered_s",
@@ -61,6 +68,7 @@ class Item:
         self.input_reserved = 0.0
         self.output_reserved = 0.0
         self.cost = 0.0
+        self.held_back_s = -math.inf  # when it was last found held back
 
     def sort_key(self) -> float:
         """Its place among the tenant's own requests; equal keys keep the order of arrival."""
@@ -96,6 +104,21 @@ class Line:
             heapq.heappop(heap)
         return heap[0][2]
 
+    def in_order(self) -> Iterator[Item]:
+        """The next requests, while the line does not change, among its first ``MAX_WALK``
+        entries. Finds the smallest entries of the heap without taking them out."""
+        heap = self._heap
+        places = [(entry[:2], 0) for entry in heap[:1]]
+        for _ in range(MAX_WALK):
+            if not places:
+                return
+            place = heapq.heappop(places)[1]
+            for below in (2 * place + 1, 2 * place + 2):
+                if below < len(heap):
+                    heapq.heappush(places, (heap[below][:2], below))
+            if self._holds(heap[place][2]):
+                yield heap[place][2]
+
     def removed(self) -> None:
         """One of the line's items left (its state or lane already says so)."""
         self.live -= 1
@@ -124,6 +147,18 @@ class Tenant(Account):
         """Its next request, those in time first. Something must be waiting."""
         in_time, late = self.lines
         return (in_time if in_time.live else late).head()
+
+    def candidates(self, now_s: float) -> Iterator[Item]:
+        """Its next request; when that is held back and the caller goes on, those behind it that
+        were not found held back a moment ago."""
+        first = self.head()
+        yield first
+        first.held_back_s = now_s
+        for line in self.lines:
+            for item in line.in_order():
+                if now_s - item.held_back_s >= HELD_BACK_S:
+                    yield item
+                    item.held_back_s = now_s
 
 
 class Overlooked:
@@ -193,12 +228,16 @@ class PriorityClass(Account):
         assert tenant is not None, "head() of an empty class"
         return tenant.head()
 
-    def heads(self) -> Iterator[Item]:
-        """The next request of each tenant, least rank first, at most ``MAX_HEADS``."""
-        yield self.head()
+    def candidates(self, now_s: float) -> Iterator[Item]:
+        """What may run next while all before it is held back: the next request of the tenant of
+        least rank, those behind it, then the next tenant's; ``MAX_LOOKS`` at most."""
+        return islice(self._candidates(now_s), MAX_LOOKS)
+
+    def _candidates(self, now_s: float) -> Iterator[Item]:
+        yield from self.head().tenant.candidates(now_s)
         if len(self.active) > 1:
             for tenant in self.active.ranked()[1:MAX_HEADS]:
-                yield tenant.head()
+                yield from tenant.candidates(now_s)
 
     def is_heavy(self, tenant: Tenant) -> bool:
         """Whether ``tenant`` has more than twice as many requests in flight, for its weight, as

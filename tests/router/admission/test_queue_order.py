@@ -18,6 +18,7 @@ from router.admission import (
     Wait,
 )
 from router.admission.forecast import Foreseen
+from router.admission.waiting import HELD_BACK_S, MAX_LOOKS
 from router.types import RouteRequest
 
 INTERACTIVE = ClassSettings("interactive", 0, max_wait_s=None)
@@ -242,6 +243,57 @@ def test_a_prompt_held_back_for_the_caches_holds_no_other_tenant_back(clock, roo
     assert ids(run(queue, room)) == ["warm"]
     room.blocked = set()
     assert ids(run(queue, room)) == ["cold"]
+
+
+def test_a_prompt_held_back_for_the_caches_does_not_hold_back_its_own_tenant(
+    clock, room, make_request
+):
+    queue = AdmissionQueue(settings(), clock)
+    for name in ("cold1", "cold2", "warm1", "warm2"):
+        queue.offer(make_request("a", request_id=name))
+    room.blocked = room.spared = {"cold1", "cold2"}
+    assert ids(run(queue, room)) == ["warm1", "warm2"]
+    queue.offer(make_request("a", request_id="full"))
+    queue.offer(make_request("a", request_id="behind"))
+    clock.now += HELD_BACK_S
+    room.blocked = {"cold1", "cold2", "full"}
+    assert ids(run(queue, room)) == []  # nothing slips past one that only lacks room
+    room.blocked = room.spared = set()
+    assert ids(run(queue, room)) == ["cold1", "cold2", "full", "behind"]
+
+
+def test_many_held_back_are_passed_over_in_a_few_goes(clock, room, make_request):
+    queue = AdmissionQueue(settings(), clock)
+    cold = [f"cold{n}" for n in range(3 * MAX_LOOKS)]
+    for name in (*cold, "warm"):
+        queue.offer(make_request("a", request_id=name))
+    room.blocked = room.spared = set(cold)
+    assert [name for _ in range(4) for name in ids(run(queue, room))] == ["warm"]
+    assert len(room.asked) <= 4 * MAX_LOOKS + 1
+    assert set(cold) <= {name for name, _ in room.asked}
+
+
+class Sparing:
+    """Room for everything but ``cold``, which only ageing lets in."""
+
+    def saturated_for(self, request: RouteRequest, share: Share) -> frozenset[str] | None:
+        return None if self.holds_back(request, share) else frozenset()
+
+    def holds_back(self, request: RouteRequest, share: Share) -> bool:
+        return request.request_id == "cold" and not share.crowd_out
+
+
+def test_what_overtakes_a_late_prompt_held_back_leaves_it_its_turn_of_ageing(clock, make_request):
+    one = ClassSettings("standard", 0, ttft_slo_ms=1000, max_wait_s=None)
+    queue = AdmissionQueue(settings(one, ageing_every=8, ageing_after_s=1.0), clock)
+    queue.offer(make_request("a", request_id="cold"))
+    clock.now += 600.0
+    served: list[str] = []
+    for n in range(12):
+        clock.now += 1.0
+        queue.offer(replace(make_request("a", request_id=f"late{n}"), arrival_s=clock.now - 60.0))
+        served += ids(run(queue, Sparing(), 1))
+    assert served.index("cold") == 8
 
 
 def test_a_tenant_with_far_more_in_flight_than_others_leaves_them_head_room(
