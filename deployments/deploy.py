@@ -20,7 +20,7 @@ from ray.serve.llm import LLMConfig
 from ray.serve.schema import LoggingConfig
 
 from deployments.autoscaling import POLICY, ZERO_POLICY
-from deployments.engine import FORKED_CORE
+from deployments.engine import FORKED_CORE, YIELDING
 from deployments.gateway.deployment import GatewayReplica
 from deployments.names import APP, GATEWAY, model_deployment
 from deployments.replica import ModelReplica
@@ -64,7 +64,10 @@ def llm_config(model: ModelSettings, registry: str | None = None) -> LLMConfig:
         placement_group_config=placement,
         runtime_env={"env_vars": env} if env else None,
         log_engine_metrics=False,
-        experimental_configs={FORKED_CORE: model.engine.mode == "forked"},
+        experimental_configs={
+            FORKED_CORE: model.engine.mode == "forked",
+            YIELDING: model.engine.yielding,
+        },
         deployment_config={
             "name": model_deployment(model.name),
             **_replicas(model),

@@ -34,8 +34,10 @@ from vllm.v1.executor.abstract import Executor
 from vllm.v1.metrics.loggers import StatLoggerBase
 
 from deployments import wire
+from deployments.yielding import let_yield
 
 FORKED_CORE = "weir_forked_core"
+YIELDING = "weir_yielding"
 _LOG = logging.getLogger("weir.replica")
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
@@ -169,9 +171,11 @@ class LoadRecorder(StatLoggerBase):  # type: ignore[misc]
 
 
 class WeirEngine(VLLMEngine):  # type: ignore[misc]
-    """Ray's vLLM engine, with weir's load recorder and, if asked for, the core in a child."""
+    """Ray's vLLM engine, with weir's load recorder and, if asked for, weir's scheduler and the core
+    in a child. ``yields``: prompts give way to more urgent ones between two steps."""
 
     recorder: LoadRecorder
+    yields = False
     _child: EngineChild | None = None
 
     async def start(self) -> None:
@@ -189,6 +193,8 @@ class WeirEngine(VLLMEngine):  # type: ignore[misc]
         self, vllm_engine_args: Any, vllm_engine_config: Any, placement_group: Any
     ) -> AsyncLLM:
         vllm_engine_config.parallel_config.placement_group = placement_group
+        if self.llm_config.experimental_configs.get(YIELDING, False):
+            self.yields = let_yield(vllm_engine_config)
         addresses = None
         if self.llm_config.experimental_configs.get(FORKED_CORE, False):
             # Ray sets "mp" for every CPU model: one more process, which would import vLLM again.

@@ -77,6 +77,9 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
             "kv_blocks_total": config.cache_config.num_gpu_blocks or 0,
             "max_model_len": config.model_config.max_model_len,
             "max_num_seqs": config.scheduler_config.max_num_seqs,
+            "yielding_step_tokens": (
+                config.scheduler_config.max_num_batched_tokens if self.engine.yields else 0
+            ),
             "tasks": list(await self.engine.client.get_supported_tasks()),
             "kv_feed": self._kv_endpoints
             and {

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from router.orders import OrderColumns
 from router.types import Decision, ReplicaLoad, RouteRequest
 
 
@@ -58,6 +59,7 @@ class Reservation:
         "_account",
         "_after_first",
         "_decode_left",
+        "_earlier",
         "_first_s",
         "_generated",
         "_ledger",
@@ -78,7 +80,9 @@ class Reservation:
         prefill_tokens: int,
         prefill_work: int,
         outlook: Outlook,
+        earlier: int,
     ) -> None:
+        self._earlier = earlier
         self._ledger = ledger
         self._account = account
         self.request = request
@@ -100,6 +104,10 @@ class Reservation:
     def released(self) -> bool:
         return self._released
 
+    def overtaken(self) -> bool:
+        """Whether a request of an earlier order was dispatched to the replica since this one."""
+        return self._ledger.dispatched_before(self._account, self.request.order) > self._earlier
+
     def progress(self, generated_tokens: int) -> None:
         """``generated_tokens`` more tokens arrived: the prefill is done, less decode is left.
 
@@ -111,13 +119,14 @@ class Reservation:
             self._after_first += generated_tokens
         elif generated_tokens > 0:
             self._first_s = self._ledger.observe_first(self)
-            self._ledger.prefill_over(self._account)
+            self._ledger.prefill_over(self._account, self.request.order)
         prefill, self._prefill_left = self._prefill_left, 0
         work, self._work_left = self._work_left, 0
         left = max(1, self._decode_left - generated_tokens)
         decode, self._decode_left = self._decode_left - left, left
         self._generated += generated_tokens
-        self._ledger.change(self._account, 0, -prefill, -decode, generated_tokens, -work)
+        order = self.request.order
+        self._ledger.change(self._account, 0, -prefill, -decode, generated_tokens, -work, order)
 
     def release(self) -> bool:
         """Free everything; True for the call that did it, False ever after."""
@@ -126,7 +135,13 @@ class Reservation:
         self._released = True
         context = self.request.prompt_tokens + self._generated
         self._ledger.change(
-            self._account, -1, -self._prefill_left, -self._decode_left, -context, -self._work_left
+            self._account,
+            -1,
+            -self._prefill_left,
+            -self._decode_left,
+            -context,
+            -self._work_left,
+            self.request.order,
         )
         if self._after_first > 0:
             self._ledger.observe_finish(self, self._first_s, self._after_first)
@@ -155,6 +170,8 @@ class Ledger:
         #: When the prefill under way began: at a dispatch to an idle replica, or when the one
         #: before it was over.
         self.since_s: list[float] = []
+        #: Rank → what of the prefill is of that order.
+        self.orders: dict[int, OrderColumns] = {}
         # Slots with prefill outstanding: few of many replicas, most of the time.
         self._prefilling: set[int] = set()
 
@@ -176,6 +193,8 @@ class Ledger:
         ):
             column[:] = [column[slot] if slot >= 0 else 0 for slot in slots]
         self.since_s[:] = [self.since_s[slot] if slot >= 0 else 0.0 for slot in slots]
+        for line in self.orders.values():
+            line.align(slots)
         for slot, account in enumerate(keep):
             account.slot = slot
         self._accounts = {account.replica_id: account for account in keep}
@@ -203,10 +222,25 @@ class Ledger:
             ahead = self.prefill_work[slot]
         if not self.prefill_tokens[slot]:
             self.since_s[slot] = now_s
+        line = self.orders.get(request.order)
+        if line is None:
+            line = self.orders[request.order] = OrderColumns(len(self.requests))
+        if not line.tokens[slot]:
+            line.since_s[slot] = now_s
+        line.dispatched[slot] += 1
         expected = request.expected_output_tokens
-        self.change(account, 1, prefill, expected, request.prompt_tokens, work)
+        self.change(account, 1, prefill, expected, request.prompt_tokens, work, request.order)
         outlook = Outlook(now_s, ahead + work, self.requests[slot], self.context_tokens[slot])
-        return Reservation(self, account, request, decision, prefill, work, outlook)
+        earlier = self.dispatched_before(account, request.order)
+        return Reservation(self, account, request, decision, prefill, work, outlook, earlier)
+
+    def dispatched_before(self, account: _Account, order: int) -> int:
+        """How many requests of earlier orders were ever dispatched to a replica (0: it is gone)."""
+        slot = account.slot
+        if slot < 0:
+            return 0
+        lines = self.orders.items()
+        return sum(line.dispatched[slot] for other, line in lines if other < order)
 
     def work_left(self, now_s: float, token_s: float) -> list[float]:
         """Prefill work outstanding less what was done since it began, at ``token_s`` seconds a
@@ -246,11 +280,13 @@ class Ledger:
         decode: int,
         context: int,
         work: int,
+        order: int,
     ) -> None:
         """Add to a replica's totals (negative to take away); the departed are ignored."""
         slot = account.slot
         if slot < 0:
             return
+        self.orders[order].change(slot, requests, prefill, decode, context, work)
         self.requests[slot] += requests
         self.prefill_tokens[slot] += prefill
         self.decode_tokens[slot] += decode
@@ -262,15 +298,26 @@ class Ledger:
             else:
                 self._prefilling.discard(slot)
 
-    def prefill_over(self, account: _Account) -> None:
-        """The prefill under way ended; the next one begins."""
+    def prefill_over(self, account: _Account, order: int) -> None:
+        """The prefill under way, of ``order``, ended; the next one begins."""
         if account.slot >= 0:
-            self.since_s[account.slot] = self._clock()
+            now_s = self.since_s[account.slot] = self._clock()
+            for other, line in self.orders.items():
+                if other >= order:
+                    line.since_s[account.slot] = now_s
+
+    def stepped(self, slot: int, before_s: float, now_s: float) -> None:
+        """The engine in ``slot`` ended a step, and the one before at ``before_s``: only now does it
+        begin with what was dispatched to it in between."""
+        for line in self.orders.values():
+            if line.since_s[slot] > before_s:
+                line.since_s[slot] = now_s
 
     def observe_first(self, reservation: Reservation) -> float:
-        """Tell the observer of a first token; returns now."""
+        """Tell the observer of a first token; returns now. What requests of earlier orders overtook
+        teaches nothing: where the engine yields, it waited for them too."""
         now_s = self._clock()
-        if self._observer is not None:
+        if self._observer is not None and not reservation.overtaken():
             outlook = reservation.outlook
             self._observer.first_token(reservation.replica_id, outlook, now_s - outlook.at_s)
         return now_s

@@ -123,4 +123,5 @@ def _info(replica: RunningReplica, since_s: float) -> ReplicaInfo:
         since_s=since_s,
         kv_events=feed is not None,
         kv_feed=feed,
+        yielding_step_tokens=metadata.get("yielding_step_tokens", 0),
     )

@@ -7,9 +7,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 from router.latency import LatencyBook
 from router.ledger import Ledger, Reservation
+from router.orders import OrderSnapshot, lines_of
 from router.policy import Policy
 from router.prefix_index import PrefixIndex
 from router.types import (
+    Ahead,
     Columns,
     Decision,
     Fleet,
@@ -52,6 +54,7 @@ class Router:
         self._members: dict[str, ReplicaInfo] = {}
         self._fleet = Fleet(())
         self._stats: list[ReplicaStats] = []
+        self._stepped_s: list[float] = []
         self._elsewhere_s = float("-inf")  # when a replica last told of other gateways' work
         self._slots: dict[str, int] = {}
         self._fits: list[LatencyFit] = []
@@ -73,6 +76,8 @@ class Router:
                 self._index_replica(info)
         known = {rid: self._stats[slot] for rid, slot in self._slots.items()}
         self._stats = [known.get(rid, ReplicaStats()) for rid in new]
+        stepped = {rid: self._stepped_s[slot] for rid, slot in self._slots.items()}
+        self._stepped_s = [stepped.get(rid, float("-inf")) for rid in new]
         self._slots = {rid: slot for slot, rid in enumerate(new)}
         self._ledger.align(tuple(new))
         self._members = new
@@ -86,6 +91,14 @@ class Router:
             self._stats[slot] = stats
             if stats.elsewhere.requests:
                 self._elsewhere_s = stats.at_s
+
+    def stepped(self, replica_id: str) -> None:
+        """Tokens came from a replica: its engine has just ended a step."""
+        slot = self._slots.get(replica_id)
+        if slot is not None:
+            now_s = self._clock()
+            self._ledger.stepped(slot, self._stepped_s[slot], now_s)
+            self._stepped_s[slot] = now_s
 
     def own_load(self, replica_id: str) -> ReplicaLoad:
         """What this router dispatched to a replica and has not seen finished."""
@@ -129,6 +142,7 @@ class Router:
         now_s, hashes = self._clock(), request.block_hashes
         overlap = self.index.lookup(hashes, now_s) if hashes else {}
         columns = self._columns() if not exclude else self._columns_without(exclude)
+        columns = columns.for_order(request.order)
         if not columns.fleet.ids:
             raise NoReplicaError(f"model {request.model!r} has no replica that can take a request")
         snapshot = Snapshot(now_s, overlap_blocks=overlap, columns=columns)
@@ -158,10 +172,38 @@ class Router:
             ledger.decode_tokens[:],
             ledger.context_tokens[:],
         )
-        work = ledger.work_left(now_s, self.latency.fit().ttft[1] / 1000.0)
+        token_s = self.latency.fit().ttft[1] / 1000.0
+        work = ledger.work_left(now_s, token_s)
         if now_s - self._elsewhere_s < ELSEWHERE_MAX_AGE_S:
             self._add_elsewhere(now_s, work, *own)
-        return Columns(self._fleet, *own, self._stats[:], self._latency_column(), work)
+        orders = self._orders(now_s, token_s, own)
+        return Columns(self._fleet, *own, self._stats[:], self._latency_column(), work, orders)
+
+    def _orders(
+        self, now_s: float, token_s: float, every: tuple[list[int], ...]
+    ) -> OrderSnapshot | None:
+        """Work by order, where that makes a difference. ``every``: requests, prefill, decode and
+        context tokens of all gateways."""
+        ledger = self._ledger
+        if not self._fleet.yields or not ledger.orders:
+            return None
+        elsewhere = None
+        if now_s - self._elsewhere_s < ELSEWHERE_MAX_AGE_S:
+            _, prefill, decode, context = every
+            others = (
+                _difference(prefill, ledger.prefill_tokens),
+                _difference(decode, ledger.decode_tokens),
+                _difference(context, ledger.context_tokens),
+            )
+            elsewhere = Ahead(*others, [float(tokens) for tokens in others[0]])
+        return OrderSnapshot(
+            now_s,
+            lines_of(ledger.orders),
+            [info.yielding_step_tokens for info in self._fleet.infos],
+            self._stepped_s[:],
+            token_s,
+            elsewhere,
+        )
 
     def _add_elsewhere(
         self,
@@ -200,6 +242,7 @@ class Router:
             [every.stats[i] for i in kept],
             [every.latency[i] for i in kept],
             [every.prefill_work[i] for i in kept],
+            every.orders.only(kept) if every.orders is not None else None,
         )
 
     def _index_replica(self, info: ReplicaInfo) -> None:
@@ -207,3 +250,7 @@ class Router:
         # Where events tell what leaves, the bound is only a guard; predictions need room too.
         bound = blocks + blocks // 4 if info.kv_events else blocks
         self.index.add_replica(info.replica_id, bound, events=info.kv_events)
+
+
+def _difference(every: list[int], own: list[int]) -> list[int]:
+    return [a - b for a, b in zip(every, own, strict=True)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import NamedTuple, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +14,9 @@ class RouteRequest:
 
     ``block_hashes`` are the chained hashes of the prompt's full KV blocks, first to last
     (block *i* covers tokens ``[i * block_size, (i + 1) * block_size)``). Times are seconds on
-    the caller's monotonic clock.
+    the caller's monotonic clock. ``order``: its class's place among the classes' orders; 0 is the
+    most urgent, and an engine that yields computes nothing of a later order while it has a prompt
+    of an earlier one.
     """
 
     request_id: str
@@ -28,6 +31,7 @@ class RouteRequest:
     session: str | None = None
     arrival_s: float = 0.0
     deadline_s: float | None = None
+    order: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,8 @@ class ReplicaInfo:
     ``attention_tokens``: context at which attending costs a new token as much as the rest of the
     model: ``2 * parameters / (4 * layers * hidden size)`` by FLOPs, 30k for Llama-3.1-8B.
     ``kv_events``: it publishes its KV events, so predictions about it must be confirmed.
+    ``yielding_step_tokens``: the token budget of a step of an engine that yields to earlier orders
+    between two steps (0: it finishes what it has begun).
     """
 
     replica_id: str
@@ -63,6 +69,7 @@ class ReplicaInfo:
     since_s: float = 0.0
     kv_events: bool = False
     kv_feed: KvFeed | None = None
+    yielding_step_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +159,7 @@ class Fleet:
         "ids",
         "infos",
         "newest_since_s",
+        "yields",
     )
 
     def __init__(self, infos: Sequence[ReplicaInfo]) -> None:
@@ -162,13 +170,36 @@ class Fleet:
         self.capacity_tokens = tuple(info.kv_blocks_total * info.block_size for info in infos)
         self.attention_tokens = max((info.attention_tokens for info in infos), default=30_000.0)
         self.newest_since_s = max((info.since_s for info in infos), default=0.0)
+        self.yields = any(info.yielding_step_tokens for info in infos)
+
+
+class Ahead(NamedTuple):
+    """Columns of what goes before a request: as those of the same names in :class:`Columns`."""
+
+    prefill_tokens: list[int]
+    decode_tokens: list[int]
+    context_tokens: list[int]
+    prefill_work: list[float]
+
+
+class Orders(Protocol):
+    """Outstanding work told apart by order (:mod:`router.orders`)."""
+
+    def ahead_of(self, order: int) -> Ahead | None:
+        """What a request of ``order`` meets; None: everything is ahead of it."""
+        ...
+
+    def only(self, slots: Sequence[int]) -> Orders:
+        """Of these candidates."""
+        ...
 
 
 class Columns:
     """The candidates column by column, all in the order of ``fleet.ids``. Never changed.
 
     ``prefill_tokens`` are all that are outstanding; ``prefill_work`` is what of them is thought
-    to be left now, attention counted (see :mod:`router.ledger`).
+    to be left now, attention counted (see :mod:`router.ledger`). Where engines yield, a request
+    has less ahead of it than that: see :meth:`for_order`.
 
     A decision over 64 replicas has some 50 µs: one list comprehension per column fits, one
     object per replica does not (nor does a frozen dataclass, whose fields cost a call each).
@@ -179,6 +210,7 @@ class Columns:
         "decode_tokens",
         "fleet",
         "latency",
+        "orders",
         "prefill_tokens",
         "prefill_work",
         "requests",
@@ -195,6 +227,7 @@ class Columns:
         stats: Sequence[ReplicaStats],
         latency: Sequence[LatencyFit],
         prefill_work: Sequence[float] | None = None,
+        orders: Orders | None = None,
     ) -> None:
         self.fleet = fleet
         self.requests = requests
@@ -204,6 +237,17 @@ class Columns:
         self.context_tokens = context_tokens
         self.stats = stats
         self.latency = latency
+        self.orders = orders
+
+    def for_order(self, order: int) -> Columns:
+        """The same with only that work which goes before a request of ``order``."""
+        ahead = self.orders.ahead_of(order) if self.orders is not None else None
+        if ahead is None:
+            return self
+        prefill, decode, context, work = ahead
+        return Columns(
+            self.fleet, self.requests, prefill, decode, context, self.stats, self.latency, work
+        )
 
 
 _NOTHING: Mapping[str, int] = MappingProxyType({})

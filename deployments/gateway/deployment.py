@@ -92,7 +92,8 @@ class GatewayReplica:
             locate_tokenizer(model_source(model.source, self._settings.registry.url))
         )
         served = ServedModel(model, self._admission, encoder, handle)
-        served.connect_through(ReplicaConnections(self._session, token, served.record_load))
+        load, step = served.record_load, served.router.stepped
+        served.connect_through(ReplicaConnections(self._session, token, load, step))
         return served
 
 

@@ -85,15 +85,23 @@ class TokenStream:
 
 
 class ReplicaConnection:
-    """A connection to one replica. Broken is broken: a new one is opened for the next request."""
+    """A connection to one replica. Broken is broken: a new one is opened for the next request.
+
+    ``on_load`` hears how busy the replica says it is, ``on_step`` that its engine ended a step.
+    """
 
     def __init__(
-        self, replica_id: str, address: str, on_load: Callable[[str, wire.Load], None]
+        self,
+        replica_id: str,
+        address: str,
+        on_load: Callable[[str, wire.Load], None],
+        on_step: Callable[[str], None],
     ) -> None:
         self.replica_id = replica_id
         self.address = address
         self.broken = False
         self._on_load = on_load
+        self._on_step = on_step
         self._streams: dict[int, TokenStream] = {}
         self._numbers = itertools.count(1)
         self._outbox: list[wire.ToReplica] = []
@@ -174,10 +182,15 @@ class ReplicaConnection:
             self._break(reason)
 
     def _dispatch(self, data: bytes) -> None:
+        stepped = False  # one message holds what one engine step put out
         for event in wire.decode_from_replica(data):
             if isinstance(event, wire.Load):
                 self._on_load(self.replica_id, event)
                 continue
+            if not stepped and isinstance(event, wire.Chunk | wire.Done):
+                # First, because tokens may make room for the next dispatch.
+                stepped = True
+                self._on_step(self.replica_id)
             stream = self._streams.get(event.stream)
             if stream is None:
                 continue  # cancelled here while the output was on its way
@@ -209,10 +222,12 @@ class ReplicaConnections:
         session: aiohttp.ClientSession,
         token: str,
         on_load: Callable[[str, wire.Load], None],
+        on_step: Callable[[str], None],
     ) -> None:
         self._session = session
         self._token = token
         self._on_load = on_load
+        self._on_step = on_step
         self._open: dict[str, ReplicaConnection] = {}
         self._opening: dict[str, asyncio.Lock] = {}
 
@@ -228,7 +243,7 @@ class ReplicaConnections:
         async with self._opening.setdefault(replica_id, asyncio.Lock()):
             connection = self._open.get(replica_id)
             if connection is None or connection.broken:
-                connection = ReplicaConnection(replica_id, address, self._on_load)
+                connection = ReplicaConnection(replica_id, address, self._on_load, self._on_step)
                 await connection.open(self._session, self._token)
                 self._open[replica_id] = connection
         return connection

@@ -7,7 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from load_tests.peers.simple import LeastRequests
-from load_tests.priority.streams import BLOCK_SIZE, CHAT, CODE, Lengths, Stream, make_trace
+from load_tests.priority.streams import (
+    BLOCK_SIZE,
+    CHAT,
+    CODE,
+    DOCUMENTS,
+    Lengths,
+    Stream,
+    make_trace,
+)
 from load_tests.report import percentile
 from load_tests.sim.engine import EngineConfig
 from load_tests.sim.request import SimRequest
@@ -35,12 +43,18 @@ class Setup:
     warm_s: float
     seed: int
     admission: AdmissionSettings = field(default_factory=lambda: AdmissionSettings(enabled=True))
+    yields: bool = True
 
     @property
     def fleet(self) -> FleetConfig:
-        """Equal engines with vLLM's priority scheduler on."""
+        """Equal engines with vLLM's priority scheduler on, and weir's on top unless asked not."""
         engine = EngineConfig(
-            KV_TOKENS // BLOCK_SIZE, BLOCK_SIZE, self.batched_tokens, 256, priority_scheduling=True
+            KV_TOKENS // BLOCK_SIZE,
+            BLOCK_SIZE,
+            self.batched_tokens,
+            256,
+            priority_scheduling=True,
+            yields=self.yields,
         )
         return FleetConfig(self.replicas, engine, self.timing)
 
@@ -146,6 +160,41 @@ def classes(setup: Setup) -> ClassesResult:
         capacity_tokens_per_s=flood_rate(inside, setup),
         offered_over_capacity=OVERLOAD,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentsResult:
+    """Interactive TTFT p99 alone, and beside batch prompts of 8k to 100k tokens: with engines that
+    yield and with vLLM's own scheduler; and what share of those tokens the latter does."""
+
+    alone_p99_ms: float
+    yielding_p99_ms: float
+    stock_p99_ms: float
+    throughput_over_stock: float
+
+
+def documents(setup: Setup) -> DocumentsResult:
+    """Interactive chat at a fifth of the capacity beside long documents at twice of it."""
+    stock = replace(setup, yields=False)
+    chat = INTERACTIVE_SHARE * capacity_req_per_s(CHAT, setup)
+    long = OVERLOAD * capacity_req_per_s(DOCUMENTS, setup)
+    interactive = Stream("chat", "interactive", CHAT, chat, setup.seconds)
+    batch = Stream("documents", "batch", DOCUMENTS, long, setup.seconds)
+    both = make_trace([interactive, batch], setup.seed)
+    alone = run(setup.weir(), make_trace([interactive], setup.seed), setup)
+    ours, theirs = run(setup.weir(), both, setup), run(stock.weir(), both, stock)
+    return DocumentsResult(
+        alone_p99_ms=ttft_ms(alone, setup, "chat", 99) or 0.0,
+        yielding_p99_ms=ttft_ms(ours, setup, "chat", 99) or 0.0,
+        stock_p99_ms=ttft_ms(theirs, setup, "chat", 99) or 0.0,
+        throughput_over_stock=_tokens_per_s(ours, setup) / max(1.0, _tokens_per_s(theirs, setup)),
+    )
+
+
+def _tokens_per_s(world: World, setup: Setup) -> float:
+    inside = (r for r in world.requests if r.finish_s and setup.warm_s <= r.finish_s)
+    done = sum(tokens(r) for r in inside if (r.finish_s or 0.0) < setup.seconds)
+    return done / (setup.seconds - setup.warm_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,12 @@ CODE = Lengths(
     (3, 147, 578, 1469, 2745, 5194, 7436, 7437),
     (6, 7, 9, 13, 24, 55, 252, 1899),
 )
+#: Ours, after no trace: summaries of long documents, as batch jobs have them.
+DOCUMENTS = Lengths(
+    "documents",
+    (8_000, 12_000, 16_000, 24_000, 40_000, 64_000, 96_000, 100_000),
+    (50, 100, 150, 200, 300, 400, 500, 500),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,10 @@ class DecodeSet:
         """The members, first come first."""
         return [member[0] for member in self._members.values()]
 
+    def members(self) -> list[tuple[SimRequest, int]]:
+        """The members with the steps they still have to go."""
+        return [(request, end - self.step) for request, end in self._members.values()]
+
     def left(self) -> list[int]:
         """Steps each member still has to go."""
         return [end - self.step for _, end in self._members.values()]
@@ -52,6 +56,12 @@ class DecodeSet:
         del self._members[request.index]
         self.context -= self.kv_tokens(request)
         self._phases[self._phase(request)] -= 1
+
+    def take(self, request: SimRequest) -> None:
+        """The same, with the request's own counts brought up to date."""
+        kv_tokens, generated = self.kv_tokens(request), self.generated(request)
+        self.remove(request)
+        request.kv_tokens, request.generated = kv_tokens, generated
 
     def kv_tokens(self, request: SimRequest) -> int:
         """Tokens the sequence holds in KV now."""

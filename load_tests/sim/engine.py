@@ -17,19 +17,25 @@ from typing import Protocol
 from load_tests.sim.blocks import BlockPool, KvOp
 from load_tests.sim.decoding import DecodeSet
 from load_tests.sim.events import EventQueue
+from load_tests.sim.pausing import Paused
 from load_tests.sim.request import SimRequest
 from load_tests.sim.timing import StepTiming
+from router.admission.engine_priority import engine_order
+from router.yielding import SHORT_PART
 
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """``priority_scheduling`` is vLLM's ``--scheduling-policy priority`` (lower runs first)."""
+    """``priority_scheduling`` is vLLM's ``--scheduling-policy priority`` (lower runs first);
+    ``yields`` is weir's scheduler on top of it (:mod:`deployments.yielding`): while a prompt of an
+    earlier class is computed or could be, prompts of later classes pause between two chunks."""
 
     blocks: int
     block_size: int
     max_batched_tokens: int = 2048
     max_sequences: int = 256
     priority_scheduling: bool = False
+    yields: bool = False
 
 
 class Listener(Protocol):
@@ -40,6 +46,9 @@ class Listener(Protocol):
 
     def finished(self, request: SimRequest) -> None:
         """The last token is out."""
+
+    def stepped(self, replica: int) -> None:
+        """A yielding engine ended a step that put out tokens."""
 
     def kv_changed(self, replica: int, ops: list[KvOp]) -> None:
         """Blocks appeared and disappeared during the step that just ended."""
@@ -62,6 +71,7 @@ class Engine:
         self.timing = timing
         self.pool = BlockPool(config.blocks, log_kv)
         self.decoding = DecodeSet(config.block_size)
+        self.paused = Paused()
         self.prefilling: list[SimRequest] = []
         self.busy_s = 0.0
         self.prefill_tokens = 0
@@ -83,7 +93,7 @@ class Engine:
     @property
     def running(self) -> int:
         """Sequences admitted: prefilling or decoding."""
-        return len(self.prefilling) + len(self.decoding)
+        return len(self.prefilling) + len(self.decoding) + len(self.paused)
 
     @property
     def waiting(self) -> int:
@@ -134,12 +144,13 @@ class Engine:
         """Compose the next step and schedule its end; go idle when there is nothing to do."""
         self._began_s = self._queue.now_s
         decoding = self.decoding
+        self.paused.resume(decoding)
         preempted = self._make_room() if len(decoding) else False
         self._reserved = decoding.growth(1)
-        tokens, attended = self._continue_prefills(self.config.max_batched_tokens - len(decoding))
-        if not preempted or not self.running:
-            more = self._admit(self.config.max_batched_tokens - len(decoding) - tokens)
-            tokens, attended = tokens + more[0], attended + more[1]
+        tokens, attended = self._urgent_prefill(preempted) if self.config.yields else (0, 0.0)
+        if not tokens:
+            budget = self.config.max_batched_tokens - len(decoding)
+            tokens, attended = self._prefill(budget, preempted, None)
         if tokens:
             duration = self.timing.step_s(tokens, attended, len(decoding), decoding.context)
             self._schedule(1, duration)
@@ -162,6 +173,8 @@ class Engine:
         steps, self._steps = self._steps, 1  # a listener that submits sees a step about to end
         self.busy_s += self._queue.now_s - self._began_s
         decoding = self.decoding
+        if self.config.yields and (len(decoding) or self._first_tokens()):
+            self._listener.stepped(self.index)
         if len(decoding):
             self.decode_tokens += steps * len(decoding)
             self.pool.allocate(decoding.growth(steps))
@@ -177,12 +190,56 @@ class Engine:
             self._listener.kv_changed(self.index, ops)
         self._start()
 
+    def _first_tokens(self) -> bool:
+        """Whether the step that ends completes a prompt."""
+        return any(r.prefill_done + tokens >= r.prefill_target for r, tokens in self._chunks)
+
     # Prefill.
 
-    def _continue_prefills(self, budget: int) -> tuple[int, float]:
+    def _urgent_prefill(self, preempted: bool) -> tuple[int, float]:
+        """The prompts of the first class that has one, everything of later classes paused, if there
+        is something to pause: (tokens, pairs), or nothing."""
+        paused, decoding = self.paused, self.decoding
+        head = [self._waiting[0][3]] if self._waiting else []
+        urgent = paused.most_urgent([*self.prefilling, *head], decoding)
+        if urgent is None:
+            return 0, 0.0
+        paused.hold(decoding, urgent)
+        self._reserved = decoding.growth(1)
+        budget = self.config.max_batched_tokens - len(decoding)
+        done = self._finish_short(budget, urgent) or self._prefill(budget, preempted, urgent)
+        if done[0]:
+            paused.steps += 1
+        else:
+            paused.resume(decoding)
+            paused.steps = 0
+        return done
+
+    def _finish_short(self, budget: int, urgent: int) -> tuple[int, float] | None:
+        """Prompts of the class ``urgent`` of which little is left go alone: filled up, the step
+        would keep their first token back for many times as long."""
+        tokens, attended = 0, 0.0
+        for request in self.prefilling:
+            left = request.prefill_target - request.prefill_done
+            if engine_order(request.priority) <= urgent and tokens + left <= budget // SHORT_PART:
+                attended += self._chunk(request, left)
+                tokens += left
+        return (tokens, attended) if tokens else None
+
+    def _prefill(self, budget: int, preempted: bool, only: int | None) -> tuple[int, float]:
+        """Go on with prompts and admit new ones (of the class ``only``): (tokens, pairs)."""
+        tokens, attended = self._continue_prefills(budget, only)
+        if not preempted or not self.running:
+            more = self._admit(budget - tokens, only)
+            tokens, attended = tokens + more[0], attended + more[1]
+        return tokens, attended
+
+    def _continue_prefills(self, budget: int, only: int | None) -> tuple[int, float]:
         tokens = 0
         attended = 0.0
         for request in self.prefilling:
+            if only is not None and engine_order(request.priority) > only:
+                continue
             chunk = min(request.prefill_target - request.prefill_done, budget - tokens)
             if chunk <= 0:
                 break
@@ -190,12 +247,14 @@ class Engine:
             tokens += chunk
         return tokens, attended
 
-    def _admit(self, budget: int) -> tuple[int, float]:
+    def _admit(self, budget: int, only: int | None) -> tuple[int, float]:
         tokens = 0
         attended = 0.0
         self._memory_short = False
         while self._waiting and tokens < budget and self.running < self.config.max_sequences:
             request = self._waiting[0][3]
+            if only is not None and engine_order(request.priority) > only:
+                break
             if not self._place(request):
                 self._memory_short = True
                 break
@@ -294,7 +353,7 @@ class Engine:
         return preempted
 
     def _victim(self) -> SimRequest:
-        candidates = self.prefilling + self.decoding.requests()
+        candidates = self.prefilling + self.decoding.requests()  # nothing is paused here
         if self.config.priority_scheduling:
             return max(candidates, key=lambda request: (request.priority, request.arrival_s))
         return max(candidates, key=lambda request: request.admitted)

@@ -67,6 +67,11 @@ class SeveralGateways:
         """To the gateway that sent it."""
         self._owner.pop(request.index).finished(request)
 
+    def stepped(self, replica: int) -> None:
+        """To all."""
+        for gateway in self._gateways:
+            gateway.stepped(replica)
+
     def kv_events(self, replica: int, ops: list[KvOp]) -> None:
         """To all; kept for those to come."""
         if self._restart_at_s is not None:

@@ -81,6 +81,9 @@ class System(Protocol):
     def finished(self, request: SimRequest) -> None:
         """The gateway relayed a request's last token."""
 
+    def stepped(self, replica: int) -> None:
+        """Tokens came from a yielding engine: it has just ended a step."""
+
     def kv_events(self, replica: int, ops: list[KvOp]) -> None:
         """An engine's blocks changed."""
 
@@ -103,6 +106,9 @@ class BaseSystem:
         """Nothing."""
 
     def finished(self, request: SimRequest) -> None:
+        """Nothing."""
+
+    def stepped(self, replica: int) -> None:
         """Nothing."""
 
     def kv_events(self, replica: int, ops: list[KvOp]) -> None:

@@ -89,6 +89,7 @@ class WeirSystem:
                 block_size=config.block_size,
                 max_running=config.max_sequences,
                 kv_events=True,
+                yielding_step_tokens=config.max_batched_tokens if config.yields else 0,
             )
             for replica in self._ids
         )
@@ -214,6 +215,10 @@ class WeirSystem:
         self._ticking = bool(self._running)
         if self._ticking:
             self._fleet.after(self.profile.progress_s, self._tick)
+
+    def stepped(self, replica: int) -> None:
+        """A message with tokens came."""
+        self.router.stepped(self._ids[replica])
 
     def kv_events(self, replica: int, ops: list[KvOp]) -> None:
         """Feed the index as the event listener does."""

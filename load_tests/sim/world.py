@@ -86,6 +86,10 @@ class World:
         self.system.finished(request)
         self._answer(request)
 
+    def stepped(self, replica: int) -> None:
+        """Relay."""
+        self.system.stepped(replica)
+
     def kv_changed(self, replica: int, ops: list[KvOp]) -> None:
         """Block events reach the system after its delay."""
         delay = self.system.knowledge.kv_event_delay_s

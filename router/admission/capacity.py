@@ -160,7 +160,7 @@ class SnapshotCapacity:
         self._holders: Mapping[str, int] = {}
 
     def saturated_for(self, request: RouteRequest, share: Share) -> frozenset[str] | None:
-        columns, limits = self._snapshot.columns, self._limits
+        columns, limits = self._snapshot.columns.for_order(request.order), self._limits
         fleet = columns.fleet
         # With the whole limit a prompt may overshoot it. A class that leaves head-room may do so
         # on a replica without prompts only: what is left of a prompt after one engine step takes

@@ -14,6 +14,18 @@ def engine_ranks(orders: Iterable[int]) -> dict[tuple[int, int], int]:
     return {key: rank for rank, key in enumerate(keys)}
 
 
+def order_of(rank: int) -> int:
+    """Which of the classes' orders a rank is of (0: the first): what an engine that yields goes by.
+    Late requests do not give way to those in time, or a tenant that is late with everything would
+    not be served its share."""
+    return rank // 2
+
+
+def engine_order(priority: int) -> int:
+    """The same, of an engine's priority; requests that never saw a queue are of the first order."""
+    return order_of(priority >> _STAMP_BITS)
+
+
 class EnginePriority:
     """``rank`` in the high bits, the time of dispatch in microseconds in the low 52.
 

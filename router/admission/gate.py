@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from types import TracebackType
 from typing import Generic, Protocol
 
 from router.admission.capacity import Capacity
-from router.admission.engine_priority import EnginePriority, engine_ranks
+from router.admission.engine_priority import EnginePriority, engine_ranks, order_of
 from router.admission.outcomes import Dispatch, Shed, Spill, SpilledError, Wait
 from router.admission.queue import AdmissionQueue
 from router.admission.settings import AdmissionSettings
@@ -264,6 +265,8 @@ class OpenGate(Generic[G]):
                 f"unknown priority class {request.priority_class!r}; known: {known}",
                 param="priority_class",
             )
+        if request.order != order_of(rank):
+            request = replace(request, order=order_of(rank))
         grant = self._choose(request, ())
         return Ticket(request, grant, self._choose, self._engine.stamp(rank))
 

@@ -15,11 +15,11 @@ the capacity costs, and at most two looks per class.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from router.admission.backlog import Backlog
 from router.admission.capacity import AGED_SHARE, Capacity
-from router.admission.engine_priority import EnginePriority
+from router.admission.engine_priority import EnginePriority, order_of
 from router.admission.forecast import Forecast, NoForecast
 from router.admission.outcomes import Dispatch, Refusal, Shed, Spill, SpillRule, Wait
 from router.admission.refusals import Refuser
@@ -217,6 +217,7 @@ class AdmissionQueue:
         starved = self._backlog.starved(now)
         if starved is not None:
             item, passed = starved
+            self._order(item, promoted=True)
             saturated = capacity.saturated_for(item.request, AGED_SHARE)
             if saturated is not None:
                 return self._dispatch(item, saturated, now, promoted=True)
@@ -225,6 +226,7 @@ class AdmissionQueue:
         for classes in self._backlog.levels():
             for c in classes:
                 for item in c.candidates(now):
+                    self._order(item)
                     share = self._backlog.share(item, now)
                     saturated = capacity.saturated_for(item.request, share)
                     if saturated is not None:
@@ -237,11 +239,17 @@ class AdmissionQueue:
     def _dispatch(
         self, item: Item, saturated: frozenset[str], now: float, promoted: bool
     ) -> Dispatch:
-        # What ageing let through must not be overtaken again inside the engine.
         rank = 0 if promoted else self._backlog.rank(item)
         self._backlog.dispatch(item, now)
         waited_s = now - item.offered_s
         return Dispatch(item.request, self._engine.stamp(rank), saturated, waited_s, promoted)
+
+    def _order(self, item: Item, promoted: bool = False) -> None:
+        """Tell the request what goes before it in an engine that yields."""
+        # What ageing let through must not be overtaken again inside the engine.
+        order = 0 if promoted else order_of(self._backlog.rank(item))
+        if item.request.order != order:
+            item.request = replace(item.request, order=order)
 
     def _settle_input(self, item: Item, cached_tokens: int) -> None:
         settings = self._settings

@@ -72,10 +72,10 @@ class ClassSettings:
 def default_classes() -> tuple[ClassSettings, ...]:
     """interactive before standard before batch.
 
-    Batch's share: per replica one prompt, or several that fit into half an engine step of 2,048
-    tokens, so that an interactive prompt finds little left over; and three tenths of the places,
-    because every sequence that decodes makes the step of an interactive prompt longer
-    (docs/admission.md has the figures).
+    Batch's share: two tenths of the places, because while urgent sequences decode, every other one
+    that does makes their steps longer. Its prompts may fill an engine, for they give way to urgent
+    ones between two steps; without ``engine.yielding``, a ``prefill`` share of 0.25 keeps an engine
+    free of more than one (docs/admission.md has the figures).
     """
     return (
         ClassSettings("interactive", 0, ttft_slo_ms=2000.0, max_wait_s=30.0),
@@ -88,7 +88,7 @@ def default_classes() -> tuple[ClassSettings, ...]:
             max_requests=65_536,
             max_bytes=1024 * MIB,
             max_wait_s=3600.0,
-            share=Share(0.25, 0.3, 0.85),
+            share=Share(1.0, 0.2, 0.85),
         ),
     )
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -215,7 +217,7 @@ async def world(tokenizer_folder: Path, request: pytest.FixtureRequest) -> Async
     settings = ModelSettings(name="m", source="x")
     admission = getattr(request, "param", AdmissionSettings())
     model = ServedModel(settings, admission, PromptEncoder(tokenizer_folder), _Chooser())
-    connections = ReplicaConnections(session, TOKEN, model.record_load)
+    connections = ReplicaConnections(session, TOKEN, model.record_load, model.router.stepped)
     model.connect_through(connections)
     gateway = Gateway(
         keys=KeyRing([TenantSettings(id="t", key_sha256=(hash_key(KEY),))]),
@@ -270,8 +272,8 @@ async def spilling(tokenizer_folder: Path) -> AsyncIterator[Callable[[Pair], Any
             settings = ModelSettings(name=name, source="x", price=price, fallback=fallback)
             encoder = PromptEncoder(tokenizer_folder)
             models[name] = ServedModel(settings, admission, encoder, _Chooser())
-            load = models[name].record_load
-            models[name].connect_through(ReplicaConnections(session, TOKEN, load))
+            load, step = models[name].record_load, models[name].router.stepped
+            models[name].connect_through(ReplicaConnections(session, TOKEN, load, step))
         tenant = TenantSettings(id="t", key_sha256=(hash_key(KEY),), fallback=pair.tenant)
         gateway = Gateway(
             keys=KeyRing([tenant]),
@@ -316,3 +318,33 @@ async def _no_deployments() -> list[dict[str, Any]]:
     return [
         {"name": "model-m", "app": "weir", "status": "HEALTHY", "replica_states": {"RUNNING": 1}}
     ]
+
+
+@pytest.fixture(scope="session")
+def with_teacher(repo_root: Path, package_env: dict[str, str]) -> Callable[[str], dict[str, Any]]:
+    """Runs a script with the teacher's folder as its argument and returns the JSON object that it
+    prints behind ``RESULT``. In a process of its own: vLLM's imports warn in ways that are not
+    ours to fix, an engine's threads end with their process, and another wants a fresh one."""
+    model = repo_root / "platform" / "weir" / "artifacts" / "teacher"
+    env = package_env | {
+        "OMP_NUM_THREADS": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "TORCH_COMPILE_DISABLE": "1",
+    }
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
+
+    def run(script: str) -> dict[str, Any]:
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(model)],
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT")]
+        assert lines, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+        return dict(json.loads(lines[0].removeprefix("RESULT")))
+
+    return run

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 pytestmark = pytest.mark.engine
 
-# In a process of its own: vLLM's imports warn in ways that are not ours to fix, an engine's
-# threads end with their process, and a second engine wants a fresh one.
 _SCRIPT = """
 import asyncio, json, os, sys
 from vllm.engine.arg_utils import AsyncEngineArgs
@@ -93,26 +89,8 @@ os._exit(0)
 
 
 @pytest.fixture(scope="module")
-def result(repo_root: Path, package_env: dict[str, str]) -> dict[str, object]:
-    model = repo_root / "platform" / "weir" / "artifacts" / "teacher"
-    env = package_env | {
-        "OMP_NUM_THREADS": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "TORCH_COMPILE_DISABLE": "1",
-    }
-    env.pop("PYTHONDONTWRITEBYTECODE", None)
-    done = subprocess.run(
-        [sys.executable, "-c", _SCRIPT, str(model)],
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT")]
-    assert lines, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-    return dict(json.loads(lines[0].removeprefix("RESULT")))
+def result(with_teacher: Callable[[str], dict[str, Any]]) -> dict[str, object]:
+    return with_teacher(_SCRIPT)
 
 
 def test_the_forked_engine_generates(result: dict[str, object]) -> None:

@@ -209,7 +209,7 @@ async def test_another_gateways_streams_count_until_they_end(world: Any) -> None
     replica = await world.add_replica("a")
     router, told = world.model.router, asyncio.get_running_loop().time
     await world.model.connection(router.choose(_request("own", 7)))
-    other = ReplicaConnection("a", replica.listener.address, lambda *_: None)
+    other = ReplicaConnection("a", replica.listener.address, lambda *_: None, lambda _: None)
     await other.open(world.session, TOKEN)
     sampling = wire.Sampling(max_tokens=10)
     stream = other.submit(lambda n: wire.Submit(n, "theirs", [1, 2, 3], sampling))
@@ -229,7 +229,9 @@ async def test_another_gateways_streams_count_until_they_end(world: Any) -> None
 async def test_what_has_not_changed_is_not_told_again(world: Any) -> None:
     replica = await world.add_replica("a")
     heard: list[wire.Load] = []
-    other = ReplicaConnection("a", replica.listener.address, lambda _, load: heard.append(load))
+    other = ReplicaConnection(
+        "a", replica.listener.address, lambda _, load: heard.append(load), lambda _: None
+    )
     await other.open(world.session, TOKEN)
     await _until(lambda: len(heard) == 1)
     start = asyncio.get_running_loop().time()
@@ -238,6 +240,21 @@ async def test_what_has_not_changed_is_not_told_again(world: Any) -> None:
     await _until(lambda: len(heard) == 2)  # told again after a second, as a sign of life
     await asyncio.sleep(0.05)
     assert len(heard) == 2
+    await other.close()
+
+
+async def test_tokens_tell_that_a_step_ended(world: Any) -> None:
+    replica = await world.add_replica("a")
+    steps: list[str] = []
+    other = ReplicaConnection("a", replica.listener.address, lambda *_: None, steps.append)
+    await other.open(world.session, TOKEN)
+    sampling = wire.Sampling(max_tokens=10)
+    stream = other.submit(lambda n: wire.Submit(n, "r", [1, 2, 3], sampling))
+    await _until(lambda: "r" in replica.generator.started)
+    assert steps == []
+    replica.generator.say("r", "a")
+    await _until(lambda: steps == ["a"])
+    stream.close()
     await other.close()
 
 

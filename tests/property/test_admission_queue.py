@@ -6,7 +6,7 @@ for what ended, no work is refused while a replica has room.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import hypothesis.strategies as st
 from hypothesis import settings as hypothesis_settings
@@ -103,7 +103,7 @@ class QueueMachine(RuleBasedStateMachine):
             if isinstance(outcome, Dispatch):
                 capacity.free -= 1
                 request, _ = self.waiting.pop(outcome.request.request_id)
-                assert request is outcome.request
+                assert request == replace(outcome.request, order=request.order)
                 self.in_flight[request.request_id] = request
                 assert outcome.priority not in self.priorities.values()
                 self.priorities[request.request_id] = outcome.priority

@@ -86,11 +86,14 @@ class EngineSettings(_Section):
     ``mode``: ``forked`` runs the engine core in a fork of the replica (fast start, shared memory;
     CPU only), ``process`` is vLLM's own default, ``stub`` has no model at all and only emits
     words, to measure what is around it. ``args`` are vLLM's engine arguments, passed through.
+    ``yielding``: prompts give way to more urgent ones between two steps; it needs vLLM's
+    ``scheduling_policy: priority`` and has no effect without, nor beside a ``scheduler_cls``.
     """
 
     mode: Literal["forked", "process", "stub"] = "process"
     args: dict[str, Any] = Field(default_factory=dict)
     env: dict[str, str] = Field(default_factory=dict)
+    yielding: bool = True
 
     @field_validator("args")
     @classmethod
