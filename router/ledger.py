@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from router.orders import OrderColumns
+from router.orders import Line, OrderColumns, lines_of
 from router.types import Decision, ReplicaLoad, RouteRequest
 
 
@@ -170,8 +170,9 @@ class Ledger:
         #: When the prefill under way began: at a dispatch to an idle replica, or when the one
         #: before it was over.
         self.since_s: list[float] = []
-        #: Rank → what of the prefill is of that order.
-        self.orders: dict[int, OrderColumns] = {}
+        # Order → what is outstanding of it; empty while all that ever came was of one order.
+        self._orders: dict[int, OrderColumns] = {}
+        self._only_order: int | None = None
         # Slots with prefill outstanding: few of many replicas, most of the time.
         self._prefilling: set[int] = set()
 
@@ -193,7 +194,7 @@ class Ledger:
         ):
             column[:] = [column[slot] if slot >= 0 else 0 for slot in slots]
         self.since_s[:] = [self.since_s[slot] if slot >= 0 else 0.0 for slot in slots]
-        for line in self.orders.values():
+        for line in self._orders.values():
             line.align(slots)
         for slot, account in enumerate(keep):
             account.slot = slot
@@ -222,24 +223,50 @@ class Ledger:
             ahead = self.prefill_work[slot]
         if not self.prefill_tokens[slot]:
             self.since_s[slot] = now_s
-        line = self.orders.get(request.order)
-        if line is None:
-            line = self.orders[request.order] = OrderColumns(len(self.requests))
-        if not line.tokens[slot]:
-            line.since_s[slot] = now_s
-        line.dispatched[slot] += 1
+        if request.order != self._only_order:
+            self._tell_apart(request.order)
+        if self._orders:
+            self._orders[request.order].dispatch(slot, now_s)
         expected = request.expected_output_tokens
         self.change(account, 1, prefill, expected, request.prompt_tokens, work, request.order)
         outlook = Outlook(now_s, ahead + work, self.requests[slot], self.context_tokens[slot])
-        earlier = self.dispatched_before(account, request.order)
+        earlier = self.dispatched_before(account, request.order) if self._orders else 0
         return Reservation(self, account, request, decision, prefill, work, outlook, earlier)
+
+    def _tell_apart(self, order: int) -> None:
+        """Requests of ``order`` come for the first time, or there are several orders already."""
+        if self._only_order is None and not self._orders:
+            self._only_order = order
+            return
+        if self._only_order is not None:
+            self._orders = {self._only_order: self._all_in_one()}
+            self._only_order = None
+        if order not in self._orders:
+            self._orders[order] = OrderColumns(len(self.requests))
+
+    def _all_in_one(self) -> OrderColumns:
+        """Everything outstanding, as one order's."""
+        line = OrderColumns(len(self.requests))
+        line.requests[:] = self.requests
+        line.tokens[:] = self.prefill_tokens
+        line.work[:] = self.prefill_work
+        line.decode[:] = self.decode_tokens
+        line.context[:] = self.context_tokens
+        line.since_s[:] = self.since_s
+        return line
+
+    def lines(self) -> tuple[Line, ...]:
+        """What is outstanding of each order, the most urgent first."""
+        if self._only_order is not None:
+            return lines_of({self._only_order: self._all_in_one()})
+        return lines_of(self._orders)
 
     def dispatched_before(self, account: _Account, order: int) -> int:
         """How many requests of earlier orders were ever dispatched to a replica (0: it is gone)."""
         slot = account.slot
         if slot < 0:
             return 0
-        lines = self.orders.items()
+        lines = self._orders.items()
         return sum(line.dispatched[slot] for other, line in lines if other < order)
 
     def work_left(self, now_s: float, token_s: float) -> list[float]:
@@ -286,7 +313,8 @@ class Ledger:
         slot = account.slot
         if slot < 0:
             return
-        self.orders[order].change(slot, requests, prefill, decode, context, work)
+        if self._orders:
+            self._orders[order].change(slot, requests, prefill, decode, context, work)
         self.requests[slot] += requests
         self.prefill_tokens[slot] += prefill
         self.decode_tokens[slot] += decode
@@ -302,14 +330,14 @@ class Ledger:
         """The prefill under way, of ``order``, ended; the next one begins."""
         if account.slot >= 0:
             now_s = self.since_s[account.slot] = self._clock()
-            for other, line in self.orders.items():
+            for other, line in self._orders.items():
                 if other >= order:
                     line.since_s[account.slot] = now_s
 
     def stepped(self, slot: int, before_s: float, now_s: float) -> None:
         """The engine in ``slot`` ended a step, and the one before at ``before_s``: only now does it
         begin with what was dispatched to it in between."""
-        for line in self.orders.values():
+        for line in self._orders.values():
             if line.since_s[slot] > before_s:
                 line.since_s[slot] = now_s
 

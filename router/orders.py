@@ -41,6 +41,12 @@ class OrderColumns:
             column[:] = [column[slot] if slot >= 0 else 0 for slot in slots]
         self.since_s[:] = [self.since_s[slot] if slot >= 0 else 0.0 for slot in slots]
 
+    def dispatch(self, slot: int, now_s: float) -> None:
+        """A request goes there; :meth:`change` will count it."""
+        if not self.tokens[slot]:
+            self.since_s[slot] = now_s
+        self.dispatched[slot] += 1
+
     def change(
         self, slot: int, requests: int, tokens: int, decode: int, context: int, work: int
     ) -> None:
@@ -53,7 +59,7 @@ class OrderColumns:
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
+class Line:
     """One order at one instant."""
 
     order: int
@@ -79,7 +85,7 @@ class OrderSnapshot:
     """
 
     now_s: float
-    lines: tuple[_Line, ...]
+    lines: tuple[Line, ...]
     step_tokens: Sequence[int]
     stepped_s: Sequence[float]
     token_s: float
@@ -140,7 +146,7 @@ class OrderSnapshot:
 
         return OrderSnapshot(
             self.now_s,
-            tuple(_Line(line.order, *map(pick, line.columns())) for line in self.lines),
+            tuple(Line(line.order, *map(pick, line.columns())) for line in self.lines),
             pick(self.step_tokens),
             pick(self.stepped_s),
             self.token_s,
@@ -148,10 +154,10 @@ class OrderSnapshot:
         )
 
 
-def lines_of(columns: Mapping[int, OrderColumns]) -> tuple[_Line, ...]:
+def lines_of(columns: Mapping[int, OrderColumns]) -> tuple[Line, ...]:
     """Copies of the orders that have something outstanding."""
     return tuple(
-        _Line(order, line.tokens[:], line.work[:], line.decode[:], line.context[:], line.since_s[:])
+        Line(order, line.tokens[:], line.work[:], line.decode[:], line.context[:], line.since_s[:])
         for order, line in sorted(columns.items())
         if any(line.requests)
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 from router.latency import LatencyBook
 from router.ledger import Ledger, Reservation
-from router.orders import OrderSnapshot, lines_of
+from router.orders import OrderSnapshot
 from router.policy import Policy
 from router.prefix_index import PrefixIndex
 from router.types import (
@@ -142,7 +142,8 @@ class Router:
         now_s, hashes = self._clock(), request.block_hashes
         overlap = self.index.lookup(hashes, now_s) if hashes else {}
         columns = self._columns() if not exclude else self._columns_without(exclude)
-        columns = columns.for_order(request.order)
+        if columns.orders is not None:
+            columns = columns.for_order(request.order)
         if not columns.fleet.ids:
             raise NoReplicaError(f"model {request.model!r} has no replica that can take a request")
         snapshot = Snapshot(now_s, overlap_blocks=overlap, columns=columns)
@@ -155,7 +156,7 @@ class Router:
             self.index.dispatched(replica_id, hashes, now_s)
         # Engines compute at least the last prompt token, also when all blocks are held.
         cached = min(held * self._members[replica_id].block_size, request.prompt_tokens - 1)
-        slot = columns.fleet.ids.index(replica_id)
+        slot = columns.fleet.ids.index(replica_id) if exclude else self._slots[replica_id]
         return self._ledger.reserve(
             request,
             decision,
@@ -176,8 +177,8 @@ class Router:
         work = ledger.work_left(now_s, token_s)
         if now_s - self._elsewhere_s < ELSEWHERE_MAX_AGE_S:
             self._add_elsewhere(now_s, work, *own)
-        orders = self._orders(now_s, token_s, own)
-        return Columns(self._fleet, *own, self._stats[:], self._latency_column(), work, orders)
+        orders = self._orders(now_s, token_s, own) if self._fleet.yields else None
+        return Columns(self._fleet, *own, self._stats[:], self._latency_column, work, orders)
 
     def _orders(
         self, now_s: float, token_s: float, every: tuple[list[int], ...]
@@ -185,7 +186,8 @@ class Router:
         """Work by order, where that makes a difference. ``every``: requests, prefill, decode and
         context tokens of all gateways."""
         ledger = self._ledger
-        if not self._fleet.yields or not ledger.orders:
+        lines = ledger.lines()
+        if not lines:
             return None
         elsewhere = None
         if now_s - self._elsewhere_s < ELSEWHERE_MAX_AGE_S:
@@ -198,7 +200,7 @@ class Router:
             elsewhere = Ahead(*others, [float(tokens) for tokens in others[0]])
         return OrderSnapshot(
             now_s,
-            lines_of(ledger.orders),
+            lines,
             [info.yielding_step_tokens for info in self._fleet.infos],
             self._stepped_s[:],
             token_s,
@@ -240,7 +242,7 @@ class Router:
             [every.decode_tokens[i] for i in kept],
             [every.context_tokens[i] for i in kept],
             [every.stats[i] for i in kept],
-            [every.latency[i] for i in kept],
+            lambda: [every.latency[i] for i in kept],
             [every.prefill_work[i] for i in kept],
             every.orders.only(kept) if every.orders is not None else None,
         )

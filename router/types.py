@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
@@ -206,10 +206,10 @@ class Columns:
     """
 
     __slots__ = (
+        "_latency",
         "context_tokens",
         "decode_tokens",
         "fleet",
-        "latency",
         "orders",
         "prefill_tokens",
         "prefill_work",
@@ -225,7 +225,7 @@ class Columns:
         decode_tokens: Sequence[int],
         context_tokens: Sequence[int],
         stats: Sequence[ReplicaStats],
-        latency: Sequence[LatencyFit],
+        latency: Sequence[LatencyFit] | Callable[[], Sequence[LatencyFit]],
         prefill_work: Sequence[float] | None = None,
         orders: Orders | None = None,
     ) -> None:
@@ -236,8 +236,15 @@ class Columns:
         self.decode_tokens = decode_tokens
         self.context_tokens = context_tokens
         self.stats = stats
-        self.latency = latency
+        self._latency = latency
         self.orders = orders
+
+    @property
+    def latency(self) -> Sequence[LatencyFit]:
+        """Fits per candidate; worked out when first asked for, which few policies do."""
+        if callable(self._latency):
+            self._latency = self._latency()
+        return self._latency
 
     def for_order(self, order: int) -> Columns:
         """The same with only that work which goes before a request of ``order``."""
@@ -246,7 +253,7 @@ class Columns:
             return self
         prefill, decode, context, work = ahead
         return Columns(
-            self.fleet, self.requests, prefill, decode, context, self.stats, self.latency, work
+            self.fleet, self.requests, prefill, decode, context, self.stats, self._latency, work
         )
 
 
