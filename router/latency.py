@@ -22,6 +22,8 @@ from router.types import LatencyFit
 _Three = tuple[float, float, float]
 #: Below this a latency is noise of the event loop; relative errors are not taken of less.
 _FLOOR_S = 0.001
+#: Variance of coefficients that are believed, but not for long.
+_SURE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class LeastSquares:
         self._forgetting = forgetting
         self._outlier = outlier
         self.theta = theta
-        self._cov = ((spread, 0.0, 0.0), (0.0, spread, 0.0), (0.0, 0.0, spread))
+        self._cov = _prior(spread)
         self.error = 0.0
         self.samples = 0
 
@@ -95,18 +97,29 @@ class LeastSquares:
             residual = min(limit, max(-limit, residual))
         # Forgetting without news would blow the covariance up: stop at a wide prior.
         keep = self._forgetting if p[0][0] + p[1][1] + p[2][2] < 1e4 else 1.0
-        gain = 1.0 / (keep + px[0] * a + px[1] * b + px[2] * c)
+        spread = px[0] * a + px[1] * b + px[2] * c
+        if spread < 0.0 or min(p[0][0], p[1][1], p[2][2]) < 0.0:
+            # No covariance any more: rounding has eaten it up. What was learned is kept.
+            self._cov = _prior(_SURE)
+            return
+        gain = 1.0 / (keep + spread)
         k = (px[0] * gain, px[1] * gain, px[2] * gain)
         self.theta = (t[0] + k[0] * residual, t[1] + k[1] * residual, t[2] + k[2] * residual)
+        # Exactly symmetric, or rounding adds up until a variance is negative.
+        ab, ac, bc = (
+            (p[0][1] - k[0] * px[1]) / keep,
+            (p[0][2] - k[0] * px[2]) / keep,
+            (p[1][2] - k[1] * px[2]) / keep,
+        )
         self._cov = (
-            _row(p[0], k[0], px, keep),
-            _row(p[1], k[1], px, keep),
-            _row(p[2], k[2], px, keep),
+            ((p[0][0] - k[0] * px[0]) / keep, ab, ac),
+            (ab, (p[1][1] - k[1] * px[1]) / keep, bc),
+            (ac, bc, (p[2][2] - k[2] * px[2]) / keep),
         )
 
 
-def _row(row: _Three, k: float, px: _Three, keep: float) -> _Three:
-    return ((row[0] - k * px[0]) / keep, (row[1] - k * px[1]) / keep, (row[2] - k * px[2]) / keep)
+def _prior(variance: float) -> tuple[_Three, _Three, _Three]:
+    return ((variance, 0.0, 0.0), (0.0, variance, 0.0), (0.0, 0.0, variance))
 
 
 class _Pair:
@@ -123,7 +136,7 @@ def _model(params: LatencyParams, start: LeastSquares | None) -> LeastSquares:
     if start is None or not start.samples:
         return LeastSquares(params.forgetting, params.outlier)
     # A replica of the same fleet: believe the fleet, but not for long.
-    return LeastSquares(params.forgetting, params.outlier, start.theta, spread=1.0)
+    return LeastSquares(params.forgetting, params.outlier, start.theta, spread=_SURE)
 
 
 class LatencyBook:

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from router.latency import LatencyBook, LatencyParams
+from router.latency import LatencyBook, LatencyParams, LeastSquares
 from router.ledger import Outlook
 
 
@@ -94,6 +94,17 @@ def test_the_same_question_again_and_again_does_not_blow_it_up() -> None:
     for _ in range(8):
         book.first_token("r", Outlook(0.0, 2000, 2, 1000), 0.2)
     assert 0.1 < book.fit("r").ttft_s(2000, 2) < 0.4
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_stub_that_takes_no_time_neither_breaks_nor_drives_it_away(seed: int) -> None:
+    """Rounding made the covariance negative: coefficients of 1e34, then a division by zero."""
+    rng, model = random.Random(seed), LeastSquares(0.995, 4.0)
+    for _ in range(20_000):
+        requests = float(rng.randrange(1, 65))
+        taken_s = rng.choice([1e-6, 1e-5, 1e-4, 3e-3, 0.02]) * rng.random()
+        model.observe((1.0, requests, rng.randrange(1, 65) * 0.1), taken_s)
+    assert all(abs(coefficient) < 1.0 for coefficient in model.theta)
 
 
 def test_forgotten_replicas_begin_anew() -> None:
