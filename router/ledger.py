@@ -258,7 +258,18 @@ class Ledger:
     def lines(self) -> tuple[Line, ...]:
         """What is outstanding of each order, the most urgent first."""
         if self._only_order is not None:
-            return lines_of({self._only_order: self._all_in_one()})
+            if not any(self.requests):
+                return ()
+            return (
+                Line(
+                    self._only_order,
+                    self.prefill_tokens[:],
+                    self.prefill_work[:],
+                    self.decode_tokens[:],
+                    self.context_tokens[:],
+                    self.since_s[:],
+                ),
+            )
         return lines_of(self._orders)
 
     def dispatched_before(self, account: _Account, order: int) -> int:

@@ -9,7 +9,7 @@ sake of what is cached (:mod:`router.admission.capacity`) holds back nothing els
 only not for it, and its turn comes by ageing.
 
 O(log n) per call in waiting requests and tenants, amortised; :meth:`AdmissionQueue.next` adds what
-the capacity costs, and at most two looks per class.
+the capacity costs, and a few looks per class (``MAX_LOOKS`` while prompts are held back).
 """
 
 from __future__ import annotations
