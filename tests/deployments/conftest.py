@@ -320,6 +320,24 @@ async def _no_deployments() -> list[dict[str, Any]]:
     ]
 
 
+# What each script begins with: from an engine child to a generator, as a replica does it.
+_PRELUDE = """
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.executor.abstract import Executor
+from deployments.engine import LoadRecorder
+from deployments.vllm_generator import VllmGenerator
+
+def generator_of(config, child):
+    recorders = []
+    def factory(config, index):
+        recorders.append(LoadRecorder(config.cache_config.num_gpu_blocks or 0))
+        return recorders[-1]
+    client = AsyncLLM(config, Executor.get_class(config), log_stats=True, log_requests=False,
+                      stat_loggers=[factory], client_addresses=child.client_addresses())
+    return client, VllmGenerator(client, lambda: recorders[0].load), recorders
+"""
+
+
 @pytest.fixture(scope="session")
 def with_teacher(repo_root: Path, package_env: dict[str, str]) -> Callable[[str], dict[str, Any]]:
     """Runs a script with the teacher's folder as its argument and returns the JSON object that it
@@ -336,7 +354,7 @@ def with_teacher(repo_root: Path, package_env: dict[str, str]) -> Callable[[str]
 
     def run(script: str) -> dict[str, Any]:
         done = subprocess.run(
-            [sys.executable, "-c", script, str(model)],
+            [sys.executable, "-c", _PRELUDE + script, str(model)],
             env=env,
             capture_output=True,
             text=True,

@@ -12,11 +12,8 @@ pytestmark = pytest.mark.engine
 _SCRIPT = """
 import asyncio, json, os, sys
 from vllm.engine.arg_utils import AsyncEngineArgs
-from vllm.v1.engine.async_llm import AsyncLLM
-from vllm.v1.executor.abstract import Executor
 from deployments import wire
-from deployments.engine import EngineChild, EngineStartError, LoadRecorder
-from deployments.vllm_generator import VllmGenerator
+from deployments.engine import EngineChild, EngineStartError
 from weir.errors import BadRequestError
 
 async def main(model):
@@ -28,13 +25,7 @@ async def main(model):
     deaths = []
     child = EngineChild(config, deaths.append)
     child.start()
-    recorders = []
-    def factory(config, index):
-        recorders.append(LoadRecorder(config.cache_config.num_gpu_blocks or 0))
-        return recorders[-1]
-    client = AsyncLLM(config, Executor.get_class(config), log_stats=True, log_requests=False,
-                      stat_loggers=[factory], client_addresses=child.client_addresses())
-    generator = VllmGenerator(client, lambda: recorders[0].load)
+    client, generator, recorders = generator_of(config, child)
     out = {"blocks": config.cache_config.num_gpu_blocks}
 
     async def run(number, prompt, count, stop_after=None):

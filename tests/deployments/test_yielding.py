@@ -12,11 +12,8 @@ pytestmark = pytest.mark.engine
 _SCRIPT = """
 import asyncio, json, os, sys
 from vllm.engine.arg_utils import AsyncEngineArgs
-from vllm.v1.engine.async_llm import AsyncLLM
-from vllm.v1.executor.abstract import Executor
 from deployments import wire
-from deployments.engine import EngineChild, LoadRecorder
-from deployments.vllm_generator import VllmGenerator
+from deployments.engine import EngineChild
 from deployments.yielding import let_yield
 
 async def run(model, yields, asynchronous):
@@ -29,13 +26,7 @@ async def run(model, yields, asynchronous):
     assert not yields or let_yield(config)
     child = EngineChild(config, lambda code: None)
     child.start()
-    recorders = []
-    def factory(config, index):
-        recorders.append(LoadRecorder(config.cache_config.num_gpu_blocks or 0))
-        return recorders[-1]
-    client = AsyncLLM(config, Executor.get_class(config), log_stats=True, log_requests=False,
-                      stat_loggers=[factory], client_addresses=child.client_addresses())
-    generator = VllmGenerator(client, lambda: recorders[0].load)
+    client, generator, recorders = generator_of(config, child)
     order, tokens, ended = [], {}, {}
 
     async def submit(number, name, prompt, count, rank, started=False):
