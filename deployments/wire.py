@@ -3,9 +3,15 @@
 One connection carries every stream between the two, and a replica sends one message per engine
 step: with 32 streams that is one system call instead of 32 on each side. The gateway sends
 msgpack-encoded :data:`ToReplica`; the replica answers with lists of :data:`FromReplica`.
+
+All text is generated this way, whatever the client asked for. A choice of ``n``, and each prompt of
+several, is a stream of its own. The gateway renders and tokenizes the prompt; only a prompt that is
+not text (``Submit.messages``) is rendered by the replica, which has the model's processor.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import msgspec
 
@@ -16,7 +22,11 @@ USUAL_OUTPUT_TOKENS = 256
 
 
 class Sampling(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """OpenAI's and vLLM's sampling fields; None means the model's own default."""
+    """OpenAI's and vLLM's sampling fields; None means the model's own default.
+
+    ``max_tokens`` and ``min_tokens`` are of the whole output: tokens that an earlier replica
+    generated (:class:`Resume`) count.
+    """
 
     max_tokens: int
     min_tokens: int = 0
@@ -33,11 +43,38 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     ignore_eos: bool = False
     skip_special_tokens: bool = True
     include_stop_str_in_output: bool = False
+    logit_bias: dict[int, float] | None = None
+    bad_words: list[str] | None = None
+
+
+class Resume(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where a stream goes on that another replica began.
+
+    ``tokens``: the ids generated so far. The other fields say how much of what they mean the client
+    has already been sent, in characters: ``text`` (of the content), ``reasoning``, and ``calls``
+    (of each tool call's arguments, in order; a call listed here has been announced). The first
+    output goes on exactly behind that: what the broken replica had held back is in it.
+    """
+
+    tokens: list[int]
+    text: int = 0
+    reasoning: int = 0
+    calls: list[int] = []
 
 
 class Submit(msgspec.Struct, frozen=True, tag="submit", omit_defaults=True):
-    """Generate from ``prompt`` (token ids). ``stream`` is unique within the connection. With
-    ``logprobs`` the outputs are :class:`ScoredChunk` and :class:`ScoredDone`."""
+    """Generate from ``prompt`` (token ids). ``stream`` is unique within the connection.
+
+    ``logprobs``: log-probabilities of each generated token and of the so many likeliest beside it
+    (0: of the chosen one only; None: none). ``prompt_logprobs``: the same of the prompt's tokens,
+    told with the first output. ``chat``: those fields of OpenAI's chat body that decide on grammar
+    and parsing, as vLLM's own request model reads them: ``tools``, ``tool_choice``,
+    ``parallel_tool_calls``, ``response_format``, ``structured_outputs``, ``include_reasoning``,
+    ``reasoning_effort``, ``chat_template_kwargs``. Where it is given (it may be empty), the model's
+    tool and reasoning parsers read the output and what comes back are :class:`RichChunk` and
+    :class:`RichDone`. ``messages``: a whole chat body whose prompt is not text; then ``prompt`` is
+    empty and the replica renders it.
+    """
 
     stream: int
     request_id: str
@@ -46,7 +83,22 @@ class Submit(msgspec.Struct, frozen=True, tag="submit", omit_defaults=True):
     priority: int = 0
     cache_salt: str | None = None
     adapter: str | None = None
-    logprobs: bool = False
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    chat: dict[str, Any] | None = None
+    messages: dict[str, Any] | None = None
+    resume: Resume | None = None
+
+
+class Embed(msgspec.Struct, frozen=True, tag="embed", omit_defaults=True):
+    """Embed ``prompt`` (token ids); the answer is one :class:`Embedded`."""
+
+    stream: int
+    request_id: str
+    prompt: list[int]
+    dimensions: int | None = None
+    priority: int = 0
+    cache_salt: str | None = None
 
 
 class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
@@ -55,7 +107,7 @@ class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
     stream: int
 
 
-ToReplica = Submit | Cancel
+ToReplica = Submit | Embed | Cancel
 
 
 class Chunk(msgspec.Struct, tag=0, array_like=True):
@@ -67,7 +119,13 @@ class Chunk(msgspec.Struct, tag=0, array_like=True):
 
 
 class Done(msgspec.Struct, tag=1, array_like=True):
-    """The last output of a stream, with its counts. ``finish_reason``: stop, length, abort."""
+    """The last output of a stream, with its counts. ``finish_reason``: stop, length, tool_calls,
+    abort (the engine gave up: a failure of the replica).
+
+    ``prompt_tokens`` is the prompt as the client sent it, ``output_tokens`` what this replica
+    generated: neither counts the tokens of a :class:`Resume`. ``cached_tokens`` is what the KV
+    cache held of the prompt, at most ``prompt_tokens``.
+    """
 
     stream: int
     text: str
@@ -79,7 +137,8 @@ class Done(msgspec.Struct, tag=1, array_like=True):
 
 
 class Failed(msgspec.Struct, tag=2, array_like=True):
-    """The stream ends with an error; ``status`` as in HTTP (400: the request is at fault)."""
+    """The stream ends with an error; ``status`` as in HTTP (400: the request is at fault, 501: the
+    model or engine cannot do this; 503: the engine is down or full; else: it broke)."""
 
     stream: int
     status: int
@@ -90,7 +149,9 @@ class Load(msgspec.Struct, tag=3, array_like=True):
     """What the engine last said of itself, and what it does for the *other* gateways.
 
     The ``elsewhere_*`` fields count the streams of all connections but the one that this is sent
-    on, so a gateway can add them to its own ledger and nothing is counted twice.
+    on, so a gateway can add them to its own ledger and nothing is counted twice. ``steps`` counts
+    the engine's steps since its start: while something runs, a count that stands still is an engine
+    that hangs. ``draining``: the replica is going away; its streams should go on elsewhere.
     """
 
     running: int
@@ -100,22 +161,67 @@ class Load(msgspec.Struct, tag=3, array_like=True):
     elsewhere_prefill_tokens: int = 0
     elsewhere_decode_tokens: int = 0
     elsewhere_context_tokens: int = 0
+    steps: int = 0
+    draining: bool = False
 
 
-# Kinds of their own, so that the many who do not ask for log-probabilities send no empty field.
-class ScoredChunk(Chunk, tag=4, array_like=True):
-    """A chunk with the natural logarithm of each token's probability."""
+class Scored(msgspec.Struct, array_like=True):
+    """One token with the natural logarithm of its probability. ``token`` is its text, which may be
+    a part of a character; ``top`` has the likeliest at its place, likeliest first, without
+    alternatives of their own. ``logprob`` is None for the prompt's first token."""
 
-    logprobs: list[float]
-
-
-class ScoredDone(Done, tag=5, array_like=True):
-    """The last output, with the natural logarithm of each token's probability."""
-
-    logprobs: list[float]
+    id: int
+    token: str
+    logprob: float | None
+    top: list[Scored] = []
 
 
-FromReplica = Chunk | Done | Failed | Load | ScoredChunk | ScoredDone
+class CallDelta(msgspec.Struct, array_like=True):
+    """A piece of the stream's tool call number ``index``; the first has its ``id`` and ``name``."""
+
+    index: int
+    arguments: str
+    id: str = ""
+    name: str = ""
+
+
+class Extra(msgspec.Struct, array_like=True):
+    """What an output carries beside text. Token counts of ``logprobs`` and ``tokens`` agree, unless
+    the model's parser hides the tokens (reasoning that was not to be included)."""
+
+    logprobs: list[Scored] = []
+    reasoning: str = ""
+    calls: list[CallDelta] = []
+    prompt_logprobs: list[Scored] = []
+    prompt_tokens: int = 0
+    stop_reason: int | str | None = None
+
+
+# Kinds of their own, so that the many who ask for plain text send no empty field. ``text`` is then
+# the answer's content: what the parsers left of the output.
+class RichChunk(Chunk, tag=4, array_like=True):
+    """A chunk with log-probabilities, reasoning or tool calls. ``extra.prompt_tokens`` is told once
+    with the first output, where the replica rendered the prompt."""
+
+    extra: Extra
+
+
+class RichDone(Done, tag=5, array_like=True):
+    """The last output, with log-probabilities, reasoning or tool calls."""
+
+    extra: Extra
+
+
+class Embedded(msgspec.Struct, tag=6, array_like=True):
+    """The answer to an :class:`Embed`."""
+
+    stream: int
+    vector: list[float]
+    prompt_tokens: int
+    cached_tokens: int = 0
+
+
+FromReplica = Chunk | Done | Failed | Load | RichChunk | RichDone | Embedded
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_replica = msgspec.msgpack.Decoder(ToReplica).decode

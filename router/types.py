@@ -16,7 +16,8 @@ class RouteRequest:
     (block *i* covers tokens ``[i * block_size, (i + 1) * block_size)``). Times are seconds on
     the caller's monotonic clock. ``order``: its class's place among the classes' orders; 0 is the
     most urgent, and an engine that yields computes nothing of a later order while it has a prompt
-    of an earlier one.
+    of an earlier one. ``facts``: whatever the caller's spill rule wants to know of the request; the
+    router itself never looks at it.
     """
 
     request_id: str
@@ -32,6 +33,7 @@ class RouteRequest:
     arrival_s: float = 0.0
     deadline_s: float | None = None
     order: int = 0
+    facts: object | None = None
 
 
 @dataclass(frozen=True, slots=True)
