@@ -32,7 +32,7 @@ _REPEAT_LOAD_S = 1.0
 class Generator(Protocol):
     """Something that generates tokens: vLLM, or a stand-in that only keeps the rhythm."""
 
-    async def submit(self, request: wire.Submit, put: Put) -> Abort:
+    async def submit(self, request: Any, put: Put) -> Abort:
         """Start a request. Its outputs go to ``put``, the last one is a Done or a Failed.
 
         Returns what ends it early and frees it.
@@ -198,7 +198,8 @@ class _Connection:
                 self._spawn(stream.abort())
         else:
             prompt = len(message.prompt)
-            usual = min(message.sampling.max_tokens, wire.USUAL_OUTPUT_TOKENS)
+            most = message.sampling.max_tokens if isinstance(message, wire.Submit) else 0
+            usual = min(most, wire.USUAL_OUTPUT_TOKENS)
             self._streams[message.stream] = _Stream(prompt, usual, prompt)
             self._spawn(self._submit(message))
 
@@ -210,7 +211,7 @@ class _Connection:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _submit(self, request: wire.Submit) -> None:
+    async def _submit(self, request: wire.Submit | wire.Embed) -> None:
         number = request.stream
         try:
             abort = await self._generator.submit(request, self._put)
@@ -234,6 +235,6 @@ class _Connection:
         if stream is not None:
             if isinstance(message, wire.Chunk):
                 stream.generated(len(message.tokens))
-            else:
+            elif not isinstance(message, wire.Started):
                 del self._streams[message.stream]
             self.tell(message)

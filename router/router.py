@@ -59,6 +59,8 @@ class Router:
         self._slots: dict[str, int] = {}
         self._fits: list[LatencyFit] = []
         self._fits_version = -1
+        self.listeners: list[Callable[[tuple[ReplicaInfo, ...], tuple[ReplicaInfo, ...]], None]] = []
+        self._avoided: dict[str, float] = {}
 
     @property
     def members(self) -> tuple[ReplicaInfo, ...]:
@@ -67,6 +69,7 @@ class Router:
     def set_replicas(self, replicas: Iterable[ReplicaInfo]) -> None:
         """Replace the replica set; what was outstanding on, and held by, the departed is
         forgotten."""
+        before = self.members
         new = {info.replica_id: info for info in replicas}
         for gone in self._members.keys() - new.keys():
             self.index.remove_replica(gone)
@@ -83,6 +86,15 @@ class Router:
         self._members = new
         self._fleet = Fleet(tuple(new.values()))
         self._fits_version = -1
+        self._avoided = {rid: at for rid, at in self._avoided.items() if rid in new}
+        for listener in list(self.listeners):
+            listener(before, self.members)
+
+    def avoid(self, replica_id: str, until_s: float) -> None:
+        if until_s > self._clock():
+            self._avoided[replica_id] = until_s
+        else:
+            self._avoided.pop(replica_id, None)
 
     def update_stats(self, replica_id: str, stats: ReplicaStats) -> None:
         """Keep a replica's own view of itself; ignored for strangers."""
@@ -140,6 +152,9 @@ class Router:
             NoReplicaError: no member is left to choose from.
         """
         now_s, hashes = self._clock(), request.block_hashes
+        avoided = {rid for rid, at in self._avoided.items() if at > now_s}
+        if avoided and self._members.keys() - avoided - set(exclude):
+            exclude = {*exclude, *avoided}
         overlap = self.index.lookup(hashes, now_s) if hashes else {}
         columns = self._columns() if not exclude else self._columns_without(exclude)
         if columns.orders is not None:

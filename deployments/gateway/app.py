@@ -4,26 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from deployments.gateway.exchange import Exchange
-from deployments.gateway.gateway import PATHS, Gateway
+from deployments.gateway import http
+from deployments.gateway.dialects import DIALECTS
+from deployments.gateway.handle import Gateway
+from deployments.gateway.request import HttpDoor
+from deployments.gateway.sink import HttpSink
 from weir.errors import MethodNotAllowedError
 
 
 class GatewayApp:
-    """ASGI: the request path goes straight to the gateway, the rest to the pages."""
+    """ASGI: what a dialect speaks goes straight to the gateway, the rest to the pages."""
 
     def __init__(self, gateway: Gateway, pages: Any) -> None:
         self._gateway = gateway
         self._pages = pages
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        if scope["type"] != "http" or scope["path"] not in PATHS:
+        dialect = DIALECTS.find(scope["path"]) if scope["type"] == "http" else None
+        if dialect is None:
             await self._pages(scope, receive, send)
-            return
-        exchange = Exchange(scope, receive, send)
-        if scope["method"] == "POST":
-            await self._gateway.serve(scope["path"], exchange)
+        elif scope["method"] == "POST":
+            await self._gateway.handle(dialect, HttpDoor(scope, receive), HttpSink(send))
         else:
-            exchange.headers.append((b"allow", b"POST"))
-            path, method = scope["path"], scope["method"]
-            await exchange.fail(MethodNotAllowedError(f"{method} is not allowed on {path}."))
+            method, path = scope["method"], scope["path"]
+            error = MethodNotAllowedError(f"{method} is not allowed on {path}.")
+            await http.send_error(send, error, [(b"allow", b"POST")])

@@ -1,30 +1,27 @@
-"""The gateway as a Ray Serve deployment: puts the parts together inside a replica."""
+"""The gateway as a Ray Serve deployment, and the function that puts its parts together."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
 from ray import serve
 
 from deployments.gateway.app import GatewayApp
+from deployments.gateway.building import build_gateway
 from deployments.gateway.enrichment import build_enricher
-from deployments.gateway.gateway import Gateway, Limits
-from deployments.gateway.models import ReplicaChooser, ServedModel
+from deployments.gateway.fleet import ReplicaChooser
 from deployments.gateway.pages import build_pages
 from deployments.gateway.prompts import PromptEncoder, locate_tokenizer
-from deployments.gateway.relay import OpenAIRelay
-from deployments.gateway.replicas import ReplicaConnections
-from deployments.gateway.steps import UnlimitedQuota
+from deployments.gateway.sockets import KvEventFeed, WebSocketTransport
 from deployments.sources import model_source
-from router.admission import parse_settings
 from weir.logs import configure_logging
 from weir.metrics import GatewayMetrics
-from weir.settings import ModelSettings, Settings
-from weir.tenancy import KeyRing
+from weir.settings import Settings
 
 
 class GatewayReplica:
@@ -37,7 +34,6 @@ class GatewayReplica:
         self, settings: Settings, handles: dict[str, ReplicaChooser]
     ) -> None:
         configure_logging(settings.log)
-        self._settings = settings
         token = os.environ.get("WEIR_INTERNAL_TOKEN", "")
         self._token = token
         self._session = aiohttp.ClientSession(
@@ -45,31 +41,21 @@ class GatewayReplica:
             connector=aiohttp.TCPConnector(limit=0),
             auto_decompress=False,
         )
-        self._admission = parse_settings(settings.admission)
         metrics = GatewayMetrics()
         self._enricher = build_enricher(settings, metrics, os.environ)
-        models = {m.name: self._served(m, handles[m.name], token) for m in settings.models}
-        self._gateway = Gateway(
-            keys=KeyRing(settings.tenants),
-            models=models,
-            quota=UnlimitedQuota(),
-            enricher=self._enricher,
-            classes=[c.name for c in self._admission.classes],
-            relay=OpenAIRelay(self._session, token),
-            metrics=metrics,
-            limits=Limits(
-                settings.server.max_body_bytes,
-                settings.gateway.dispatch_attempts,
-                settings.server.request_timeout_s,
-            ),
-            tenants=settings.tenants,
-            slo_s={c.name: c.ttft_slo_ms / 1000 for c in self._admission.classes if c.ttft_slo_ms},
+        self._gateway = build_gateway(
+            settings,
+            _encoders(settings),
+            WebSocketTransport(self._session, token),
+            KvEventFeed(),
+            self._enricher,
+            metrics,
         )
         if settings.features.enabled:
             self._enricher.start()
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(m.follow_replicas()) for m in models.values()]
-        self._tasks += [loop.create_task(watch) for watch in self._gateway.spills.watchers()]
+        models = self._gateway.models.values()
+        self._tasks = [loop.create_task(m.fleet.follow(handles[m.name])) for m in models]
 
     async def __serve_build_asgi_app__(self) -> Any:
         """Serve calls this after the constructor and serves what it returns."""
@@ -87,14 +73,14 @@ class GatewayReplica:
             await model.close()
         await self._session.close()
 
-    def _served(self, model: ModelSettings, handle: ReplicaChooser, token: str) -> ServedModel:
-        encoder = PromptEncoder(
-            locate_tokenizer(model_source(model.source, self._settings.registry.url))
+
+def _encoders(settings: Settings) -> Mapping[str, PromptEncoder]:
+    return {
+        model.name: PromptEncoder(
+            locate_tokenizer(model_source(model.source, settings.registry.url))
         )
-        served = ServedModel(model, self._admission, encoder, handle)
-        load, step = served.record_load, served.router.stepped
-        served.connect_through(ReplicaConnections(self._session, token, load, step))
-        return served
+        for model in settings.models
+    }
 
 
 async def _deployment_states() -> list[dict[str, Any]]:

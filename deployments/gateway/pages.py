@@ -18,8 +18,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from deployments.gateway.api_docs import describe_api
-from deployments.gateway.gateway import Gateway
-from deployments.gateway.models import ServedModel
+from deployments.gateway.handle import Gateway
+from deployments.gateway.model import Model
 from deployments.names import model_deployment
 from weir import __version__
 from weir.errors import (
@@ -103,9 +103,7 @@ def _add_health(app: FastAPI, gateway: Gateway) -> None:
         missing = [
             name
             for name, count in replicas.items()
-            if not count
-            and gateway.models[name].settings.replicas
-            and not gateway.spills.covers(name)
+            if not count and gateway.models[name].settings.replicas and not gateway.covers(name)
         ]
         if missing:
             raise NoReplicaError(f"No replica is up yet for: {', '.join(sorted(missing))}.")
@@ -115,7 +113,7 @@ def _add_health(app: FastAPI, gateway: Gateway) -> None:
 def _add_models(app: FastAPI, gateway: Gateway) -> None:
     started = int(time.time())
 
-    def card(model: ServedModel) -> dict[str, Any]:
+    def card(model: Model) -> dict[str, Any]:
         return {
             "id": model.name,
             "object": "model",
@@ -242,7 +240,7 @@ def list_replicas(states: dict[str, int], views: list[dict[str, Any]]) -> list[d
     return listed
 
 
-def _replica_views(model: ServedModel) -> list[dict[str, Any]]:
+def _replica_views(model: Model) -> list[dict[str, Any]]:
     snapshot = model.router.snapshot()
     views = []
     for view in snapshot.replicas:

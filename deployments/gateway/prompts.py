@@ -74,6 +74,28 @@ class PromptEncoder:
             ) from error
         return self._ids(text, special=False)
 
+    async def encode_chat_within(self, body: Any, context: int) -> list[int]:
+        messages = [m.model_dump(exclude_none=True) for m in body.messages]
+        tools = [t.model_dump(exclude_none=True) for t in body.tools or ()]
+        return self.encode_chat(messages, tools, body.add_generation_prompt)
+
+    async def encode_prompt_within(
+        self, prompt: str | list[int], context: int, field: str, special: bool
+    ) -> list[int]:
+        if isinstance(prompt, str):
+            return self.encode_text(prompt)
+        limit = self.vocabulary_size
+        for position, token in enumerate(prompt):
+            if token >= limit:
+                raise BadRequestError(
+                    f"{field}[{position}]: token id {token} is not below {limit}.",
+                    param=f"{field}[{position}]",
+                )
+        return prompt
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(ids, skip_special_tokens=False)
+
     def _prepared(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
         if message.get("role") == "developer" and not self._knows_developers:
             message = {**message, "role": "system"}

@@ -134,7 +134,7 @@ class GenerationBody(_Body):
     model: Name
     stream: bool = False
     stream_options: StreamOptions | None = None
-    max_tokens: Annotated[int, Field(ge=1, le=_INT32, strict=True)] | None = None
+    max_tokens: Annotated[int, Field(ge=0, le=_INT32, strict=True)] | None = None
     min_tokens: Annotated[int, Field(ge=0, le=_INT32, strict=True)] = 0
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -161,6 +161,10 @@ class GenerationBody(_Body):
     user: Annotated[str, Field(max_length=512)] | None = None
     metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
     store: bool | None = None
+    bad_words: list[str] | None = None
+    return_token_ids: bool = False
+    prompt_logprobs: int | None = None
+    add_special_tokens: bool = True
 
     @model_validator(mode="after")
     def _stream_options_need_stream(self) -> GenerationBody:
@@ -209,19 +213,24 @@ class ChatBody(GenerationBody):
         return self.max_completion_tokens or self.max_tokens
 
     @property
-    def needs_openai_app(self) -> bool:
-        """Whether vLLM's own OpenAI server must answer (parsers, grammars, log-probabilities)."""
-        return bool(
-            self.n != 1
-            or self.logprobs
-            or self.tools
-            or self.logit_bias
-            or self.reasoning_effort
-            or self.continue_final_message
-            or (self.stream_options and self.stream_options.continuous_usage_stats)
-            or (self.response_format and self.response_format.type != "text")
-            or any(_has_other_parts(m) for m in self.messages)
-        )
+    def has_other_parts(self) -> bool:
+        return any(_has_other_parts(m) for m in self.messages)
+
+    @property
+    def wants_logprobs(self) -> int | None:
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+    @property
+    def wants_prompt_logprobs(self) -> int | None:
+        return self.prompt_logprobs
+
+    def chat_fields(self, parses_reasoning: bool = False) -> dict[str, Any] | None:
+        names = {"tools", "tool_choice", "parallel_tool_calls", "response_format"}
+        fields = self.model_dump(mode="json", include=names, exclude_none=True, by_alias=True)
+        return fields if fields or parses_reasoning else None
+
+    def whole_body(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", exclude_unset=True, by_alias=True)
 
 
 class CompletionBody(GenerationBody):
@@ -247,17 +256,22 @@ class CompletionBody(GenerationBody):
         return self
 
     @property
-    def needs_openai_app(self) -> bool:
-        """Whether vLLM's own OpenAI server must answer."""
-        several = isinstance(self.prompt, list) and not isinstance(self.prompt[0], int)
-        return bool(
-            self.n != 1
-            or self.echo
-            or several
-            or self.logit_bias
-            or self.logprobs is not None
-            or (self.stream_options and self.stream_options.continuous_usage_stats)
-        )
+    def wants_logprobs(self) -> int | None:
+        return self.logprobs
+
+    @property
+    def wants_prompt_logprobs(self) -> int | None:
+        return self.logprobs if self.echo else self.prompt_logprobs
+
+    def chat_fields(self) -> dict[str, Any] | None:
+        return None
+
+    @property
+    def only_echo(self) -> bool:
+        return self.echo and self.max_tokens == 0
+
+    def prompts(self) -> list[str | list[int]]:
+        return several(self.prompt)
 
 
 class EmbeddingBody(_Body):
@@ -276,6 +290,15 @@ class EmbeddingBody(_Body):
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Field(ge=1, strict=True)] | None = None
     user: Annotated[str, Field(max_length=512)] | None = None
+
+    def prompts(self) -> list[str | list[int]]:
+        return several(self.input)
+
+
+def several(prompt: Any) -> list[str | list[int]]:
+    if isinstance(prompt, str) or isinstance(prompt[0], int):
+        return [prompt]
+    return list(prompt)
 
 
 BodyT = TypeVar("BodyT", bound=BaseModel)
@@ -330,6 +353,4 @@ def _param(loc: tuple[int | str, ...]) -> str:
 
 def _has_other_parts(message: ChatMessage) -> bool:
     content = message.content
-    return bool(message.tool_calls) or (
-        isinstance(content, list) and any(part.type != "text" for part in content)
-    )
+    return isinstance(content, list) and any(part.type != "text" for part in content)

@@ -27,6 +27,10 @@ class WeirError(Exception):
         self.retry_after_s = retry_after_s
 
 
+class InternalError(WeirError):
+    """A fault of weir's own; the log has the rest."""
+
+
 class ConfigError(WeirError):
     """The settings cannot be used. Seen by operators, never by tenants."""
 
@@ -150,6 +154,19 @@ class ReplicaFailedError(WeirError):
     retryable = True
 
 
+class RequestFailedError(WeirError):
+    """Replica after replica failed on the request: it is the request's own fault."""
+
+    code = "request_failed"
+
+
+class GenerationTimeoutError(WeirError):
+    """The answer took longer than ``server.request_timeout_s``; again it would, too."""
+
+    status = 504
+    code = "generation_timeout"
+
+
 def error_body(error: WeirError) -> dict[str, Any]:
     """OpenAI's error object: ``{"error": {message, type, param, code}}``."""
     return {
@@ -163,7 +180,8 @@ def error_body(error: WeirError) -> dict[str, Any]:
 
 
 def error_headers(error: WeirError) -> dict[str, str]:
-    """HTTP headers that go with an error: ``Retry-After`` in whole seconds, at least 1."""
+    """HTTP headers that go with an error: ``Retry-After`` in whole seconds, at least 1. OpenAI's
+    clients send whatever failed with 500 or more again, unless ``x-should-retry`` forbids it."""
     if not error.retryable:
-        return {}
+        return {"x-should-retry": "false"} if error.status >= 500 else {}
     return {"retry-after": str(max(1, round(error.retry_after_s or 1.0)))}

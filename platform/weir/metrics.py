@@ -89,6 +89,13 @@ class GatewayMetrics:
             registry=self.registry,
         )
 
+        self.slo = Counter(
+            "weir_slo_requests_total",
+            "Answers of classes with a limit for the first token, by verdict (met, missed).",
+            (*who, "priority", "verdict"),
+            registry=self.registry,
+        )
+
     def _declare_routing(self) -> None:
         self.admission_wait = Histogram(
             "weir_admission_wait_seconds",
@@ -152,6 +159,18 @@ class GatewayMetrics:
         self.retries = Counter(
             "weir_dispatch_retries_total",
             "Requests sent to another replica because the first one failed before any output.",
+            ("model",),
+            registry=self.registry,
+        )
+        self.moves = Counter(
+            "weir_stream_moves_total",
+            "Streams that went on at another replica, by reason (failure, drain).",
+            ("model", "reason"),
+            registry=self.registry,
+        )
+        self.recomputed_tokens = Counter(
+            "weir_recomputed_tokens_total",
+            "Tokens of prompts and outputs that moved streams brought to their new replicas.",
             ("model",),
             registry=self.registry,
         )

@@ -80,6 +80,9 @@ class Ticket(Generic[G]):
         self._wakeup()
         return self.grant
 
+    def move(self, exclude: Collection[str], resumed_tokens: int = 0) -> G:
+        return self.rebind(exclude)
+
     def close(self) -> None:
         """Free everything. Any number of calls."""
         if self._open and self._queue is not None:

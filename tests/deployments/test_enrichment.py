@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -70,13 +70,13 @@ class Setup:
         self.enricher.start()
         await link.wait_until_up()
         gateway = self.world.gateway
-        gateway._enricher = self.enricher
-        gateway.keys = KeyRing(
+        keys = KeyRing(
             [
                 TenantSettings(id="t", key_sha256=(hash_key("weir_test-key"),)),
                 TenantSettings(id="other", key_sha256=(hash_key(OTHER_KEY),)),
             ]
         )
+        gateway.__init__(replace(gateway.parts, enricher=self.enricher, keys=keys))
         self.replica = await self.world.add_replica("r1")
 
     async def close(self) -> None:

@@ -11,8 +11,8 @@ import aiohttp
 import pytest
 
 from deployments import wire
-from deployments.gateway.replicas import ReplicaConnection
-from router.admission import AdmissionSettings, ReplicaLimits
+from deployments.gateway.connection import ReplicaConnection
+from deployments.gateway.sockets import WebSocketTransport
 from router.types import ReplicaLoad, RouteRequest
 from weir.errors import BadRequestError
 
@@ -31,6 +31,11 @@ def _events(raw: bytes) -> list[Any]:
     return [line if line == "[DONE]" else json.loads(line) for line in lines]
 
 
+def _text(events: list[Any]) -> str:
+    deltas = [event["choices"][0]["delta"] for event in events if event != "[DONE]"]
+    return "".join(delta.get("content", "") for delta in deltas)
+
+
 async def test_streams_what_the_replica_says(world: Any) -> None:
     replica = await world.add_replica("a")
     pending = asyncio.ensure_future(world.post({**HELLO, "stream": True}))
@@ -42,8 +47,7 @@ async def test_streams_what_the_replica_says(world: Any) -> None:
     replica.generator.end("r1", "!", count=3)
     events = _events(await response.read())
     assert events[-1] == "[DONE]"
-    texts = [e["choices"][0]["delta"]["content"] for e in events[:-1]]
-    assert "".join(texts) == "Hello!"
+    assert _text(events) == "Hello!"
     assert replica.generator.requests["r1"].prompt == [1, 4, 5, 6, 3, 4]
     await _until(lambda: world.outstanding() == 0)
 
@@ -87,7 +91,7 @@ async def test_a_replica_that_dies_before_output_is_replaced(world: Any) -> None
     assert retried == 1
 
 
-async def test_a_replica_that_dies_in_the_middle_ends_the_stream_with_an_error(world: Any) -> None:
+async def test_a_stream_that_no_replica_can_go_on_with_ends_with_an_error(world: Any) -> None:
     replica = await world.add_replica("a")
     pending = asyncio.ensure_future(world.post({**HELLO, "stream": True}))
     await _until(lambda: "r1" in replica.generator.started)
@@ -176,20 +180,11 @@ async def test_a_gateway_that_dies_frees_its_streams(world: Any) -> None:
     replica = await world.add_replica("a")
     pending = asyncio.ensure_future(world.post({**HELLO, "stream": True}))
     await _until(lambda: "r1" in replica.generator.started)
-    connection = await world.model._connections.get("a", replica.listener.address)
+    connection = await world.model.fleet.connection("a")
     await connection.close()
     await _until(lambda: replica.generator.aborted == ["r1"])
     response = await pending
     assert response.status == 200 or response.status >= 500
-
-
-async def test_tools_and_the_like_go_to_the_replicas_own_server(world: Any) -> None:
-    await world.add_replica("a")
-    response = await world.post({**HELLO, "logprobs": True})
-    assert response.status == 200
-    assert (await response.json())["usage"]["completion_tokens"] == 3
-    assert world.outstanding() == 0
-    assert world.gateway.metrics.output_tokens.labels("t", "m")._value.get() == 3
 
 
 async def test_load_reaches_the_router(world: Any) -> None:
@@ -208,11 +203,10 @@ async def test_load_reaches_the_router(world: Any) -> None:
 async def test_another_gateways_streams_count_until_they_end(world: Any) -> None:
     replica = await world.add_replica("a")
     router, told = world.model.router, asyncio.get_running_loop().time
-    await world.model.connection(router.choose(_request("own", 7)))
-    other = ReplicaConnection("a", replica.listener.address, lambda *_: None, lambda _: None)
-    await other.open(world.session, TOKEN)
+    router.choose(_request("own", 7))
+    other = await _connect(world, replica, Heard())
     sampling = wire.Sampling(max_tokens=10)
-    stream = other.submit(lambda n: wire.Submit(n, "theirs", [1, 2, 3], sampling))
+    stream = other.submit(wire.Submit(0, "theirs", [1, 2, 3], sampling))
     await _until(lambda: "theirs" in replica.generator.started)
     replica.streams.tell_load(told())
     await _until(lambda: router.snapshot().replicas[0].load == ReplicaLoad(2, 10, 14, 10))
@@ -228,11 +222,9 @@ async def test_another_gateways_streams_count_until_they_end(world: Any) -> None
 
 async def test_what_has_not_changed_is_not_told_again(world: Any) -> None:
     replica = await world.add_replica("a")
-    heard: list[wire.Load] = []
-    other = ReplicaConnection(
-        "a", replica.listener.address, lambda _, load: heard.append(load), lambda _: None
-    )
-    await other.open(world.session, TOKEN)
+    listener = Heard()
+    heard = listener.loads
+    other = await _connect(world, replica, listener)
     await _until(lambda: len(heard) == 1)
     start = asyncio.get_running_loop().time()
     for step in range(21):
@@ -245,17 +237,43 @@ async def test_what_has_not_changed_is_not_told_again(world: Any) -> None:
 
 async def test_tokens_tell_that_a_step_ended(world: Any) -> None:
     replica = await world.add_replica("a")
-    steps: list[str] = []
-    other = ReplicaConnection("a", replica.listener.address, lambda *_: None, steps.append)
-    await other.open(world.session, TOKEN)
+    listener = Heard()
+    steps = listener.steps
+    other = await _connect(world, replica, listener)
     sampling = wire.Sampling(max_tokens=10)
-    stream = other.submit(lambda n: wire.Submit(n, "r", [1, 2, 3], sampling))
+    stream = other.submit(wire.Submit(0, "r", [1, 2, 3], sampling))
     await _until(lambda: "r" in replica.generator.started)
     assert steps == []
     replica.generator.say("r", "a")
     await _until(lambda: steps == ["a"])
     stream.close()
     await other.close()
+
+
+class Heard:
+    """Keeps what a replica says of itself."""
+
+    def __init__(self) -> None:
+        self.loads: list[wire.Load] = []
+        self.steps: list[str] = []
+
+    def heard_load(self, replica_id: str, load: wire.Load) -> None:
+        self.loads.append(load)
+
+    def stepped(self, replica_id: str) -> None:
+        self.steps.append(replica_id)
+
+    def lost(self, connection: ReplicaConnection) -> None:
+        """Nobody minds."""
+
+    def leaving(self, replica_id: str) -> None:
+        """Nobody minds."""
+
+
+async def _connect(world: Any, replica: Any, listener: Heard) -> ReplicaConnection:
+    transport = WebSocketTransport(world.session, TOKEN)
+    channel = await transport.connect("a", replica.listener.address)
+    return ReplicaConnection("a", channel, listener)
 
 
 def _request(request_id: str, prompt_tokens: int) -> RouteRequest:
@@ -270,7 +288,7 @@ async def test_outputs_that_pile_up_are_joined(world: Any) -> None:
         replica.generator.say("r1", "x")
     replica.generator.end("r1", "y", count=51)
     events = _events(await (await pending).read())
-    assert "".join(e["choices"][0]["delta"]["content"] for e in events[:-1]) == "x" * 50 + "y"
+    assert _text(events) == "x" * 50 + "y"
     assert len(events) < 20
 
 
@@ -285,7 +303,7 @@ async def test_an_unknown_priority_class_is_named(world: Any) -> None:
     assert (response.status, error["param"]) == (400, "x-weir-priority")
 
 
-ONE_AT_A_TIME = AdmissionSettings(enabled=True, limits=ReplicaLimits(running=1))
+ONE_AT_A_TIME = {"limits": {"running": 1}}
 
 
 @pytest.mark.parametrize("world", [ONE_AT_A_TIME], indirect=True)

@@ -10,7 +10,8 @@ import msgspec
 import zmq
 import zmq.asyncio
 
-from deployments.gateway.prefixes import CacheFollower, PromptHasher, salt_of
+from deployments.gateway.prefixes import PromptHasher, salt_of
+from deployments.gateway.sockets import KvEventFeed
 from router.hashing import VllmHasher
 from router.prefix_index import PrefixIndex
 from router.types import KvFeed, ReplicaInfo
@@ -53,7 +54,6 @@ async def test_the_index_follows_stored_and_removed_blocks() -> None:
     keys = VllmHasher(16, "sha256", "x").keys(TOKENS)
     index = PrefixIndex()
     index.add_replica("a", 1000)
-    follower = CacheFollower(index)
     sequence = 0
 
     async def publish(event: dict[str, Any]) -> None:
@@ -62,7 +62,7 @@ async def test_the_index_follows_stored_and_removed_blocks() -> None:
         await publisher.send_multipart([b"kv", sequence.to_bytes(8, "big"), payload])
         sequence += 1
 
-    await follower.follow([_info(feed)])
+    following = asyncio.ensure_future(KvEventFeed().follow(index, _info(feed)))
     await asyncio.sleep(0.3)
     stored = {
         "type": "BlockStored",
@@ -75,6 +75,7 @@ async def test_the_index_follows_stored_and_removed_blocks() -> None:
     await _until(lambda: index.lookup(keys, 0.0) == {"a": 6})
     await publish({"type": "BlockRemoved", "block_hashes": list(keys[3:])})
     await _until(lambda: index.lookup(keys, 0.0) == {"a": 3})
-    await follower.close()
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
     publisher.close(linger=0)
     context.destroy(linger=0)

@@ -10,7 +10,6 @@ from typing import Any
 import aiohttp
 import pytest
 
-from router.admission import AdmissionSettings, ClassSettings, ReplicaLimits
 from weir.errors import OverloadedError
 from weir.settings.fallback import (
     CascadeSettings,
@@ -67,7 +66,7 @@ async def test_the_teacher_answers_when_nothing_speaks_against_it(
     assert response.headers["x-weir-model-answered"] == "m"
     assert "x-weir-spill" not in response.headers
     assert student.generator.requests == {}
-    assert teacher.generator.requests["r1"].logprobs is False
+    assert teacher.generator.requests["r1"].logprobs is None
 
 
 async def test_a_rare_intent_goes_to_the_student(spilling: Any, make_pair: Any) -> None:
@@ -202,15 +201,11 @@ async def test_an_engine_that_is_down_counts_as_failure(spilling: Any, make_pair
     assert response.headers["x-weir-spill"] == "failure"
 
 
-FULL = AdmissionSettings(
-    enabled=True,
-    limits=ReplicaLimits(running=1),
-    classes=(
-        ClassSettings("interactive", 0, ttft_slo_ms=400.0, max_requests=2),
-        ClassSettings("batch", 1),
-    ),
-)
-SLO = {"interactive": 0.4}
+def full(ttft_slo_ms: float) -> dict[str, Any]:
+    """One place on a replica, two in the queue of the class that may spill."""
+    interactive = {"order": 0, "ttft_slo_ms": ttft_slo_ms, "max_requests": 2}
+    classes = {"interactive": interactive, "batch": {"order": 1}}
+    return {"limits": {"running": 1}, "classes": classes}
 
 
 async def occupied(world: Any) -> tuple[Any, Any]:
@@ -222,7 +217,7 @@ async def occupied(world: Any) -> tuple[Any, Any]:
 
 
 async def test_a_request_that_has_waited_long_enough_spills(spilling: Any, make_pair: Any) -> None:
-    world = await spilling(make_pair(admission=FULL, slo_s=SLO))
+    world = await spilling(make_pair(admission=full(400.0)))
     teacher, first = await occupied(world)
     student = await world.add_student_replica("z")
     pending = asyncio.ensure_future(world.post(dict(HELLO)))
@@ -236,7 +231,7 @@ async def test_a_request_that_has_waited_long_enough_spills(spilling: Any, make_
 
 
 async def test_batch_waits(spilling: Any, make_pair: Any) -> None:
-    world = await spilling(make_pair(admission=FULL, slo_s=SLO))
+    world = await spilling(make_pair(admission=full(400.0)))
     teacher, first = await occupied(world)
     student = await world.add_student_replica("z")
     headers = {"authorization": "Bearer weir_test-key", "x-weir-priority": "batch"}
@@ -256,7 +251,7 @@ async def test_batch_waits(spilling: Any, make_pair: Any) -> None:
 
 
 async def test_what_would_be_refused_spills(spilling: Any, make_pair: Any) -> None:
-    world = await spilling(make_pair(admission=FULL, slo_s={"interactive": 60.0}))
+    world = await spilling(make_pair(admission=full(60000.0)))
     teacher, first = await occupied(world)
     student = await world.add_student_replica("z")
     waiting = [asyncio.ensure_future(world.post({**HELLO, "id": f"w{n}"})) for n in range(2)]
@@ -282,7 +277,7 @@ def world_without_idle(world: Any) -> Any:
 
 
 async def test_refused_by_both_is_the_teachers_refusal(spilling: Any, make_pair: Any) -> None:
-    world = await spilling(make_pair(admission=FULL, slo_s={"interactive": 60.0}))
+    world = await spilling(make_pair(admission=full(60000.0)))
     teacher, first = await occupied(world)
     waiting = [asyncio.ensure_future(world.post({**HELLO, "id": f"w{n}"})) for n in range(2)]
     await _until(lambda: len(world.model.gate) == 2)
@@ -296,21 +291,21 @@ async def test_refused_by_both_is_the_teachers_refusal(spilling: Any, make_pair:
 
 
 async def test_who_cannot_spill_after_all_waits_on(spilling: Any, make_pair: Any) -> None:
-    world = await spilling(make_pair(admission=FULL, slo_s={"interactive": 0.1}))
+    world = await spilling(make_pair(admission=full(100.0)))
     teacher, first = await occupied(world)
     pending = asyncio.ensure_future(world.post(dict(HELLO)))
-    failures = world.gateway.metrics.spill_failures.labels("m", "overload")
-    await _until(lambda: failures._value.get() == 1)
+    await asyncio.sleep(0.3)
     await _until(lambda: len(world.model.gate) == 1)
     teacher.generator.end("first")
     assert (await first).status == 200
     await answered(world, pending, teacher)
+    assert world.gateway.metrics.spill_failures.labels("m", "overload")._value.get() == 1
 
 
 async def test_those_who_wait_spill_at_once_when_the_pool_is_lost(
     spilling: Any, make_pair: Any
 ) -> None:
-    world = await spilling(make_pair(admission=FULL, slo_s={"interactive": 60.0}))
+    world = await spilling(make_pair(admission=full(60000.0)))
     teacher, first = await occupied(world)
     student = await world.add_student_replica("z")
     pending = asyncio.ensure_future(world.post(dict(HELLO)))
@@ -334,7 +329,7 @@ async def leave(world: Any, ready: Callable[[], Any]) -> None:
 
 
 async def test_a_client_that_leaves_while_it_waits(spilling: Any, make_pair: Any) -> None:
-    world = await spilling(make_pair(admission=FULL, slo_s={"interactive": 60.0}))
+    world = await spilling(make_pair(admission=full(60000.0)))
     teacher, first = await occupied(world)
     student = await world.add_student_replica("z")
     await leave(world, lambda: len(world.model.gate) == 1)
@@ -392,7 +387,7 @@ async def test_a_sure_student_keeps_its_answer(spilling: Any, make_pair: Any) ->
     teacher, student = await world.add_replica("a"), await world.add_student_replica("z")
     pending = asyncio.ensure_future(world.post({**HELLO, "stream": True}))
     await _until(lambda: "r1" in student.generator.started)
-    assert student.generator.requests["r1"].logprobs is True
+    assert student.generator.requests["r1"].logprobs == 0
     student.generator.say("r1", "Hel", -0.1)
     await asyncio.sleep(0.05)
     assert not pending.done(), "nothing is sent before the verdict"
@@ -401,7 +396,7 @@ async def test_a_sure_student_keeps_its_answer(spilling: Any, make_pair: Any) ->
     student.generator.say("r1", " you", -9.0)
     student.generator.end_scored("r1", "!", -0.1, count=4)
     sent = events(await response.read())
-    assert "".join(e["choices"][0]["delta"]["content"] for e in sent) == "Hello you!"
+    assert "".join(e["choices"][0]["delta"].get("content", "") for e in sent) == "Hello you!"
     assert response.headers["x-weir-spill"] == "cascade-kept"
     assert response.headers["x-weir-model-answered"] == "s"
     assert teacher.generator.requests == {}
@@ -467,11 +462,31 @@ async def test_a_client_that_leaves_while_an_answer_is_held_back(
     assert teacher.generator.requests == {}
 
 
-async def test_what_needs_the_replicas_own_server_is_not_cascaded(
+async def test_log_probabilities_that_the_client_asked_for_are_in_a_kept_answer(
     spilling: Any, make_pair: Any
 ) -> None:
     world = await spilling(make_pair(fallback(cascade=CASCADE)))
     await world.add_replica("a")
-    await world.add_student_replica("z")
-    response = await world.post({**HELLO, "logprobs": True})
-    assert response.headers["x-weir-model-answered"] == "m"
+    student = await world.add_student_replica("z")
+    pending = asyncio.ensure_future(world.post({**HELLO, "logprobs": True}))
+    await _until(lambda: "r1" in student.generator.started)
+    student.generator.say("r1", "Hel", -0.1)
+    student.generator.end_scored("r1", "lo", -0.2, count=2)
+    choice = (await (await pending).json())["choices"][0]
+    assert [token["logprob"] for token in choice["logprobs"]["content"]] == [-0.1, -0.2]
+
+
+async def test_several_choices_are_not_cascaded(spilling: Any, make_pair: Any) -> None:
+    world = await spilling(make_pair(fallback(cascade=CASCADE)))
+    teacher = await world.add_replica("a")
+    student = await world.add_student_replica("z")
+    pending = asyncio.ensure_future(world.post({**HELLO, "n": 2}))
+    for name in ("r1-0", "r1-1"):
+        await _until(lambda name=name: name in teacher.generator.started)
+        teacher.generator.end(name, name, count=2)
+    answer = await (await pending).json()
+    assert [c["message"]["content"] for c in answer["choices"]] == ["r1-0", "r1-1"]
+    assert answer["usage"]["prompt_tokens"] == 6, "both choices share their prompt"
+    assert answer["usage"]["completion_tokens"] == 4
+    assert student.generator.requests == {}
+    await _until(lambda: idle(world))

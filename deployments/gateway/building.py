@@ -1,0 +1,90 @@
+"""Builds a gateway as the settings say. What ships, what tests run and what is simulated are all
+built here; only transport, feed, clock and randomness differ."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Mapping
+
+from deployments.gateway.account import Account, UnlimitedAccount
+from deployments.gateway.fallbacks import Fallback
+from deployments.gateway.handle import Enricher, Gateway, Parts, new_id
+from deployments.gateway.limits import Limits
+from deployments.gateway.model import Model
+from deployments.gateway.prompts import PromptEncoder
+from deployments.gateway.transport import CacheFeed, ReplicaTransport
+from router.admission import parse_settings
+from weir.metrics import GatewayMetrics
+from weir.settings import ModelSettings, Settings
+from weir.tenancy import KeyRing
+
+
+def build_gateway(
+    settings: Settings,
+    encoders: Mapping[str, PromptEncoder],
+    transport: ReplicaTransport,
+    feed: CacheFeed,
+    enricher: Enricher,
+    metrics: GatewayMetrics,
+    *,
+    account: Account | None = None,
+    rng: random.Random | None = None,
+    ids: Callable[[], str] = new_id,
+    wall_clock: Callable[[], float] = time.time,
+) -> Gateway:
+    """The gateway, on the running event loop. ``encoders``: each model's.
+
+    Raises:
+        ConfigError: the settings cannot be used.
+    """
+    shared = parse_settings(settings.admission)
+    slo_s = {c.name: c.ttft_slo_ms / 1000 for c in shared.classes if c.ttft_slo_ms}
+    clock = asyncio.get_running_loop().time
+    fallbacks = {
+        m.name: Fallback(
+            m.name,
+            m.fallback,
+            settings.tenants,
+            slo_s,
+            encoders[m.fallback.student].folder,
+            clock,
+        )
+        for m in settings.models
+        if m.fallback is not None
+    }
+
+    def build(model: ModelSettings) -> Model:
+        fallback = fallbacks.get(model.name)
+        return Model(
+            model,
+            shared,
+            encoders[model.name],
+            transport,
+            feed,
+            fallback.spill_reason if fallback else None,
+            wall_clock,
+            random.Random(rng.random()) if rng else None,
+        )
+
+    return Gateway(
+        Parts(
+            keys=KeyRing(settings.tenants),
+            models={m.name: build(m) for m in settings.models},
+            account=account or UnlimitedAccount(),
+            enricher=enricher,
+            classes=[c.name for c in shared.classes],
+            metrics=metrics,
+            limits=Limits(
+                settings.server.max_body_bytes,
+                settings.gateway.dispatch_attempts,
+                settings.server.request_timeout_s,
+                settings.gateway.resume_wait_s,
+            ),
+            fallbacks=fallbacks,
+            slo_s=slo_s,
+            ids=ids,
+            wall_clock=wall_clock,
+        )
+    )

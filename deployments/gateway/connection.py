@@ -1,0 +1,288 @@
+"""The gateway's side of the connection to one replica: many token streams over one channel."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections import deque
+from typing import Protocol
+
+import msgspec
+
+from deployments import wire
+from deployments.gateway.outputs import Output, join
+from deployments.gateway.pulse import Pulse
+from deployments.gateway.transport import Channel, ChannelClosedError
+from weir.errors import (
+    BadRequestError,
+    OverloadedError,
+    ReplicaFailedError,
+    UnsupportedError,
+    WeirError,
+)
+
+_LOG = logging.getLogger("weir.gateway")
+#: A replica repeats its load at least once a second: silence is noticed after so many seconds.
+SILENCE_S = 3.0
+#: The least time that an engine with work may take for a step.
+STEP_S = 5.0
+#: Streams that a draining replica may still end by itself have so long for it.
+DRAIN_GRACE_S = 2.0
+_WATCH_PERIOD_S = 0.25
+
+
+class ReplicaLostError(ReplicaFailedError):
+    """The replica went away, or stopped answering, whatever the request was."""
+
+
+class ReplicaLeavingError(ReplicaLostError):
+    """The replica is draining: the stream goes on, but had better go on elsewhere."""
+
+
+class Listener(Protocol):
+    """Who hears what a replica says of itself."""
+
+    def heard_load(self, replica_id: str, load: wire.Load) -> None: ...
+
+    def stepped(self, replica_id: str) -> None:
+        """The replica's engine has ended a step."""
+        ...
+
+    def lost(self, connection: ReplicaConnection) -> None: ...
+
+    def leaving(self, replica_id: str) -> None:
+        """The replica drains."""
+        ...
+
+
+class TokenStream:
+    """One stream's output as it arrives. Read with :meth:`next`; the last output is a ``Done`` or
+    an ``Embedded``. ``started`` is set when the replica says that the prompt is prefilled."""
+
+    __slots__ = ("_connection", "_failure", "_items", "_waiter", "finished", "number", "started")
+
+    def __init__(self, connection: ReplicaConnection, number: int) -> None:
+        self._connection = connection
+        self._items: deque[Output] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._failure: WeirError | None = None
+        self.started: wire.Started | None = None
+        self.number = number
+        self.finished = False
+
+    async def next(self) -> Output:
+        """The next output; everything that has arrived meanwhile is joined into one.
+
+        Raises:
+            ReplicaLeavingError: the replica drains; the stream goes on if it is read on.
+            WeirError: the replica refused the request, failed, or went away.
+        """
+        items = self._items
+        while not items:
+            if self._failure is not None:
+                failure = self._failure
+                if isinstance(failure, ReplicaLeavingError):
+                    self._failure = None
+                raise failure
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        if len(items) == 1:
+            return items.popleft()
+        arrived = list(items)
+        items.clear()
+        return join(arrived)
+
+    def close(self) -> None:
+        """Nobody reads any more: the replica frees the stream unless it has finished."""
+        if not self.finished:
+            self.finished = True
+            self._connection.cancel(self.number)
+
+    def feed(self, item: Output) -> None:
+        """Called by the connection for each output."""
+        self._items.append(item)
+        if not isinstance(item, wire.Chunk):
+            self.finished = True
+        self._notify()
+
+    def fail(self, error: WeirError) -> None:
+        """Called by the connection when the stream cannot go on."""
+        self._failure = error
+        self.finished = True
+        self._notify()
+
+    def advise(self, advice: ReplicaLeavingError) -> None:
+        """Called by the connection when the stream had better go on elsewhere."""
+        if not self.finished and self._failure is None:
+            self._failure = advice
+            self._notify()
+
+    def _notify(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class ReplicaConnection:
+    """An open connection. Broken is broken: the fleet opens another."""
+
+    def __init__(self, replica_id: str, channel: Channel, listener: Listener) -> None:
+        loop = asyncio.get_running_loop()
+        self.replica_id = replica_id
+        self.broken = False
+        self._channel = channel
+        self._listener = listener
+        self._clock = loop.time
+        self._streams: dict[int, TokenStream] = {}
+        self._numbers = itertools.count(1)
+        self._outbox: list[wire.ToReplica] = []
+        self._wake = asyncio.Event()
+        now_s = loop.time()
+        self._voice = Pulse(now_s, SILENCE_S)
+        self._steps = Pulse(now_s, STEP_S)
+        self._step_count = 0
+        self.draining = False
+        self._tasks = [
+            loop.create_task(self._read()),
+            loop.create_task(self._write()),
+            loop.create_task(self._watch()),
+        ]
+
+    @property
+    def open_streams(self) -> int:
+        """Streams that have not ended."""
+        return len(self._streams)
+
+    def submit(self, request: wire.Submit | wire.Embed) -> TokenStream:
+        """Start a stream; its number is filled in.
+
+        Raises:
+            ReplicaLostError: the connection is gone.
+        """
+        if self.broken:
+            raise ReplicaLostError(f"The connection to replica {self.replica_id} is gone.")
+        now_s = self._clock()
+        if not self._streams:
+            self._steps.rest(now_s)
+        stream = TokenStream(self, next(self._numbers))
+        self._streams[stream.number] = stream
+        self._tell(msgspec.structs.replace(request, stream=stream.number))
+        return stream
+
+    def cancel(self, number: int) -> None:
+        """Forget a stream and have the replica free it."""
+        if self._streams.pop(number, None) is not None and not self.broken:
+            self._tell(wire.Cancel(number))
+
+    async def close(self) -> None:
+        """Close the channel; streams that are left fail."""
+        self._break("the gateway closed the connection", level=logging.DEBUG)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._channel.close()
+
+    def _tell(self, message: wire.ToReplica) -> None:
+        self._outbox.append(message)
+        self._wake.set()
+
+    async def _write(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            batch, self._outbox = self._outbox, []
+            try:
+                for message in batch:
+                    await self._channel.send(wire.encode(message))
+            except ChannelClosedError as error:
+                self._break(str(error))
+                return
+
+    async def _read(self) -> None:
+        reason = "the replica closed the connection"
+        try:
+            while True:
+                self._dispatch(await self._channel.receive())
+        except (ChannelClosedError, msgspec.MsgspecError) as error:
+            reason = str(error) or type(error).__name__
+        finally:
+            self._break(reason)
+
+    async def _watch(self) -> None:
+        """Break the connection when the replica is silent, or its engine makes no step."""
+        while not self.broken:
+            await asyncio.sleep(_WATCH_PERIOD_S)
+            now_s = self._clock()
+            if self._voice.overdue(now_s):
+                self._break(f"it said nothing for {self._voice.bound_s:.1f} s")
+            elif not self._streams or not self._step_count:
+                self._steps.rest(now_s)
+            elif self._steps.overdue(now_s):
+                self._break(f"its engine made no step for {self._steps.bound_s:.1f} s")
+
+    def _dispatch(self, data: bytes) -> None:
+        now_s = self._clock()
+        self._voice.beat(now_s)
+        stepped = False  # one message holds what one engine step put out
+        for event in wire.decode_from_replica(data):
+            if isinstance(event, wire.Load):
+                self._heard(event, now_s)
+                continue
+            if not stepped and not isinstance(event, wire.Failed):
+                # First, because tokens may make room for the next dispatch.
+                stepped = True
+                self._steps.beat(now_s)
+                self._listener.stepped(self.replica_id)
+            stream = self._streams.get(event.stream)
+            if stream is None:
+                continue  # cancelled here while the output was on its way
+            if isinstance(event, wire.Started):
+                stream.started = event
+                continue
+            if not isinstance(event, wire.Chunk):
+                del self._streams[event.stream]
+            if isinstance(event, wire.Failed):
+                stream.fail(_failure(event))
+            else:
+                stream.feed(event)
+
+    def _heard(self, load: wire.Load, now_s: float) -> None:
+        if load.steps != self._step_count:
+            self._step_count = load.steps
+            self._steps.beat(now_s)
+        self._listener.heard_load(self.replica_id, load)
+        if load.draining and not self.draining:
+            self.draining = True
+            self._listener.leaving(self.replica_id)
+            asyncio.get_running_loop().call_later(DRAIN_GRACE_S, self._send_away)
+
+    def _send_away(self) -> None:
+        for stream in list(self._streams.values()):
+            stream.advise(ReplicaLeavingError(f"Replica {self.replica_id} is leaving."))
+
+    def _break(self, reason: str, level: int = logging.WARNING) -> None:
+        if self.broken:
+            return
+        self.broken = True
+        streams, self._streams = list(self._streams.values()), {}
+        _LOG.log(
+            level,
+            "replica lost",
+            extra={"replica": self.replica_id, "streams": len(streams), "reason": reason},
+        )
+        self._listener.lost(self)
+        for stream in streams:
+            stream.fail(ReplicaLostError(f"The replica failed during the request: {reason}."))
+
+
+def _failure(event: wire.Failed) -> WeirError:
+    if event.status == 400:
+        return BadRequestError(event.message)
+    if event.status == 501:
+        return UnsupportedError(event.message)
+    if event.status == OverloadedError.status:
+        return ReplicaLostError(event.message)  # its engine is down: so for every request
+    return ReplicaFailedError(event.message)

@@ -1,0 +1,15 @@
+"""The kinds of request that clients speak: one file each, registered here."""
+
+from __future__ import annotations
+
+from deployments.gateway.dialects.base import Dialect, Registry, Writer
+from deployments.gateway.dialects.chat import ChatDialect
+from deployments.gateway.dialects.completions import CompletionDialect
+from deployments.gateway.dialects.embeddings import EmbeddingDialect
+
+DIALECTS = Registry()
+DIALECTS.register(ChatDialect())
+DIALECTS.register(CompletionDialect())
+DIALECTS.register(EmbeddingDialect())
+
+__all__ = ["DIALECTS", "Dialect", "Registry", "Writer"]

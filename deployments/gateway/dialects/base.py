@@ -1,0 +1,118 @@
+"""What a dialect is: one kind of body, and how its answers are written.
+
+A dialect is one file here with one class, registered by its path. The request path knows nothing
+else of it: it parses a body into what is to be generated, and turns outputs into events and whole
+answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from deployments import wire
+from deployments.gateway.collected import Collected
+from deployments.gateway.outputs import Counts, Output
+from deployments.gateway.prompts import PromptEncoder
+from weir.errors import WeirError
+
+
+class Writer(Protocol):
+    """Writes one answer. ``choice`` numbers the answer's choices from 0."""
+
+    def event(self, choice: int, output: Output) -> bytes:
+        """What one output adds to the event stream; empty where it adds nothing."""
+        ...
+
+    def last_event(self, counts: Counts) -> bytes:
+        """The end of the event stream."""
+        ...
+
+    def error_event(self, error: WeirError) -> bytes:
+        """An error in the middle of the event stream, where the status line is long gone."""
+        ...
+
+    def whole(self, choices: Sequence[Collected], counts: Counts) -> bytes:
+        """The whole answer as JSON."""
+        ...
+
+
+class Dialect(Protocol):
+    """One kind of request. ``task`` is what the engine must be able to do (generate, embed);
+    ``prompt_field`` names the prompt in error messages."""
+
+    name: str
+    path: str
+    task: str
+    prompt_field: str
+
+    def parse(self, raw: bytes) -> Any:
+        """The body.
+
+        Raises:
+            BadRequestError: the first thing wrong, with ``param`` naming the field.
+        """
+        ...
+
+    async def prompts(self, body: Any, encoder: PromptEncoder, context: int) -> list[list[int]]:
+        """The token ids of each prompt (empty for one that the replica has to render). ``context``
+        is the model's context length in tokens.
+
+        Raises:
+            BadRequestError: the chat template refuses the conversation, or an id is out of range.
+            ContextLengthError: the prompt cannot fit.
+        """
+        ...
+
+    def choices(self, body: Any) -> int:
+        """How many answers there are to be: so many for each prompt, in the prompts' order."""
+        ...
+
+    def output_limit(self, body: Any) -> int | None:
+        """The most tokens that an answer may have, as the client says (None: it does not)."""
+        ...
+
+    def submission(
+        self, body: Any, prompt: list[int], max_tokens: int, reasons: bool
+    ) -> wire.Submit | wire.Embed:
+        """What the replica is asked for. ``reasons``: the model's output needs its reasoning
+        parser. Stream number, request id, priority and salt are filled in later."""
+        ...
+
+    def writer(
+        self,
+        body: Any,
+        request_id: str,
+        created_s: int,
+        prompts: Prompts,
+        encoder: PromptEncoder,
+    ) -> Writer:
+        """The writer of the answer. ``created_s``: seconds since the epoch."""
+        ...
+
+
+Prompts = Sequence[Sequence[int]]
+
+
+class Registry:
+    """The dialects by path. Registering a path twice is an error."""
+
+    def __init__(self) -> None:
+        self._by_path: dict[str, Dialect] = {}
+
+    def register(self, dialect: Dialect) -> None:
+        """Serve this dialect.
+
+        Raises:
+            ValueError: its path is taken.
+        """
+        if dialect.path in self._by_path:
+            raise ValueError(f"a dialect at {dialect.path} is registered already")
+        self._by_path[dialect.path] = dialect
+
+    def find(self, path: str) -> Dialect | None:
+        """The dialect at a path; a slash at its end does not matter."""
+        return self._by_path.get(path) or self._by_path.get(path.rstrip("/"))
+
+    def __iter__(self) -> Any:
+        return iter(self._by_path.values())

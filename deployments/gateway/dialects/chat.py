@@ -1,0 +1,253 @@
+"""OpenAI's chat completions: ``POST /v1/chat/completions``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from deployments import wire
+from deployments.gateway.collected import Collected
+from deployments.gateway.dialects.base import Prompts, Writer
+from deployments.gateway.dialects.generating import (
+    DONE,
+    EventHead,
+    Tally,
+    data,
+    error_event,
+    sampling,
+    token_bytes,
+    wants_usage,
+)
+from deployments.gateway.outputs import Counts, Output, extra_of
+from deployments.gateway.prompts import PromptEncoder
+from deployments.gateway.requests import ChatBody, parse_body
+from weir.errors import WeirError
+
+
+class ChatDialect:
+    """See :class:`deployments.gateway.dialects.base.Dialect`."""
+
+    name = "chat"
+    path = "/v1/chat/completions"
+    task = "generate"
+    prompt_field = "messages"
+
+    def parse(self, raw: bytes) -> ChatBody:
+        return parse_body(ChatBody, raw)
+
+    async def prompts(
+        self, body: ChatBody, encoder: PromptEncoder, context: int
+    ) -> list[list[int]]:
+        if body.has_other_parts:
+            return [[]]
+        return [await encoder.encode_chat_within(body, context)]
+
+    def choices(self, body: ChatBody) -> int:
+        return body.n
+
+    def output_limit(self, body: ChatBody) -> int | None:
+        return body.max_output_tokens
+
+    def submission(
+        self, body: ChatBody, prompt: list[int], max_tokens: int, reasons: bool
+    ) -> wire.Submit:
+        return wire.Submit(
+            0,
+            "",
+            prompt,
+            sampling(body, max_tokens),
+            logprobs=body.wants_logprobs,
+            prompt_logprobs=body.wants_prompt_logprobs,
+            chat=body.chat_fields(parses_reasoning=reasons),
+            messages=body.whole_body() if body.has_other_parts else None,
+        )
+
+    def writer(
+        self,
+        body: ChatBody,
+        request_id: str,
+        created_s: int,
+        prompts: Prompts,
+        encoder: PromptEncoder,
+    ) -> Writer:
+        return ChatWriter(body, request_id, created_s, prompts)
+
+
+class ChatWriter:
+    """``chat.completion`` and its chunks: a chunk with the role, chunks with output, then one with
+    an empty delta and the finish reason, as OpenAI sends them."""
+
+    def __init__(self, body: ChatBody, request_id: str, created_s: int, prompts: Prompts) -> None:
+        self._body = body
+        self._id = f"chatcmpl-{request_id}"
+        self._created_s = created_s
+        self._head = EventHead(body, self._id, "chat.completion.chunk", created_s)
+        self._prompts = prompts
+        self._tally = Tally(body, sum(map(len, prompts)))
+        self._begun: set[int] = set()
+        self._called: set[int] = set()
+
+    def event(self, choice: int, output: Output) -> bytes:
+        if isinstance(output, wire.Embedded):
+            return b""
+        extra = extra_of(output)
+        opening = b""
+        if choice not in self._begun:
+            self._begun.add(choice)
+            opening = self._chunk(choice, {"role": "assistant", "content": ""}, None, None, 0)
+        if extra is None and not self._tally.wanted and not self._body.return_token_ids:
+            middle = self._plain(choice, output.text) if output.text else b""
+        else:
+            middle = self._rich(choice, output, extra or wire.Extra())
+        if not isinstance(output, wire.Done):
+            return opening + middle
+        stop_reason = extra.stop_reason if extra else None
+        return opening + middle + self._chunk(choice, {}, output.finish_reason, stop_reason, 0)
+
+    def _plain(self, choice: int, text: str) -> bytes:
+        return (
+            b'%b{"index":%d,"delta":{"content":%b},"logprobs":null,"finish_reason":null}]}\n\n'
+            % (
+                self._head.opening,
+                choice,
+                orjson.dumps(text),
+            )
+        )
+
+    def _rich(self, choice: int, output: wire.Chunk | wire.Done, extra: wire.Extra) -> bytes:
+        delta: dict[str, Any] = {}
+        if extra.reasoning:
+            delta["reasoning"] = delta["reasoning_content"] = extra.reasoning
+        if output.text:
+            delta["content"] = output.text
+        if extra.calls:
+            delta["tool_calls"] = [_call_delta(call) for call in extra.calls]
+        scored = _logprobs(extra.logprobs, self._body.wants_logprobs)
+        if not delta and scored is None and not self._body.return_token_ids:
+            return b""
+        if not delta:
+            delta["content"] = ""
+        tokens = output.tokens if self._body.return_token_ids else None
+        return self._chunk(choice, delta, None, None, len(output.tokens), scored, tokens)
+
+    def _chunk(
+        self,
+        choice: int,
+        delta: dict[str, Any],
+        reason: str | None,
+        stop_reason: int | str | None,
+        count: int,
+        scored: dict[str, Any] | None = None,
+        tokens: list[int] | None = None,
+    ) -> bytes:
+        told: dict[str, Any] = {
+            "index": choice,
+            "delta": delta,
+            "logprobs": scored,
+            "finish_reason": reason,
+        }
+        if stop_reason is not None:
+            told["stop_reason"] = stop_reason
+        if tokens is not None:
+            told["token_ids"] = tokens
+        event: dict[str, Any] = {**self._head.fields, "choices": [told]}
+        if self._tally.wanted:
+            event["usage"] = self._tally.add(count)
+        return data(event)
+
+    def last_event(self, counts: Counts) -> bytes:
+        usage = self._head.usage_event(counts) if wants_usage(self._body) else b""
+        return usage + DONE
+
+    def error_event(self, error: WeirError) -> bytes:
+        return error_event(error)
+
+    def whole(self, choices: Sequence[Collected], counts: Counts) -> bytes:
+        answer: dict[str, Any] = {
+            "id": self._id,
+            "object": "chat.completion",
+            "created": self._created_s,
+            "model": self._body.model,
+            "choices": [self._choice(i, choice) for i, choice in enumerate(choices)],
+            "usage": counts.usage(),
+        }
+        if self._body.wants_prompt_logprobs is not None:
+            answer["prompt_logprobs"] = _prompt_logprobs(choices[0].prompt_logprobs)
+        if self._body.return_token_ids:
+            answer["prompt_token_ids"] = self._prompts[0]
+        return orjson.dumps(answer, option=orjson.OPT_NON_STR_KEYS)
+
+    def _choice(self, index: int, choice: Collected) -> dict[str, Any]:
+        text: str | None = choice.text
+        if choice.calls and not text:
+            text = None
+        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+        if choice.reasoning:
+            message["reasoning"] = message["reasoning_content"] = "".join(choice.reasoning)
+        if choice.calls:
+            message["tool_calls"] = [
+                {
+                    "id": call.id,
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": call.arguments},
+                }
+                for call in choice.calls
+            ]
+        told: dict[str, Any] = {
+            "index": index,
+            "message": message,
+            "logprobs": _logprobs(choice.logprobs, self._body.wants_logprobs),
+            "finish_reason": choice.finish_reason,
+        }
+        if choice.stop_reason is not None:
+            told["stop_reason"] = choice.stop_reason
+        if self._body.return_token_ids:
+            told["token_ids"] = choice.tokens
+        return told
+
+
+def _call_delta(call: wire.CallDelta) -> dict[str, Any]:
+    function: dict[str, Any] = {"arguments": call.arguments}
+    if not call.id:
+        return {"index": call.index, "function": function}
+    return {
+        "index": call.index,
+        "id": call.id,
+        "type": "function",
+        "function": {"name": call.name, **function},
+    }
+
+
+def _logprobs(scored: Sequence[wire.Scored], wanted: int | None) -> dict[str, Any] | None:
+    if wanted is None or not scored:
+        return None
+    return {
+        "content": [
+            {**_token(token), "top_logprobs": [_token(t) for t in token.top]} for token in scored
+        ],
+        "refusal": None,
+    }
+
+
+def _token(scored: wire.Scored) -> dict[str, Any]:
+    return {
+        "token": scored.token,
+        "logprob": scored.logprob,
+        "bytes": token_bytes(scored.token),
+    }
+
+
+def _prompt_logprobs(scored: Sequence[wire.Scored]) -> list[dict[str, Any] | None]:
+    """vLLM's shape: per prompt token a mapping from token id, None for the first."""
+    positions: list[dict[str, Any] | None] = []
+    for token in scored:
+        if token.logprob is None:
+            positions.append(None)
+            continue
+        listed = [token, *(t for t in token.top if t.id != token.id)]
+        positions.append(
+            {str(t.id): {"logprob": t.logprob, "decoded_token": t.token} for t in listed}
+        )
+    return positions

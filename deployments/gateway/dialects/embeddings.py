@@ -1,0 +1,94 @@
+"""OpenAI's embeddings: ``POST /v1/embeddings``. Each input is a prompt, and a stream of its own."""
+
+from __future__ import annotations
+
+import base64
+from array import array
+from collections.abc import Sequence
+
+import orjson
+
+from deployments import wire
+from deployments.gateway.collected import Collected
+from deployments.gateway.dialects.base import Prompts, Writer
+from deployments.gateway.dialects.generating import error_event
+from deployments.gateway.outputs import Counts, Output
+from deployments.gateway.prompts import PromptEncoder
+from deployments.gateway.requests import EmbeddingBody, parse_body
+from weir.errors import WeirError
+
+
+class EmbeddingDialect:
+    """See :class:`deployments.gateway.dialects.base.Dialect`."""
+
+    name = "embeddings"
+    path = "/v1/embeddings"
+    task = "embed"
+    prompt_field = "input"
+
+    def parse(self, raw: bytes) -> EmbeddingBody:
+        return parse_body(EmbeddingBody, raw)
+
+    async def prompts(
+        self, body: EmbeddingBody, encoder: PromptEncoder, context: int
+    ) -> list[list[int]]:
+        several = body.prompts()
+        return [
+            await encoder.encode_prompt_within(
+                prompt, context, f"input[{i}]" if len(several) > 1 else "input", True
+            )
+            for i, prompt in enumerate(several)
+        ]
+
+    def choices(self, body: EmbeddingBody) -> int:
+        return len(body.prompts())
+
+    def output_limit(self, body: EmbeddingBody) -> int | None:
+        return 0
+
+    def submission(
+        self, body: EmbeddingBody, prompt: list[int], max_tokens: int, reasons: bool
+    ) -> wire.Embed:
+        return wire.Embed(0, "", prompt, body.dimensions)
+
+    def writer(
+        self,
+        body: EmbeddingBody,
+        request_id: str,
+        created_s: int,
+        prompts: Prompts,
+        encoder: PromptEncoder,
+    ) -> Writer:
+        return EmbeddingWriter(body)
+
+
+class EmbeddingWriter:
+    """A list of vectors, in the order of the inputs. There is no event stream of them."""
+
+    def __init__(self, body: EmbeddingBody) -> None:
+        self._body = body
+
+    def event(self, choice: int, output: Output) -> bytes:
+        return b""
+
+    def last_event(self, counts: Counts) -> bytes:
+        return b""
+
+    def error_event(self, error: WeirError) -> bytes:
+        return error_event(error)
+
+    def whole(self, choices: Sequence[Collected], counts: Counts) -> bytes:
+        encode = _base64 if self._body.encoding_format == "base64" else list
+        listed = [
+            {"object": "embedding", "index": i, "embedding": encode(choice.vector)}
+            for i, choice in enumerate(choices)
+        ]
+        usage = {"prompt_tokens": counts.prompt_tokens, "total_tokens": counts.prompt_tokens}
+        return orjson.dumps(
+            {"object": "list", "data": listed, "model": self._body.model, "usage": usage}
+        )
+
+
+def _base64(vector: Sequence[float]) -> str:
+    """Little-endian 32-bit floats, as OpenAI's clients decode them."""
+    return base64.b64encode(array("f", vector).tobytes()).decode()

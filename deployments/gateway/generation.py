@@ -1,0 +1,261 @@
+"""Generating an attempt's choices: each is reserved, admitted, placed and streamed, and goes on
+elsewhere when its replica is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+
+import msgspec
+
+from deployments import wire
+from deployments.gateway.account import Account, Charge
+from deployments.gateway.connection import ReplicaLeavingError, ReplicaLostError, TokenStream
+from deployments.gateway.fallbacks import Fallback, Trial
+from deployments.gateway.legs import Attempt, Choice, Leg
+from deployments.gateway.limits import Limits
+from deployments.gateway.model import Model
+from deployments.gateway.outputs import Counts, Output
+from deployments.gateway.plan import goes_on
+from deployments.gateway.request import Request
+from deployments.gateway.sink import Answer
+from router.admission import Ticket
+from router.ledger import Reservation
+from weir.errors import (
+    GenerationTimeoutError,
+    NoReplicaError,
+    ReplicaFailedError,
+    RequestFailedError,
+    WeirError,
+)
+from weir.metrics import GatewayMetrics
+
+_LOG = logging.getLogger("weir.gateway")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """An attempt under way. ``fallback``: the model's, where the attempt is watched and another
+    may follow; ``trial`` then hears of its first output. ``patience_s``: so long it may wait at the
+    gate (None: as long as the gate lets it)."""
+
+    request: Request
+    model: Model
+    attempt: Attempt
+    answer: Answer
+    fallback: Fallback | None = None
+    trial: Trial | None = None
+    patience_s: float | None = None
+
+
+class Generation:
+    """Needs a running event loop: its clock is the only one."""
+
+    def __init__(self, account: Account, metrics: GatewayMetrics, limits: Limits) -> None:
+        self._account = account
+        self._metrics = metrics
+        self._limits = limits
+        self._clock: Callable[[], float] = asyncio.get_running_loop().time
+
+    async def generate(self, run: Run) -> None:
+        """All choices of an attempt, side by side.
+
+        Raises:
+            WeirError: the first that went wrong; the other choices are then broken off.
+        """
+        choices = run.attempt.choices
+        if len(choices) == 1:
+            await self._choice(run, choices[0])
+            return
+        try:
+            async with asyncio.TaskGroup() as group:
+                for choice in choices:
+                    group.create_task(self._choice(run, choice))
+        except BaseExceptionGroup as errors:
+            raise _first(errors) from None
+
+    async def _choice(self, run: Run, choice: Choice) -> None:
+        """The steps of one choice, in their order: reserve, admit, place, stream."""
+        async with self._reserve(run, choice) as charge, self._admit(run, choice) as ticket:
+            self._admitted(run, ticket)
+            try:
+                async with asyncio.timeout(self._limits.request_timeout_s):
+                    while True:
+                        leg = choice.begin_leg(ticket.grant.replica_id)
+                        try:
+                            await self._stream(run, choice, leg, ticket)
+                            return
+                        except ReplicaFailedError as failure:
+                            await self._place_again(run, choice, ticket, failure)
+            except TimeoutError:
+                limit_s = self._limits.request_timeout_s
+                raise GenerationTimeoutError(
+                    f"The answer was not complete after {limit_s:g} s."
+                ) from None
+            finally:
+                charge.use(choice.counts)
+
+    def _reserve(self, run: Run, choice: Choice) -> AbstractAsyncContextManager[Charge]:
+        route = choice.route
+        most = Counts(route.prompt_tokens, 0, route.max_output_tokens)
+        return self._account.reserve(run.request.tenant, run.model.name, most)
+
+    def _admit(self, run: Run, choice: Choice) -> AbstractAsyncContextManager[Ticket[Reservation]]:
+        admission = run.model.gate.admit(choice.route, run.request.body_bytes)
+        if run.fallback is None:
+            return admission
+        return run.fallback.waiting(admission, run.patience_s)
+
+    def _admitted(self, run: Run, ticket: Ticket[Reservation]) -> None:
+        """Admission is over, and the replica is chosen and reserved."""
+        if run.attempt.admitted_s is None:
+            run.attempt.admitted_s = self._clock()
+        route, decision = ticket.request, ticket.grant.decision
+        labels = (route.tenant, route.model)
+        wait = self._metrics.admission_wait.labels(*labels, route.priority_class)
+        wait.observe(ticket.waited_s)
+        if decision.overlap_blocks:
+            cached = decision.overlap_blocks * run.model.block_size
+            self._metrics.predicted_cached.labels(*labels).inc(cached)
+
+    async def _stream(
+        self, run: Run, choice: Choice, leg: Leg, ticket: Ticket[Reservation]
+    ) -> None:
+        """One leg, to the end of the choice.
+
+        Raises:
+            ReplicaFailedError: the choice is not at its end.
+            WeirError: the request is at fault.
+        """
+        connection = await run.model.fleet.connection(leg.replica_id)
+        submission = msgspec.structs.replace(choice.submission(), priority=ticket.priority)
+        stream = connection.submit(submission)
+        put, index = run.answer.put, choice.index
+        try:
+            while True:
+                output = await self._next(run, leg, stream)
+                if leg.started is None:
+                    self._started(run, leg, stream, output)
+                tokens = choice.took(leg, output)
+                ticket.progress(tokens, _cached(leg))
+                if isinstance(output, wire.Embedded):
+                    await put(index, output)
+                    return
+                choice.delivered.add(output)
+                await put(index, output)
+                if isinstance(output, wire.Done):
+                    return
+        finally:
+            stream.close()
+
+    async def _next(self, run: Run, leg: Leg, stream: TokenStream) -> Output:
+        while True:
+            try:
+                output = await stream.next()
+            except ReplicaLeavingError:
+                if run.model.fleet.others(leg.replica_id):
+                    raise
+                continue  # there is nowhere to go: the replica waits for its last streams
+            if isinstance(output, wire.Done) and output.finish_reason == "abort":
+                raise ReplicaLostError("The replica stopped in the middle of the request.")
+            return output
+
+    def _started(self, run: Run, leg: Leg, stream: TokenStream, output: Output) -> None:
+        """The first output of a leg is here."""
+        leg.started = stream.started or _whole_start(output)
+        if run.attempt.first_output_s is None:
+            run.attempt.first_output_s = self._clock()
+            if run.trial is not None:
+                run.trial.first_output(run.attempt.first_output_s)
+
+    async def _place_again(
+        self,
+        run: Run,
+        choice: Choice,
+        ticket: Ticket[Reservation],
+        failure: ReplicaFailedError,
+    ) -> None:
+        """Another replica for a choice whose leg broke.
+
+        Raises:
+            RequestFailedError: it failed on one replica after the other.
+            ReplicaFailedError: there is none in time, or too much moves already.
+        """
+        limits, fleet = self._limits, run.model.fleet
+        ends = [leg.end() for leg in choice.legs]
+        in_vain = _in_vain(choice)
+        if not goes_on(ends, limits.dispatch_attempts, limits.most_legs):
+            raise _own_fault(failure, in_vain) from failure
+        if not run.model.moves.spend(self._clock(), fleet.open_streams):
+            raise failure
+        waits = isinstance(failure, ReplicaLostError) and run.fallback is None
+        give_up_s = self._clock() + (limits.resume_wait_s if waits else 0.0)
+        while True:
+            changed = fleet.changed
+            try:
+                ticket.move({*in_vain, *fleet.unreachable()}, len(choice.tokens))
+                break
+            except NoReplicaError:
+                try:
+                    async with asyncio.timeout_at(give_up_s):
+                        await changed.wait()
+                except TimeoutError:
+                    raise _own_fault(failure, in_vain) from failure
+        self._moved(run, choice, failure)
+
+    def _moved(self, run: Run, choice: Choice, failure: ReplicaFailedError) -> None:
+        name, tokens = run.model.name, len(choice.tokens)
+        if not tokens:
+            self._metrics.retries.labels(name).inc()
+        else:
+            reason = "drain" if isinstance(failure, ReplicaLeavingError) else "failure"
+            self._metrics.moves.labels(name, reason).inc()
+            recomputed = len(choice.submit.prompt) + tokens
+            self._metrics.recomputed_tokens.labels(name).inc(recomputed)
+        reason = failure.message
+        _LOG.info("a stream goes on elsewhere", extra={"tokens": tokens, "reason": reason})
+
+
+def _in_vain(choice: Choice) -> set[str]:
+    """The replicas on which the choice failed since its last token."""
+    replicas: set[str] = set()
+    for leg in reversed(choice.legs):
+        if leg.tokens and replicas:
+            break
+        replicas.add(leg.replica_id)
+        if leg.tokens:
+            break
+    return replicas
+
+
+def _own_fault(failure: ReplicaFailedError, replicas: set[str]) -> WeirError:
+    """What follows a request from replica to replica is its own fault: no breaker opens for it,
+    and it is sent nowhere else."""
+    if len(replicas) < 2:
+        return failure
+    return RequestFailedError(
+        f"The request failed on {len(replicas)} replicas; the last said: {failure.message}"
+    )
+
+
+def _cached(leg: Leg) -> int:
+    told = leg.last or leg.started
+    return told.cached_tokens if told is not None else 0
+
+
+def _whole_start(output: Output) -> wire.Started | None:
+    """What a stream that ends with its first output says of its start."""
+    if isinstance(output, wire.Done | wire.Embedded):
+        return wire.Started(output.stream, output.prompt_tokens, output.cached_tokens)
+    return None
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error of a group."""
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

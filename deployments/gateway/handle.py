@@ -1,0 +1,416 @@
+"""The request path. :meth:`Gateway.handle` and :meth:`Generation._choice` are its table of
+contents: authenticate, validate, enrich, then for each leg tokenize, reserve, admit, place and
+stream, and at the end settle."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import msgspec
+
+from deployments.gateway.account import Account
+from deployments.gateway.bodies import TextBody
+from deployments.gateway.dialects import Dialect
+from deployments.gateway.fallbacks import Fallback, Trial
+from deployments.gateway.generation import Generation, Run
+from deployments.gateway.holding import DoubtfulAnswerError, HeldAnswer
+from deployments.gateway.http import ClientGoneError
+from deployments.gateway.legs import Attempt, Choice, usage
+from deployments.gateway.limits import Limits
+from deployments.gateway.model import Model, expected_output_tokens
+from deployments.gateway.plan import (
+    CircuitOpenError,
+    Course,
+    Outcome,
+    Step,
+    next_step,
+    verdict,
+)
+from deployments.gateway.prefixes import salt_of
+from deployments.gateway.record import Record
+from deployments.gateway.request import Door, Header, Request, usable_id
+from deployments.gateway.settle import Settlement
+from deployments.gateway.sink import Answer, Sink
+from fallback.policies import RequestFacts
+from features.enrichment import Enrichment
+from router.types import RouteRequest
+from weir.errors import (
+    BadRequestError,
+    InternalError,
+    RequestTimeoutError,
+    UnsupportedError,
+    WeirError,
+)
+from weir.logs import request_logging
+from weir.metrics import GatewayMetrics
+from weir.tenancy import KeyRing, Tenant, model_not_found
+
+_LOG = logging.getLogger("weir.gateway")
+PRIORITY_HEADER = "x-weir-priority"
+INTENT_HEADER = b"x-weir-intent"
+#: Tokens that a prompt which is not text is taken for until its replica has rendered it.
+UNKNOWN_PROMPT_TOKENS = 1024
+
+
+def new_id() -> str:
+    """A unique id."""
+    return secrets.token_hex(12)
+
+
+class Enriching(Protocol):
+    """Features that are being looked up."""
+
+    async def finish(self) -> Enrichment[TextBody]:
+        """The body that is tokenized; raises where features are required and cannot be had."""
+        ...
+
+
+class Enricher(Protocol):
+    """Adds online features to the prompt."""
+
+    def begin(self, tenant: Tenant, body: TextBody, header: Header) -> Enriching:
+        """Start to look up; never raises, and what is begun need not be finished."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything that a gateway needs. ``classes``: the priority classes' names; ``slo_s``: the
+    time-to-first-token limit of those that have one. ``ids`` makes unique ids; ``wall_clock`` gives
+    seconds since the epoch, for what clients are told. The event loop's clock is the only other."""
+
+    keys: KeyRing
+    models: Mapping[str, Model]
+    account: Account
+    enricher: Enricher
+    classes: Sequence[str]
+    metrics: GatewayMetrics
+    limits: Limits
+    fallbacks: Mapping[str, Fallback] = field(default_factory=dict)
+    slo_s: Mapping[str, float] = field(default_factory=dict)
+    ids: Callable[[], str] = field(default=new_id)
+    wall_clock: Callable[[], float] = time.time
+
+
+class Gateway:
+    """Answers requests, whatever happens."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self.keys = parts.keys
+        self.models = parts.models
+        self.metrics = parts.metrics
+        self._clock = asyncio.get_running_loop().time
+        self._generation = Generation(parts.account, parts.metrics, parts.limits)
+        self._settlement = Settlement(parts.models, parts.fallbacks, parts.metrics, parts.slo_s)
+        for name, fallback in parts.fallbacks.items():
+            fallback.watch(parts.models[name].router, parts.metrics)
+
+    def covers(self, model: str) -> bool:
+        """Whether a model without replicas is answered for all the same."""
+        fallback = self.parts.fallbacks.get(model)
+        student = fallback.course.student if fallback else None
+        return student is not None and bool(self.models[student].router.members)
+
+    async def handle(self, dialect: Dialect, door: Door, sink: Sink) -> None:
+        """Answer one request: of an HTTP client, or of a caller in this process.
+
+        Which model answers is decided by rules over the outcomes so far
+        (:func:`deployments.gateway.plan.next_step`), for as long as nothing has been shown.
+        """
+        record = Record(dialect.name, self._clock())
+        async with self._answered(record, sink):
+            tenant = self._authenticate(record, door)
+            request = await self._validate(record, dialect, tenant, door)
+            with self._in_flight(request):
+                request = await self._enrich(record, request)
+                prompts = Prompts(request)
+                course, facts = await self._course(request, prompts)
+                outcomes: list[Outcome] = []
+                while step := next_step(course, facts, outcomes, prompts.choices):
+                    outcomes.append(await self._attempt(record, prompts, step, facts, sink))
+                error = verdict(course, outcomes)
+                if error is not None:
+                    raise error
+
+    @asynccontextmanager
+    async def _answered(self, record: Record, sink: Sink) -> AsyncIterator[None]:
+        """The request path's edge: every error becomes an answer, every end is settled."""
+        try:
+            yield
+        except WeirError as error:
+            await self._fail(record, sink, error)
+        except (ClientGoneError, asyncio.CancelledError) as gone:
+            record.client_left = True
+            if isinstance(gone, asyncio.CancelledError):
+                raise
+        except Exception:  # noqa: BLE001 - the edge: count it, log it, answer it
+            _LOG.exception("request failed", extra={"endpoint": record.endpoint})
+            await self._fail(record, sink, InternalError("An internal error occurred."))
+        finally:
+            self._settlement.settle(record, sink.status, self._clock())
+
+    async def _fail(self, record: Record, sink: Sink, error: WeirError) -> None:
+        record.error = error
+        await sink.fail(error, record.headers())
+
+    def _authenticate(self, record: Record, door: Door) -> Tenant:
+        tenant = self.keys.authenticate(door.header(b"authorization"))
+        record.tenant = tenant.id
+        return tenant
+
+    async def _validate(
+        self, record: Record, dialect: Dialect, tenant: Tenant, door: Door
+    ) -> Request:
+        """The body, read and checked; the model and the class, found."""
+        limits = self.parts.limits
+        try:
+            async with asyncio.timeout(limits.body_timeout_s):
+                raw = await door.read(limits.max_body_bytes)
+        except TimeoutError:
+            raise RequestTimeoutError(
+                f"The body was not complete after {limits.body_timeout_s:g} s."
+            ) from None
+        body = dialect.parse(raw)
+        model = self._find_model(body.model, tenant)
+        record.model = model.name
+        if model.tasks and dialect.task not in model.tasks:
+            raise UnsupportedError(
+                f"The model {model.name!r} does not support {dialect.name}.", param="model"
+            )
+        own_id = self.parts.ids()
+        record.request = Request(
+            id=usable_id(door.header(b"x-request-id")) or own_id,
+            serial=own_id,
+            tenant=tenant,
+            dialect=dialect,
+            body=body,
+            priority_class=self._priority_class(door, tenant),
+            header=door.header,
+            arrival_s=record.arrival_s,
+            body_bytes=len(raw),
+        )
+        return record.request
+
+    def _find_model(self, name: str, tenant: Tenant) -> Model:
+        model = self.models.get(name)
+        if model is None:
+            raise model_not_found(name)
+        tenant.require_model(name)
+        return model
+
+    def _priority_class(self, door: Door, tenant: Tenant) -> str:
+        allowed = tenant.classes or self.parts.classes
+        asked = door.header(PRIORITY_HEADER.encode())
+        if asked is None:
+            return "standard" if not tenant.classes and "standard" in allowed else allowed[0]
+        if asked not in allowed:
+            raise BadRequestError(
+                f"{PRIORITY_HEADER}: {asked[:40]!r} is not one of {', '.join(allowed)}.",
+                param=PRIORITY_HEADER,
+            )
+        return asked
+
+    @contextmanager
+    def _in_flight(self, request: Request) -> Iterator[None]:
+        gauge = self.metrics.in_flight.labels(request.tenant.id, request.body.model)
+        with request_logging(request.id, request.tenant.id), gauge.track_inprogress():
+            yield
+
+    async def _enrich(self, record: Record, request: Request) -> Request:
+        """Online features, within their budget of time."""
+        if not isinstance(request.body, TextBody):
+            return request
+        enriching = self.parts.enricher.begin(request.tenant, request.body, request.header)
+        enrichment = await enriching.finish()
+        record.request = replace(request, body=enrichment.body, enrichment=enrichment)
+        return record.request
+
+    async def _course(self, request: Request, prompts: Prompts) -> tuple[Course, RequestFacts]:
+        """Who may answer, and what the rules want to know."""
+        body, enrichment = request.body, request.enrichment
+        fallback = self.parts.fallbacks.get(body.model)
+        facts = RequestFacts(request.tenant.id, request.priority_class)
+        if fallback is None or not isinstance(body, TextBody):
+            return Course(body.model), facts
+        dear = 0.0
+        if fallback.policy.cost.has_cap:
+            dear = await self._worst_cost_usd(request, prompts)
+        intent = request.header(INTENT_HEADER) or (body.metadata or {}).get("intent")
+        long_tail = bool(enrichment and enrichment.long_tail)
+        facts = replace(facts, long_tail=long_tail, intent=intent, worst_cost_usd=dear)
+        return fallback.course, facts
+
+    async def _worst_cost_usd(self, request: Request, prompts: Prompts) -> float:
+        """All prompts uncached, and all output that the choices may have."""
+        model = self.models[request.body.model]
+        tokens = [len(ids) for ids in await prompts.of(model)]
+        asked, price = request.dialect.output_limit(request.body), model.settings.price
+        output = sum(
+            max(0, model.max_model_len - prompt) if asked is None else asked for prompt in tokens
+        )
+        output *= prompts.choices // len(tokens)
+        return (
+            sum(tokens) * price.input_usd_per_million_tokens
+            + output * price.output_usd_per_million_tokens
+        ) / 1e6
+
+    async def _attempt(
+        self, record: Record, prompts: Prompts, step: Step, facts: RequestFacts, sink: Sink
+    ) -> Outcome:
+        """All choices by one model, and how it went.
+
+        Raises:
+            WeirError: something went wrong after the client was sent a part of the answer.
+        """
+        attempt = Attempt(step, [])
+        record.attempts.append(attempt)
+        try:
+            with self._trial(step, facts, attempt) as trial:
+                await self._answer(record, prompts, attempt, trial, facts, sink)
+        except DoubtfulAnswerError:
+            attempt.doubtful = True
+            return Outcome(step, admitted=True, doubtful=True)
+        except WeirError as error:
+            if sink.committed:
+                raise
+            if step.spill is not None:
+                told = {"spill": step.spill, "reason": error.message}
+                _LOG.info("the student cannot answer", extra=told)
+            return Outcome(step, error, admitted=attempt.admitted_s is not None)
+        finally:
+            attempt.shown = sink.committed
+        return Outcome(step)
+
+    @contextmanager
+    def _trial(self, step: Step, facts: RequestFacts, attempt: Attempt) -> Iterator[Trial | None]:
+        """A watched attempt is a trial of the model's replicas.
+
+        Raises:
+            CircuitOpenError: they are not to be tried now.
+        """
+        if not step.watched:
+            yield None
+            return
+        policy = self.parts.fallbacks[step.model].policy
+        entered = policy.enter(facts, len(self.models[step.model].router.members))
+        if entered is None:
+            raise CircuitOpenError(f"The model {step.model!r} cannot answer now.")
+        with Trial(policy, entered, attempt) as trial:
+            yield trial
+
+    async def _answer(
+        self,
+        record: Record,
+        prompts: Prompts,
+        attempt: Attempt,
+        trial: Trial | None,
+        facts: RequestFacts,
+        sink: Sink,
+    ) -> None:
+        """Tokenize, then reserve, admit, place and stream each choice; commit with the first output
+        that may be seen."""
+        step, request = attempt.step, prompts.request
+        model = self.models[step.model]
+        tokens = await prompts.of(model)
+        fallback = self.parts.fallbacks[step.model] if step.watched else None
+        attempt.choices += _choices(request, model, tokens, facts if step.watched else None)
+        if step.hold_back is not None:
+            for choice in attempt.choices:
+                choice.score()
+        answer = self._open(record, model, attempt, tokens, sink)
+        patience_s = None
+        if fallback is not None:
+            patience_s = fallback.policy.patience_s(facts)
+        if patience_s is not None:
+            patience_s = max(0.0, patience_s - (self._clock() - request.arrival_s))
+        run = Run(request, model, attempt, answer, fallback, trial, patience_s)
+        await self._generation.generate(run)
+        await answer.end(usage(record.attempts))
+
+    def _open(
+        self,
+        record: Record,
+        model: Model,
+        attempt: Attempt,
+        tokens: list[list[int]],
+        sink: Sink,
+    ) -> Answer:
+        request = record.request
+        assert request is not None
+        body = request.body
+        if body.model != model.name:
+            body = body.model_copy(update={"model": model.name})
+        created_s = int(self.parts.wall_clock())
+        writer = request.dialect.writer(body, request.id, created_s, tokens, model.encoder)
+        stream = bool(getattr(body, "stream", False))
+        answer = sink.begin(writer, len(attempt.choices), stream, record.headers)
+        if attempt.step.hold_back is not None:
+            return HeldAnswer(answer, attempt.step.hold_back, attempt)
+        return answer
+
+
+class Prompts:
+    """A request's prompts as token ids, made once for all models with the same tokenizer."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.choices = request.dialect.choices(request.body)
+        self._made: dict[str, list[list[int]]] = {}
+
+    async def of(self, model: Model) -> list[list[int]]:
+        """Each prompt's token ids.
+
+        Raises:
+            BadRequestError: the model cannot take such a prompt.
+        """
+        key = model.encoder.fingerprint
+        if key not in self._made:
+            request = self.request
+            self._made[key] = await request.dialect.prompts(
+                request.body, model.encoder, model.max_model_len
+            )
+        return self._made[key]
+
+
+def _choices(
+    request: Request, model: Model, prompts: list[list[int]], facts: RequestFacts | None
+) -> list[Choice]:
+    """What is to be generated. ``facts``: for the spill rule, where the request may spill.
+
+    Raises:
+        WeirError: the model has no replica, or a prompt does not fit.
+    """
+    dialect, body = request.dialect, request.body
+    choices: list[Choice] = []
+    salt, each = salt_of(request.tenant), dialect.choices(body) // len(prompts)
+    for number, prompt in enumerate(prompts):
+        size = len(prompt) or min(UNKNOWN_PROMPT_TOKENS, model.context // 2)
+        limit = model.output_limit(size, dialect.output_limit(body), dialect.prompt_field)
+        keys = model.hasher.keys(prompt, salt)
+        submit = dialect.submission(body, prompt, limit, model.reasons)
+        for _ in range(each):
+            index = len(choices)
+            suffix = f"-{index}" if len(prompts) * each > 1 else ""
+            route = RouteRequest(
+                request_id=request.serial + suffix,
+                model=model.name,
+                tenant=request.tenant.id,
+                prompt_tokens=size,
+                max_output_tokens=limit,
+                expected_output_tokens=expected_output_tokens(limit),
+                priority_class=request.priority_class,
+                block_hashes=keys,
+                arrival_s=request.arrival_s,
+                facts=facts,
+            )
+            own = msgspec.structs.replace(submit, request_id=request.id + suffix, cache_salt=salt)
+            choices.append(Choice(index, number, route, own))
+    return choices

@@ -1,0 +1,142 @@
+"""What is known of a request's legs while they run, and the counts that follow from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from deployments import wire
+from deployments.gateway.outputs import Counts, Delivered, Output, total
+from deployments.gateway.plan import LegEnd, Step
+from router.types import RouteRequest
+
+
+@dataclass(slots=True)
+class Leg:
+    """One placement of a choice, and its token stream. ``tokens``: the ids that it put out."""
+
+    replica_id: str
+    tokens: list[int] = field(default_factory=list)
+    started: wire.Started | None = None
+    last: wire.Done | wire.Embedded | None = None
+
+    def end(self) -> LegEnd:
+        """What rules want to know of a leg that broke."""
+        return LegEnd(self.replica_id, len(self.tokens))
+
+
+@dataclass(slots=True)
+class Choice:
+    """One answer of an attempt: its prompt, what its replica is asked for, and its legs."""
+
+    index: int
+    prompt_number: int
+    route: RouteRequest
+    submit: wire.Submit | wire.Embed
+    legs: list[Leg] = field(default_factory=list)
+    delivered: Delivered = field(default_factory=Delivered)
+
+    @property
+    def tokens(self) -> list[int]:
+        """All ids put out so far."""
+        if len(self.legs) == 1:
+            return self.legs[0].tokens
+        return [token for leg in self.legs for token in leg.tokens]
+
+    @property
+    def counts(self) -> Counts:
+        """What the choice has used so far; nothing while no replica has been asked.
+
+        A leg that went on where another broke off computed the prompt again: that is the
+        platform's loss, and is not counted.
+        """
+        if not self.legs:
+            return Counts()
+        prompt, cached = len(self.submit.prompt), 0
+        for leg in self.legs:
+            told = leg.last or leg.started
+            if told is not None:
+                prompt, cached = told.prompt_tokens, told.cached_tokens
+                break
+        return Counts(prompt, cached, sum(len(leg.tokens) for leg in self.legs))
+
+    def score(self) -> None:
+        """Have the replica tell log-probabilities, also where the client did not ask for them."""
+        if isinstance(self.submit, wire.Submit) and self.submit.logprobs is None:
+            self.submit = msgspec.structs.replace(self.submit, logprobs=0)
+
+    def begin_leg(self, replica_id: str) -> Leg:
+        """The choice runs there from now on."""
+        leg = Leg(replica_id)
+        self.legs.append(leg)
+        return leg
+
+    def submission(self) -> wire.Submit | wire.Embed:
+        """What to ask the next replica for: all of it, or to go on behind what was put out."""
+        tokens = self.tokens
+        if not tokens or isinstance(self.submit, wire.Embed):
+            return self.submit
+        sent = self.delivered
+        resume = wire.Resume(tokens, sent.text, sent.reasoning, list(sent.calls))
+        return msgspec.structs.replace(self.submit, resume=resume)
+
+    def took(self, leg: Leg, output: Output) -> int:
+        """Note an output of the leg; returns how many tokens it has."""
+        if isinstance(output, wire.Embedded):
+            leg.last = output
+            return 0
+        if isinstance(output, wire.Done):
+            leg.last = output
+        leg.tokens += output.tokens
+        return len(output.tokens)
+
+
+@dataclass(slots=True)
+class Attempt:
+    """All choices of a request by one model.
+
+    Times are on the loop's clock. ``shown``: its answer was given to the client, in part or whole.
+    ``doubtful``: it was held back and not good enough; ``doubt`` tells how sure the model was.
+    """
+
+    step: Step
+    choices: list[Choice]
+    admitted_s: float | None = None
+    first_output_s: float | None = None
+    shown: bool = False
+    doubtful: bool = False
+    doubt: str = ""
+
+    @property
+    def counts(self) -> Counts:
+        """What the attempt has used. Choices of one prompt share it: it is counted once."""
+        prompts: dict[int, Counts] = {}
+        output = 0
+        for choice in self.choices:
+            counts = choice.counts
+            output += counts.output_tokens
+            if counts.prompt_tokens and choice.prompt_number not in prompts:
+                prompts[choice.prompt_number] = counts
+        once = total(prompts.values())
+        return Counts(once.prompt_tokens, once.cached_tokens, output)
+
+
+def billed(attempts: Sequence[Attempt], client_left: bool) -> list[tuple[str, Counts]]:
+    """What the tenant pays for: model and counts of each attempt that counts.
+
+    That is what was shown, what was held back and not good enough, and what ran when the client
+    left. An attempt that failed before anybody saw anything of it is the platform's loss.
+    """
+    return [
+        (attempt.step.model, attempt.counts)
+        for i, attempt in enumerate(attempts)
+        if attempt.shown or attempt.doubtful or (client_left and i == len(attempts) - 1)
+    ]
+
+
+def usage(attempts: Iterable[Attempt]) -> Counts:
+    """The counts that the client is told: of its answer, and of what was held back before it."""
+    listed = list(attempts)
+    return total(a.counts for i, a in enumerate(listed) if a.doubtful or i == len(listed) - 1)

@@ -1,0 +1,167 @@
+"""One served model: its tokenizer and limits, its router and gate, its replicas."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import router.scorers  # noqa: F401 - registers the policies
+from deployments import wire
+from deployments.gateway.fleet import Fleet
+from deployments.gateway.plan import MoveBudget
+from deployments.gateway.prefixes import PromptHasher
+from deployments.gateway.prompts import PromptEncoder
+from deployments.gateway.transport import CacheFeed, ReplicaTransport
+from router.admission import (
+    AdmissionGate,
+    AdmissionQueue,
+    AdmissionSettings,
+    Gate,
+    OpenGate,
+    SnapshotCapacity,
+)
+from router.admission.outcomes import SpillRule
+from router.forecast import RouterForecast
+from router.ledger import Reservation
+from router.policy import build_policy
+from router.router import Router
+from router.types import ReplicaInfo
+from weir.errors import ContextLengthError, NoReplicaError
+from weir.settings import ModelSettings
+
+
+class Model:
+    """Needs a running event loop: its clock is the only one. ``spill``: asked by admission whether
+    a request should go to the student. ``wall_clock``: seconds since the epoch, for engine
+    priorities. ``rng``: the router's randomness."""
+
+    def __init__(
+        self,
+        settings: ModelSettings,
+        admission: AdmissionSettings,
+        encoder: PromptEncoder,
+        transport: ReplicaTransport,
+        feed: CacheFeed,
+        spill: SpillRule | None = None,
+        wall_clock: Callable[[], float] = time.time,
+        rng: random.Random | None = None,
+    ) -> None:
+        clock = asyncio.get_running_loop().time
+        self.settings = settings
+        self.encoder = encoder
+        self.hasher = PromptHasher()
+        policy = build_policy(settings.routing.policy, settings.routing.params)
+        self.router = Router(policy, clock, rng or random.Random())
+        forecast = RouterForecast(self.router)
+        self.queue = AdmissionQueue(admission, clock, wall_clock, forecast, spill)
+        self.gate = _gate(self.router, forecast, self.queue, admission, clock, wall_clock)
+        self.router.listeners.append(self._members_changed)
+        self.fleet = Fleet(self.router, transport, feed, self.gate.wake)
+        self.moves = MoveBudget()
+
+    @property
+    def name(self) -> str:
+        return self.settings.name
+
+    @property
+    def folder(self) -> Path:
+        """The model's tokenizer files, and of a local model all its files."""
+        return self.encoder.folder
+
+    @property
+    def reasons(self) -> bool:
+        """Whether the model's output has reasoning in it that its parser takes out."""
+        return bool(self.settings.engine.args.get("reasoning_parser"))
+
+    @property
+    def max_model_len(self) -> int:
+        """Context length in tokens, from the replicas (0 while there are none)."""
+        return max((info.max_model_len for info in self.router.members), default=0)
+
+    @property
+    def block_size(self) -> int:
+        """Tokens per KV block (0 while there are no replicas)."""
+        return next((info.block_size for info in self.router.members), 0)
+
+    @property
+    def tasks(self) -> frozenset[str]:
+        """What the engine can do: generate, embed, ..."""
+        return frozenset().union(*(info.tasks for info in self.router.members))
+
+    @property
+    def context(self) -> int:
+        """The same as ``max_model_len``, for a request that needs it.
+
+        Raises:
+            NoReplicaError: no replica is up, so it is not known.
+        """
+        if not self.max_model_len:
+            raise self.nobody()
+        return self.max_model_len
+
+    def output_limit(self, prompt_tokens: int, requested: int | None, param: str) -> int:
+        """The most tokens the answer may have.
+
+        Raises:
+            NoReplicaError: no replica is up, so the context length is not known.
+            ContextLengthError: the prompt, or prompt plus requested output, does not fit.
+        """
+        context = self.context
+        if requested == 0 and prompt_tokens <= context:
+            return 0
+        room = context - prompt_tokens
+        if room < 1:
+            raise ContextLengthError(
+                f"This model's context is {context} tokens; the prompt has {prompt_tokens}.",
+                param=param,
+            )
+        if requested is not None and requested > room:
+            raise ContextLengthError(
+                f"This model's context is {context} tokens; the prompt has {prompt_tokens} and "
+                f"{requested} more were asked for.",
+                param="max_tokens",
+            )
+        return requested if requested is not None else room
+
+    async def close(self) -> None:
+        """Refuse who waits, and let go of the replicas."""
+        self.gate.close()
+        await self.fleet.close()
+
+    def nobody(self) -> NoReplicaError:
+        """The error for a request that found no replica."""
+        return NoReplicaError(
+            f"The model {self.name!r} has no replica that can take a request now.",
+            retry_after_s=5.0,
+        )
+
+    def _members_changed(self, old: Iterable[ReplicaInfo], new: Iterable[ReplicaInfo]) -> None:
+        self.hasher.follow(new)
+
+
+def _gate(
+    router: Router,
+    forecast: RouterForecast,
+    queue: AdmissionQueue,
+    settings: AdmissionSettings,
+    clock: Callable[[], float],
+    wall_clock: Callable[[], float],
+) -> Gate[Reservation]:
+    if not settings.enabled:
+        return OpenGate(settings, wall_clock, router.choose)
+
+    def capacity() -> SnapshotCapacity:
+        snapshot, limits = router.snapshot(), settings.limits
+        return SnapshotCapacity(
+            snapshot, limits, router.overlap, forecast.unused_s, forecast.thrashing
+        )
+
+    return AdmissionGate(queue, clock, capacity, router.choose)
+
+
+def expected_output_tokens(limit: int) -> int:
+    """An estimate for load accounting: the limit, but no more than a usual answer."""
+    return min(limit, wire.USUAL_OUTPUT_TOKENS)

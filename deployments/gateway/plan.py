@@ -1,0 +1,215 @@
+"""Which leg comes next: pure rules over the outcomes so far.
+
+There are two questions. *Which model answers?* is asked for the whole request, at its start and
+after each attempt that nobody has seen anything of: :func:`next_step`. *Does a stream that broke go
+on?* is asked for one choice of an attempt, after each of its legs: :func:`goes_on`. Hedging and
+prefill/decode hand-off are further answers to the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from fallback.cascade import CascadeRule
+from fallback.policies import CASCADE, COST, FAILURE, OVERLOAD, Kind, RequestFacts
+from router.admission import SpilledError
+from weir.errors import (
+    NoReplicaError,
+    OverloadedError,
+    RateLimitError,
+    ReplicaFailedError,
+    WeirError,
+)
+
+
+class ImpatientError(OverloadedError):
+    """A request waited at the gate for as long as it should, or until the pool broke."""
+
+
+class CircuitOpenError(OverloadedError):
+    """The model's replicas are not to be asked now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """An attempt to be made: all choices of a request by one model.
+
+    ``spill``: why it is not the model that was asked for. ``watched``: the attempt needs a pass of
+    the model's circuit breaker, may spill from the queue, and waits only so long, because there is
+    another step behind it. ``hold_back``: nothing is shown until the answer is good enough.
+    """
+
+    model: str
+    spill: Kind | None = None
+    watched: bool = False
+    hold_back: CascadeRule | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt went. ``error`` is None if it answered; ``admitted``: it got past the queue;
+    ``doubtful``: it was held back, and not good enough."""
+
+    step: Step
+    error: WeirError | None = None
+    admitted: bool = False
+    doubtful: bool = False
+
+
+class SpillRules(Protocol):
+    """What the policies of a model with a student say (:class:`fallback.policies.SpillPolicy`)."""
+
+    def at_arrival(self, facts: RequestFacts) -> Kind | None: ...
+
+    def allows(self, kind: Kind, facts: RequestFacts) -> bool: ...
+
+    @property
+    def is_broken(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """Who can answer for a model: itself, and its student if it has one."""
+
+    model: str
+    student: str | None = None
+    rules: SpillRules | None = None
+    cascade: CascadeRule | None = None
+
+
+def next_step(
+    course: Course, facts: RequestFacts, outcomes: Sequence[Outcome], choices: int
+) -> Step | None:
+    """The next attempt, or None when there is none: then the error of :func:`verdict` stands.
+
+    Asked only while the client has been sent nothing.
+    """
+    if course.rules is None or course.student is None:
+        return None if outcomes else Step(course.model)
+    if not outcomes:
+        return _first(course, course.rules, facts, choices)
+    last = outcomes[-1]
+    if last.error is None and not last.doubtful:
+        return None
+    watched = Step(course.model, watched=True)
+    if last.step.model == course.student:
+        return _after_student(course, outcomes, watched)
+    if not last.step.watched:
+        return None
+    return _after_teacher(course, course.rules, facts, last)
+
+
+def _first(course: Course, rules: SpillRules, facts: RequestFacts, choices: int) -> Step:
+    assert course.student is not None
+    kind = rules.at_arrival(facts)
+    if kind is not None:
+        return Step(course.student, spill=kind)
+    if course.cascade is not None and choices == 1 and rules.allows(CASCADE, facts):
+        return Step(course.student, hold_back=course.cascade)
+    return Step(course.model, watched=True)
+
+
+def _after_student(course: Course, outcomes: Sequence[Outcome], watched: Step) -> Step | None:
+    spill = outcomes[-1].step.spill
+    if spill == COST:
+        return None
+    if len(outcomes) == 1:
+        return watched
+    # The student was asked in the model's place. A request that only left the queue for it goes
+    # back, this time to the end; so does one that the circuit kept out, as nobody else is left.
+    before = outcomes[-2].error
+    back = isinstance(before, SpilledError | ImpatientError | CircuitOpenError)
+    return Step(course.model) if back else None
+
+
+def _after_teacher(
+    course: Course, rules: SpillRules, facts: RequestFacts, last: Outcome
+) -> Step | None:
+    assert course.student is not None
+    error = last.error
+    if not isinstance(error, OverloadedError | ReplicaFailedError):
+        return None
+    kind = spill_kind(error, last.admitted, rules.is_broken)
+    if isinstance(error, CircuitOpenError) or rules.allows(kind, facts):
+        return Step(course.student, spill=kind)
+    back = isinstance(error, SpilledError | ImpatientError)
+    return Step(course.model) if back else None
+
+
+def spill_kind(error: WeirError, admitted: bool, broken: bool) -> Kind:
+    """The reason under which a request that failed with ``error`` goes to the student."""
+    if isinstance(error, NoReplicaError | ReplicaFailedError | CircuitOpenError):
+        return FAILURE
+    if isinstance(error, ImpatientError):
+        return FAILURE if broken else OVERLOAD
+    # Refused at the gate, or by a replica whose engine is down.
+    return FAILURE if admitted else OVERLOAD
+
+
+def verdict(course: Course, outcomes: Sequence[Outcome]) -> WeirError | None:
+    """The error to answer with when no attempt answered."""
+    last = outcomes[-1]
+    if last.error is None:
+        return None
+    if last.step.spill == COST:
+        return RateLimitError(
+            f"This is beyond what you may spend on {course.model!r}, and its student "
+            f"{course.student!r} cannot answer now.",
+            retry_after_s=5.0,
+        )
+    if last.step.model != course.model:
+        # What the model itself said is what the client should hear.
+        own = [o.error for o in outcomes if o.step.model == course.model and o.error is not None]
+        return own[-1] if own else last.error
+    return last.error
+
+
+@dataclass(frozen=True, slots=True)
+class LegEnd:
+    """How one leg of a choice ended early. ``tokens``: how many it had put out."""
+
+    replica_id: str
+    tokens: int
+
+
+def goes_on(ends: Sequence[LegEnd], attempts: int, most_legs: int) -> bool:
+    """Whether a choice whose legs ended like that may try another replica.
+
+    ``attempts`` legs in a row without a token are enough: a request that no replica can answer must
+    not walk through the fleet. A stream that makes progress in between may move ``most_legs``
+    times.
+    """
+    in_vain = 0
+    for end in reversed(ends):
+        if end.tokens:
+            break
+        in_vain += 1
+    return in_vain < attempts and len(ends) < most_legs
+
+
+class MoveBudget:
+    """Bounds how many streams go to another replica, so that an outage is not made worse.
+
+    In any ``window_s`` seconds, at most ``per_stream`` moves for each stream that is open when it
+    is asked, and ``least`` in any case: every stream may follow from a replica that dies, but a
+    fleet that loses all it is given is not given it over and over. (Envoy's retry budget, which
+    bounds retries by requests in flight, is the model.)
+    """
+
+    def __init__(self, window_s: float = 10.0, per_stream: float = 2.0, least: int = 10) -> None:
+        self._window_s = window_s
+        self._per_stream = per_stream
+        self._least = least
+        self._moves: list[float] = []
+
+    def spend(self, now_s: float, open_streams: int) -> bool:
+        """Whether one more move is within the budget; it is then counted."""
+        horizon_s = now_s - self._window_s
+        if self._moves and self._moves[0] <= horizon_s:
+            self._moves = [at_s for at_s in self._moves if at_s > horizon_s]
+        if len(self._moves) >= max(self._least, self._per_stream * open_streams):
+            return False
+        self._moves.append(now_s)
+        return True

@@ -1,0 +1,88 @@
+"""A request as the gateway carries it, and the door through which it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from deployments.gateway import http
+from deployments.gateway.bodies import Body
+from deployments.gateway.dialects.base import Dialect
+from features.enrichment import Enrichment
+from weir.tenancy import Tenant
+
+Header = Callable[[bytes], str | None]
+_ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a client asks for, once it is known who asks and that it can be asked.
+
+    ``id`` may be the client's own, and so may come twice; ``serial`` is the gateway's, and unique.
+    ``arrival_s`` is on the event loop's clock. ``body`` is the enriched one as soon as
+    ``enrichment`` is there.
+    """
+
+    id: str
+    serial: str
+    tenant: Tenant
+    dialect: Dialect
+    body: Body
+    priority_class: str
+    header: Header
+    arrival_s: float
+    body_bytes: int = 0
+    enrichment: Enrichment[Body] | None = None
+
+
+class Door(Protocol):
+    """Where a request comes from: HTTP, or a caller in this process."""
+
+    def header(self, name: bytes) -> str | None:
+        """A header by its lower-case name."""
+        ...
+
+    def read(self, max_bytes: int) -> Awaitable[bytes]:
+        """The whole body.
+
+        Raises:
+            WeirError: it is no JSON, or too large.
+            ClientGoneError: the client left before its end.
+        """
+        ...
+
+
+class HttpDoor:
+    """A request over HTTP."""
+
+    def __init__(self, scope: http.Scope, receive: http.Receive) -> None:
+        self._scope = scope
+        self._receive = receive
+
+    def header(self, name: bytes) -> str | None:
+        return http.header(self._scope, name)
+
+    async def read(self, max_bytes: int) -> bytes:
+        return await http.read_json_body(self._scope, self._receive, max_bytes)
+
+
+class MemoryDoor:
+    """A request of a caller in this process: batch jobs and tests."""
+
+    def __init__(self, body: bytes, headers: Mapping[str, str]) -> None:
+        self._body = body
+        self._headers = {name.lower().encode(): value for name, value in headers.items()}
+
+    def header(self, name: bytes) -> str | None:
+        return self._headers.get(name)
+
+    async def read(self, max_bytes: int) -> bytes:
+        return self._body
+
+
+def usable_id(given: str | None) -> str | None:
+    """The client's own request id, if it can stand in headers and logs."""
+    usable = given and len(given) <= 128 and _ID_CHARACTERS.issuperset(given)
+    return given if usable else None

@@ -1,0 +1,102 @@
+"""What a request comes to: bill, metrics and SLO verdict, as a fold over its attempts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from deployments.gateway.fallbacks import Fallback
+from deployments.gateway.legs import Attempt, billed
+from deployments.gateway.model import Model
+from deployments.gateway.outputs import Counts
+from deployments.gateway.record import Record
+from weir.metrics import GatewayMetrics
+from weir.settings import PriceSettings
+
+
+class Settlement:
+    """``slo_s``: time-to-first-token limit per priority class."""
+
+    def __init__(
+        self,
+        models: Mapping[str, Model],
+        fallbacks: Mapping[str, Fallback],
+        metrics: GatewayMetrics,
+        slo_s: Mapping[str, float],
+    ) -> None:
+        self._models = models
+        self._fallbacks = fallbacks
+        self._metrics = metrics
+        self._slo_s = slo_s
+
+    def settle(self, record: Record, status: int, now_s: float) -> None:
+        """Bill and count a request that has ended. ``status``: as the client saw it (0: it had
+        left before)."""
+        self._bill(record)
+        self._count_spills(record)
+        labels = (record.tenant, record.model)
+        metrics = self._metrics
+        metrics.requests.labels(
+            *labels, record.endpoint, str(status or 499), record.error_code
+        ).inc()
+        if record.client_left:
+            metrics.cancelled.labels(*labels).inc()
+        shown = [a for a in record.attempts if a.shown]
+        if shown:
+            self._observe(record, shown[-1], now_s)
+
+    def _bill(self, record: Record) -> None:
+        total_usd = 0.0
+        for model, counts in billed(record.attempts, record.client_left):
+            labels = (record.tenant, model)
+            self._metrics.prompt_tokens.labels(*labels).inc(counts.prompt_tokens)
+            self._metrics.cached_tokens.labels(*labels).inc(counts.cached_tokens)
+            self._metrics.output_tokens.labels(*labels).inc(counts.output_tokens)
+            usd = cost_usd(self._models[model].settings.price, counts)
+            self._metrics.cost.labels(*labels).inc(usd)
+            total_usd += usd
+        fallback = self._fallbacks.get(record.model)
+        if fallback is not None:
+            fallback.policy.cost.budgets.spend(record.tenant, total_usd)
+
+    def _count_spills(self, record: Record) -> None:
+        for attempt in record.attempts:
+            kind = attempt.step.spill
+            if kind is not None and attempt.shown:
+                self._metrics.spills.labels(record.tenant, record.model, kind).inc()
+            elif kind is not None and not record.client_left:
+                self._metrics.spill_failures.labels(record.model, kind).inc()
+            if attempt.step.hold_back is not None and (attempt.shown or attempt.doubtful):
+                told = "escalated" if attempt.doubtful else "kept"
+                self._metrics.cascades.labels(record.model, told).inc()
+
+    def _observe(self, record: Record, attempt: Attempt, now_s: float) -> None:
+        """Times of an answer. One that ended with an error has none, and has missed its SLO."""
+        labels = (record.tenant, record.model)
+        metrics = self._metrics
+        first_s = attempt.first_output_s
+        if record.request is not None and record.request.priority_class in self._slo_s:
+            limit_s = self._slo_s[record.request.priority_class]
+            in_time = first_s is not None and first_s - record.arrival_s <= limit_s
+            met = "met" if in_time and not record.error_code else "missed"
+            metrics.slo.labels(*labels, record.request.priority_class, met).inc()
+        if record.error_code or first_s is None:
+            return
+        counts = attempt.counts
+        metrics.ttft.labels(*labels).observe(first_s - record.arrival_s)
+        metrics.duration.labels(*labels).observe(now_s - record.arrival_s)
+        metrics.prompt_size.labels(*labels).observe(counts.prompt_tokens)
+        longest = max(choice.counts.output_tokens for choice in attempt.choices)
+        if longest > 1:
+            metrics.tpot.labels(*labels).observe((now_s - first_s) / (longest - 1))
+
+
+def cost_usd(price: PriceSettings, counts: Counts) -> float:
+    """The bill in USD; cached prompt tokens may have a price of their own."""
+    cached_price = price.cached_input_usd_per_million_tokens
+    if cached_price is None:
+        cached_price = price.input_usd_per_million_tokens
+    return (
+        (counts.prompt_tokens - counts.cached_tokens) * price.input_usd_per_million_tokens
+        + counts.cached_tokens * cached_price
+        + counts.output_tokens * price.output_usd_per_million_tokens
+    ) / 1e6

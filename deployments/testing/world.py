@@ -1,0 +1,195 @@
+"""A gateway and its replicas in one process, built by the function that builds what ships."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from prometheus_client import CollectorRegistry
+
+from deployments.gateway.app import GatewayApp
+from deployments.gateway.bodies import TextBody
+from deployments.gateway.building import build_gateway
+from deployments.gateway.handle import Enricher, Gateway
+from deployments.gateway.model import Model
+from deployments.gateway.pages import build_pages
+from deployments.gateway.prompts import PromptEncoder
+from deployments.gateway.request import Header
+from deployments.gateway.sockets import KvEventFeed, WebSocketTransport
+from deployments.listener import Listener, ReplicaApp
+from deployments.streams import Generator, TokenStreams
+from deployments.testing.scripted import ScriptedGenerator
+from features.enrichment import Enrichment
+from router.types import ReplicaInfo
+from weir.metrics import GatewayMetrics
+from weir.settings import Settings
+from weir.tenancy import Tenant
+
+TOKEN = "internal"
+KEY = "weir_test-key"
+
+
+class PlainEnricher:
+    """Prompts stay as they came."""
+
+    def begin(self, tenant: Tenant, body: TextBody, header: Header) -> _Plain:
+        """Look nothing up."""
+        return _Plain(body)
+
+
+class _Plain:
+    def __init__(self, body: TextBody) -> None:
+        self._body = body
+
+    async def finish(self) -> Enrichment[TextBody]:
+        """The same body."""
+        return Enrichment(self._body)
+
+
+@dataclass
+class Replica:
+    """A replica's front end around a generator."""
+
+    name: str
+    generator: Any
+    streams: TokenStreams
+    app: ReplicaApp
+    listener: Listener
+    max_model_len: int = 64
+    tasks: frozenset[str] = frozenset({"generate"})
+
+    @property
+    def info(self) -> ReplicaInfo:
+        """As Serve would announce it."""
+        return ReplicaInfo(
+            self.name,
+            address=self.listener.address,
+            kv_blocks_total=100,
+            max_model_len=self.max_model_len,
+            tasks=self.tasks,
+        )
+
+
+class World:
+    """The gateway under test, its replicas, and the HTTP client in front. The first model of the
+    settings is ``model``; its student, if it has one, ``student``."""
+
+    def __init__(
+        self, gateway: Gateway, settings: Settings, session: aiohttp.ClientSession
+    ) -> None:
+        first = settings.models[0]
+        self.gateway = gateway
+        self.model: Model = gateway.models[first.name]
+        self.student = gateway.models[first.fallback.student] if first.fallback else None
+        self.session = session
+        self.replicas: list[Replica] = []
+        self.url = ""
+
+    async def add_replica(
+        self, name: str, generator: Generator | None = None, **details: Any
+    ) -> Replica:
+        """A new replica of the model, announced."""
+        return await self._add(self.model, name, generator, details)
+
+    async def add_student_replica(self, name: str) -> Replica:
+        """A new replica of the student, announced."""
+        assert self.student is not None
+        return await self._add(self.student, name, None, {})
+
+    async def _add(
+        self, model: Model, name: str, generator: Generator | None, details: Mapping[str, Any]
+    ) -> Replica:
+        made = generator or ScriptedGenerator()
+        streams = TokenStreams(made)
+        app = ReplicaApp(_no_metrics, streams, TOKEN)
+        listener = Listener(app, "127.0.0.1")
+        await listener.start()
+        replica = Replica(name, made, streams, app, listener, **details)
+        self.replicas.append(replica)
+        model.router.set_replicas((*model.router.members, replica.info))
+        await model.fleet.connection(name)
+        return replica
+
+    def post(self, body: dict[str, Any], path: str = "/v1/chat/completions", **headers: str) -> Any:
+        """A request of the tenant; ``id`` in the body becomes its request id."""
+        told = {"authorization": f"Bearer {KEY}", "x-request-id": body.pop("id", "r1"), **headers}
+        body = {"model": self.model.name, **body}
+        return self.session.post(self.url + path, json=body, headers=told)
+
+    def outstanding(self) -> int:
+        """Requests that the model's router thinks are under way."""
+        return sum(v.load.requests for v in self.model.router.snapshot().replicas)
+
+
+@asynccontextmanager
+async def http_world(
+    settings: Settings,
+    encoders: Mapping[str, PromptEncoder],
+    enricher: Enricher | None = None,
+) -> AsyncIterator[World]:
+    """A world over real sockets, without replicas yet."""
+    async with aiohttp.ClientSession() as session:
+        gateway = build_gateway(
+            settings,
+            encoders,
+            WebSocketTransport(session, TOKEN),
+            KvEventFeed(),
+            enricher or PlainEnricher(),
+            GatewayMetrics(CollectorRegistry()),
+        )
+        world = World(gateway, settings, session)
+        pages = build_pages(gateway, session, TOKEN, _deployment)
+        front = Listener(CancelOnDisconnect(GatewayApp(gateway, pages)), "127.0.0.1")
+        await front.start()
+        world.url = f"http://{front.address}"
+        try:
+            yield world
+        finally:
+            await front.stop()
+            for model in gateway.models.values():
+                await model.close()
+            for replica in world.replicas:
+                await replica.listener.stop()
+
+
+class CancelOnDisconnect:
+    """What Serve's ingress does around the app: the client's leaving cancels the request."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+        async def read() -> None:
+            while True:
+                event = await receive()
+                await events.put(event)
+                if event["type"] == "http.disconnect":
+                    return
+
+        reader = asyncio.ensure_future(read())
+        work = asyncio.ensure_future(self._app(scope, events.get, send))
+        await asyncio.wait([reader, work], return_when=asyncio.FIRST_COMPLETED)
+        for task in (work, reader):
+            if not task.done():
+                task.cancel()
+        await asyncio.gather(work, reader, return_exceptions=True)
+
+
+async def _no_metrics(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    body = json.dumps({"status": "ok"}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _deployment() -> list[dict[str, Any]]:
+    return [
+        {"name": "model-m", "app": "weir", "status": "HEALTHY", "replica_states": {"RUNNING": 1}}
+    ]
