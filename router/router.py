@@ -59,7 +59,9 @@ class Router:
         self._slots: dict[str, int] = {}
         self._fits: list[LatencyFit] = []
         self._fits_version = -1
-        self.listeners: list[Callable[[tuple[ReplicaInfo, ...], tuple[ReplicaInfo, ...]], None]] = []
+        self.listeners: list[
+            Callable[[tuple[ReplicaInfo, ...], tuple[ReplicaInfo, ...]], None]
+        ] = []
         self._avoided: dict[str, float] = {}
 
     @property

@@ -1,6 +1,6 @@
 """The OpenAPI description: what ``/docs`` shows and the API fuzzer reads.
 
-The request path is not FastAPI's, so its three operations are described here, from the very
+The request path is not FastAPI's, so its operations are described here, from the very
 models that check the bodies.
 """
 
@@ -10,16 +10,10 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from deployments.gateway.requests import ChatBody, CompletionBody, EmbeddingBody
+from deployments.gateway.dialects import DIALECTS, Dialect
 
-_OPERATIONS: tuple[tuple[str, str, type[BaseModel]], ...] = (
-    ("/v1/chat/completions", "Answer a conversation", ChatBody),
-    ("/v1/completions", "Continue a text", CompletionBody),
-    ("/v1/embeddings", "Embed texts (where the model can)", EmbeddingBody),
-)
 _ERRORS = {
     "400": "The request is wrong; `param` names the field.",
     "401": "No API key, or not a valid one.",
@@ -54,13 +48,13 @@ def describe_api(app: FastAPI) -> dict[str, Any]:
     spec = get_openapi(title=app.title, version=app.version, routes=app.routes)
     components = spec.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
-    bodies = [(body, "validation") for _, _, body in _OPERATIONS]
+    bodies = [(dialect.body, "validation") for dialect in DIALECTS]
     _, definitions = models_json_schema(bodies, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
     schemas |= definitions["$defs"]
     schemas["Error"] = _ERROR_SCHEMA
     components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-    for path, summary, body in _OPERATIONS:
-        spec["paths"][path] = {"post": _operation(summary, body)}
+    for dialect in DIALECTS:
+        spec["paths"][dialect.path] = {"post": _operation(dialect)}
     for path, methods in spec["paths"].items():
         if path.startswith("/v1/"):
             for operation in methods.values():
@@ -70,15 +64,15 @@ def describe_api(app: FastAPI) -> dict[str, Any]:
     return spec
 
 
-def _operation(summary: str, body: type[BaseModel]) -> dict[str, Any]:
-    reference = {"$ref": f"#/components/schemas/{body.__name__}"}
+def _operation(dialect: Dialect) -> dict[str, Any]:
+    reference = {"$ref": f"#/components/schemas/{dialect.body.__name__}"}
     answer: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
-    if body is not EmbeddingBody:
+    if dialect.task == "generate":
         answer["text/event-stream"] = {"schema": {"type": "string"}}
     responses = {"200": {"description": "The answer.", "content": answer}}
     return {
         "tags": ["openai"],
-        "summary": summary,
+        "summary": dialect.summary,
         "requestBody": {"required": True, "content": {"application/json": {"schema": reference}}},
         "responses": responses | {code: _error(text) for code, text in _ERRORS.items()},
     }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from deployments.gateway import http
-from deployments.gateway.bodies import Body
+from deployments.gateway.bodies import Body, TextBody
 from deployments.gateway.dialects.base import Dialect
 from features.enrichment import Enrichment
 from weir.tenancy import Tenant
@@ -34,7 +34,7 @@ class Request:
     header: Header
     arrival_s: float
     body_bytes: int = 0
-    enrichment: Enrichment[Body] | None = None
+    enrichment: Enrichment[TextBody] | None = None
 
 
 class Door(Protocol):

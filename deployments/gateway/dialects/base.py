@@ -7,8 +7,10 @@ answers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
+
+from pydantic import BaseModel
 
 from deployments import wire
 from deployments.gateway.collected import Collected
@@ -39,12 +41,15 @@ class Writer(Protocol):
 
 class Dialect(Protocol):
     """One kind of request. ``task`` is what the engine must be able to do (generate, embed);
-    ``prompt_field`` names the prompt in error messages."""
+    ``prompt_field`` names the prompt in error messages; ``summary`` and ``body`` describe it in
+    the API's documentation."""
 
     name: str
     path: str
     task: str
     prompt_field: str
+    summary: str
+    body: type[BaseModel]
 
     def parse(self, raw: bytes) -> Any:
         """The body.
@@ -114,5 +119,5 @@ class Registry:
         """The dialect at a path; a slash at its end does not matter."""
         return self._by_path.get(path) or self._by_path.get(path.rstrip("/"))
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Dialect]:
         return iter(self._by_path.values())

@@ -33,6 +33,8 @@ class ChatDialect:
     path = "/v1/chat/completions"
     task = "generate"
     prompt_field = "messages"
+    summary = "Answer a conversation"
+    body = ChatBody
 
     def parse(self, raw: bytes) -> ChatBody:
         return parse_body(ChatBody, raw)

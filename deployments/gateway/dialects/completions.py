@@ -32,6 +32,8 @@ class CompletionDialect:
     path = "/v1/completions"
     task = "generate"
     prompt_field = "prompt"
+    summary = "Continue a text"
+    body = CompletionBody
 
     def parse(self, raw: bytes) -> CompletionBody:
         return parse_body(CompletionBody, raw)

@@ -25,6 +25,8 @@ class EmbeddingDialect:
     path = "/v1/embeddings"
     task = "embed"
     prompt_field = "input"
+    summary = "Embed texts (where the model can)"
+    body = EmbeddingBody
 
     def parse(self, raw: bytes) -> EmbeddingBody:
         return parse_body(EmbeddingBody, raw)
