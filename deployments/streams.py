@@ -91,7 +91,7 @@ class TokenStreams:
             own = connection.work()
             elsewhere = [everybody - mine for everybody, mine in zip(total, own, strict=True)]
             connection.tell_load(
-                wire.Load(load.running, load.waiting, load.kv_blocks_used, *elsewhere), now_s
+                wire.Load(load.running, load.waiting, load.kv_blocks_used, *elsewhere[:4]), now_s
             )
 
 

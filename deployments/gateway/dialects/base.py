@@ -49,7 +49,11 @@ class Dialect(Protocol):
     task: str
     prompt_field: str
     summary: str
-    body: type[BaseModel]
+
+    @property
+    def body(self) -> type[BaseModel]:
+        """The model of its bodies."""
+        ...
 
     def parse(self, raw: bytes) -> Any:
         """The body.
