@@ -15,16 +15,18 @@ from router.types import RouteRequest
 
 @dataclass(slots=True)
 class Leg:
-    """One placement of a choice, and its token stream. ``tokens``: the ids that it put out."""
+    """One placement of a choice, and its token stream. ``tokens``: the ids that it put out;
+    ``lost``: it broke because its replica went away."""
 
     replica_id: str
     tokens: list[int] = field(default_factory=list)
     started: wire.Started | None = None
     last: wire.Done | wire.Embedded | None = None
+    lost: bool = False
 
     def end(self) -> LegEnd:
         """What rules want to know of a leg that broke."""
-        return LegEnd(self.replica_id, len(self.tokens))
+        return LegEnd(self.replica_id, len(self.tokens), self.lost)
 
 
 @dataclass(slots=True)
