@@ -158,4 +158,5 @@ def test_a_fleet_that_loses_everything_is_not_given_it_over_and_over() -> None:
     assert moved == 200
     assert not budget.spend(9.0, 100)
     assert budget.spend(10.0, 100), "the window has passed"
-    assert sum(MoveBudget(least=10).spend(0.0, 0) for _ in range(50)) == 10
+    small = MoveBudget(least=10)
+    assert sum(small.spend(0.0, 0) for _ in range(50)) == 10
