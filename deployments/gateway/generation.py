@@ -16,10 +16,9 @@ from deployments.gateway.account import Account, Charge
 from deployments.gateway.connection import ReplicaLeavingError, ReplicaLostError, TokenStream
 from deployments.gateway.fallbacks import Fallback, Trial
 from deployments.gateway.legs import Attempt, Choice, Leg
-from deployments.gateway.limits import Limits
 from deployments.gateway.model import Model
 from deployments.gateway.outputs import Counts, Output
-from deployments.gateway.plan import Next, after_legs, ends_in_vain
+from deployments.gateway.plan import Limits, Next, after_legs, ends_in_vain
 from deployments.gateway.request import Request
 from deployments.gateway.sink import Answer
 from router.admission import Ticket

@@ -23,20 +23,19 @@ from deployments.gateway.generation import Generation, Run
 from deployments.gateway.holding import DoubtfulAnswerError, HeldAnswer
 from deployments.gateway.http import ClientGoneError
 from deployments.gateway.legs import Attempt, Choice, usage
-from deployments.gateway.limits import Limits
 from deployments.gateway.model import Model, expected_output_tokens
 from deployments.gateway.plan import (
     CircuitOpenError,
     Course,
+    Limits,
     Outcome,
     Step,
     next_step,
     verdict,
 )
 from deployments.gateway.prefixes import salt_of
-from deployments.gateway.record import Record
 from deployments.gateway.request import Door, Header, Request, usable_id
-from deployments.gateway.settle import Settlement
+from deployments.gateway.settle import Record, Settlement
 from deployments.gateway.sink import Answer, Sink
 from fallback.policies import RequestFacts
 from features.enrichment import Enrichment
