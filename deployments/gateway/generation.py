@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -36,14 +36,18 @@ _LOG = logging.getLogger("weir.gateway")
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """An attempt under way. ``fallback``: the model's, where the attempt is watched and another
-    may follow; ``trial`` then hears of its first output. ``patience_s``: so long it may wait at the
-    gate (None: as long as the gate lets it)."""
+    """An attempt under way. ``committed``: whether the client has been sent anything.
+
+    ``fallback``: the model's, where the attempt is watched and another may follow; ``trial`` then
+    hears of its first output. ``patience_s``: so long it may wait at the gate (None: as long as the
+    gate lets it).
+    """
 
     request: Request
     model: Model
     attempt: Attempt
     answer: Answer
+    committed: Callable[[], bool]
     fallback: Fallback | None = None
     trial: Trial | None = None
     patience_s: float | None = None
@@ -70,8 +74,13 @@ class Generation:
             return
         try:
             async with asyncio.TaskGroup() as group:
-                for choice in choices:
-                    group.create_task(self._choice(run, choice))
+                group.create_task(self._choice(run, choices[0]))
+                if run.fallback is not None:
+                    # The first one decides whether the request spills; the others follow it.
+                    await run.attempt.admitted.wait()
+                others = replace(run, fallback=None)
+                for choice in choices[1:]:
+                    group.create_task(self._choice(others, choice))
         except BaseExceptionGroup as errors:
             raise _first(errors) from None
 
@@ -113,6 +122,7 @@ class Generation:
         """Admission is over, and the replica is chosen and reserved."""
         if run.attempt.admitted_s is None:
             run.attempt.admitted_s = self._clock()
+            run.attempt.admitted.set()
         route, decision = ticket.request, ticket.grant.decision
         labels = (route.tenant, route.model)
         wait = self._metrics.admission_wait.labels(*labels, route.priority_class)
@@ -196,7 +206,8 @@ class Generation:
         if following is Next.GIVE_UP or not model.moves.spend(self._clock(), model.generating):
             raise failure
         avoided = {ends[-1].replica_id, *(end.replica_id for end in ends_in_vain(ends))}
-        waits = isinstance(failure, ReplicaLostError) and run.fallback is None
+        alone = run.fallback is None or run.committed()
+        waits = isinstance(failure, ReplicaLostError) and alone
         give_up_s = self._clock() + (limits.resume_wait_s if waits else 0.0)
         while True:
             changed = model.fleet.changed

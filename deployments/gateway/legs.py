@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -99,13 +100,14 @@ class Choice:
 class Attempt:
     """All choices of a request by one model.
 
-    Times are on the loop's clock. ``shown``: its answer was given to the client, in part or whole.
+    Times are on the loop's clock. ``admitted`` is set with ``admitted_s``. ``shown``: its answer was given to the client, in part or whole.
     ``doubtful``: it was held back and not good enough; ``doubt`` tells how sure the model was.
     """
 
     step: Step
     choices: list[Choice]
     admitted_s: float | None = None
+    admitted: asyncio.Event = field(default_factory=asyncio.Event)
     first_output_s: float | None = None
     shown: bool = False
     doubtful: bool = False
