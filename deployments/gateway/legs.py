@@ -100,7 +100,7 @@ class Choice:
 class Attempt:
     """All choices of a request by one model.
 
-    Times are on the loop's clock; ``admitted`` is set with ``admitted_s``. ``shown``: its answer was
+    Times are on the loop's clock; ``admitted`` is set with ``admitted_s``. ``shown``: it was
     given to the client, in part or whole. ``doubtful``: it was held back and not good enough;
     ``doubt`` tells how sure the model was.
     """
