@@ -193,15 +193,13 @@ class Extra(msgspec.Struct, array_like=True):
     reasoning: str = ""
     calls: list[CallDelta] = []
     prompt_logprobs: list[Scored] = []
-    prompt_tokens: int = 0
     stop_reason: int | str | None = None
 
 
 # Kinds of their own, so that the many who ask for plain text send no empty field. ``text`` is then
 # the answer's content: what the parsers left of the output.
 class RichChunk(Chunk, tag=4, array_like=True):
-    """A chunk with log-probabilities, reasoning or tool calls. ``extra.prompt_tokens`` is told once
-    with the first output, where the replica rendered the prompt."""
+    """A chunk with log-probabilities, reasoning or tool calls."""
 
     extra: Extra
 
@@ -210,6 +208,16 @@ class RichDone(Done, tag=5, array_like=True):
     """The last output, with log-probabilities, reasoning or tool calls."""
 
     extra: Extra
+
+
+class Started(msgspec.Struct, tag=7, array_like=True):
+    """The prompt is prefilled: told once per stream, right before its first :class:`Chunk` (a
+    stream that ends with its first output has all of it in its :class:`Done`). A request that is
+    broken off later is billed with these counts, so they mean what those of Done mean."""
+
+    stream: int
+    prompt_tokens: int
+    cached_tokens: int
 
 
 class Embedded(msgspec.Struct, tag=6, array_like=True):
@@ -221,7 +229,7 @@ class Embedded(msgspec.Struct, tag=6, array_like=True):
     cached_tokens: int = 0
 
 
-FromReplica = Chunk | Done | Failed | Load | RichChunk | RichDone | Embedded
+FromReplica = Chunk | Done | Failed | Load | RichChunk | RichDone | Started | Embedded
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_replica = msgspec.msgpack.Decoder(ToReplica).decode
