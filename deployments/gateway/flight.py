@@ -56,7 +56,7 @@ class Flight:
                 if len(failed) >= self._attempts:
                     raise
                 try:
-                    self._ticket.rebind(failed)
+                    self._ticket.move(failed)
                 except NoReplicaError:
                     raise failure from None
                 metrics.retries.labels(self._model.name).inc()

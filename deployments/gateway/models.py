@@ -15,17 +15,10 @@ from deployments.gateway.prefixes import CacheFollower, PromptHasher
 from deployments.gateway.prompts import PromptEncoder
 from deployments.gateway.replicas import ReplicaConnection, ReplicaConnections
 from deployments.gateway.requests import ChatBody, CompletionBody
-from router.admission import (
-    AdmissionGate,
-    AdmissionQueue,
-    AdmissionSettings,
-    Gate,
-    OpenGate,
-    Refusal,
-    SnapshotCapacity,
-)
+from router.admission import AdmissionSettings, Refusal
+from router.admission.gate import Gate
 from router.admission.outcomes import SpillRule
-from router.forecast import RouterForecast
+from router.dispatcher import Dispatcher
 from router.ledger import Reservation
 from router.policy import build_policy
 from router.router import Router
@@ -65,12 +58,12 @@ class ServedModel:
         self.hasher = PromptHasher()
         policy = build_policy(settings.routing.policy, settings.routing.params)
         self.router = Router(policy, time.monotonic, random.Random())
-        forecast = RouterForecast(self.router)
         self._spill: SpillRule | None = None
-        self.queue = AdmissionQueue(
-            admission, time.monotonic, time.time, forecast, self._spill_reason
+        self.dispatcher = Dispatcher(
+            self.router, admission, time.monotonic, time.time, spill=self._spill_reason
         )
-        self.gate = _gate(self.router, forecast, self.queue, admission)
+        self.queue = self.dispatcher.queue
+        self.gate = Gate(self.dispatcher)
         self._handle = handle
         self._caches = CacheFollower(self.router.index)
         self._connections: ReplicaConnections | None = None
@@ -238,21 +231,6 @@ class ServedModel:
             f"The model {self.name!r} has no replica that can take a request now.",
             retry_after_s=5.0,
         )
-
-
-def _gate(
-    router: Router, forecast: RouterForecast, queue: AdmissionQueue, settings: AdmissionSettings
-) -> Gate[Reservation]:
-    if not settings.enabled:
-        return OpenGate(settings, time.time, router.choose)
-
-    def capacity() -> SnapshotCapacity:
-        snapshot, limits = router.snapshot(), settings.limits
-        return SnapshotCapacity(
-            snapshot, limits, router.overlap, forecast.unused_s, forecast.thrashing
-        )
-
-    return AdmissionGate(queue, time.monotonic, capacity, router.choose)
 
 
 def longest_prompt(prompt: Prompt) -> str | list[int]:

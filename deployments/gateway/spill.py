@@ -53,7 +53,7 @@ SPILL_HEADER = b"x-weir-spill"
 _WATCH_PERIOD_S = 0.1
 _STATES = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
 
-Admit = Callable[[Admission[Reservation]], Admission[Reservation]]
+Admit = Callable[[Admission], Admission]
 
 
 def admit_at_once(admission: Admission[Reservation]) -> Admission[Reservation]:
