@@ -73,10 +73,11 @@ class Process:
             self._cancel_tasks()
 
     def holds(self, handle: asyncio.Handle) -> bool:
-        """Called by the loop: whether the callback must wait. It is kept if so."""
+        """Called by the loop: whether the callback must not run now. A frozen process keeps it for
+        later; once every task of a dead one has ended, what timers it had set is dropped."""
         if self.frozen:
             self._held.append(handle)
-        return self.frozen
+        return self.frozen or (self.dead and not self._tasks)
 
     def adopt(self, task: asyncio.Task[Any]) -> None:
         """Called by the loop for each task that is created in this process."""

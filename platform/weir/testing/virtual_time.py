@@ -6,8 +6,8 @@ tasks (``asyncio.wait``, ``TaskGroup``) have the same order in every run. Two ru
 program with the same seeds are then the same, step by step. In another Python process that holds
 only if the program does not depend on the order of a set of strings (see ``PYTHONHASHSEED``).
 
-There are no threads and no sockets. ``run_in_executor`` calls the function at once; its result
-arrives ``executor_s`` later.
+There are no threads and no sockets. ``run_in_executor`` calls the function from a task, which gives
+its result ``executor_s`` later.
 """
 
 from __future__ import annotations
@@ -142,15 +142,14 @@ class VirtualLoop(BaseEventLoop):
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
     ) -> asyncio.Future[T]:
-        """Call the function now, on this thread; its result arrives ``executor_s`` later."""
-        future: asyncio.Future[T] = self.create_future()
-        try:
+        """Call the function on this thread, in a task; its result arrives ``executor_s`` later."""
+
+        async def call() -> T:
             result = func(*args)
-        except Exception as error:  # noqa: BLE001 - it is the caller's, as from a thread
-            self.call_later(self._executor_s, _fail, future, error)
-        else:
-            self.call_later(self._executor_s, _fulfil, future, result)
-        return future
+            await asyncio.sleep(self._executor_s)
+            return result
+
+        return self.create_task(call())
 
     # -- one iteration
 
@@ -321,16 +320,6 @@ def run(
         told = "".join(f"\n  {type(error).__name__}: {error}" for error in failures)
         raise UnretrievedError(f"Nobody looked at these exceptions:{told}") from failures[0]
     return result
-
-
-def _fulfil(future: asyncio.Future[T], result: T) -> None:
-    if not future.cancelled():
-        future.set_result(result)
-
-
-def _fail(future: asyncio.Future[Any], error: Exception) -> None:
-    if not future.cancelled():
-        future.set_exception(error)
 
 
 def _listing(tasks: Iterable[asyncio.Task[Any]]) -> str:
