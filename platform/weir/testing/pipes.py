@@ -144,10 +144,8 @@ class Pipe:
         self.stall()
 
     def _put(self, item: Item) -> None:
-        at_s = self._loop.time() + self._delay()
-        if self._under_way:
-            at_s = max(at_s, self._under_way[-1][0])
-        self._under_way.append((at_s, item))
+        # Whatever its own time, it waits behind the one before it: only the first is delivered.
+        self._under_way.append((self._loop.time() + self._delay(), item))
         self._unread_bytes += _size(item)
         self._traffic.sent += not isinstance(item, End)
         if len(self._under_way) == 1:

@@ -65,7 +65,7 @@ class Process:
 
         A real process that is killed runs no more code. Here each task is cancelled, because
         asyncio knows no other end: ``finally`` clauses run, and the network discards what they
-        send. Errors of a dead process are ignored.
+        send. Tasks that they create never begin. Errors of a dead process are ignored.
         """
         if not self.dead:
             self.dead = True
@@ -83,7 +83,7 @@ class Process:
         """Called by the loop for each task that is created in this process."""
         self._tasks[task] = None
         if self.dead:
-            self._loop.call_soon(task.cancel)
+            task.cancel()  # before its first step: its code does not run
 
     def release(self, task: asyncio.Task[Any]) -> None:
         """Called by the loop for each task that has ended."""

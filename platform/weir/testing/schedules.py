@@ -21,7 +21,7 @@ SLOW = Latency(least_s=0.05, extra_s=0.1)
 
 
 class Kind(StrEnum):
-    """What goes wrong. A KILL, FREEZE and their like are of a node; the others of a link."""
+    """What goes wrong. KILL and FREEZE are of a node, the others of a link."""
 
     KILL = "kill"  # and start again after the fault's duration
     FREEZE = "freeze"

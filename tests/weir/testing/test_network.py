@@ -161,6 +161,60 @@ def test_a_killed_replica_breaks_its_channels_and_forgets(reset: bool) -> None:
     assert 40 <= len(tokens) <= 50
 
 
+@pytest.mark.parametrize("reset", [False, True])
+def test_what_a_killed_replica_had_sent_arrives_unless_it_is_reset(reset: bool) -> None:
+    slow = LinkSettings(Latency(least_s=2.0, extra_s=0.0))
+
+    async def arrived(network: MemoryNetwork, replica: Replica) -> int:
+        channel = await _connect(network)
+        await channel.send(_submit(1, 1_000))
+        await asyncio.sleep(10)
+        network.node(_HERE).kill(reset=reset)
+        tokens: list[int] = []
+        with pytest.raises(ChannelClosedError, match="killed"):
+            await _read(channel, tokens)
+        await channel.close()
+        return replica.generators[0].steps - len(tokens)
+
+    under_way = 2.0 / _STEP_S
+    lost = simulate(arrived, slow)
+    assert lost == (pytest.approx(under_way, abs=2) if reset else 0)
+
+
+@pytest.mark.parametrize("direction", list(Direction))
+def test_a_reset_is_known_to_both_sides_at_once(direction: Direction) -> None:
+    async def scenario(network: MemoryNetwork, replica: Replica) -> None:
+        channel = await _connect(network)
+        await channel.send(_submit(1, 1_000))
+        await asyncio.sleep(1)
+        link = network.link("gateway-0", _HERE)
+        link.stall(direction)
+        link.reset()
+        with pytest.raises(ChannelClosedError, match="reset"):
+            await channel.send(b"")
+        await asyncio.sleep(0.001)
+        assert replica.generators[0].running == 0
+        with pytest.raises(ChannelClosedError, match="reset"):
+            await _read(channel, [])
+        await channel.close()
+
+    simulate(scenario)
+
+
+def test_a_connection_that_both_sides_left_is_gone() -> None:
+    async def scenario(network: MemoryNetwork, replica: Replica) -> None:
+        channel = await _connect(network)
+        link = network.link("gateway-0", _HERE)
+        for direction in Direction:
+            link.stall(direction)
+        await channel.close()
+        assert len(link.connections) == 1  # the replica does not know
+        network.node(_HERE).kill()
+        assert len(link.connections) == 0
+
+    simulate(scenario)
+
+
 def test_a_frozen_replica_does_nothing_until_it_is_resumed() -> None:
     async def scenario(network: MemoryNetwork, replica: Replica) -> list[int]:
         channel = await _connect(network)
@@ -228,6 +282,23 @@ def test_silence_breaks_a_connection_where_pings_are_sent() -> None:
         return asyncio.get_running_loop().time() - start_s
 
     assert simulate(scenario, LinkSettings(silence_s=15.0)) == pytest.approx(16, abs=0.1)
+
+
+def test_a_connection_that_answers_again_in_time_stays() -> None:
+    async def scenario(network: MemoryNetwork, replica: Replica) -> None:
+        channel = await _connect(network)
+        await asyncio.sleep(100)
+        network.node(_HERE).freeze()
+        await asyncio.sleep(10)
+        network.node(_HERE).resume()
+        await asyncio.sleep(100)
+        tokens: list[int] = []
+        await channel.send(_submit(1, 10))
+        await _read(channel, tokens)
+        assert tokens == list(range(10))
+        await channel.close()
+
+    simulate(scenario, LinkSettings(silence_s=15.0))
 
 
 def test_connects_are_refused_or_hang() -> None:

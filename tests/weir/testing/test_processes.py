@@ -107,6 +107,29 @@ def test_a_killed_process_ends_even_where_cancellation_is_caught() -> None:
     assert run(main()) == (["ignored 0", "ignored 1", "ignored 2"], 0)
 
 
+def test_a_killed_process_starts_nothing_new() -> None:
+    async def heir(log: list[str]) -> None:
+        log.append("ran")
+
+    async def die(log: list[str]) -> None:
+        try:
+            await asyncio.sleep(1_000)
+        finally:
+            asyncio.create_task(heir(log))  # noqa: RUF006
+
+    async def main() -> list[str]:
+        log: list[str] = []
+        process = Process(asyncio.get_running_loop(), "killed")
+        process.start(die(log))
+        await asyncio.sleep(1)
+        process.kill()
+        await asyncio.sleep(10)
+        assert process.tasks == ()
+        return log
+
+    assert run(main()) == []
+
+
 def test_a_process_knows_its_own() -> None:
     async def who() -> str | None:
         await asyncio.sleep(0)

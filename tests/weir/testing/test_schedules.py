@@ -27,7 +27,7 @@ from weir.testing.schedules import (
 from weir.testing.virtual_time import run
 
 _PROFILE = Profile(("gateway-0", "gateway-1"), ("a:1", "b:1", "c:1"))
-_TOKENS = 200
+_TOKENS = 100
 
 
 def test_a_seed_is_a_schedule() -> None:
@@ -168,11 +168,11 @@ def _play(seed: int) -> _Outcome:
 
 
 def test_played_schedules_break_some_streams_and_leave_nothing_behind() -> None:
-    outcomes = [_play(seed) for seed in range(40)]
+    outcomes = [_play(seed) for seed in range(20)]
     assert all(o.whole + o.broken + o.refused == 48 for o in outcomes)
-    assert sum(o.whole for o in outcomes) > 40 * 24
-    assert sum(o.broken for o in outcomes) > 40
-    assert sum(o.refused for o in outcomes) > 20
+    assert sum(o.whole for o in outcomes) > 20 * 24
+    assert sum(o.broken for o in outcomes) > 20
+    assert sum(o.refused for o in outcomes) > 10
 
 
 @pytest.mark.parametrize("seed", range(3))
