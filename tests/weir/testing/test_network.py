@@ -287,6 +287,7 @@ def test_silence_breaks_a_connection_where_pings_are_sent() -> None:
 def test_a_connection_that_answers_again_in_time_stays() -> None:
     async def scenario(network: MemoryNetwork, replica: Replica) -> None:
         channel = await _connect(network)
+        await (await _connect(network, "gateway-1")).close()
         await asyncio.sleep(100)
         network.node(_HERE).freeze()
         await asyncio.sleep(10)

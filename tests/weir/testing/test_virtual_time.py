@@ -198,15 +198,33 @@ def test_timers_of_one_time_run_in_the_order_in_which_they_were_set() -> None:
     assert order == list(range(50))
 
 
-def test_a_cancelled_timer_moves_no_clock() -> None:
+@pytest.mark.parametrize("timers", [3, 1_000])
+def test_a_cancelled_timer_moves_no_clock(timers: int) -> None:
     async def main() -> float:
         loop = asyncio.get_running_loop()
-        for _ in range(1_000):
-            loop.call_later(500, print).cancel()
-        await asyncio.sleep(1)
-        return loop.time()
+        assert isinstance(loop, VirtualLoop)
+        for number in range(timers):
+            loop.call_later(0.5 + number, print).cancel()
+        ended = loop.create_future()
+        loop.call_later(2_000, ended.set_result, None)
+        times: list[float] = []
+        loop.call_later(1, lambda: times.append(loop.time()))
+        await ended
+        assert loop.turns <= 4  # none for a timer that was cancelled
+        return times[0]
 
     assert run(main(), start_s=5.0) == 6.0
+
+
+def test_time_never_goes_back() -> None:
+    async def main() -> list[float]:
+        loop = asyncio.get_running_loop()
+        times: list[float] = []
+        loop.call_at(loop.time() - 5, lambda: times.append(loop.time()))
+        await asyncio.sleep(1)
+        return [*times, loop.time()]
+
+    assert run(main(), start_s=100.0) == [100.0, 101.0]
 
 
 def test_a_deadlock_names_who_waits() -> None:
