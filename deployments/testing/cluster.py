@@ -123,6 +123,11 @@ class Cluster(ABC):
     def ask(self, path: str, body: Mapping[str, Any], key: str, **headers: str) -> Exchange:
         """A client's request."""
 
+    def withdraw(self, host: Host) -> None:
+        """It is no member any more."""
+        members = self.model.router.members
+        self.model.router.set_replicas(m for m in members if m.replica_id != host.name)
+
     def announce(self, host: Host, **details: Any) -> None:
         """Make a replica a member."""
         info = ReplicaInfo(
@@ -165,8 +170,7 @@ class Cluster(ABC):
             "requests in the ledger": sum(load.requests for load in loads),
             "prefill tokens in the ledger": sum(load.prefill_tokens for load in loads),
             "decode tokens in the ledger": sum(load.decode_tokens for load in loads),
-            "requests in the queue": self.model.dispatcher.queue.in_flight
-            + len(self.model.dispatcher.queue),
+            "requests in the queue": len(queue) + queue.in_flight,
             "choices being generated": self.model.generating,
         }
         return {what: count for what, count in found.items() if count}
@@ -286,7 +290,7 @@ async def socket_cluster(
             await asyncio.gather(*(host.kill() for host in cluster.hosts.values()))
 
 
-class _MemoryHost(Host):
+class MemoryHost(Host):
     def __init__(self, name: str, interval_s: float, network: MemoryNetwork) -> None:
         super().__init__(name, interval_s)
         self.node: Node = network.add_node(name, self._start)
@@ -303,6 +307,10 @@ class _MemoryHost(Host):
     async def kill(self) -> None:
         self.node.kill()
 
+    def restart(self) -> None:
+        """Boot it again after :meth:`kill`."""
+        self.node.start()
+
     def freeze(self) -> None:
         self.node.freeze()
 
@@ -313,6 +321,7 @@ class _MemoryHost(Host):
 class MemoryCluster(Cluster):
     """In one virtual-time loop; ``network`` has the links and their faults."""
 
+    hosts: dict[str, MemoryHost]  # type: ignore[assignment]
     virtual = True
 
     def __init__(self, gateway: Gateway, network: MemoryNetwork) -> None:
@@ -323,7 +332,7 @@ class MemoryCluster(Cluster):
         self._app = CancelOnDisconnect(GatewayApp(gateway, _nothing))
 
     async def add(self, name: str, interval_s: float = 0.005, **details: Any) -> Host:
-        host = _MemoryHost(name, interval_s, self.network)
+        host = MemoryHost(name, interval_s, self.network)
         self.hosts[name] = host
         self.announce(host, **details)
         await self.model.fleet.connection(name)

@@ -65,13 +65,15 @@ class SocketExchange(Exchange):
 
 
 class MemoryExchange(Exchange):
-    """Into an ASGI app, in the same process."""
+    """Into an ASGI app, in the same process. What the gateway writes before it has learned that the
+    client left is kept, too: it counts as delivered. ``events``: starts and ends of answers."""
 
     def __init__(self, app: Callable[..., Any]) -> None:
         super().__init__()
         self._app = app
         self._gone = asyncio.Event()
         self._request: list[bytes] = []
+        self.events: list[str] = []
 
     def ask(self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> Exchange:
         """Send the request."""
@@ -80,6 +82,13 @@ class MemoryExchange(Exchange):
         self._request = [json.dumps(body).encode()]
         return self.begin(self._app(scope, self._receive, self._send))
 
+    @property
+    def proper(self) -> bool:
+        """Whether the answer has begun and ended once; neither is needed if the client left."""
+        if self._gone.is_set():
+            return self.events in ([], ["start"], ["start", "end"])
+        return self.events == ["start", "end"]
+
     async def _receive(self) -> dict[str, Any]:
         if self._request:
             return {"type": "http.request", "body": self._request.pop(), "more_body": False}
@@ -87,13 +96,14 @@ class MemoryExchange(Exchange):
         return {"type": "http.disconnect"}
 
     async def _send(self, event: dict[str, Any]) -> None:
-        if self._gone.is_set():
-            return  # as a server does, whose client has left
         if event["type"] == "http.response.start":
+            self.events.append("start")
             self.status = event["status"]
             self.headers = {n.decode(): v.decode() for n, v in event["headers"]}
         else:
             self.raw += event.get("body", b"")
+            if not event.get("more_body", False):
+                self.events.append("end")
 
     async def leave(self) -> None:
         self._gone.set()

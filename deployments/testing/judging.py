@@ -13,12 +13,20 @@ from deployments.testing.kinds import Kind, Said
 
 
 def ask(
-    cluster: Cluster, kind: Kind, number: int, stream: bool, key: str, request_id: str, **body: Any
+    cluster: Cluster,
+    kind: Kind,
+    number: int,
+    stream: bool,
+    key: str,
+    request_id: str,
+    priority_class: str = "standard",
+    **body: Any,
 ) -> Exchange:
     """A request of a kind by the tenant with that key."""
     fields = {"stream": True} if stream else {}
     whole = {"model": cluster.model.name, **kind.body(number), **fields, **body}
-    return cluster.ask(kind.path, whole, key, **{"x-request-id": request_id})
+    headers = {"x-request-id": request_id, "x-weir-priority": priority_class}
+    return cluster.ask(kind.path, whole, key, **headers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +69,10 @@ def owed(cluster: Cluster) -> Owed:
 
 def right_answers(cluster: Cluster, kind: Kind, request_id: str, number: int) -> list[Said]:
     """What each choice should be, from what the engines were asked last under that id."""
-    asked: dict[str, wire.Submit] = {}
+    asked: dict[str, wire.Submit | wire.Embed] = {}
     for host in cluster.hosts.values():
         for served in host.meter.of(request_id):
-            asked[served.request_id] = served.request  # type: ignore[assignment]
+            asked[served.request_id] = served.request
     prompt = kind.body(number).get("prompt", "")
     listed = prompt if isinstance(prompt, list) else [prompt]
     return [

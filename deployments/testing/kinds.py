@@ -58,7 +58,7 @@ class Answer:
 
 
 Read = Callable[[bytes, bool], Answer]
-Right = Callable[[wire.Submit, str], Said]
+Right = Callable[[Any, str], Said]
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +203,7 @@ def right_call(request: wire.Submit, prompt: str) -> Said:
     return Said("", (call,), "stop" if named else "tool_calls")
 
 
-def right_vector(request: wire.Submit, prompt: str) -> Said:
+def right_vector(request: wire.Embed, prompt: str) -> Said:
     """Nothing is known of a vector but that it has length 1; see :func:`agrees`."""
     return Said(vector=(1.0,))
 

@@ -1,0 +1,126 @@
+"""What happens in one run: who asks for what and when, and what goes wrong. Data, from a seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from random import Random
+
+from deployments.testing.kinds import KINDS, Kind
+from weir.testing.schedules import Profile, Schedule, draw_schedule
+
+TENANTS = ("one", "two", "three")
+CLASSES = ("interactive", "standard", "batch")
+SPAN_S = 6.0
+
+
+class Change(StrEnum):
+    """What happens to a replica besides the faults of :mod:`weir.testing.schedules`."""
+
+    DRAIN = "drain"  # it says that it leaves, is taken out, dies, and comes back
+    WITHDRAW = "withdraw"  # it is taken out of the replica set, and comes back
+    HANG = "hang"  # its engine makes no step, its front end goes on
+    DOWN = "down"  # its engine takes no request
+    SEIZE = "seize"  # it freezes and never goes on
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A change of a replica, for so long."""
+
+    at_s: float
+    change: Change
+    replica: str
+    duration_s: float
+
+    def __str__(self) -> str:
+        return f"{self.at_s:9.3f} s  {self.change:10} {self.replica} for {self.duration_s:.3f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A client's request; it leaves after ``leaves_s``, if that is not None."""
+
+    at_s: float
+    number: int
+    tenant: str
+    priority_class: str
+    kind: Kind
+    stream: bool
+    tokens: int
+    leaves_s: float | None
+
+    @property
+    def request_id(self) -> str:
+        """Unique within the story."""
+        return f"v{self.number}"
+
+    def __str__(self) -> str:
+        form = "streamed" if self.stream else "whole"
+        gone = "" if self.leaves_s is None else f", leaves after {self.leaves_s:.3f} s"
+        told = f"{self.kind.name} ({form}) of {self.tenant}, {self.priority_class}"
+        return f"{self.at_s:9.3f} s  {self.request_id}: {told}, {self.tokens} tokens{gone}"
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """``guarded``: nothing ever befalls the first replica. ``tight``: small limits, and many
+    requests at once, so that queues fill. ``interval_s``: of each replica's engine, per token."""
+
+    seed: int
+    replicas: tuple[str, ...]
+    interval_s: tuple[float, ...]
+    guarded: bool
+    tight: bool
+    visits: tuple[Visit, ...]
+    events: tuple[Event, ...]
+    faults: Schedule
+
+    def __str__(self) -> str:
+        head = f"story of seed {self.seed}: {len(self.replicas)} replicas"
+        head += ", the first one guarded" * self.guarded + ", tight limits" * self.tight
+        return "\n".join([head, *map(str, self.visits), *map(str, self.events), str(self.faults)])
+
+
+def draw_story(seed: int) -> Story:
+    """The story of a seed."""
+    random = Random(f"story|{seed}")
+    replicas = tuple(f"r{i}" for i in range(random.randint(2, 5)))
+    guarded = random.random() < 0.5
+    touched = replicas[1:] if guarded else replicas
+    tight = random.random() < 0.3
+    number, span_s = (random.randint(10, 24), 1.5) if tight else (random.randint(3, 14), SPAN_S)
+    visits = tuple(_visit(i, span_s, random) for i in range(number))
+    events = tuple(_event(touched, random) for _ in range(random.choice((0, 0, 1, 1, 2))))
+    profile = Profile(("gateway",), touched, span_s=SPAN_S, mean_faults=3.0, longest_s=8.0)
+    return Story(
+        seed,
+        replicas,
+        tuple(random.choice((0.02, 0.05, 0.1)) for _ in replicas),
+        guarded,
+        tight,
+        visits,
+        events,
+        draw_schedule(seed, profile),
+    )
+
+
+def _visit(number: int, span_s: float, random: Random) -> Visit:
+    kind = random.choice(KINDS)
+    return Visit(
+        round(random.uniform(0, span_s), 3),
+        number,
+        random.choice(TENANTS),
+        random.choice(CLASSES),
+        kind,
+        kind.streams and random.random() < 0.7,
+        random.choice((1, 4, 12, 40)),
+        round(random.uniform(0.001, 3.0), 3) if random.random() < 0.25 else None,
+    )
+
+
+def _event(replicas: tuple[str, ...], random: Random) -> Event:
+    change, replica = random.choice(tuple(Change)), random.choice(replicas)
+    return Event(
+        round(random.uniform(0, SPAN_S), 3), change, replica, round(random.uniform(0.1, 8.0), 3)
+    )
