@@ -78,12 +78,8 @@ def planted_rows(seed: int) -> list[Row]:
     rows: list[Row] = []
     with _quiet(), _encoder() as encoder:
         for bug, (plant, rules) in PLANTED.items():
-            row = {
-                "system": bug,
-                "table": "planted bugs",
-                "schedules_until_found": None,
-                "rule": "",
-            }
+            tried_until: int | None = None
+            rule = ""
             with plant():
                 for tried in range(MOST_TO_FIND):
                     findings = play_story(draw_story(seed * 1_000_000 + tried), encoder).findings

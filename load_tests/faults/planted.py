@@ -11,7 +11,7 @@ from unittest.mock import patch
 import msgspec
 
 from deployments import wire
-from deployments.gateway.connection import TokenStream
+from deployments.gateway.connection import ReplicaConnection, TokenStream
 from deployments.gateway.legs import Choice
 from deployments.gateway.outputs import Counts
 from deployments.gateway.pulse import Pulse
@@ -88,6 +88,15 @@ def kept_reservation() -> Iterator[None]:
         yield
 
 
+def silent_leaving() -> AbstractContextManager[Any]:
+    """A replica is not told that nobody reads a stream any more."""
+
+    def forget(self: ReplicaConnection, number: int) -> None:
+        self._streams.pop(number, None)
+
+    return patch.object(ReplicaConnection, "cancel", forget)
+
+
 #: Each bug with the rules of :mod:`load_tests.faults.checks` that may find it.
 PLANTED: Mapping[str, tuple[Plant, frozenset[str]]] = {
     "resumed one token short": (short_resume, frozenset({"text", "bill"})),
@@ -95,5 +104,6 @@ PLANTED: Mapping[str, tuple[Plant, frozenset[str]]] = {
     "counted twice after a move": (double_count, frozenset({"bill"})),
     "freeze never noticed": (unnoticed_freeze, frozenset({"ends"})),
     "stream fed twice": (fed_twice, frozenset({"text", "bill"})),
+    "replica not told that a client left": (silent_leaving, frozenset({"reservations"})),
     "reservation kept after a move": (kept_reservation, frozenset({"reservations"})),
 }

@@ -23,6 +23,8 @@ from weir.testing.schedules import play as play_faults
 
 #: Everything has ended so long after a story's start, in virtual seconds.
 PATIENCE_S = 300.0
+#: Nothing is reserved anywhere so long after all has ended.
+FREED_S = 5.0
 PRICE = PriceSettings(
     input_usd_per_million_tokens=3.0,
     cached_input_usd_per_million_tokens=1.0,
@@ -136,7 +138,7 @@ def _watch(cluster: MemoryCluster, played: Played) -> None:
 
 async def _freed(cluster: MemoryCluster) -> list[Finding]:
     try:
-        await cluster.idle(30.0)
+        await cluster.idle(FREED_S)
     except AssertionError as error:
         return [Finding("reservations", str(error))]
     return []

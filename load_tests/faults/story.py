@@ -107,6 +107,7 @@ def draw_story(seed: int) -> Story:
 
 def _visit(number: int, span_s: float, random: Random) -> Visit:
     kind = random.choice(KINDS)
+    leaves_s = round(random.uniform(0.001, 3.0), 3) if random.random() < 0.25 else None
     return Visit(
         round(random.uniform(0, span_s), 3),
         number,
@@ -114,8 +115,9 @@ def _visit(number: int, span_s: float, random: Random) -> Visit:
         random.choice(CLASSES),
         kind,
         kind.streams and random.random() < 0.7,
-        random.choice((1, 4, 12, 40)),
-        round(random.uniform(0.001, 3.0), 3) if random.random() < 0.25 else None,
+        # Long for one that leaves: what is not freed then would not soon end by itself.
+        random.choice((1, 4, 12, 40) if leaves_s is None else (40, 200)),
+        leaves_s,
     )
 
 

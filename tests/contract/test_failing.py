@@ -127,8 +127,12 @@ def test_a_frozen_replica_holds_up_nobody_else(play: Play) -> None:
         begun_s = clock()
         await asyncio.gather(*(other.done() for other in others))
         assert all(other.status == 200 for other in others)
-        # Those sent there before it was noticed move as its own stream does, and none waits longer.
-        assert clock() - begun_s < 30.0
+        if cluster.virtual:
+            # Those sent there before it was noticed move as its own stream does: it repeats its
+            # load every second, and five times the longest silence so far is a failure.
+            assert clock() - begun_s < 8.0
+            ended = [other for other in others if other.headers["x-weir-replica"] != busy.name]
+            assert ended
         await _judge(cluster, KINDS[0], told, True)
 
     play(scenario, hasty=True)
