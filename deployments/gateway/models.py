@@ -133,9 +133,7 @@ class ServedModel:
             BadRequestError: the chat template refuses it, or an id is out of range.
         """
         if isinstance(body, ChatBody):
-            messages = [m.model_dump(exclude_none=True) for m in body.messages]
-            tools = [t.model_dump(exclude_none=True) for t in body.tools or ()]
-            return self.encoder.encode_chat(messages, tools, body.add_generation_prompt)
+            return self.encoder.encode_chat(body.conversation())
         prompt = longest_prompt(body.prompt)
         if isinstance(prompt, str):
             return self.encoder.encode_text(prompt)

@@ -1,212 +1,204 @@
-"""OpenAI's request bodies as weir accepts them. Anything else is a 400 that names the field."""
+"""OpenAI's request bodies as weir accepts them, and what each asks to generate.
+
+Anything unknown is a 400 that names the field, because a misspelled option would otherwise change
+the answer without a word.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from weir.errors import BadRequestError
+from deployments.gateway.conversation import Conversation
+from deployments.gateway.generation import (
+    COMPLETION_TOKENS,
+    MAX_CHOICES,
+    MAX_STREAMS,
+    GenerationBody,
+    Inputs,
+    Prompt,
+    Prompts,
+    Top,
+    as_list,
+    dump,
+)
+from deployments.gateway.known_fields import HINTS, REFUSED
+from deployments.gateway.messages import ChatMessage, ContentPart, NamedTool, ToolChoice, Tools
+from deployments.gateway.parsing import (
+    Body,
+    Json,
+    Name,
+    Positive,
+    Whole,
+    bounded,
+    parse_body,
+    refuse,
+)
 
-_INT32 = 2**31 - 1
-_INT64 = 2**63 - 1
-TokenId = Annotated[int, Field(ge=0, le=_INT32, strict=True)]
-Name = Annotated[str, Field(min_length=1, max_length=256)]
+__all__ = [
+    "ChatBody",
+    "ChatMessage",
+    "CompletionBody",
+    "ContentPart",
+    "EmbeddingBody",
+    "GenerationBody",
+    "Prompt",
+    "parse_body",
+]
 
-
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=())
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="allow", protected_namespaces=())
-
-
-class StreamOptions(_Body):
-    """``include_usage``: one more chunk at the end, with the token counts."""
-
-    include_usage: bool = False
-    continuous_usage_stats: bool = False
-
-
-class ContentPart(_Part):
-    """A part of a message; text parts are joined, other kinds are the model's business."""
-
-    type: Name
-    text: str | None = None
-
-    @model_validator(mode="after")
-    def _text_has_text(self) -> ContentPart:
-        if self.type == "text" and self.text is None:
-            raise ValueError("a part of type 'text' needs a text")
-        return self
-
-
-class FunctionCall(_Body):
-    """The function that a tool call names, with its arguments as JSON text."""
-
-    name: Name
-    arguments: str = ""
-
-
-class ToolCall(_Body):
-    """A tool call of an earlier assistant turn."""
-
-    id: Name
-    type: Literal["function"] = "function"
-    function: FunctionCall
-
-
-class ChatMessage(_Body):
-    """One turn of the conversation."""
-
-    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[ContentPart] | None = None
-    name: Name | None = None
-    tool_calls: Annotated[list[ToolCall], Field(max_length=128)] | None = None
-    tool_call_id: Name | None = None
-    refusal: str | None = None
-    reasoning_content: str | None = None
-
-    @model_validator(mode="after")
-    def _says_something(self) -> ChatMessage:
-        if self.content is None and self.role != "assistant":
-            raise ValueError(f"a message of role {self.role!r} needs content")
-        return self
-
-
-class FunctionDefinition(_Body):
-    """A function that the model may call; ``parameters`` is a JSON schema."""
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
-
-
-class Tool(_Body):
-    """A tool on offer."""
-
-    type: Literal["function"] = "function"
-    function: FunctionDefinition
-
-
-class NamedFunction(_Body):
-    """Names the function of a named tool choice."""
-
-    name: Name
-
-
-class NamedTool(_Body):
-    """Forces one tool."""
-
-    type: Literal["function"] = "function"
-    function: NamedFunction
-
-
-class JsonSchema(BaseModel):
-    """A named JSON schema that the answer must follow."""
-
-    model_config = ConfigDict(extra="forbid", populate_by_name=True, protected_namespaces=())
-
-    name: Name
-    description: str | None = None
-    schema_: Annotated[dict[str, Any], Field(alias="schema")]
-    strict: bool | None = None
-
-
-class ResponseFormat(_Body):
-    """Free text, any JSON object, or JSON after a schema."""
-
-    type: Literal["text", "json_object", "json_schema"] = "text"
-    json_schema: JsonSchema | None = None
-
-    @model_validator(mode="after")
-    def _schema_goes_with_type(self) -> ResponseFormat:
-        if self.type == "json_schema" and self.json_schema is None:
-            raise ValueError("type 'json_schema' needs a json_schema")
-        return self
-
-
-class GenerationBody(_Body):
-    """What chat and plain completions share. None means the model's own default."""
-
-    model: Name
-    stream: bool = False
-    stream_options: StreamOptions | None = None
-    max_tokens: Annotated[int, Field(ge=1, le=_INT32, strict=True)] | None = None
-    min_tokens: Annotated[int, Field(ge=0, le=_INT32, strict=True)] = 0
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=-1, le=_INT32, strict=True)] | None = None
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
-    seed: Annotated[int, Field(ge=-_INT64, le=_INT64, strict=True)] | None = None
-    stop: (
-        str | Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=16)] | None
-    ) = None
-    stop_token_ids: Annotated[list[TokenId], Field(max_length=64)] | None = None
-    ignore_eos: bool = False
-    skip_special_tokens: bool = True
-    include_stop_str_in_output: bool = False
-    n: Annotated[int, Field(ge=1, le=16, strict=True)] = 1
-    logit_bias: (
-        dict[
-            Annotated[str, Field(pattern=r"^[0-9]{1,7}$")], Annotated[float, Field(ge=-100, le=100)]
-        ]
-        | None
-    ) = None
-    user: Annotated[str, Field(max_length=512)] | None = None
-    metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
-    store: bool | None = None
-
-    @model_validator(mode="after")
-    def _stream_options_need_stream(self) -> GenerationBody:
-        if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options is only for stream: true")
-        if self.stop == "":
-            raise ValueError("stop must not be empty")
-        return self
-
-    @property
-    def stop_list(self) -> list[str] | None:
-        return [self.stop] if isinstance(self.stop, str) else self.stop
-
-    @property
-    def max_output_tokens(self) -> int | None:
-        return self.max_tokens
+# Variables of a chat template that the body has fields of its own for, or that are no variables
+# but arguments of the renderer.
+_RESERVED = frozenset(
+    {
+        "messages",
+        "conversation",
+        "tools",
+        "documents",
+        "add_generation_prompt",
+        "continue_final_message",
+        "chat_template",
+        "tokenize",
+        "padding",
+        "truncation",
+        "max_length",
+        "return_tensors",
+        "return_dict",
+        "return_assistant_tokens_mask",
+        "tokenizer_kwargs",
+        "sanitize_control_tokens",
+        "self",
+    }
+)
 
 
 class ChatBody(GenerationBody):
     """``POST /v1/chat/completions``."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=4096)]
-    max_completion_tokens: Annotated[int, Field(ge=1, le=_INT32, strict=True)] | None = None
+    max_tokens: Positive | None = None
+    max_completion_tokens: Positive | None = None
     logprobs: bool = False
-    top_logprobs: Annotated[int, Field(ge=0, le=20, strict=True)] | None = None
-    tools: Annotated[list[Tool], Field(max_length=128)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    top_logprobs: Top | None = None
+    tools: Tools | None = None
+    tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    response_format: ResponseFormat | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = (
+        None
+    )
+    include_reasoning: bool = True
     add_generation_prompt: bool = True
     continue_final_message: bool = False
+    add_special_tokens: bool = False
+    documents: (
+        Annotated[list[dict[str, str]], Field(max_length=256), BeforeValidator(bounded)] | None
+    ) = None
+    chat_template_kwargs: Json | None = None
 
     @model_validator(mode="after")
-    def _consistent(self) -> ChatBody:
+    def _chat_fields_agree(self) -> ChatBody:
         if self.add_generation_prompt and self.continue_final_message:
-            raise ValueError("continue_final_message needs add_generation_prompt: false")
-        if self.top_logprobs is not None and not self.logprobs:
-            raise ValueError("top_logprobs needs logprobs: true")
-        if self.tool_choice not in (None, "none") and not self.tools:
-            raise ValueError("tool_choice needs tools")
+            refuse("needs add_generation_prompt: false", "continue_final_message")
+        if self.top_logprobs and not self.logprobs:
+            refuse("needs logprobs: true", "top_logprobs")
+        for name in self.chat_template_kwargs or ():
+            if name in _RESERVED:
+                refuse("reserved", f"chat_template_kwargs.{name}")
+        self._check_tool_choice()
         return self
+
+    def _check_tool_choice(self) -> None:
+        choice = self.tool_choice
+        if choice in (None, "none"):
+            return
+        if not self.tools:
+            refuse("needs tools", "tool_choice")
+        if isinstance(choice, NamedTool):
+            if choice.function.name not in {tool.function.name for tool in self.tools or ()}:
+                refuse("no such tool in tools", "tool_choice.function.name")
+            if self.structured_outputs is not None:
+                refuse("excludes a named tool_choice", "structured_outputs")
 
     @property
     def max_output_tokens(self) -> int | None:
         return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def wants_logprobs(self) -> int | None:
+        """How many likeliest tokens beside each chosen one; 0: the chosen one only."""
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+    @property
+    def wants_prompt_logprobs(self) -> int | None:
+        """The same of the prompt's tokens."""
+        return self.prompt_logprobs
+
+    @property
+    def has_other_parts(self) -> bool:
+        """Whether a part of a message is not text, so that only the replica can read it."""
+        return any(message.has_other_parts for message in self.messages)
+
+    @property
+    def echoed_text(self) -> str:
+        """What ``echo`` puts in front of the answer: the last message, if the answer has its
+        role."""
+        last = self.messages[-1]
+        answers_as_last = not self.add_generation_prompt or last.role == "assistant"
+        if not self.echo or not answers_as_last:
+            return ""
+        if isinstance(last.content, list):
+            return "\n".join(part.text or "" for part in last.content)
+        return last.content or ""
+
+    def conversation(self) -> Conversation:
+        """What decides on the prompt's token ids."""
+        arguments = {
+            name: value
+            for name, value in (self.chat_template_kwargs or {}).items()
+            if value is not None and value != "auto"
+        }
+        if self.reasoning_effort is not None:
+            # Some templates think only where they are told to.
+            arguments.setdefault("enable_thinking", self.reasoning_effort != "none")
+            arguments["reasoning_effort"] = self.reasoning_effort
+        return Conversation(
+            messages=[message.model_dump(exclude_none=True) for message in self.messages],
+            # With tool_choice "none" too, as vLLM's server does by default.
+            tools=[tool.described() for tool in self.tools] if self.tools else None,
+            documents=self.documents,
+            arguments=arguments,
+            add_generation_prompt=self.add_generation_prompt,
+            continue_final_message=self.continue_final_message,
+            add_special_tokens=self.add_special_tokens,
+        )
+
+    def chat_fields(self, parses_reasoning: bool) -> dict[str, Any] | None:
+        """What decides on grammar and parsing (:class:`deployments.wire.Submit`, ``chat``).
+
+        None: neither is needed. ``parses_reasoning``: the model has a reasoning parser, which
+        then reads every answer.
+        """
+        fields = self.form_fields()
+        choice = self.tool_choice or "auto"
+        calls = bool(self.tools) and choice != "none"
+        if not fields and not calls and not parses_reasoning:
+            return None
+        if self.tools:
+            fields["tools"] = [tool.described() for tool in self.tools]
+            fields["tool_choice"] = choice if isinstance(choice, str) else dump(choice)
+            if self.parallel_tool_calls is not None:
+                fields["parallel_tool_calls"] = self.parallel_tool_calls
+        if not self.include_reasoning:
+            fields["include_reasoning"] = False
+        if self.reasoning_effort is not None:
+            fields["reasoning_effort"] = self.reasoning_effort
+        if self.chat_template_kwargs:
+            fields["chat_template_kwargs"] = self.chat_template_kwargs
+        return fields
+
+    def as_openai(self) -> dict[str, Any]:
+        """The whole body, for a replica that renders it (``Submit.messages``)."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
 
     @property
     def needs_openai_app(self) -> bool:
@@ -214,122 +206,91 @@ class ChatBody(GenerationBody):
         return bool(
             self.n != 1
             or self.logprobs
-            or self.tools
             or self.logit_bias
+            or self.chat_fields(parses_reasoning=False) is not None
             or self.reasoning_effort
+            or self.has_other_parts
+            or any(message.tool_calls for message in self.messages)
             or self.continue_final_message
             or (self.stream_options and self.stream_options.continuous_usage_stats)
-            or (self.response_format and self.response_format.type != "text")
-            or any(_has_other_parts(m) for m in self.messages)
         )
 
 
 class CompletionBody(GenerationBody):
-    """``POST /v1/completions``. One prompt: text, or token ids."""
+    """``POST /v1/completions``. One prompt or several: text, or token ids."""
 
-    prompt: (
-        Annotated[str, Field(min_length=1)]
-        | Annotated[list[TokenId], Field(min_length=1)]
-        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=64)]
-        | Annotated[
-            list[Annotated[list[TokenId], Field(min_length=1)]], Field(min_length=1, max_length=64)
-        ]
-    )
-    echo: bool = False
-    suffix: str | None = None
-    logprobs: Annotated[int, Field(ge=0, le=20, strict=True)] | None = None
-    best_of: Annotated[int, Field(ge=1, le=1, strict=True)] | None = None
+    prompt: Prompts
+    logprobs: Top | None = None
+    best_of: Annotated[Whole, Field(ge=1, le=MAX_CHOICES)] | None = None
+    add_special_tokens: bool = True
 
     @model_validator(mode="after")
-    def _no_suffix(self) -> CompletionBody:
-        if self.suffix:
-            raise ValueError("suffix is not supported")
+    def _completion_fields_agree(self) -> CompletionBody:
+        if self.best_of is not None and self.best_of != self.n:
+            refuse("only a best_of equal to n is supported", "best_of")
+        streams = len(self.prompts()) * self.n
+        if streams > MAX_STREAMS:
+            refuse(f"prompts times n is {streams}; at most {MAX_STREAMS} are accepted", "n")
+        if self.max_tokens == 0 and not self.echo:
+            refuse("0 needs echo: true", "max_tokens")
         return self
+
+    def prompts(self) -> list[Prompt]:
+        """Each prompt, as text or token ids."""
+        return as_list(self.prompt)
+
+    @property
+    def max_output_tokens(self) -> int:
+        return COMPLETION_TOKENS if self.max_tokens is None else self.max_tokens
+
+    @property
+    def only_scores(self) -> bool:
+        """Whether nothing is to be generated: the prompt comes back, with log-probabilities."""
+        return self.max_tokens == 0
+
+    @property
+    def wants_logprobs(self) -> int | None:
+        """How many likeliest tokens beside each chosen one; 0: the chosen one only."""
+        return self.logprobs
+
+    @property
+    def wants_prompt_logprobs(self) -> int | None:
+        """The same of the prompt's tokens: of an echoed prompt they come with the output's."""
+        if self.prompt_logprobs is None and self.echo:
+            return self.logprobs
+        return self.prompt_logprobs
+
+    def chat_fields(self, parses_reasoning: bool) -> dict[str, Any] | None:
+        """The constraint on the output; parsers read no plain completion."""
+        return self.form_fields() or None
 
     @property
     def needs_openai_app(self) -> bool:
         """Whether vLLM's own OpenAI server must answer."""
-        several = isinstance(self.prompt, list) and not isinstance(self.prompt[0], int)
         return bool(
             self.n != 1
             or self.echo
-            or several
+            or len(self.prompts()) > 1
             or self.logit_bias
             or self.logprobs is not None
+            or self.chat_fields(parses_reasoning=False) is not None
             or (self.stream_options and self.stream_options.continuous_usage_stats)
         )
 
 
-class EmbeddingBody(_Body):
+class EmbeddingBody(Body):
     """``POST /v1/embeddings``."""
 
+    ignored: ClassVar = HINTS
+    refused: ClassVar = {name: REFUSED[name] for name in ("priority", "truncate_prompt_tokens")}
+
     model: Name
-    input: (
-        Annotated[str, Field(min_length=1)]
-        | Annotated[list[TokenId], Field(min_length=1)]
-        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=2048)]
-        | Annotated[
-            list[Annotated[list[TokenId], Field(min_length=1)]],
-            Field(min_length=1, max_length=2048),
-        ]
-    )
+    input: Inputs
     encoding_format: Literal["float", "base64"] = "float"
-    dimensions: Annotated[int, Field(ge=1, strict=True)] | None = None
+    dimensions: Positive | None = None
+    add_special_tokens: bool = True
     user: Annotated[str, Field(max_length=512)] | None = None
 
-
-BodyT = TypeVar("BodyT", bound=BaseModel)
-
-
-def parse_body(model: type[BodyT], body: bytes) -> BodyT:
-    """Read and check a JSON body.
-
-    Raises:
-        BadRequestError: the first thing wrong, with ``param`` naming the field.
-    """
-    try:
-        return model.model_validate_json(body)
-    except ValidationError as error:
-        raise _bad_request(error) from None
-
-
-def _bad_request(error: ValidationError) -> BadRequestError:
-    problem = min(error.errors(include_url=False, include_context=False), key=_relevance)
-    if problem["type"] == "json_invalid":
-        detail = str(problem["msg"]).removeprefix("Invalid JSON: ")
-        return BadRequestError(f"The body is not valid JSON: {detail}.", param=None)
-    param = _param(problem["loc"])
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        message = "unrecognized request argument"
-    elif problem["type"] == "missing":
-        message = "this field is required"
-    where = param or "The body"
-    return BadRequestError(f"{where}: {message}.", param=param or None)
-
-
-def _relevance(problem: Any) -> tuple[int, int]:
-    # A wrong value inside a union is reported once per member: the deepest says most.
-    return (0 if problem["type"] == "missing" else 1, -len(problem["loc"]))
-
-
-_UNION_MEMBERS = frozenset({"str", "int", "list", "dict", "function-after", "constrained-str"})
-
-
-def _param(loc: tuple[int | str, ...]) -> str:
-    path = ""
-    for part in loc:
-        if isinstance(part, int):
-            path += f"[{part}]"
-        elif "[" in part or part in _UNION_MEMBERS or part[:1].isupper():
-            continue  # pydantic names the union member that it tried; clients know no such field
-        else:
-            path += f".{part}" if path else part
-    return path
-
-
-def _has_other_parts(message: ChatMessage) -> bool:
-    content = message.content
-    return bool(message.tool_calls) or (
-        isinstance(content, list) and any(part.type != "text" for part in content)
-    )
+    def inputs(self) -> list[Prompt]:
+        """Each text, or its token ids."""
+        return as_list(self.input)

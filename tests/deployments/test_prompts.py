@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from deployments.gateway.conversation import Conversation
 from deployments.gateway.prompts import PromptEncoder, locate_tokenizer
 from weir.errors import BadRequestError, ConfigError
 
@@ -23,8 +24,8 @@ LOOPING = (
     "{% for part in m['content'] %}{{ part['text'] }}|{% endfor %}{% endfor %}"
 )
 NAMED = (
-    "{% for m in messages %}{% set c = m.get('content') %}"
-    "{% for part in c %}{{ part['text'] }}|{% endfor %}{% endfor %}"
+    "{% for m in messages %}{% set content = m.get('content') %}"
+    "{% for part in content %}{{ part['text'] }}|{% endfor %}{% endfor %}"
 )
 PLAIN = "{% for m in messages %}{{ m.role }} {{ m.content }}{% endfor %}"
 
@@ -41,7 +42,7 @@ def encoder_with(tokenizer_folder: Path, tmp_path: Path) -> Any:
 
 
 def _text(encoder: PromptEncoder, messages: list[dict[str, Any]]) -> str:
-    ids = encoder.encode_chat(messages)
+    ids = encoder.encode_chat(Conversation(messages))
     words = ["[unk]", "user", "system", "assistant", ":", "hello", "world"]
     return " ".join(words[i] for i in ids)
 
@@ -63,19 +64,19 @@ def test_developers_are_system_where_a_template_knows_none(encoder_with: Any) ->
 def test_a_template_may_refuse(encoder_with: Any) -> None:
     encoder = encoder_with("{{ raise_exception('roles must alternate') }}")
     with pytest.raises(BadRequestError, match="roles must alternate") as refused:
-        encoder.encode_chat(PARTS)
+        encoder.encode_chat(Conversation(PARTS))
     assert refused.value.param == "messages"
 
 
 def test_a_template_cannot_reach_python(encoder_with: Any) -> None:
     encoder = encoder_with("{{ messages.__class__.__mro__ }}")
     with pytest.raises(BadRequestError):
-        encoder.encode_chat(PARTS)
+        encoder.encode_chat(Conversation(PARTS))
 
 
 def test_without_a_template_there_is_no_chat(encoder_with: Any) -> None:
     with pytest.raises(BadRequestError, match="no chat template"):
-        encoder_with(None).encode_chat(PARTS)
+        encoder_with(None).encode_chat(Conversation(PARTS))
 
 
 def test_a_folder_without_a_tokenizer_is_named(tmp_path: Path) -> None:
