@@ -7,11 +7,13 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from deployments.gateway.account import Account, UnlimitedAccount
 from deployments.gateway.fallbacks import Fallback
 from deployments.gateway.handle import Enricher, Gateway, Parts, new_id
 from deployments.gateway.model import Model
+from deployments.gateway.off_loop import OffLoop
 from deployments.gateway.plan import Limits
 from deployments.gateway.prompts import PromptEncoder
 from deployments.gateway.transport import CacheFeed, ReplicaTransport
@@ -19,6 +21,9 @@ from router.admission import parse_settings
 from weir.metrics import GatewayMetrics
 from weir.settings import ModelSettings, Settings
 from weir.tenancy import KeyRing
+
+#: Long prompts that are rendered and tokenized at a time.
+READING_THREADS = 2
 
 
 def build_gateway(
@@ -39,6 +44,7 @@ def build_gateway(
     Raises:
         ConfigError: the settings cannot be used.
     """
+    off_loop = OffLoop(ThreadPoolExecutor(READING_THREADS, "weir-prompts"))
     shared = parse_settings(settings.admission)
     slo_s = {c.name: c.ttft_slo_ms / 1000 for c in shared.classes if c.ttft_slo_ms}
     clock = asyncio.get_running_loop().time
@@ -61,6 +67,7 @@ def build_gateway(
             model,
             shared,
             encoders[model.name],
+            off_loop,
             transport,
             feed,
             fallback.spill_reason if fallback else None,

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from redis.asyncio import Redis
 
-from deployments.gateway.requests import ChatBody, ChatMessage, CompletionBody, ContentPart
+from deployments.gateway.bodies.requests import ChatBody, ChatMessage, CompletionBody, ContentPart
 from features.enrichment import (
     Enrichment,
     EnrichRule,

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import router.scorers  # noqa: F401 - registers the policies
+from deployments.gateway.encoding import Encoding
 from deployments.gateway.fleet import Fleet
+from deployments.gateway.off_loop import OffLoop
 from deployments.gateway.plan import MoveBudget
 from deployments.gateway.prefixes import PromptHasher
 from deployments.gateway.prompts import PromptEncoder
@@ -35,6 +37,7 @@ class Model:
         settings: ModelSettings,
         admission: AdmissionSettings,
         encoder: PromptEncoder,
+        off_loop: OffLoop,
         transport: ReplicaTransport,
         feed: CacheFeed,
         spill: SpillRule | None = None,
@@ -44,6 +47,7 @@ class Model:
         clock = asyncio.get_running_loop().time
         self.settings = settings
         self.encoder = encoder
+        self._off_loop = off_loop
         self.hasher = PromptHasher()
         policy = build_policy(settings.routing.policy, settings.routing.params)
         self.router = Router(policy, clock, rng or random.Random())
@@ -62,6 +66,10 @@ class Model:
     def folder(self) -> Path:
         """The model's tokenizer files, and of a local model all its files."""
         return self.encoder.folder
+
+    def encoding(self) -> Encoding:
+        """How prompts become token ids now."""
+        return Encoding(self.encoder, self._off_loop, self.max_model_len)
 
     @property
     def reasons(self) -> bool:

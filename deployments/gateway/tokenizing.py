@@ -32,9 +32,7 @@ class Prompts:
         key = model.encoder.fingerprint
         if key not in self._made:
             request = self.request
-            self._made[key] = await request.dialect.prompts(
-                request.body, model.encoder, model.max_model_len
-            )
+            self._made[key] = await request.dialect.prompts(request.body, model.encoding())
         return self._made[key]
 
 

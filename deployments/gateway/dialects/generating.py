@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 
 from deployments import wire
+from deployments.gateway.bodies.generating import GenerationBody
 from deployments.gateway.outputs import Counts
-from deployments.gateway.requests import GenerationBody
 from weir.errors import WeirError, error_body
 
 DONE = b"data: [DONE]\n\n"
@@ -16,7 +16,6 @@ DONE = b"data: [DONE]\n\n"
 
 def sampling(body: GenerationBody, max_tokens: int) -> wire.Sampling:
     """The body's sampling fields for an output of at most ``max_tokens``."""
-    bias = body.logit_bias
     return wire.Sampling(
         max_tokens=max_tokens,
         min_tokens=min(body.min_tokens, max_tokens),
@@ -33,7 +32,7 @@ def sampling(body: GenerationBody, max_tokens: int) -> wire.Sampling:
         ignore_eos=body.ignore_eos,
         skip_special_tokens=body.skip_special_tokens,
         include_stop_str_in_output=body.include_stop_str_in_output,
-        logit_bias={int(token): value for token, value in bias.items()} if bias else None,
+        logit_bias=body.token_biases,
         bad_words=body.bad_words,
     )
 
