@@ -67,6 +67,8 @@ class VllmGenerator:
                 return await self._submit_plain(request, put)
             return await self._submit_rich(request, put)
         except _REFUSALS as error:
+            if "generate" not in await self._client.get_supported_tasks():
+                raise CannotDoError("This model embeds text; it generates none.") from error
             raise BadRequestError(str(error)) from error
         except EngineDeadError as error:
             raise OverloadedError(str(error) or "The engine is down.") from error
