@@ -142,7 +142,7 @@ class _StubStream:
 
     @classmethod
     def of(cls, request: wire.Submit, put: Put) -> _StubStream:
-        prompt = request.prompt or _rendered(request.messages)
+        prompt = request.prompt or rendered_prompt(request.messages)
         begun = len(request.resume.tokens) if request.resume else 0
         seed = prompt_seed(prompt, request.sampling.seed)
         script = _Script.of(request)
@@ -274,7 +274,7 @@ def _scored(seed: int, token: int, top: int) -> wire.Scored:
     return wire.Scored(token, stub_word(token), -math.log(2), best)
 
 
-def _rendered(messages: dict[str, Any] | None) -> list[int]:
+def rendered_prompt(messages: dict[str, Any] | None) -> list[int]:
     """Prompt ids for a body whose prompt is not text: one for every eight characters."""
     text = json.dumps(messages, sort_keys=True)
     seed = prompt_seed(text.encode())

@@ -21,6 +21,7 @@ from deployments.gateway.pages import build_pages
 from deployments.gateway.prompts import PromptEncoder
 from deployments.gateway.request import Header
 from deployments.gateway.sockets import KvEventFeed, WebSocketTransport
+from deployments.gateway.transport import CacheFeed
 from deployments.listener import Listener, ReplicaApp
 from deployments.streams import Generator, TokenStreams
 from deployments.testing.scripted import ScriptedGenerator
@@ -131,6 +132,7 @@ async def http_world(
     settings: Settings,
     encoders: Mapping[str, PromptEncoder],
     enricher: Enricher | None = None,
+    feed: CacheFeed | None = None,
 ) -> AsyncIterator[World]:
     """A world over real sockets, without replicas yet."""
     async with aiohttp.ClientSession() as session:
@@ -138,7 +140,7 @@ async def http_world(
             settings,
             encoders,
             WebSocketTransport(session, TOKEN),
-            KvEventFeed(),
+            feed or KvEventFeed(),
             enricher or PlainEnricher(),
             GatewayMetrics(CollectorRegistry()),
         )

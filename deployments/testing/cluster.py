@@ -1,0 +1,372 @@
+"""A gateway, replicas that can fail, and clients: over real sockets, or in virtual time.
+
+Both are built of what ships: the gateway by ``build_gateway``, the replicas' front end by
+``TokenStreams``. Only the engine (:mod:`deployments.testing.counting`) and, in virtual time, the
+network in between are stand-ins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from deployments.gateway.app import GatewayApp
+from deployments.gateway.building import build_gateway
+from deployments.gateway.handle import Gateway
+from deployments.gateway.model import Model
+from deployments.gateway.prompts import PromptEncoder
+from deployments.gateway.transport import ChannelClosedError
+from deployments.listener import Listener, ReplicaApp
+from deployments.streams import TokenStreams
+from deployments.testing.counting import BLOCK_TOKENS, CountingGenerator, Meter
+from deployments.testing.exchange import Exchange, MemoryExchange, SocketExchange
+from deployments.testing.world import (
+    TOKEN,
+    CancelOnDisconnect,
+    PlainEnricher,
+    World,
+    http_world,
+)
+from router.prefix_index import PrefixIndex
+from router.types import KvFeed, ReplicaInfo
+from weir.metrics import GatewayMetrics
+from weir.settings import Settings
+from weir.testing.links import LinkSettings
+from weir.testing.network import MemoryNetwork, Node
+
+CONTEXT_TOKENS = 512
+#: Prompts are hashed; nothing is published, so what was dispatched counts as cached.
+_FEED = KvFeed("none", None, "sha256_cbor", "0")
+
+
+class SilentFeed:
+    """A cache feed that tells nothing."""
+
+    async def follow(self, index: PrefixIndex, info: ReplicaInfo) -> None:
+        """See :class:`deployments.gateway.transport.CacheFeed`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What a tenant was charged for one model."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    cost_usd: float
+
+
+class Host(ABC):
+    """One replica's machine. ``generator`` and ``streams`` are of its present life."""
+
+    def __init__(self, name: str, interval_s: float) -> None:
+        self.name = name
+        self.meter = Meter()
+        self.interval_s = interval_s
+        self._boot()
+
+    def _boot(self) -> TokenStreams:
+        self.generator = CountingGenerator(self.interval_s, self.meter)
+        self.streams = TokenStreams(self.generator)
+        return self.streams
+
+    def freeze_engine(self) -> None:
+        """The engine makes no step; the replica's front end goes on."""
+        self.generator.freeze()
+
+    def thaw_engine(self) -> None:
+        """The engine goes on."""
+        self.generator.thaw()
+
+    @property
+    @abstractmethod
+    def address(self) -> str:
+        """Where gateways connect."""
+
+    @abstractmethod
+    async def kill(self) -> None:
+        """End it at once."""
+
+    @abstractmethod
+    def freeze(self) -> None:
+        """As SIGSTOP: nothing of it runs."""
+
+    @abstractmethod
+    def thaw(self) -> None:
+        """As SIGCONT."""
+
+
+class Cluster(ABC):
+    """``gateway`` has one model; ``hosts`` are its replicas, ``meters`` also those of the dead."""
+
+    gateway: Gateway
+    model: Model
+    #: Whether its time is virtual.
+    virtual: bool
+
+    def __init__(self) -> None:
+        self.hosts: dict[str, Host] = {}
+        self.asked = 0
+
+    @abstractmethod
+    async def add(self, name: str, interval_s: float = 0.005, **details: Any) -> Host:
+        """A replica, announced and connected."""
+
+    @abstractmethod
+    def ask(self, path: str, body: Mapping[str, Any], key: str, **headers: str) -> Exchange:
+        """A client's request."""
+
+    def announce(self, host: Host, **details: Any) -> None:
+        """Make a replica a member."""
+        info = ReplicaInfo(
+            host.name,
+            address=host.address,
+            kv_blocks_total=10_000,
+            block_size=BLOCK_TOKENS,
+            max_model_len=CONTEXT_TOKENS,
+            tasks=frozenset({"generate", "embed"}),
+            kv_feed=_FEED,
+            **details,
+        )
+        self.model.router.set_replicas((*self.model.router.members, info))
+
+    def bill(self, tenant: str) -> Bill:
+        """What the gateway's metrics say of a tenant."""
+        metrics = self.gateway.metrics
+        prompt, cached, output, cost_usd = [
+            float(counter.labels(tenant, self.model.name)._value.get())
+            for counter in (
+                metrics.prompt_tokens,
+                metrics.cached_tokens,
+                metrics.output_tokens,
+                metrics.cost,
+            )
+        ]
+        return Bill(int(prompt), int(cached), int(output), round(cost_usd, 9))
+
+    def ended(self) -> int:
+        """Requests that the gateway has settled."""
+        samples = [s for m in self.gateway.metrics.requests.collect() for s in m.samples]
+        return int(sum(s.value for s in samples if s.name.endswith("_total")))
+
+    def gateway_left_over(self) -> dict[str, int]:
+        """What the gateway has reserved, or holds in its queue; empty when all is over."""
+        loads = [view.load for view in self.model.router.snapshot().replicas]
+        queue = self.model.dispatcher.queue
+        found = {
+            "requests without an end": self.asked - self.ended(),
+            "requests in the ledger": sum(load.requests for load in loads),
+            "prefill tokens in the ledger": sum(load.prefill_tokens for load in loads),
+            "decode tokens in the ledger": sum(load.decode_tokens for load in loads),
+            "requests in the queue": self.model.dispatcher.queue.in_flight
+            + len(self.model.dispatcher.queue),
+            "choices being generated": self.model.generating,
+        }
+        return {what: count for what, count in found.items() if count}
+
+    def left_over(self) -> dict[str, int]:
+        """The same, and what runs in the replicas."""
+        found = {}
+        for host in self.hosts.values():
+            found[f"streams at {host.name}"] = host.streams.in_flight
+            found[f"streams in the engine of {host.name}"] = host.generator.running
+        return self.gateway_left_over() | {what: count for what, count in found.items() if count}
+
+    async def idle(self, limit_s: float = 20.0) -> None:
+        """Wait until nothing is left of any request.
+
+        Raises:
+            AssertionError: something is, after ``limit_s``.
+        """
+        try:
+            await until(lambda: not self.left_over(), limit_s)
+        except TimeoutError:
+            raise AssertionError(f"left over: {self.left_over()}") from None
+
+
+async def until(condition: Callable[[], Any], limit_s: float = 20.0) -> None:
+    """Wait for it.
+
+    Raises:
+        TimeoutError: it is not so after ``limit_s``.
+    """
+    async with asyncio.timeout(limit_s):
+        while not condition():  # noqa: ASYNC110 - another task makes it true
+            await asyncio.sleep(0.002)
+
+
+class _SocketHost(Host):
+    def __init__(self, name: str, interval_s: float) -> None:
+        super().__init__(name, interval_s)
+        self._running = asyncio.Event()
+        self._running.set()
+        app = ReplicaApp(_nothing, self.streams, TOKEN)
+
+        async def stoppable(scope: Any, receive: Any, send: Any) -> None:
+            async def receive_running() -> Any:
+                event = await receive()
+                await self._running.wait()
+                return event
+
+            async def send_running(event: Any) -> None:
+                await self._running.wait()
+                await send(event)
+
+            await app(scope, receive_running, send_running)
+
+        self._listener = Listener(stoppable, "127.0.0.1")
+
+    @property
+    def address(self) -> str:
+        return self._listener.address
+
+    async def start(self) -> None:
+        """Listen."""
+        await self._listener.start()
+        telling = self.streams.tell_load_forever()
+        self._telling = asyncio.get_running_loop().create_task(telling)
+
+    async def kill(self) -> None:
+        self._running.set()
+        self._telling.cancel()
+        await asyncio.gather(self._telling, return_exceptions=True)
+        await self._listener.stop()
+
+    def freeze(self) -> None:
+        self._running.clear()
+        self.generator.freeze()
+
+    def thaw(self) -> None:
+        self._running.set()
+        self.generator.thaw()
+
+
+class SocketCluster(Cluster):
+    """Every message crosses a socket, the wall clock runs."""
+
+    virtual = False
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+        self.gateway, self.model = world.gateway, world.model
+
+    async def add(self, name: str, interval_s: float = 0.005, **details: Any) -> Host:
+        host = _SocketHost(name, interval_s)
+        await host.start()
+        self.hosts[name] = host
+        self.announce(host, **details)
+        await self.model.fleet.connection(name)
+        return host
+
+    def ask(self, path: str, body: Mapping[str, Any], key: str, **headers: str) -> Exchange:
+        self.asked += 1
+        told = {"authorization": f"Bearer {key}", **headers}
+        return SocketExchange().ask(self._world.url + path, body, told)
+
+
+@asynccontextmanager
+async def socket_cluster(
+    settings: Settings, encoder: PromptEncoder
+) -> AsyncIterator[SocketCluster]:
+    """Over real sockets, without replicas yet."""
+    encoders = {model.name: encoder for model in settings.models}
+    async with http_world(settings, encoders, feed=SilentFeed()) as world:
+        cluster = SocketCluster(world)
+        try:
+            yield cluster
+        finally:
+            await asyncio.gather(*(host.kill() for host in cluster.hosts.values()))
+
+
+class _MemoryHost(Host):
+    def __init__(self, name: str, interval_s: float, network: MemoryNetwork) -> None:
+        super().__init__(name, interval_s)
+        self.node: Node = network.add_node(name, self._start)
+
+    def _start(self) -> Any:
+        streams = self._boot()
+        asyncio.get_running_loop().create_task(streams.tell_load_forever())
+        return streams.serve
+
+    @property
+    def address(self) -> str:
+        return self.name
+
+    async def kill(self) -> None:
+        self.node.kill()
+
+    def freeze(self) -> None:
+        self.node.freeze()
+
+    def thaw(self) -> None:
+        self.node.resume()
+
+
+class MemoryCluster(Cluster):
+    """In one virtual-time loop; ``network`` has the links and their faults."""
+
+    virtual = True
+
+    def __init__(self, gateway: Gateway, network: MemoryNetwork) -> None:
+        super().__init__()
+        self.gateway = gateway
+        self.model = next(iter(gateway.models.values()))
+        self.network = network
+        self._app = CancelOnDisconnect(GatewayApp(gateway, _nothing))
+
+    async def add(self, name: str, interval_s: float = 0.005, **details: Any) -> Host:
+        host = _MemoryHost(name, interval_s, self.network)
+        self.hosts[name] = host
+        self.announce(host, **details)
+        await self.model.fleet.connection(name)
+        return host
+
+    def ask(self, path: str, body: Mapping[str, Any], key: str, **headers: str) -> Exchange:
+        self.asked += 1
+        told = {"authorization": f"Bearer {key}", **headers}
+        return MemoryExchange(self._app).ask(path, body, told)
+
+
+@asynccontextmanager
+async def memory_cluster(
+    settings: Settings,
+    encoder: PromptEncoder,
+    seed: int = 0,
+    links: LinkSettings | None = None,
+) -> AsyncIterator[MemoryCluster]:
+    """In virtual time, without replicas yet. Everything random follows from ``seed``."""
+    loop = asyncio.get_running_loop()
+    rng = random.Random(f"gateway|{seed}")
+    async with MemoryNetwork(ChannelClosedError, seed, links) as network:
+        gateway = build_gateway(
+            settings,
+            {model.name: encoder for model in settings.models},
+            network.transport("gateway"),
+            SilentFeed(),
+            PlainEnricher(),
+            GatewayMetrics(CollectorRegistry()),
+            rng=rng,
+            ids=lambda: f"{rng.getrandbits(64):016x}",
+            wall_clock=loop.time,
+        )
+        cluster = MemoryCluster(gateway, network)
+        try:
+            yield cluster
+        finally:
+            for model in gateway.models.values():
+                await model.close()
+
+
+async def _nothing(scope: Any, receive: Any, send: Any) -> None:
+    """Pages and probes, of which there are none."""
+    headers = [(b"content-length", b"0")]
+    await send({"type": "http.response.start", "status": 404, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})

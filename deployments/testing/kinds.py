@@ -1,0 +1,318 @@
+"""Every kind of request that clients make, with what a right answer looks like.
+
+A new kind enters the contract suite (``tests/contract``) and the fault schedules by one more entry
+in :data:`KINDS`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from deployments import wire
+from deployments.stub_generator import (
+    STRUCTURED_TOKENS,
+    rendered_prompt,
+    stub_answer,
+)
+
+ANSWER_TOKENS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One choice of an answer, as a client put it together. ``calls``: names and arguments;
+    ``scored``: the texts of the tokens with log-probabilities."""
+
+    text: str = ""
+    calls: tuple[tuple[str, str], ...] = ()
+    finish_reason: str | None = None
+    scored: tuple[str, ...] = ()
+    vector: tuple[float, ...] = ()
+
+
+@dataclass(slots=True)
+class _Choice:
+    text: str = ""
+    calls: list[list[str]] = field(default_factory=list)
+    finish_reason: str | None = None
+    scored: list[str] = field(default_factory=list)
+
+    def said(self) -> Said:
+        calls = tuple((name, arguments) for name, arguments in self.calls)
+        return Said(self.text, calls, self.finish_reason, tuple(self.scored))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a client received: each choice, the token counts, and the error if there was one.
+    ``complete``: it came to its proper end."""
+
+    said: tuple[Said, ...] = ()
+    usage: Mapping[str, Any] | None = None
+    error: Mapping[str, Any] | None = None
+    complete: bool = False
+
+
+Read = Callable[[bytes, bool], Answer]
+Right = Callable[[wire.Submit, str], Said]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """``body`` makes the request body number *n*; bodies of different numbers share no prompt.
+    ``right`` says what a choice is, from what its engine was asked and from the prompt as text.
+    ``choices``: how many answers there are, and ``prompts`` for how many prompts."""
+
+    name: str
+    path: str
+    body: Callable[[int], dict[str, Any]]
+    read: Read
+    right: Right
+    streams: bool = True
+    choices: int = 1
+    prompts: int = 1
+
+
+# Reading answers.
+
+
+def read_chat(raw: bytes, streamed: bool) -> Answer:
+    """Of ``/v1/chat/completions``."""
+    return _read_events(raw, _chat_event) if streamed else _read_whole(raw, _chat_choice)
+
+
+def read_completion(raw: bytes, streamed: bool) -> Answer:
+    """Of ``/v1/completions``."""
+    if streamed:
+        return _read_events(raw, _completion_choice)
+    return _read_whole(raw, _completion_choice)
+
+
+def read_embeddings(raw: bytes, streamed: bool) -> Answer:
+    """Of ``/v1/embeddings``."""
+    body = json.loads(raw)
+    if "error" in body:
+        return Answer(error=body["error"])
+    said = tuple(Said(vector=tuple(item["embedding"])) for item in body["data"])
+    return Answer(said, body["usage"], complete=True)
+
+
+def _read_events(raw: bytes, add: Callable[[_Choice, dict[str, Any]], None]) -> Answer:
+    choices: dict[int, _Choice] = {}
+    usage = error = None
+    complete = False
+    # A client that left may have a part of an event, which says nothing yet.
+    for line in raw.decode("utf-8", "ignore").split("\n\n")[:-1]:
+        told = line.removeprefix("data: ")
+        if told == "[DONE]":
+            complete = True
+            continue
+        event = json.loads(told)
+        error = event.get("error") or error
+        usage = event.get("usage") or usage
+        for choice in event.get("choices", ()):
+            add(choices.setdefault(choice["index"], _Choice()), choice)
+    said = tuple(choices[index].said() for index in sorted(choices))
+    return Answer(said, usage, error, complete)
+
+
+def _read_whole(raw: bytes, add: Callable[[_Choice, dict[str, Any]], None]) -> Answer:
+    body = json.loads(raw)
+    if "error" in body:
+        return Answer(error=body["error"])
+    said = []
+    for choice in body["choices"]:
+        read = _Choice()
+        add(read, choice)
+        said.append(read.said())
+    return Answer(tuple(said), body["usage"], complete=True)
+
+
+def _chat_event(choice: _Choice, told: dict[str, Any]) -> None:
+    delta = told["delta"]
+    choice.text += delta.get("content") or ""
+    for call in delta.get("tool_calls") or ():
+        function = call["function"]
+        if call["index"] == len(choice.calls):
+            choice.calls.append([function["name"], ""])
+        choice.calls[call["index"]][1] += function["arguments"]
+    _end(choice, told)
+
+
+def _chat_choice(choice: _Choice, told: dict[str, Any]) -> None:
+    message = told["message"]
+    choice.text = message["content"] or ""
+    choice.calls = [
+        [call["function"]["name"], call["function"]["arguments"]]
+        for call in message.get("tool_calls") or ()
+    ]
+    _end(choice, told)
+
+
+def _completion_choice(choice: _Choice, told: dict[str, Any]) -> None:
+    choice.text += told["text"]
+    scored = told["logprobs"]
+    choice.scored += scored["tokens"] if scored else []
+    choice.finish_reason = told["finish_reason"] or choice.finish_reason
+
+
+def _end(choice: _Choice, told: dict[str, Any]) -> None:
+    scored = told["logprobs"]
+    choice.scored += [token["token"] for token in scored["content"]] if scored else []
+    choice.finish_reason = told["finish_reason"] or choice.finish_reason
+
+
+# What is right.
+
+
+def _words(request: wire.Submit, count: int | None = None) -> str:
+    prompt = request.prompt or rendered_prompt(request.messages)
+    return stub_answer(prompt, count or request.sampling.max_tokens, request.sampling.seed)
+
+
+def right_text(request: wire.Submit, prompt: str) -> Said:
+    """The engine's words."""
+    return Said(_words(request), (), "length")
+
+
+def right_scored(request: wire.Submit, prompt: str) -> Said:
+    """The engine's words, each with a log-probability."""
+    text = _words(request)
+    return Said(text, (), "length", _split(text))
+
+
+def right_echo(request: wire.Submit, prompt: str) -> Said:
+    """The prompt, then the engine's words."""
+    return Said(prompt + _words(request), (), "length")
+
+
+def right_object(request: wire.Submit, prompt: str) -> Said:
+    """A JSON object."""
+    return Said(_object(request), (), "stop")
+
+
+def right_call(request: wire.Submit, prompt: str) -> Said:
+    """A call of the first tool."""
+    assert request.chat is not None
+    named = isinstance(request.chat["tool_choice"], dict)
+    call = ("weather", _object(request))
+    return Said("", (call,), "stop" if named else "tool_calls")
+
+
+def right_vector(request: wire.Submit, prompt: str) -> Said:
+    """Nothing is known of a vector but that it has length 1; see :func:`agrees`."""
+    return Said(vector=(1.0,))
+
+
+def agrees(said: Said, right: Said) -> bool:
+    """Whether a choice is what it should be."""
+    if right.vector:
+        return math.isclose(sum(value * value for value in said.vector), 1.0, rel_tol=1e-6)
+    return said == right
+
+
+def _object(request: wire.Submit) -> str:
+    count = min(request.sampling.max_tokens, STRUCTURED_TOKENS)
+    return '{"words": "' + _words(request, count) + '"}'
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(f"{word} " for word in text.split())
+
+
+# The kinds.
+
+_TOOLS = [
+    {
+        "type": "function",
+        "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}},
+    }
+]
+_SCHEMA = {
+    "type": "json_schema",
+    "json_schema": {"name": "words", "schema": {"type": "object"}},
+}
+
+
+def _text(number: int) -> str:
+    return f"w{number % 400} w{number // 400 % 400} w1 w2 w3"
+
+
+def _chat(number: int, **fields: Any) -> dict[str, Any]:
+    said = [{"role": "user", "content": _text(number)}]
+    return {"messages": said, "max_tokens": ANSWER_TOKENS, **fields}
+
+
+def _prompt(number: int, **fields: Any) -> dict[str, Any]:
+    return {"prompt": _text(number), "max_tokens": ANSWER_TOKENS, **fields}
+
+
+def _tool_round_trip(number: int) -> dict[str, Any]:
+    call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+    body = _chat(number, tools=_TOOLS, tool_choice="auto")
+    body["messages"] += [
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "w7 w8"},
+    ]
+    return body
+
+
+def _image(number: int) -> dict[str, Any]:
+    url = {"url": f"data:image/png;base64,{number:08d}"}
+    parts = [{"type": "text", "text": _text(number)}, {"type": "image_url", "image_url": url}]
+    return {"messages": [{"role": "user", "content": parts}], "max_tokens": ANSWER_TOKENS}
+
+
+def _named(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name}}
+
+
+def _chat_kind(name: str, right: Right, body: Callable[[int], Any], choices: int = 1) -> Kind:
+    return Kind(name, "/v1/chat/completions", body, read_chat, right, choices=choices)
+
+
+def _completion_kind(name: str, right: Right, body: Callable[[int], Any], prompts: int = 1) -> Kind:
+    path = "/v1/completions"
+    return Kind(name, path, body, read_completion, right, choices=prompts, prompts=prompts)
+
+
+def _calling(choice: Any) -> Callable[[int], dict[str, Any]]:
+    return lambda number: _chat(number, tools=_TOOLS, tool_choice=choice)
+
+
+KINDS: Sequence[Kind] = (
+    _chat_kind("chat", right_text, _chat),
+    _chat_kind("tools-none", right_text, _calling("none")),
+    _chat_kind("tools-auto", right_text, _calling("auto")),
+    _chat_kind("tools-required", right_call, _calling("required")),
+    _chat_kind("tools-named", right_call, _calling(_named("weather"))),
+    _chat_kind("tool-result", right_text, _tool_round_trip),
+    _chat_kind("json-schema", right_object, lambda n: _chat(n, response_format=_SCHEMA)),
+    _chat_kind("logprobs", right_scored, lambda n: _chat(n, logprobs=True, top_logprobs=2)),
+    _chat_kind("n-3", right_text, lambda n: _chat(n, n=3, seed=7), choices=3),
+    _chat_kind("image", right_text, _image),
+    _completion_kind("completion", right_text, _prompt),
+    _completion_kind("completion-logprobs", right_scored, lambda n: _prompt(n, logprobs=1)),
+    _completion_kind("echo", right_echo, lambda n: _prompt(n, echo=True)),
+    _completion_kind("ids", right_text, lambda n: _prompt(n) | {"prompt": [6 + n % 400, 7, 8, 9]}),
+    _completion_kind(
+        "three-prompts",
+        right_text,
+        lambda n: _prompt(n) | {"prompt": [f"{_text(n)} w{i}" for i in (11, 12, 13)]},
+        prompts=3,
+    ),
+    Kind(
+        "embeddings",
+        "/v1/embeddings",
+        lambda n: {"input": [_text(n), f"{_text(n)} w4"]},
+        read_embeddings,
+        right_vector,
+        streams=False,
+        choices=2,
+        prompts=2,
+    ),
+)

@@ -1,0 +1,64 @@
+"""Each contract test runs twice: over real sockets, and in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from deployments.gateway.prompts import PromptEncoder
+from deployments.testing.cluster import Cluster, memory_cluster, socket_cluster
+from deployments.testing.words import word_encoder
+from weir.settings import ModelSettings, PriceSettings, Settings, TenantSettings
+from weir.tenancy import hash_key
+from weir.testing import virtual_time
+
+PRICE = PriceSettings(
+    input_usd_per_million_tokens=3.0,
+    cached_input_usd_per_million_tokens=1.0,
+    output_usd_per_million_tokens=10.0,
+)
+Scenario = Callable[[Cluster], Awaitable[None]]
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> PromptEncoder:
+    return word_encoder(tmp_path_factory.mktemp("words"))
+
+
+def contract_settings(admission: dict[str, Any]) -> Settings:
+    """One model, two tenants; everything else as shipped."""
+    tenants = tuple(TenantSettings(id=t, key_sha256=(hash_key(t),)) for t in ("one", "two"))
+    model = ModelSettings(name="m", source="x", price=PRICE)
+    return Settings(models=(model,), tenants=tenants, admission=admission)
+
+
+@pytest.fixture(params=["sockets", "virtual"])
+def play(
+    request: pytest.FixtureRequest, encoder: PromptEncoder, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., None]:
+    """Runs a scenario. ``hasty``: over sockets, silence counts as a failure sooner."""
+
+    def run(
+        scenario: Scenario, admission: dict[str, Any] | None = None, hasty: bool = False
+    ) -> None:
+        settings = contract_settings(admission or {})
+        over_sockets = request.param == "sockets"
+        if over_sockets and hasty:
+            monkeypatch.setattr("deployments.gateway.connection.SILENCE_S", 0.6)
+            monkeypatch.setattr("deployments.gateway.connection.STEP_S", 0.6)
+            monkeypatch.setattr("deployments.streams._REPEAT_LOAD_S", 0.1)
+
+        async def main() -> None:
+            make = socket_cluster if over_sockets else memory_cluster
+            async with make(settings, encoder) as cluster:
+                await scenario(cluster)
+
+        if over_sockets:
+            asyncio.run(main())
+        else:
+            virtual_time.run(main())
+
+    return run
