@@ -287,6 +287,16 @@ def test_only_parts_that_are_no_text_need_the_replica() -> None:
     }
 
 
+def test_the_size_of_what_is_rendered() -> None:
+    call = {"id": "1", "function": {"name": "f", "arguments": "x" * 30}}
+    turns = [
+        {"role": "user", "content": [{"type": "text", "text": "a" * 10}, "bb"]},
+        {"role": "assistant", "reasoning": "r" * 5, "tool_calls": [call]},
+    ]
+    assert chat(messages=turns).conversation().text_size() == 47
+    assert chat(messages=turns, tools=[TOOL]).conversation().text_size() > 47
+
+
 def test_echo_repeats_the_message_that_is_continued() -> None:
     begun = [USER, {"role": "assistant", "content": "It is"}]
     assert chat(messages=begun, echo=True).echoed_text == "It is"
