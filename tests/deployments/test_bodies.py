@@ -275,6 +275,18 @@ def test_chat_fields_are_those_that_decide() -> None:
     assert completion(**form).chat_fields(False) == form
 
 
+def test_nulls_inside_schemas_stay() -> None:
+    schema = {"type": "object", "properties": {"a": {"default": None, "enum": [None, 1]}}}
+    form = {"type": "json_schema", "json_schema": {"name": "s", "schema": schema}}
+    tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
+    fields = chat(response_format=form, tools=[tool]).chat_fields(False) or {}
+    assert fields["response_format"] == form
+    assert fields["tools"][0]["function"]["parameters"] == schema
+    assert chat(response_format=form).as_openai()["response_format"] == form
+    structured = {"structured_outputs": {"json": schema}}
+    assert completion(**structured).chat_fields(False) == structured
+
+
 def test_only_parts_that_are_no_text_need_the_replica() -> None:
     image = {"type": "image_url", "image_url": {"url": "data:"}}
     text = {"type": "text", "text": "a"}
