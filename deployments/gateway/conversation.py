@@ -62,16 +62,19 @@ class Conversation:
 
     def text_size(self) -> int:
         """About how many characters there are to render: decides whether a thread is worth it."""
-        size = sum(_content_size(message.get("content")) for message in self.messages)
+        size = sum(_size(message) for message in self.messages)
         if self.tools:
             size += len(json.dumps(self.tools))
         return size
 
 
-def _content_size(content: Any) -> int:
-    if isinstance(content, str):
-        return len(content)
-    return sum(len(part.get("text") or "") for part in content or ())
+def _size(message: Mapping[str, Any]) -> int:
+    content = message.get("content") or ""
+    texts = [message.get("reasoning") or message.get("reasoning_content")]
+    texts += [content] if isinstance(content, str) else [part.get("text") for part in content]
+    calls = message.get("tool_calls") or ()
+    arguments = [str(call["function"].get("arguments", "")) for call in calls]
+    return sum(len(text or "") for text in [*texts, *arguments])
 
 
 def shape_messages(conversation: Conversation, template: ChatTemplate) -> list[Message]:

@@ -1,9 +1,11 @@
 """Work whose length grows with a prompt runs beside the event loop when the prompt is long.
 
-While one thread runs a long function, every stream of the gateway waits if that thread is the
-loop's. Tokenizing (Rust) releases the interpreter's lock, so a thread frees the loop entirely.
-Rendering a template and hashing are Python: they hold the lock, and a thread only lets the loop
-in every few milliseconds.
+While the loop's own thread runs a long function, every stream of the gateway waits. Tokenizing as
+``PromptEncoder`` does it releases the interpreter's lock: 2 MiB take about a second, and the loop
+then waits 84 ms at most, while the ids become Python's numbers. Rendering a template holds the
+lock, and a thread lets the loop in every few milliseconds; one message of 4 MiB renders in half a
+millisecond, 4 MiB in 20,000 messages in 0.3 s. (Measured on two cores with the teacher's tokenizer,
+which makes a token of about two characters.)
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from weir.errors import OverloadedError
 ResultT = TypeVar("ResultT")
 
 #: Texts below this many characters are tokenized in about a millisecond.
-INLINE_BELOW = 16 * 1024
+INLINE_BELOW = 4 * 1024
 
 
 class OffLoop:

@@ -126,10 +126,13 @@ class PromptEncoder:
                 param=param,
             )
         try:
-            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=special).ids
+            # A batch of one: unlike ``encode`` it releases the interpreter's lock, and unlike
+            # ``encode_batch`` it keeps no offsets, which nobody reads (2 to 5 times as fast).
+            (encoding,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=special)
         except (TypeError, UnicodeEncodeError):
             # Half of a surrogate pair, which JSON can spell and UTF-8 cannot.
             raise BadRequestError(f"{param}: not valid Unicode.", param=param) from None
+        ids: list[int] = encoding.ids
         return ids
 
 

@@ -275,6 +275,18 @@ def test_chat_fields_are_those_that_decide() -> None:
     assert completion(**form).chat_fields(False) == form
 
 
+def test_nulls_inside_schemas_stay() -> None:
+    schema = {"type": "object", "properties": {"a": {"default": None, "enum": [None, 1]}}}
+    form = {"type": "json_schema", "json_schema": {"name": "s", "schema": schema}}
+    tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
+    fields = chat(response_format=form, tools=[tool]).chat_fields(False) or {}
+    assert fields["response_format"] == form
+    assert fields["tools"][0]["function"]["parameters"] == schema
+    assert chat(response_format=form).as_openai()["response_format"] == form
+    structured = {"structured_outputs": {"json": schema}}
+    assert completion(**structured).chat_fields(False) == structured
+
+
 def test_only_parts_that_are_no_text_need_the_replica() -> None:
     image = {"type": "image_url", "image_url": {"url": "data:"}}
     text = {"type": "text", "text": "a"}
@@ -285,6 +297,16 @@ def test_only_parts_that_are_no_text_need_the_replica() -> None:
         "model": "m",
         "messages": [{"role": "user", "content": [text, image]}],
     }
+
+
+def test_the_size_of_what_is_rendered() -> None:
+    call = {"id": "1", "function": {"name": "f", "arguments": "x" * 30}}
+    turns = [
+        {"role": "user", "content": [{"type": "text", "text": "a" * 10}, "bb"]},
+        {"role": "assistant", "reasoning": "r" * 5, "tool_calls": [call]},
+    ]
+    assert chat(messages=turns).conversation().text_size() == 47
+    assert chat(messages=turns, tools=[TOOL]).conversation().text_size() > 47
 
 
 def test_echo_repeats_the_message_that_is_continued() -> None:
