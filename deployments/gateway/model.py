@@ -102,8 +102,11 @@ class Model:
             raise self.nobody()
         return self.max_model_len
 
-    def output_limit(self, prompt_tokens: int, requested: int | None, param: str) -> int:
-        """The most tokens the answer may have.
+    def output_limit(
+        self, prompt_tokens: int, requested: int | None, param: str, limit_param: str
+    ) -> int:
+        """The most tokens the answer may have. ``param`` and ``limit_param`` name the prompt and
+        the requested limit in errors.
 
         Raises:
             NoReplicaError: no replica is up, so the context length is not known.
@@ -122,7 +125,7 @@ class Model:
             raise ContextLengthError(
                 f"This model's context is {context} tokens; the prompt has {prompt_tokens} and "
                 f"{requested} more were asked for.",
-                param="max_tokens",
+                param=limit_param,
             )
         return requested if requested is not None else room
 

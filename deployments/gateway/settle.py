@@ -44,10 +44,8 @@ class Record:
     def headers(self) -> _Pairs:
         """The response's headers, as its attempts are when it begins."""
         pairs: _Pairs = []
-        if self.request is not None:
-            pairs.append((b"x-request-id", self.request.id.encode()))
-            if self.request.enrichment is not None:
-                pairs += self.request.enrichment.headers()
+        if self.request is not None and self.request.enrichment is not None:
+            pairs += self.request.enrichment.headers()
         if self.attempts and self.error is None:
             pairs += _answered_by(self.attempts)
         return pairs

@@ -79,6 +79,10 @@ class Dialect(Protocol):
         """The most tokens that an answer may have, as the client says (None: it does not)."""
         ...
 
+    def limit_field(self, body: Any) -> str:
+        """The name of the field that says so."""
+        ...
+
     def submission(
         self, body: Any, prompt: list[int], max_tokens: int, reasons: bool
     ) -> wire.Submit | wire.Embed:

@@ -48,6 +48,9 @@ class ChatDialect:
     def output_limit(self, body: ChatBody) -> int | None:
         return body.max_output_tokens
 
+    def limit_field(self, body: ChatBody) -> str:
+        return "max_completion_tokens" if body.max_completion_tokens else "max_tokens"
+
     def submission(
         self, body: ChatBody, prompt: list[int], max_tokens: int, reasons: bool
     ) -> wire.Submit:

@@ -55,6 +55,9 @@ class CompletionDialect:
         # Only the prompt is scored: the engine still has to make a token, which nobody sees.
         return 1 if body.only_scores else body.max_output_tokens
 
+    def limit_field(self, body: CompletionBody) -> str:
+        return "max_tokens"
+
     def submission(
         self, body: CompletionBody, prompt: list[int], max_tokens: int, reasons: bool
     ) -> wire.Submit:

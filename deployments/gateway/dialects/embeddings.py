@@ -47,6 +47,9 @@ class EmbeddingDialect:
     def output_limit(self, body: EmbeddingBody) -> int | None:
         return 0
 
+    def limit_field(self, body: EmbeddingBody) -> str:
+        return "input"
+
     def submission(
         self, body: EmbeddingBody, prompt: list[int], max_tokens: int, reasons: bool
     ) -> wire.Embed:
