@@ -166,7 +166,7 @@ def test_the_cases_are_what_they_are_called(found: dict[str, Any]) -> None:
     assert whole["stop string"]["reason"] == "stop"
     assert len(whole["stop string"]["text"]) <= 17
     assert len(whole["stop string shown"]["text"]) > len(whole["stop string"]["text"])
-    assert "\U0001f600" in whole["bytes"]["text"]
+    assert any(ord(letter) > 0x7FF and letter != "\ufffd" for letter in whole["bytes"]["text"])
     assert len(whole["bytes"]["tokens"]) > len(whole["bytes"]["text"])
     assert "<|end|>" in whole["special tokens"]["text"]
     # Penalties count resumed tokens as output: as more prompt they would not.
