@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
-import router.scorers  # noqa: F401 - registers the policies
 from deployments import wire
 from deployments.gateway.prefixes import CacheFollower, PromptHasher
 from deployments.gateway.prompts import PromptEncoder
@@ -18,10 +17,8 @@ from deployments.gateway.requests import ChatBody, CompletionBody
 from router.admission import AdmissionSettings, Refusal
 from router.admission.gate import Gate
 from router.admission.outcomes import SpillRule
-from router.dispatcher import Dispatcher
 from router.ledger import Reservation
-from router.policy import build_policy
-from router.router import Router
+from router.shipped import RoutingProfile
 from router.subscription import Subscription
 from router.types import ReplicaLoad, ReplicaStats, RouteRequest
 from weir.errors import BadRequestError, ContextLengthError, NoReplicaError
@@ -56,12 +53,12 @@ class ServedModel:
         self.settings = settings
         self.encoder = encoder
         self.hasher = PromptHasher()
-        policy = build_policy(settings.routing.policy, settings.routing.params)
-        self.router = Router(policy, time.monotonic, random.Random())
         self._spill: SpillRule | None = None
-        self.dispatcher = Dispatcher(
-            self.router, admission, time.monotonic, time.time, spill=self._spill_reason
+        profile = RoutingProfile(settings.routing.policy, settings.routing.params, admission)
+        self.dispatcher = profile.dispatcher(
+            time.monotonic, time.time, random.Random(), self._spill_reason
         )
+        self.router = self.dispatcher.router
         self.queue = self.dispatcher.queue
         self.gate = Gate(self.dispatcher)
         self._handle = handle

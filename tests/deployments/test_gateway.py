@@ -12,7 +12,7 @@ import pytest
 
 from deployments import wire
 from deployments.gateway.replicas import ReplicaConnection
-from router.admission import AdmissionSettings, ReplicaLimits
+from router.admission import AdmissionSettings
 from router.types import ReplicaLoad, RouteRequest
 from weir.errors import BadRequestError
 
@@ -285,7 +285,7 @@ async def test_an_unknown_priority_class_is_named(world: Any) -> None:
     assert (response.status, error["param"]) == (400, "x-weir-priority")
 
 
-ONE_AT_A_TIME = AdmissionSettings(enabled=True, limits=ReplicaLimits(running=1))
+ONE_AT_A_TIME = AdmissionSettings(enabled=True, limits={"places": {"running": 1}})
 
 
 @pytest.mark.parametrize("world", [ONE_AT_A_TIME], indirect=True)

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from router.admission import AdmissionSettings, ClassSettings, ReplicaLimits
+from router.admission import AdmissionSettings, ClassSettings
 from weir.errors import OverloadedError
 from weir.settings.fallback import (
     CascadeSettings,
@@ -204,7 +204,7 @@ async def test_an_engine_that_is_down_counts_as_failure(spilling: Any, make_pair
 
 FULL = AdmissionSettings(
     enabled=True,
-    limits=ReplicaLimits(running=1),
+    limits={"places": {"running": 1}},
     classes=(
         ClassSettings("interactive", 0, ttft_slo_ms=400.0, max_requests=2),
         ClassSettings("batch", 1),
