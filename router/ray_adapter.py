@@ -23,7 +23,7 @@ from router.ledger import Reservation
 from router.policy import build_policy
 from router.router import Router
 from router.subscription import Subscription
-from router.types import KvFeed, ReplicaInfo, RouteRequest
+from router.types import USUAL_ATTENTION_TOKENS, KvFeed, ReplicaInfo, RouteRequest
 
 # A call that was decided but never sent (cancelled in between) is forgotten after this long.
 _UNSENT_S = 30.0
@@ -124,4 +124,5 @@ def _info(replica: RunningReplica, since_s: float) -> ReplicaInfo:
         kv_events=feed is not None,
         kv_feed=feed,
         yielding_step_tokens=metadata.get("yielding_step_tokens", 0),
+        attention_tokens=metadata.get("attention_tokens", USUAL_ATTENTION_TOKENS),
     )

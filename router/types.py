@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
+#: Of Llama-3.1-8B; see :class:`ReplicaInfo`.
+USUAL_ATTENTION_TOKENS = 30_000.0
+
 
 @dataclass(frozen=True, slots=True)
 class RouteRequest:
@@ -66,7 +69,7 @@ class ReplicaInfo:
     block_size: int = 16
     max_running: int = 256
     max_model_len: int = 0
-    attention_tokens: float = 30_000.0
+    attention_tokens: float = USUAL_ATTENTION_TOKENS
     tasks: frozenset[str] = frozenset()
     adapters: frozenset[str] = frozenset()
     since_s: float = 0.0
@@ -149,7 +152,8 @@ class ReplicaView:
 class Fleet:
     """What of the candidates does not change from decision to decision, as columns.
 
-    ``capacity_tokens`` is what the KV cache holds (0: unknown). ``block_size`` is that of all of
+    ``capacity_tokens`` is what the KV cache holds (0: unknown), ``least_capacity_tokens`` the least
+    that is known. ``block_size`` is that of all of
     them (0: they differ); ``attention_tokens`` the largest of any; ``newest_since_s`` tells a
     scorer whether any is young.
     """
@@ -161,17 +165,23 @@ class Fleet:
         "capacity_tokens",
         "ids",
         "infos",
+        "least_capacity_tokens",
         "newest_since_s",
+        "slots",
         "yields",
     )
 
     def __init__(self, infos: Sequence[ReplicaInfo]) -> None:
         self.infos = tuple(infos)
         self.ids = tuple(info.replica_id for info in infos)
+        self.slots = {replica_id: slot for slot, replica_id in enumerate(self.ids)}
         self.block_sizes = tuple(info.block_size for info in infos)
         self.block_size = self.block_sizes[0] if len(set(self.block_sizes)) == 1 else 0
         self.capacity_tokens = tuple(info.kv_blocks_total * info.block_size for info in infos)
-        self.attention_tokens = max((info.attention_tokens for info in infos), default=30_000.0)
+        self.least_capacity_tokens = min((c for c in self.capacity_tokens if c), default=0)
+        self.attention_tokens = max(
+            (info.attention_tokens for info in infos), default=USUAL_ATTENTION_TOKENS
+        )
         self.newest_since_s = max((info.since_s for info in infos), default=0.0)
         self.yields = any(info.yielding_step_tokens for info in infos)
 
@@ -248,6 +258,25 @@ class Columns:
         if callable(self._latency):
             self._latency = self._latency()
         return self._latency
+
+    def only(self, slots: Sequence[int], fleet: Fleet) -> Columns:
+        """Of these candidates, which are ``fleet``."""
+
+        def latency() -> list[LatencyFit]:
+            every = self.latency
+            return [every[slot] for slot in slots]
+
+        return Columns(
+            fleet,
+            [self.requests[slot] for slot in slots],
+            [self.prefill_tokens[slot] for slot in slots],
+            [self.decode_tokens[slot] for slot in slots],
+            [self.context_tokens[slot] for slot in slots],
+            [self.stats[slot] for slot in slots],
+            latency,
+            [self.prefill_work[slot] for slot in slots],
+            self.urgencies.only(slots) if self.urgencies is not None else None,
+        )
 
     def for_urgency(self, urgency: int) -> Columns:
         """The same with only that work which goes before a request of ``urgency``."""

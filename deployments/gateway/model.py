@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import router.scorers  # noqa: F401 - registers the policies
 from deployments.gateway.encoding import Encoding
 from deployments.gateway.fleet import Fleet
 from deployments.gateway.off_loop import OffLoop
@@ -19,9 +18,7 @@ from deployments.gateway.transport import CacheFeed, ReplicaTransport
 from router.admission import AdmissionSettings
 from router.admission.gate import Gate
 from router.admission.outcomes import SpillRule
-from router.dispatcher import Dispatcher
-from router.policy import build_policy
-from router.router import Router
+from router.shipped import RoutingProfile
 from router.types import ReplicaInfo
 from weir.errors import ContextLengthError, NoReplicaError
 from weir.settings import ModelSettings
@@ -49,9 +46,9 @@ class Model:
         self.encoder = encoder
         self._off_loop = off_loop
         self.hasher = PromptHasher()
-        policy = build_policy(settings.routing.policy, settings.routing.params)
-        self.router = Router(policy, clock, rng or random.Random())
-        self.dispatcher = Dispatcher(self.router, admission, clock, wall_clock, spill=spill)
+        profile = RoutingProfile(settings.routing.policy, settings.routing.params, admission)
+        self.dispatcher = profile.dispatcher(clock, wall_clock, rng or random.Random(), spill)
+        self.router = self.dispatcher.router
         self.gate = Gate(self.dispatcher)
         self.router.listeners.append(self._members_changed)
         self.fleet = Fleet(self.router, transport, feed, self.gate.wake)

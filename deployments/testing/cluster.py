@@ -165,8 +165,7 @@ class Cluster(ABC):
             "requests in the ledger": sum(load.requests for load in loads),
             "prefill tokens in the ledger": sum(load.prefill_tokens for load in loads),
             "decode tokens in the ledger": sum(load.decode_tokens for load in loads),
-            "requests in the queue": self.model.dispatcher.queue.in_flight
-            + len(self.model.dispatcher.queue),
+            "requests in the queue": len(queue) + queue.in_flight,
             "choices being generated": self.model.generating,
         }
         return {what: count for what, count in found.items() if count}

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
-
-from router.types import RouteRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,16 +13,3 @@ class Foreseen:
     uncached_tokens: int
     first_token_s: float = 0.0
     last_token_s: float = 0.0
-
-
-class Forecast(Protocol):
-    """Asked once per request, when it is offered."""
-
-    def foresee(self, request: RouteRequest) -> Foreseen: ...
-
-
-class NoForecast:
-    """Knows nothing: a request is late only when its time is up, and nothing is cached."""
-
-    def foresee(self, request: RouteRequest) -> Foreseen:
-        return Foreseen(request.prompt_tokens)

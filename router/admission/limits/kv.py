@@ -1,0 +1,59 @@
+"""KV: how much of a replica's KV cache its requests may come to need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from router.admission.limit import Limit, register
+from router.admission.share import Share
+from router.types import RouteRequest
+from router.view import View
+from weir.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class KvParams:
+    """``fill``: part of the KV blocks to plan for. ``stats_max_age_s``: older stats of a replica
+    are ignored, the own ledger stands alone."""
+
+    fill: float = 0.95
+    stats_max_age_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fill <= 1:
+            raise ConfigError("admission.limits.kv.fill: expected a number above 0, at most 1")
+
+
+@register("kv", KvParams)
+class KvLimit(Limit):
+    """In use is the replica's word while it is fresh, else what the own requests keep; what the
+    outstanding tokens will need is added to either. What the replica has cached of the request
+    needs no new blocks. Beyond its KV an engine preempts and computes again."""
+
+    def __init__(self, params: KvParams) -> None:
+        self._params = params
+
+    def with_room(
+        self, request: RouteRequest, share: Share, view: View, busy: list[int]
+    ) -> list[int]:
+        capacity, part = view.columns.fleet.capacity_tokens, share.kv * self._params.fill
+        need = request.prompt_tokens + request.expected_output_tokens
+        room, lacking = [], []
+        for slot in busy:
+            over = self._in_use(view, slot) + need - part * capacity[slot]
+            if over <= 0 or not capacity[slot]:
+                room.append(slot)
+            else:
+                lacking.append((slot, over))
+        if lacking and (held := view.held(request)):
+            ids, sizes = view.columns.fleet.ids, view.columns.fleet.block_sizes
+            room += [slot for slot, over in lacking if over <= held.get(ids[slot], 0) * sizes[slot]]
+        return room
+
+    def _in_use(self, view: View, slot: int) -> int:
+        columns = view.columns
+        stats, decode = columns.stats[slot], columns.decode_tokens[slot]
+        if stats.at_s >= view.now_s - self._params.stats_max_age_s:
+            used = stats.kv_blocks_used * columns.fleet.block_sizes[slot]
+            return used + columns.prefill_tokens[slot] + decode
+        return columns.context_tokens[slot] + decode
