@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
+from vllm.entrypoints.chat_utils import load_chat_template
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.core import EngineCoreProc
 from vllm.v1.engine.utils import EngineZmqAddresses
@@ -34,6 +35,8 @@ from vllm.v1.executor.abstract import Executor
 from vllm.v1.metrics.loggers import StatLoggerBase
 
 from deployments import wire
+from deployments.chats import ChatFormat
+from deployments.resuming import let_resume, prepare_workers
 from deployments.yielding import let_yield
 
 FORKED_CORE = "weir_forked_core"
@@ -151,7 +154,8 @@ def _run_core(config: Any, addresses: EngineZmqAddresses, writer: int) -> NoRetu
 
 
 class LoadRecorder(StatLoggerBase):  # type: ignore[misc]
-    """Keeps the scheduler's last word on its load; vLLM calls it after each step."""
+    """Keeps the scheduler's last word on its load, and counts its steps: vLLM calls it after each
+    one, so the count stands still while the engine hangs."""
 
     def __init__(self, kv_blocks_total: int) -> None:
         self._kv_blocks_total = kv_blocks_total
@@ -164,6 +168,7 @@ class LoadRecorder(StatLoggerBase):  # type: ignore[misc]
                 scheduler_stats.num_running_reqs,
                 scheduler_stats.num_waiting_reqs,
                 round(scheduler_stats.kv_cache_usage * self._kv_blocks_total),
+                steps=self.load.steps + 1,
             )
 
     def log_engine_initialized(self) -> None:
@@ -171,11 +176,13 @@ class LoadRecorder(StatLoggerBase):  # type: ignore[misc]
 
 
 class WeirEngine(VLLMEngine):  # type: ignore[misc]
-    """Ray's vLLM engine, with weir's load recorder and, if asked for, weir's scheduler and the core
-    in a child. ``yields``: prompts give way to more urgent ones between two steps."""
+    """Ray's vLLM engine, with weir's load recorder and scheduler and, if asked for, the core in a
+    child. ``yields``: prompts give way to more urgent ones between two steps. ``resumes``: streams
+    that another replica began can go on here."""
 
     recorder: LoadRecorder
     yields = False
+    resumes = False
     _child: EngineChild | None = None
 
     async def start(self) -> None:
@@ -183,6 +190,24 @@ class WeirEngine(VLLMEngine):  # type: ignore[misc]
         the model, imports vLLM once more (6 s) and has nothing to do; vLLM fetches for itself."""
         self.llm_config.get_or_create_callback().ctx.run_init_node = False
         await super().start()
+        if self.resumes:
+            await prepare_workers(self.client)
+
+    def chat_format(self) -> ChatFormat:
+        """How the model writes tool calls and reasoning, by the engine's arguments."""
+        args = self._vllm_args
+        return ChatFormat(
+            self.client,
+            tool_parser=args.tool_call_parser if args.enable_auto_tool_choice else None,
+            reasoning_parser=self.client.vllm_config.structured_outputs_config.reasoning_parser,
+            chat_template=load_chat_template(args.chat_template),
+            content_format=args.chat_template_content_format,
+            template_kwargs=args.default_chat_template_kwargs,
+        )
+
+    def adapter(self, name: str) -> Any | None:
+        """vLLM's request for the LoRA adapter ``name``; None where it is not loaded."""
+        return self._oai_models.lora_requests.get(name)
 
     @property
     def client(self) -> AsyncLLM:
@@ -195,6 +220,7 @@ class WeirEngine(VLLMEngine):  # type: ignore[misc]
         vllm_engine_config.parallel_config.placement_group = placement_group
         if self.llm_config.experimental_configs.get(YIELDING, False):
             self.yields = let_yield(vllm_engine_config)
+        self.resumes = let_resume(vllm_engine_config)
         addresses = None
         if self.llm_config.experimental_configs.get(FORKED_CORE, False):
             # Ray sets "mp" for every CPU model: one more process, which would import vLLM again.

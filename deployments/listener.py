@@ -1,6 +1,6 @@
-"""A replica's own HTTP port: vLLM's OpenAI app, and the token streams beside it.
+"""A replica's own port: the token streams, and ``/health`` and ``/metrics`` beside them.
 
-Only gateways may come here: every request carries the platform's internal token.
+Only gateways may open streams: a connection carries the platform's internal token.
 """
 
 from __future__ import annotations
@@ -18,55 +18,47 @@ from deployments.streams import TokenStreams
 
 App = Callable[[dict[str, Any], Callable[[], Any], Callable[[dict[str, Any]], Any]], Any]
 
-_UNCHECKED = frozenset({"/health", "/metrics"})
+_PROBES = frozenset({"/health", "/metrics"})
 
 
 class ReplicaApp:
-    """Routes by path and counts what is in flight, so that draining can wait for it."""
+    """Routes by path: token streams for gateways, ``probes`` for everybody, nothing else."""
 
-    def __init__(self, openai: App, streams: TokenStreams, token: str) -> None:
-        self._openai = openai
+    def __init__(self, probes: App, streams: TokenStreams, token: str) -> None:
+        self._probes = probes
         self._streams = streams
         self._token = token.encode()
-        self._http_in_flight = 0
-
-    @property
-    def in_flight(self) -> int:
-        """Token streams and HTTP requests that have not ended."""
-        return self._http_in_flight + self._streams.in_flight
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
             return
         path = scope["path"]
-        if path not in _UNCHECKED and not self._trusted(scope):
-            await _refuse(scope, send)
+        if path in _PROBES and scope["type"] == "http":
+            await self._probes(scope, receive, send)
+        elif not self._trusted(scope):
+            await _refuse(scope, send, 401, b"replicas answer only their gateway\n")
         elif path == wire.PATH and scope["type"] == "websocket":
             await self._streams.serve(receive, send)
-        elif path in _UNCHECKED:
-            await self._openai(scope, receive, send)
         else:
-            await self._count(scope, receive, send)
-
-    async def _count(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        self._http_in_flight += 1
-        try:
-            await self._openai(scope, receive, send)
-        finally:
-            self._http_in_flight -= 1
+            await _refuse(scope, send, 404, b"replicas speak over their token streams only\n")
 
     def _trusted(self, scope: dict[str, Any]) -> bool:
         given = dict(scope["headers"]).get(wire.TOKEN_HEADER.encode(), b"")
         return hmac.compare_digest(given, self._token)
 
 
-async def _refuse(scope: dict[str, Any], send: Any) -> None:
+async def _refuse(scope: dict[str, Any], send: Any, status: int, body: bytes) -> None:
     if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": 4401})
+        await send({"type": "websocket.close", "code": 4000 + status})
         return
-    headers = [(b"content-type", b"text/plain")]
-    await send({"type": "http.response.start", "status": 401, "headers": headers})
-    await send({"type": "http.response.body", "body": b"replicas answer only their gateway\n"})
+    await answer(send, status, body)
+
+
+async def answer(send: Any, status: int, body: bytes, content_type: bytes = b"text/plain") -> None:
+    """A whole HTTP response."""
+    headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 class Listener:

@@ -23,6 +23,7 @@ from deployments import wire
 from deployments.autoscaling import ONGOING
 from deployments.engine import WeirEngine
 from deployments.listener import Listener, ReplicaApp
+from deployments.probes import Probes
 from deployments.streams import TokenStreams
 from deployments.vllm_generator import VllmGenerator
 from router.hashing import DEFAULT_SEED
@@ -46,11 +47,9 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
         engine_seconds = time.monotonic() - started
         client = self.engine.client
         self._drain_timeout_s = drain_timeout_s
-        self._streams = TokenStreams(VllmGenerator(client, self._load))
-        app = await self.__serve_build_asgi_app__()
+        self._streams = TokenStreams(self._generator())
         token = os.environ.get("WEIR_INTERNAL_TOKEN", "")
-        self._app = ReplicaApp(app, self._streams, token)
-        self._listener = Listener(self._app, host)
+        self._listener = Listener(ReplicaApp(Probes(client), self._streams, token), host)
         await self._listener.start()
         telling = self._streams.tell_load_forever()
         self._load_task = asyncio.get_running_loop().create_task(telling)
@@ -100,12 +99,13 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Published periodically where Serve scales the model: what is in flight here."""
-        return {ONGOING: float(self._app.in_flight)}
+        return {ONGOING: float(self._streams.in_flight)}
 
     async def __del__(self) -> None:
-        """Serve calls this to stop the replica, after routers were told: streams end first."""
-        if app := getattr(self, "_app", None):
-            await _until_idle(app, self._drain_timeout_s)
+        """Serve calls this to stop the replica, after routers were told: gateways move its streams
+        to other replicas, or they end first."""
+        if hasattr(self, "_load_task"):
+            await self._streams.drain(self._drain_timeout_s)
             self._load_task.cancel()
             await self._listener.stop()
         await super().__del__()
@@ -122,6 +122,16 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
         async for _ in client.generate(tokens_input([0]), params, "weir-warm-up"):
             pass
         await client.reset_prefix_cache()
+
+    def _generator(self) -> VllmGenerator:
+        engine = self.engine
+        return VllmGenerator(
+            engine.client,
+            self._load,
+            chats=engine.chat_format(),
+            adapter=engine.adapter,
+            resumes=engine.resumes,
+        )
 
     def _load(self) -> wire.Load:
         load: wire.Load = self.engine.recorder.load
@@ -146,14 +156,3 @@ def _publish_kv_events(llm_config: LLMConfig, host: str) -> dict[str, str] | Non
         "topic": "kv",
     }
     return {"events": events, "replay": replay}
-
-
-async def _until_idle(app: ReplicaApp, timeout_s: float) -> None:
-    if app.in_flight:
-        _LOG.info("draining", extra={"in_flight": app.in_flight})
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(timeout_s):
-            while app.in_flight:  # noqa: ASYNC110 - two counters, no event between them
-                await asyncio.sleep(0.05)
-    if app.in_flight:
-        _LOG.warning("stopped with streams in flight", extra={"in_flight": app.in_flight})

@@ -9,7 +9,9 @@ message.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import operator
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -29,17 +31,31 @@ _LOAD_PERIOD_S = 0.05
 _REPEAT_LOAD_S = 1.0
 
 
+class CannotDoError(WeirError):
+    """The model, or the engine that it runs in, cannot do what was asked: another replica of the
+    same model cannot either."""
+
+    status = 501
+    type = "invalid_request_error"
+    code = "unsupported_operation"
+
+
 class Generator(Protocol):
     """Something that generates tokens: vLLM, or a stand-in that only keeps the rhythm."""
 
-    async def submit(self, request: Any, put: Put) -> Abort:
-        """Start a request. Its outputs go to ``put``, the last one is a Done or a Failed.
+    async def submit(self, request: wire.Submit, put: Put) -> Abort:
+        """Start a request. Its outputs go to ``put``: a Started before the first Chunk, and a Done
+        or a Failed as the last one.
 
         Returns what ends it early and frees it.
 
         Raises:
             WeirError: the request cannot be started.
         """
+        ...
+
+    async def embed(self, request: wire.Embed, put: Put) -> Abort:
+        """Start to embed; the one output is an Embedded or a Failed. Otherwise like submit."""
         ...
 
     def load(self) -> wire.Load:
@@ -53,6 +69,7 @@ class TokenStreams:
     def __init__(self, generator: Generator) -> None:
         self._generator = generator
         self._connections: set[_Connection] = set()
+        self._draining = False
 
     @property
     def in_flight(self) -> int:
@@ -72,6 +89,20 @@ class TokenStreams:
             self._connections.discard(connection)
             await connection.abort_all()
 
+    async def drain(self, timeout_s: float) -> None:
+        """Tell every gateway at once that the replica is going away, so that they move long streams
+        to others; then wait for what is left, at most ``timeout_s``."""
+        self._draining = True
+        self.tell_load(asyncio.get_running_loop().time())
+        if self.in_flight:
+            _LOG.info("draining", extra={"in_flight": self.in_flight})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self.in_flight:  # noqa: ASYNC110 - a sum over connections, without an event
+                    await asyncio.sleep(_LOAD_PERIOD_S)
+        if self.in_flight:
+            _LOG.warning("stopped with streams in flight", extra={"in_flight": self.in_flight})
+
     async def tell_load_forever(self) -> None:
         """Tell every gateway how busy the replica is, whenever that has changed.
 
@@ -88,11 +119,19 @@ class TokenStreams:
         load = self._generator.load()
         total = _sum(connection.work() for connection in self._connections)
         for connection in self._connections:
-            own = connection.work()
-            elsewhere = [everybody - mine for everybody, mine in zip(total, own, strict=True)]
-            connection.tell_load(
-                wire.Load(load.running, load.waiting, load.kv_blocks_used, *elsewhere[:4]), now_s
+            requests, prefill, decode, context = map(operator.sub, total, connection.work())
+            told = wire.Load(
+                load.running,
+                load.waiting,
+                load.kv_blocks_used,
+                elsewhere_requests=requests,
+                elsewhere_prefill_tokens=prefill,
+                elsewhere_decode_tokens=decode,
+                elsewhere_context_tokens=context,
+                steps=load.steps,
+                draining=self._draining,
             )
+            connection.tell_load(told, now_s)
 
 
 @dataclass(slots=True)
@@ -103,6 +142,23 @@ class _Stream:
     decode_tokens: int
     context_tokens: int
     abort: Abort | None = None
+
+    @classmethod
+    def of(cls, request: wire.Submit | wire.Embed) -> _Stream:
+        """The work that ``request`` brings. Tokens to resume from are prefilled like the prompt;
+        what is not text counts once it has been rendered (:meth:`prefilled`)."""
+        prompt = len(request.prompt)
+        if isinstance(request, wire.Embed):
+            return cls(prompt, 0, prompt)
+        resumed = len(request.resume.tokens) if request.resume else 0
+        left = max(0, request.sampling.max_tokens - resumed)
+        usual = min(left, wire.USUAL_OUTPUT_TOKENS)
+        return cls(prompt + resumed, usual, prompt + resumed)
+
+    def prefilled(self, prompt_tokens: int) -> None:
+        """The prompt has been prefilled; it may have been rendered here."""
+        self.prefill_tokens = 0
+        self.context_tokens = max(self.context_tokens, prompt_tokens)
 
     def generated(self, tokens: int) -> None:
         """Count output; the first of it says that the prompt is prefilled."""
@@ -197,11 +253,8 @@ class _Connection:
             if stream is not None and stream.abort is not None:
                 self._spawn(stream.abort())
         else:
-            prompt = len(message.prompt)
-            most = message.sampling.max_tokens if isinstance(message, wire.Submit) else 0
-            usual = min(most, wire.USUAL_OUTPUT_TOKENS)
-            self._streams[message.stream] = _Stream(prompt, usual, prompt)
-            self._spawn(self._submit(message))
+            self._streams[message.stream] = _Stream.of(message)
+            self._spawn(self._start(message))
 
     def _spawn(self, work: Awaitable[None]) -> None:
         async def run() -> None:
@@ -211,10 +264,13 @@ class _Connection:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _submit(self, request: wire.Submit | wire.Embed) -> None:
+    async def _start(self, request: wire.Submit | wire.Embed) -> None:
         number = request.stream
         try:
-            abort = await self._generator.submit(request, self._put)
+            if isinstance(request, wire.Embed):
+                abort = await self._generator.embed(request, self._put)
+            else:
+                abort = await self._generator.submit(request, self._put)
         except WeirError as error:
             self._put(wire.Failed(number, error.status, error.message))
         except Exception as error:  # noqa: BLE001 - one request must not end the connection
@@ -235,6 +291,8 @@ class _Connection:
         if stream is not None:
             if isinstance(message, wire.Chunk):
                 stream.generated(len(message.tokens))
-            elif not isinstance(message, wire.Started):
+            elif isinstance(message, wire.Started):
+                stream.prefilled(message.prompt_tokens)
+            else:
                 del self._streams[message.stream]
             self.tell(message)

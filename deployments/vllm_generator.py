@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from vllm import SamplingParams
+from vllm import PoolingParams, SamplingParams
 from vllm.exceptions import VLLMClientError
 from vllm.inputs.engine import tokens_input
 from vllm.sampling_params import RequestOutputKind
@@ -13,8 +14,12 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from deployments import wire
-from deployments.streams import Abort, Put
-from weir.errors import BadRequestError, OverloadedError
+from deployments.chats import ChatFormat, ChatReader
+from deployments.outputs import Embedding, Outputs, RichOutputs, Wanted
+from deployments.resuming import RESUMED
+from deployments.seams import Delivered, Replay, replay
+from deployments.streams import Abort, CannotDoError, Put
+from weir.errors import BadRequestError, NotFoundError, OverloadedError
 
 _OVERRIDABLE = (
     "temperature",
@@ -25,14 +30,28 @@ _OVERRIDABLE = (
     "presence_penalty",
     "repetition_penalty",
 )
+_REFUSALS = (ValueError, VLLMClientError)
 
 
 class VllmGenerator:
-    """``load`` says what the engine last reported of itself."""
+    """``load`` says what the engine last reported of itself, ``adapter`` finds a LoRA adapter by
+    name, ``resumes`` says whether the engine's scheduler continues streams."""
 
-    def __init__(self, client: AsyncLLM, load: Callable[[], wire.Load]) -> None:
+    def __init__(
+        self,
+        client: AsyncLLM,
+        load: Callable[[], wire.Load],
+        *,
+        chats: ChatFormat | None = None,
+        adapter: Callable[[str], Any | None] = lambda name: None,
+        resumes: bool = False,
+    ) -> None:
         self._client = client
         self._defaults: dict[str, Any] = client.model_config.get_diff_sampling_param()
+        self._chats = chats or ChatFormat(client)
+        self._adapter = adapter
+        self._resumes = resumes
+        self._ending: set[asyncio.Task[None]] = set()
         self.load = load
 
     async def submit(self, request: wire.Submit, put: Put) -> Abort:
@@ -40,23 +59,138 @@ class VllmGenerator:
 
         Raises:
             BadRequestError: vLLM refuses the prompt or the parameters.
+            CannotDoError: the model cannot generate, or its engine not continue a stream.
             OverloadedError: the engine is down.
         """
         try:
-            collector = await self._client.add_request(
-                request.request_id,
-                tokens_input(request.prompt, cache_salt=request.cache_salt),
-                sampling_params(request.sampling, self._defaults, request.logprobs),
-                priority=request.priority,
-            )
-        except (ValueError, VLLMClientError) as error:
+            if _is_plain(request):
+                return await self._submit_plain(request, put)
+            return await self._submit_rich(request, put)
+        except _REFUSALS as error:
             raise BadRequestError(str(error)) from error
         except EngineDeadError as error:
             raise OverloadedError(str(error) or "The engine is down.") from error
-        outputs = _Outputs(request.stream, len(request.prompt), put, request.logprobs)
-        early = collector.get_nowait()
+
+    async def embed(self, request: wire.Embed, put: Put) -> Abort:
+        """Have the engine embed a prompt. Raises as :meth:`submit`."""
+        try:
+            if "embed" not in await self._client.get_supported_tasks():
+                raise CannotDoError("This model generates text; it has no embeddings.")
+            collector = await self._client.add_request(
+                request.request_id,
+                tokens_input(request.prompt, cache_salt=request.cache_salt),
+                PoolingParams(task="embed", dimensions=request.dimensions),
+                priority=request.priority,
+            )
+        except _REFUSALS as error:
+            raise BadRequestError(str(error)) from error
+        except EngineDeadError as error:
+            raise OverloadedError(str(error) or "The engine is down.") from error
+        return self._listen(collector, Embedding(request.stream, len(request.prompt), put))
+
+    async def _submit_plain(self, request: wire.Submit, put: Put) -> Abort:
+        collector = await self._client.add_request(
+            request.request_id,
+            tokens_input(request.prompt, cache_salt=request.cache_salt),
+            sampling_params(request.sampling, self._defaults),
+            lora_request=self._lora(request),
+            priority=request.priority,
+        )
+        return self._listen(collector, Outputs(request.stream, len(request.prompt), put))
+
+    async def _submit_rich(self, request: wire.Submit, put: Put) -> Abort:
+        prompt, reader, params = await self._read(request)
+        built = await self._build(request, prompt, reader, params)
+        ids = built.prompt_token_ids
+        wanted = Wanted(request.logprobs, request.prompt_logprobs, self._chats.tokenizer.decode)
+        outputs = RichOutputs(request.stream, ids, put, wanted, reader, rich=_is_rich(request))
+        replayed = None
+        if request.resume is not None and request.resume.tokens:
+            replayed = await self._replay(request.resume, built, reader, outputs)
+            if replayed.finish_reason is not None:
+                outputs.end(replayed.new, replayed.finish_reason, replayed.stop_reason)
+                return _nothing
+        collector = await self._client.add_request(
+            built.request_id, built, params, priority=request.priority
+        )
+        if replayed is not None:
+            self._take_up(collector, request.resume, replayed)
+            outputs.begin(replayed.new)
+        engine_id = collector.request_id
+        outputs.broken = lambda: self._end_soon(engine_id)
+        return self._listen(collector, outputs)
+
+    async def _read(self, request: wire.Submit) -> tuple[Any, ChatReader | None, SamplingParams]:
+        """Prompt, reader and vLLM's parameters of a request that is more than plain text."""
+        prompt, reader, sampling = None, None, request.sampling
+        if request.messages is not None:
+            prompt, reader = await self._chats.render(
+                request.messages, sampling.skip_special_tokens
+            )
+            if request.cache_salt:
+                prompt["cache_salt"] = request.cache_salt
+        else:
+            prompt = tokens_input(request.prompt, cache_salt=request.cache_salt)
+            if request.chat is not None:
+                reader = self._chats.read(request.chat, sampling.skip_special_tokens)
+        params = sampling_params(sampling, self._defaults)
+        params.logprobs = request.logprobs
+        if request.messages is not None:
+            left = self._client.model_config.max_model_len - len(prompt["prompt_token_ids"])
+            params.max_tokens = min(params.max_tokens, max(1, left))
+        if reader is not None:
+            params.skip_special_tokens = reader.skip_special_tokens
+            params.structured_outputs = reader.structured_outputs
+        if request.resume is not None and request.resume.tokens:
+            if not self._resumes:
+                raise CannotDoError("This model's engine cannot continue another one's stream.")
+            params.extra_args = {RESUMED: request.resume.tokens}
+        else:  # told with the first output, which a resumed stream has had
+            params.prompt_logprobs = request.prompt_logprobs
+        return prompt, reader, params
+
+    async def _build(
+        self, request: wire.Submit, prompt: Any, reader: ChatReader | None, params: SamplingParams
+    ) -> Any:
+        """vLLM's own request. A grammar is checked in another thread than the one that streams."""
+        inputs = self._client.input_processor
+        args = (request.request_id, prompt, params, await self._client.get_supported_tasks())
+        kwargs = {"lora_request": self._lora(request), "priority": request.priority}
+        if params.structured_outputs is None:
+            built = inputs.process_inputs(*args, **kwargs)
+        else:
+            built = await inputs.process_inputs_async(*args, **kwargs)
+        if reader is not None:
+            ended, reasoning_kwargs = reader.reasoning(built.prompt_token_ids)
+            built.reasoning_ended = ended
+            built.reasoning_parser_kwargs = reasoning_kwargs
+        return built
+
+    async def _replay(
+        self, resume: wire.Resume, built: Any, reader: ChatReader | None, outputs: RichOutputs
+    ) -> Replay:
+        outputs.delivered = delivered = Delivered(resume)
+        if reader is not None:
+            reader.resume(resume)
+        limit = self._client.model_config.max_model_len
+        tokenizer = self._chats.tokenizer
+        return await asyncio.to_thread(replay, tokenizer, built, resume, delivered, reader, limit)
+
+    def _take_up(self, collector: Any, resume: wire.Resume | None, replayed: Replay) -> None:
+        """Have vLLM's output processor go on behind the resumed tokens."""
+        state = self._client.output_processor.request_states.get(collector.request_id)
+        if state is None or resume is None or collector.output is not None:
+            raise RuntimeError("the engine was faster than its client could prepare for")
+        state.detokenizer = replayed.detokenizer
+        state.sent_tokens_offset = len(resume.tokens)
+        if state.logprobs_processor.logprobs is not None:
+            # By these it finds the beginning of a character that the next token ends.
+            state.logprobs_processor.logprobs.extend({t: None} for t in resume.tokens[-4:])
+
+    def _listen(self, collector: Any, outputs: Any) -> Abort:
         # vLLM hands outputs over by put(); taking the call itself saves a task per stream and a
         # wake-up per token.
+        early = collector.get_nowait()
         collector.put = outputs.take
         if early is not None:
             outputs.take(early)
@@ -68,78 +202,56 @@ class VllmGenerator:
 
         return abort
 
+    def _lora(self, request: wire.Submit) -> Any | None:
+        if request.adapter is None:
+            return None
+        adapter = self._adapter(request.adapter)
+        if adapter is None:
+            raise NotFoundError(f"The model has no adapter {request.adapter!r}.")
+        return adapter
 
-class _Outputs:
-    """Turns vLLM's outputs of one request into messages, and keeps its counts."""
-
-    __slots__ = ("_cached", "_count", "_number", "_prompt", "_put", "_scored", "ended")
-
-    def __init__(self, number: int, prompt_tokens: int, put: Put, scored: bool) -> None:
-        self._number = number
-        self._prompt = prompt_tokens
-        self._put = put
-        self._scored = scored
-        self._cached = 0
-        self._count = 0
-        self.ended = False
-
-    def take(self, output: Any) -> None:
-        """Called by vLLM for each output of the request, or with the exception that ended it."""
-        if isinstance(output, Exception):
-            self.ended = True
-            reason = str(output) or type(output).__name__
-            self._put(wire.Failed(self._number, OverloadedError.status, reason))
-            return
-        completion = output.outputs[0] if output.outputs else None
-        text = completion.text if completion else ""
-        tokens = list(completion.token_ids) if completion else []
-        self._count += len(tokens)
-        if output.num_cached_tokens:
-            self._cached = output.num_cached_tokens
-        if not output.finished:
-            if self._scored:
-                chosen = _chosen_logprobs(completion)
-                self._put(wire.ScoredChunk(self._number, text, tokens, chosen))
-            else:
-                self._put(wire.Chunk(self._number, text, tokens))
-            return
-        self.ended = True
-        reason = (completion.finish_reason if completion else None) or "abort"
-        counts = (self._prompt, self._cached, self._count)
-        if self._scored:
-            chosen = _chosen_logprobs(completion)
-            self._put(wire.ScoredDone(self._number, text, tokens, reason, *counts, chosen))
-        else:
-            self._put(wire.Done(self._number, text, tokens, reason, *counts))
+    def _end_soon(self, engine_id: str) -> None:
+        ending = self._client.abort(engine_id, internal=True)
+        task = asyncio.get_running_loop().create_task(ending)
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
 
 
-def _chosen_logprobs(completion: Any) -> list[float]:
-    """Of the tokens that were chosen; vLLM gives a mapping from token id per position."""
-    if completion is None or not completion.logprobs:
-        return []
-    pairs = zip(completion.token_ids, completion.logprobs, strict=False)
-    return [float(position[token].logprob) for token, position in pairs]
+async def _nothing() -> None:
+    """Ends what has ended."""
 
 
-def sampling_params(
-    sampling: wire.Sampling, defaults: dict[str, Any], logprobs: bool = False
-) -> SamplingParams:
+def _is_rich(request: wire.Submit) -> bool:
+    """Whether its outputs carry more than text."""
+    asked = (request.chat, request.messages, request.logprobs, request.prompt_logprobs)
+    return any(field is not None for field in asked)
+
+
+def _is_plain(request: wire.Submit) -> bool:
+    return not _is_rich(request) and request.resume is None
+
+
+def sampling_params(sampling: wire.Sampling, defaults: dict[str, Any]) -> SamplingParams:
     """vLLM's parameters: what the request says, else the model's own defaults."""
     chosen = {name: defaults[name] for name in _OVERRIDABLE if name in defaults}
     chosen |= {
         name: value for name in _OVERRIDABLE if (value := getattr(sampling, name)) is not None
     }
+    bias = sampling.logit_bias
+    stops = [*(sampling.stop_token_ids or ()), *(defaults.get("stop_token_ids") or ())]
     return SamplingParams(
         max_tokens=sampling.max_tokens,
         min_tokens=sampling.min_tokens,
         seed=sampling.seed,
         stop=sampling.stop,
-        stop_token_ids=sampling.stop_token_ids,
+        stop_token_ids=stops or None,
         ignore_eos=sampling.ignore_eos,
         skip_special_tokens=sampling.skip_special_tokens,
         include_stop_str_in_output=sampling.include_stop_str_in_output,
+        # OpenAI's bounds, as vLLM's own servers apply them.
+        logit_bias=bias and {i: min(100.0, max(-100.0, b)) for i, b in bias.items()},
+        bad_words=sampling.bad_words,
         output_kind=RequestOutputKind.DELTA,
-        logprobs=0 if logprobs else None,  # 0: that of the chosen token only
         skip_clone=True,
         **chosen,
     )

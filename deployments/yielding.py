@@ -18,8 +18,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
-from vllm.v1.core.sched.scheduler import Scheduler
 
+from deployments.resuming import Resuming
 from router.admission.engine_priority import engine_order
 from router.yielding import MOST_STEPS_PAUSED, Running, urgent_step
 
@@ -36,7 +36,7 @@ def let_yield(config: Any) -> bool:
     return True
 
 
-class _Yielding(Scheduler):  # type: ignore[misc]
+class _Yielding(Resuming):
     """See the module's docstring."""
 
     running: list[Any]

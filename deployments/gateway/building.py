@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from deployments.gateway.account import Account, UnlimitedAccount
 from deployments.gateway.fallbacks import Fallback
 from deployments.gateway.handle import Enricher, Gateway, Parts, new_id
-from deployments.gateway.limits import Limits
 from deployments.gateway.model import Model
+from deployments.gateway.plan import Limits
 from deployments.gateway.prompts import PromptEncoder
 from deployments.gateway.transport import CacheFeed, ReplicaTransport
 from router.admission import parse_settings

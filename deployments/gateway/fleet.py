@@ -76,11 +76,6 @@ class Fleet:
         raise ReplicaLostError(f"Replica {replica_id} cannot be reached.")
 
     @property
-    def open_streams(self) -> int:
-        """Streams under way to all replicas."""
-        return sum(connection.open_streams for connection in self._connections.values())
-
-    @property
     def changed(self) -> asyncio.Event:
         """Set as soon as a replica joins, leaves, or is connected; then there is another one."""
         return self._changed

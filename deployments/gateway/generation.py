@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -16,10 +16,9 @@ from deployments.gateway.account import Account, Charge
 from deployments.gateway.connection import ReplicaLeavingError, ReplicaLostError, TokenStream
 from deployments.gateway.fallbacks import Fallback, Trial
 from deployments.gateway.legs import Attempt, Choice, Leg
-from deployments.gateway.limits import Limits
 from deployments.gateway.model import Model
 from deployments.gateway.outputs import Counts, Output
-from deployments.gateway.plan import goes_on
+from deployments.gateway.plan import Limits, Next, after_legs, ends_in_vain
 from deployments.gateway.request import Request
 from deployments.gateway.sink import Answer
 from router.admission import Ticket
@@ -29,7 +28,6 @@ from weir.errors import (
     NoReplicaError,
     ReplicaFailedError,
     RequestFailedError,
-    WeirError,
 )
 from weir.metrics import GatewayMetrics
 
@@ -38,14 +36,18 @@ _LOG = logging.getLogger("weir.gateway")
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """An attempt under way. ``fallback``: the model's, where the attempt is watched and another
-    may follow; ``trial`` then hears of its first output. ``patience_s``: so long it may wait at the
-    gate (None: as long as the gate lets it)."""
+    """An attempt under way. ``committed``: whether the client has been sent anything.
+
+    ``fallback``: the model's, where the attempt is watched and another may follow; ``trial`` then
+    hears of its first output. ``patience_s``: so long it may wait at the gate (None: as long as the
+    gate lets it).
+    """
 
     request: Request
     model: Model
     attempt: Attempt
     answer: Answer
+    committed: Callable[[], bool]
     fallback: Fallback | None = None
     trial: Trial | None = None
     patience_s: float | None = None
@@ -72,8 +74,13 @@ class Generation:
             return
         try:
             async with asyncio.TaskGroup() as group:
-                for choice in choices:
-                    group.create_task(self._choice(run, choice))
+                group.create_task(self._choice(run, choices[0]))
+                if run.fallback is not None:
+                    # The first one decides whether the request spills; the others follow it.
+                    await run.attempt.admitted.wait()
+                others = replace(run, fallback=None)
+                for choice in choices[1:]:
+                    group.create_task(self._choice(others, choice))
         except BaseExceptionGroup as errors:
             raise _first(errors) from None
 
@@ -81,6 +88,7 @@ class Generation:
         """The steps of one choice, in their order: reserve, admit, place, stream."""
         async with self._reserve(run, choice) as charge, self._admit(run, choice) as ticket:
             self._admitted(run, ticket)
+            run.model.generating += 1
             try:
                 async with asyncio.timeout(self._limits.request_timeout_s):
                     while True:
@@ -96,6 +104,7 @@ class Generation:
                     f"The answer was not complete after {limit_s:g} s."
                 ) from None
             finally:
+                run.model.generating -= 1
                 charge.use(choice.counts)
 
     def _reserve(self, run: Run, choice: Choice) -> AbstractAsyncContextManager[Charge]:
@@ -113,6 +122,7 @@ class Generation:
         """Admission is over, and the replica is chosen and reserved."""
         if run.attempt.admitted_s is None:
             run.attempt.admitted_s = self._clock()
+            run.attempt.admitted.set()
         route, decision = ticket.request, ticket.grant.decision
         labels = (route.tenant, route.model)
         wait = self._metrics.admission_wait.labels(*labels, route.priority_class)
@@ -184,26 +194,32 @@ class Generation:
             RequestFailedError: it failed on one replica after the other.
             ReplicaFailedError: there is none in time, or too much moves already.
         """
-        limits, fleet = self._limits, run.model.fleet
+        limits, model = self._limits, run.model
+        choice.legs[-1].lost = isinstance(failure, ReplicaLostError)
         ends = [leg.end() for leg in choice.legs]
-        in_vain = _in_vain(choice)
-        if not goes_on(ends, limits.dispatch_attempts, limits.most_legs):
-            raise _own_fault(failure, in_vain) from failure
-        if not run.model.moves.spend(self._clock(), fleet.open_streams):
+        following = after_legs(ends, limits.dispatch_attempts, limits.most_legs)
+        if following is Next.OWN_FAULT:
+            raise RequestFailedError(
+                f"The request failed on one replica after the other; the last said: "
+                f"{failure.message}"
+            ) from failure
+        if following is Next.GIVE_UP or not model.moves.spend(self._clock(), model.generating):
             raise failure
-        waits = isinstance(failure, ReplicaLostError) and run.fallback is None
+        avoided = {ends[-1].replica_id, *(end.replica_id for end in ends_in_vain(ends))}
+        alone = run.fallback is None or run.committed()
+        waits = isinstance(failure, ReplicaLostError) and alone
         give_up_s = self._clock() + (limits.resume_wait_s if waits else 0.0)
         while True:
-            changed = fleet.changed
+            changed = model.fleet.changed
             try:
-                ticket.move({*in_vain, *fleet.unreachable()}, len(choice.tokens))
+                ticket.move({*avoided, *model.fleet.unreachable()}, len(choice.tokens))
                 break
             except NoReplicaError:
                 try:
                     async with asyncio.timeout_at(give_up_s):
                         await changed.wait()
                 except TimeoutError:
-                    raise _own_fault(failure, in_vain) from failure
+                    raise failure from None
         self._moved(run, choice, failure)
 
     def _moved(self, run: Run, choice: Choice, failure: ReplicaFailedError) -> None:
@@ -217,28 +233,6 @@ class Generation:
             self._metrics.recomputed_tokens.labels(name).inc(recomputed)
         reason = failure.message
         _LOG.info("a stream goes on elsewhere", extra={"tokens": tokens, "reason": reason})
-
-
-def _in_vain(choice: Choice) -> set[str]:
-    """The replicas on which the choice failed since its last token."""
-    replicas: set[str] = set()
-    for leg in reversed(choice.legs):
-        if leg.tokens and replicas:
-            break
-        replicas.add(leg.replica_id)
-        if leg.tokens:
-            break
-    return replicas
-
-
-def _own_fault(failure: ReplicaFailedError, replicas: set[str]) -> WeirError:
-    """What follows a request from replica to replica is its own fault: no breaker opens for it,
-    and it is sent nowhere else."""
-    if len(replicas) < 2:
-        return failure
-    return RequestFailedError(
-        f"The request failed on {len(replicas)} replicas; the last said: {failure.message}"
-    )
 
 
 def _cached(leg: Leg) -> int:

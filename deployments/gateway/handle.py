@@ -13,8 +13,6 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-import msgspec
-
 from deployments.gateway.account import Account
 from deployments.gateway.bodies import TextBody
 from deployments.gateway.dialects import Dialect
@@ -22,25 +20,23 @@ from deployments.gateway.fallbacks import Fallback, Trial
 from deployments.gateway.generation import Generation, Run
 from deployments.gateway.holding import DoubtfulAnswerError, HeldAnswer
 from deployments.gateway.http import ClientGoneError
-from deployments.gateway.legs import Attempt, Choice, usage
-from deployments.gateway.limits import Limits
-from deployments.gateway.model import Model, expected_output_tokens
+from deployments.gateway.legs import Attempt, usage
+from deployments.gateway.model import Model
 from deployments.gateway.plan import (
     CircuitOpenError,
     Course,
+    Limits,
     Outcome,
     Step,
     next_step,
     verdict,
 )
-from deployments.gateway.prefixes import salt_of
-from deployments.gateway.record import Record
 from deployments.gateway.request import Door, Header, Request, usable_id
-from deployments.gateway.settle import Settlement
+from deployments.gateway.settle import Record, Settlement
 from deployments.gateway.sink import Answer, Sink
+from deployments.gateway.tokenizing import Prompts, choices_of
 from fallback.policies import RequestFacts
 from features.enrichment import Enrichment
-from router.types import RouteRequest
 from weir.errors import (
     BadRequestError,
     InternalError,
@@ -55,8 +51,6 @@ from weir.tenancy import KeyRing, Tenant, model_not_found
 _LOG = logging.getLogger("weir.gateway")
 PRIORITY_HEADER = "x-weir-priority"
 INTENT_HEADER = b"x-weir-intent"
-#: Tokens that a prompt which is not text is taken for until its replica has rendered it.
-UNKNOWN_PROMPT_TOKENS = 1024
 
 
 def new_id() -> str:
@@ -321,7 +315,7 @@ class Gateway:
         model = self.models[step.model]
         tokens = await prompts.of(model)
         fallback = self.parts.fallbacks[step.model] if step.watched else None
-        attempt.choices += _choices(request, model, tokens, facts if step.watched else None)
+        attempt.choices += choices_of(request, model, tokens, facts if step.watched else None)
         if step.hold_back is not None:
             for choice in attempt.choices:
                 choice.score()
@@ -331,7 +325,16 @@ class Gateway:
             patience_s = fallback.policy.patience_s(facts)
         if patience_s is not None:
             patience_s = max(0.0, patience_s - (self._clock() - request.arrival_s))
-        run = Run(request, model, attempt, answer, fallback, trial, patience_s)
+        run = Run(
+            request,
+            model,
+            attempt,
+            answer,
+            lambda: sink.committed,
+            fallback,
+            trial,
+            patience_s,
+        )
         await self._generation.generate(run)
         await answer.end(usage(record.attempts))
 
@@ -355,62 +358,3 @@ class Gateway:
         if attempt.step.hold_back is not None:
             return HeldAnswer(answer, attempt.step.hold_back, attempt)
         return answer
-
-
-class Prompts:
-    """A request's prompts as token ids, made once for all models with the same tokenizer."""
-
-    def __init__(self, request: Request) -> None:
-        self.request = request
-        self.choices = request.dialect.choices(request.body)
-        self._made: dict[str, list[list[int]]] = {}
-
-    async def of(self, model: Model) -> list[list[int]]:
-        """Each prompt's token ids.
-
-        Raises:
-            BadRequestError: the model cannot take such a prompt.
-        """
-        key = model.encoder.fingerprint
-        if key not in self._made:
-            request = self.request
-            self._made[key] = await request.dialect.prompts(
-                request.body, model.encoder, model.max_model_len
-            )
-        return self._made[key]
-
-
-def _choices(
-    request: Request, model: Model, prompts: list[list[int]], facts: RequestFacts | None
-) -> list[Choice]:
-    """What is to be generated. ``facts``: for the spill rule, where the request may spill.
-
-    Raises:
-        WeirError: the model has no replica, or a prompt does not fit.
-    """
-    dialect, body = request.dialect, request.body
-    choices: list[Choice] = []
-    salt, each = salt_of(request.tenant), dialect.choices(body) // len(prompts)
-    for number, prompt in enumerate(prompts):
-        size = len(prompt) or min(UNKNOWN_PROMPT_TOKENS, model.context // 2)
-        limit = model.output_limit(size, dialect.output_limit(body), dialect.prompt_field)
-        keys = model.hasher.keys(prompt, salt)
-        submit = dialect.submission(body, prompt, limit, model.reasons)
-        for _ in range(each):
-            index = len(choices)
-            suffix = f"-{index}" if len(prompts) * each > 1 else ""
-            route = RouteRequest(
-                request_id=request.serial + suffix,
-                model=model.name,
-                tenant=request.tenant.id,
-                prompt_tokens=size,
-                max_output_tokens=limit,
-                expected_output_tokens=expected_output_tokens(limit),
-                priority_class=request.priority_class,
-                block_hashes=keys,
-                arrival_s=request.arrival_s,
-                facts=facts,
-            )
-            own = msgspec.structs.replace(submit, request_id=request.id + suffix, cache_salt=salt)
-            choices.append(Choice(index, number, route, own))
-    return choices

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -15,16 +16,18 @@ from router.types import RouteRequest
 
 @dataclass(slots=True)
 class Leg:
-    """One placement of a choice, and its token stream. ``tokens``: the ids that it put out."""
+    """One placement of a choice, and its token stream. ``tokens``: the ids that it put out;
+    ``lost``: it broke because its replica went away."""
 
     replica_id: str
     tokens: list[int] = field(default_factory=list)
     started: wire.Started | None = None
     last: wire.Done | wire.Embedded | None = None
+    lost: bool = False
 
     def end(self) -> LegEnd:
         """What rules want to know of a leg that broke."""
-        return LegEnd(self.replica_id, len(self.tokens))
+        return LegEnd(self.replica_id, len(self.tokens), self.lost)
 
 
 @dataclass(slots=True)
@@ -97,13 +100,15 @@ class Choice:
 class Attempt:
     """All choices of a request by one model.
 
-    Times are on the loop's clock. ``shown``: its answer was given to the client, in part or whole.
-    ``doubtful``: it was held back and not good enough; ``doubt`` tells how sure the model was.
+    Times are on the loop's clock; ``admitted`` is set with ``admitted_s``. ``shown``: it was
+    given to the client, in part or whole. ``doubtful``: it was held back and not good enough;
+    ``doubt`` tells how sure the model was.
     """
 
     step: Step
     choices: list[Choice]
     admitted_s: float | None = None
+    admitted: asyncio.Event = field(default_factory=asyncio.Event)
     first_output_s: float | None = None
     shown: bool = False
     doubtful: bool = False

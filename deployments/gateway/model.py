@@ -61,6 +61,7 @@ class Model:
         self.router.listeners.append(self._members_changed)
         self.fleet = Fleet(self.router, transport, feed, self.gate.wake)
         self.moves = MoveBudget()
+        self.generating = 0  # choices admitted and not at their end
 
     @property
     def name(self) -> str:

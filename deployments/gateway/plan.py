@@ -2,7 +2,8 @@
 
 There are two questions. *Which model answers?* is asked for the whole request, at its start and
 after each attempt that nobody has seen anything of: :func:`next_step`. *Does a stream that broke go
-on?* is asked for one choice of an attempt, after each of its legs: :func:`goes_on`. Hedging and
+on?* is asked for one choice of an attempt, after each of its legs:
+:func:`after_legs`. Hedging and
 prefill/decode hand-off are further answers to the second.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from fallback.cascade import CascadeRule
@@ -168,25 +170,62 @@ def verdict(course: Course, outcomes: Sequence[Outcome]) -> WeirError | None:
 
 @dataclass(frozen=True, slots=True)
 class LegEnd:
-    """How one leg of a choice ended early. ``tokens``: how many it had put out."""
+    """How one leg of a choice ended early. ``tokens``: how many it had put out. ``lost``: its
+    replica went away, so that it need not be the request's fault."""
 
     replica_id: str
     tokens: int
+    lost: bool
 
 
-def goes_on(ends: Sequence[LegEnd], attempts: int, most_legs: int) -> bool:
+class Next(StrEnum):
+    """What becomes of a choice whose leg broke. ``OWN_FAULT``: it is the request that fails."""
+
+    MOVE = "move"
+    GIVE_UP = "give up"
+    OWN_FAULT = "own fault"
+
+
+def after_legs(ends: Sequence[LegEnd], attempts: int, most_legs: int) -> Next:
     """Whether a choice whose legs ended like that may try another replica.
 
-    ``attempts`` legs in a row without a token are enough: a request that no replica can answer must
-    not walk through the fleet. A stream that makes progress in between may move ``most_legs``
-    times.
+    A request that no replica can answer must not walk through the fleet. Two replicas that are up
+    and fail on it are enough; so are ``attempts`` that are lost under it one after the other. A
+    stream that makes progress in between may move until it has had ``most_legs`` legs.
     """
-    in_vain = 0
+    vain = ends_in_vain(ends)
+    failed_on = {end.replica_id for end in vain if not end.lost}
+    if len(failed_on) > 1:
+        return Next.OWN_FAULT
+    if len(vain) >= attempts:
+        return Next.OWN_FAULT if len({end.replica_id for end in vain}) > 1 else Next.GIVE_UP
+    return Next.MOVE if len(ends) < most_legs else Next.GIVE_UP
+
+
+def ends_in_vain(ends: Sequence[LegEnd]) -> list[LegEnd]:
+    """The legs since the last one that put out a token."""
+    vain: list[LegEnd] = []
     for end in reversed(ends):
         if end.tokens:
             break
-        in_vain += 1
-    return in_vain < attempts and len(ends) < most_legs
+        vain.append(end)
+    return vain
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """``request_timeout_s`` runs from admission; waiting in the queue has a bound of its own for
+    each priority class. ``dispatch_attempts``: replicas that may fail on a choice one after the
+    other without a token. ``resume_wait_s``: so long a choice whose replica is lost waits for
+    another one to come up. ``most_legs``: replicas that one choice may see in all.
+    ``body_timeout_s``: so long a client may take to send its body."""
+
+    max_body_bytes: int
+    dispatch_attempts: int
+    request_timeout_s: float
+    resume_wait_s: float = 30.0
+    most_legs: int = 64
+    body_timeout_s: float = 60.0
 
 
 class MoveBudget:

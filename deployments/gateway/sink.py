@@ -12,9 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from deployments.gateway import http
-from deployments.gateway.collected import Collected
 from deployments.gateway.dialects import Writer
-from deployments.gateway.outputs import Counts, Output
+from deployments.gateway.outputs import Collected, Counts, Output
 from weir.errors import WeirError
 
 Headers = Callable[[], Sequence[tuple[bytes, bytes]]]

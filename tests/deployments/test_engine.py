@@ -10,7 +10,7 @@ import pytest
 pytestmark = pytest.mark.engine
 
 _SCRIPT = """
-import asyncio, json, os, sys
+import asyncio, json, os, signal, sys
 from vllm.engine.arg_utils import AsyncEngineArgs
 from deployments import wire
 from deployments.engine import EngineChild, EngineStartError
@@ -27,10 +27,14 @@ async def main(model):
     child.start()
     client, generator, recorders = generator_of(config, child)
     out = {"blocks": config.cache_config.num_gpu_blocks}
+    started = []
 
     async def run(number, prompt, count, stop_after=None):
         got, ended = [], asyncio.Event()
         def put(message):
+            if isinstance(message, wire.Started):
+                started.append(number)
+                return
             got.append(message)
             if not isinstance(message, wire.Chunk) or len(got) == stop_after:
                 ended.set()
@@ -57,8 +61,20 @@ async def main(model):
             break
         await asyncio.sleep(0.05)
     out["unfinished"] = client.output_processor.get_num_unfinished_requests()
+    out["started"] = list(started)
+    out["steps"] = [recorders[0].load.steps]
+    _, abort = await run(6, prompt, 400, stop_after=3)
+    os.kill(child.pid, signal.SIGSTOP)
+    await asyncio.sleep(0.2)  # what was on its way has arrived
+    out["steps"].append(recorders[0].load.steps)
+    await asyncio.sleep(0.5)
+    out["steps"].append(recorders[0].load.steps)
+    os.kill(child.pid, signal.SIGCONT)
+    await asyncio.sleep(0.5)
+    out["steps"].append(recorders[0].load.steps)
+    await abort()
     try:
-        await run(6, list(range(600)), 5)
+        await run(7, list(range(600)), 5)
     except BadRequestError as refused:
         out["refused"] = str(refused)
     os.kill(child.pid, 9)
@@ -108,6 +124,15 @@ def test_sizes_and_load_are_reported(result: dict[str, object]) -> None:
 
 def test_an_abort_frees_the_request(result: dict[str, object]) -> None:
     assert result["unfinished"] == 0
+
+
+def test_each_stream_is_told_once_that_its_prompt_is_prefilled(result: dict[str, Any]) -> None:
+    assert sorted(result["started"]) == [1, 2, 3, 4, 5]
+
+
+def test_the_steps_stand_still_while_the_engine_hangs(result: dict[str, Any]) -> None:
+    before, stopped, later, going_on = result["steps"]
+    assert 0 < before < stopped == later < going_on
 
 
 def test_a_prompt_that_does_not_fit_is_refused(result: dict[str, object]) -> None:

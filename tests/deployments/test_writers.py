@@ -11,11 +11,10 @@ from openai.types import Completion, CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from deployments import wire
-from deployments.gateway.collected import Collected
 from deployments.gateway.dialects.chat import ChatWriter
 from deployments.gateway.dialects.completions import CompletionWriter
 from deployments.gateway.dialects.embeddings import EmbeddingWriter
-from deployments.gateway.outputs import Counts
+from deployments.gateway.outputs import Collected, Counts
 from deployments.gateway.requests import ChatBody, CompletionBody, EmbeddingBody
 from weir.errors import ReplicaFailedError
 

@@ -32,6 +32,8 @@ async def run(model, yields, asynchronous):
     async def submit(number, name, prompt, count, rank, started=False):
         ended[name], first = asyncio.Event(), asyncio.Event()
         def put(message):
+            if isinstance(message, wire.Started):
+                return
             if name not in tokens:
                 order.append(name)
             tokens.setdefault(name, []).extend(message.tokens)

@@ -13,8 +13,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel
 
 from deployments import wire
-from deployments.gateway.collected import Collected
-from deployments.gateway.outputs import Counts, Output
+from deployments.gateway.outputs import Collected, Counts, Output
 from deployments.gateway.prompts import PromptEncoder
 from weir.errors import WeirError
 

@@ -8,7 +8,6 @@ from typing import Any
 import orjson
 
 from deployments import wire
-from deployments.gateway.collected import Collected
 from deployments.gateway.dialects.base import Prompts, Writer
 from deployments.gateway.dialects.generating import (
     DONE,
@@ -19,7 +18,7 @@ from deployments.gateway.dialects.generating import (
     sampling,
     wants_usage,
 )
-from deployments.gateway.outputs import Counts, Output, extra_of
+from deployments.gateway.outputs import Collected, Counts, Output, extra_of
 from deployments.gateway.prompts import PromptEncoder
 from deployments.gateway.requests import CompletionBody, parse_body
 from weir.errors import WeirError

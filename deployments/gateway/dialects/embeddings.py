@@ -9,10 +9,9 @@ from collections.abc import Sequence
 import orjson
 
 from deployments import wire
-from deployments.gateway.collected import Collected
 from deployments.gateway.dialects.base import Prompts, Writer
 from deployments.gateway.dialects.generating import error_event
-from deployments.gateway.outputs import Counts, Output
+from deployments.gateway.outputs import Collected, Counts, Output
 from deployments.gateway.prompts import PromptEncoder
 from deployments.gateway.requests import EmbeddingBody, parse_body
 from weir.errors import WeirError

@@ -1,0 +1,256 @@
+"""How a model writes tool calls and reasoning, and how its output is read: vLLM's own parsers.
+
+They decide on the grammar of the output and read it delta by delta, by the rules of vLLM's chat
+server (``vllm/entrypoints/openai/chat_completion/serving.py``, its streaming half).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+from pydantic import ValidationError
+from vllm.entrypoints.openai.chat_completion.protocol import (
+    ChatCompletionNamedToolChoiceParam,
+    ChatCompletionRequest,
+)
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.exceptions import VLLMClientError
+from vllm.renderers.online_renderer import OnlineRenderer
+from vllm.sampling_params import StructuredOutputsParams
+from vllm.utils.mistral import is_mistral_tokenizer, is_mistral_tool_parser
+
+from deployments import wire
+from deployments.schemas import check_chat
+from weir.errors import BadRequestError, UnsupportedError
+
+_READ = frozenset(
+    {
+        "tools",
+        "tool_choice",
+        "parallel_tool_calls",
+        "response_format",
+        "structured_outputs",
+        "include_reasoning",
+        "reasoning_effort",
+        "chat_template_kwargs",
+    }
+)
+_RENDERED = _READ | {
+    "messages",
+    "add_generation_prompt",
+    "continue_final_message",
+    "add_special_tokens",
+    "documents",
+    "media_io_kwargs",
+    "mm_processor_kwargs",
+}
+
+
+@dataclass(slots=True)
+class Piece:
+    """What one output means: content, reasoning and parts of tool calls."""
+
+    text: str = ""
+    reasoning: str = ""
+    calls: list[wire.CallDelta] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.text or self.reasoning or self.calls)
+
+
+class ChatFormat:
+    """Of one model. ``tool_parser`` and ``reasoning_parser`` are vLLM's names; None: the model
+    writes no tool calls (no reasoning) that could be told from its text."""
+
+    def __init__(
+        self,
+        client: Any,
+        *,
+        tool_parser: str | None = None,
+        reasoning_parser: str | None = None,
+        chat_template: str | None = None,
+        content_format: Any = "auto",
+        template_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        self.config = client.model_config
+        self.tokenizer = client.renderer.tokenizer
+        self._renderer = OnlineRenderer(
+            client.model_config,
+            client.renderer,
+            request_logger=None,
+            chat_template=chat_template,
+            chat_template_content_format=content_format,
+            enable_auto_tools=tool_parser is not None,
+            tool_parser=tool_parser,
+            reasoning_parser=reasoning_parser or None,
+            default_chat_template_kwargs=template_kwargs,
+        )
+        self.parser: Any = self._renderer.parser
+
+    def read(self, chat: dict[str, Any], skip_special_tokens: bool) -> ChatReader:
+        """A reader for the output of a request whose prompt is rendered.
+
+        Raises:
+            BadRequestError: the fields are not what vLLM's model of a chat body allows, ask for a
+                grammar that is too large, or for tools that the model cannot call.
+        """
+        given = {name: value for name, value in chat.items() if name in _READ}
+        body = given | {"messages": [], "skip_special_tokens": skip_special_tokens}
+        request = self._request(body)
+        if self.parser is not None and self._adjusts(request):
+            request = self._parser_for(request).adjust_request(request=request)
+        return self._reader(request)
+
+    async def render(
+        self, body: dict[str, Any], skip_special_tokens: bool
+    ) -> tuple[Any, ChatReader]:
+        """vLLM's engine input for a chat body whose prompt is not text, and the output's reader.
+
+        Raises:
+            BadRequestError: as in :meth:`read`; or the model cannot take such a prompt.
+        """
+        if not self.config.is_multimodal_model:
+            raise UnsupportedError(
+                "This model reads text only; the request's messages have parts of another kind.",
+                param="messages",
+            )
+        given = {name: value for name, value in body.items() if name in _RENDERED}
+        request = self._request(given | {"skip_special_tokens": skip_special_tokens})
+        try:
+            rendered = await self._renderer.render_chat(request)
+        except (ValueError, VLLMClientError, aiohttp.ClientError) as error:
+            raise BadRequestError(f"The messages cannot be read: {error}") from error
+        if isinstance(rendered, ErrorResponse):
+            raise BadRequestError(rendered.error.message)
+        (prompt,) = rendered[1]
+        return prompt, self._reader(request)
+
+    def _request(self, body: dict[str, Any]) -> ChatCompletionRequest:
+        check_chat(body)
+        try:
+            request = ChatCompletionRequest(**body, stream=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise BadRequestError(f"{where}: {first['msg']}".removeprefix(": ")) from error
+        except (VLLMClientError, ValueError, TypeError, KeyError) as error:
+            raise BadRequestError(str(error)) from error
+        if request.tools and request.tool_choice not in (None, "none") and not self._calls_tools():
+            raise UnsupportedError(
+                "This model cannot call tools: leave out tools, or set tool_choice to none.",
+                param="tools",
+            )
+        return request
+
+    def _calls_tools(self) -> bool:
+        config = self.config.hf_config
+        named = self.parser is not None and self.parser.tool_parser_cls is not None
+        return named or config.model_type == "gpt_oss" or is_mistral_tokenizer(self.tokenizer)
+
+    def _adjusts(self, request: ChatCompletionRequest) -> bool:
+        tool_parser = self.parser.tool_parser_cls
+        mistral = (
+            tool_parser is not None
+            and is_mistral_tool_parser(tool_parser)
+            and is_mistral_tokenizer(self.tokenizer)
+            and self.tokenizer.supports_grammar
+        )
+        reasons = self.parser.reasoning_parser_cls is not None
+        return reasons or request.tool_choice != "none" or mistral
+
+    def _parser_for(self, request: ChatCompletionRequest) -> Any:
+        return self.parser(
+            self.tokenizer,
+            request.tools,
+            chat_template_kwargs=self._template_kwargs(request),
+            model_config=self.config,
+        )
+
+    def _template_kwargs(self, request: ChatCompletionRequest) -> dict[str, Any]:
+        renderer = self._renderer
+        params = request.build_chat_params(
+            renderer.chat_template, renderer.chat_template_content_format
+        )
+        kwargs: dict[str, Any] = params.with_defaults(
+            renderer.default_chat_template_kwargs
+        ).chat_template_kwargs
+        return kwargs
+
+    def _reader(self, request: ChatCompletionRequest) -> ChatReader:
+        parser = self._parser_for(request) if self.parser is not None else None
+        return ChatReader(request, parser, self._template_kwargs(request))
+
+
+class ChatReader:
+    """Reads the output of one stream."""
+
+    def __init__(
+        self, request: ChatCompletionRequest, parser: Any | None, template_kwargs: dict[str, Any]
+    ) -> None:
+        self._request = request
+        self._parser = parser
+        self._template_kwargs = template_kwargs
+        self._called = False
+
+    @property
+    def structured_outputs(self) -> StructuredOutputsParams | None:
+        """The grammar that the output has to follow."""
+        return self._request.extract_structured_outputs()
+
+    @property
+    def skip_special_tokens(self) -> bool:
+        """A parser may need to see them."""
+        return bool(self._request.skip_special_tokens)
+
+    @property
+    def hides_tokens(self) -> bool:
+        """Whether log-probabilities would tell what is not to be told: the reasoning."""
+        return self._parser is not None and not self._request.include_reasoning
+
+    def reasoning(self, prompt: list[int]) -> tuple[bool | None, dict[str, Any] | None]:
+        """What the engine is told, so that the grammar begins where the reasoning ends: whether it
+        has ended in the prompt, and the arguments of the engine's own reasoning parser."""
+        parser = self._parser
+        reasons = parser is not None and parser.reasoning_parser is not None
+        kwargs = {"chat_template_kwargs": self._template_kwargs} if reasons else None
+        if not self._request.include_reasoning or self._request._grammar_from_parser:
+            return True, kwargs
+        ended = parser.is_reasoning_end(prompt) if parser is not None and reasons else None
+        return ended, kwargs
+
+    def resume(self, resume: wire.Resume) -> None:
+        """Know that calls have been announced already."""
+        self._called = self._called or bool(resume.calls)
+
+    def take(self, text: str, tokens: list[int], prompt: list[int], finished: bool) -> Piece:
+        """Read the next output. ``prompt`` is the prompt's ids."""
+        if self._parser is None:
+            return Piece(text)
+        delta = self._parser.parse_delta(
+            delta_text=text,
+            delta_token_ids=tokens,
+            request=self._request,
+            prompt_token_ids=prompt,
+            finished=finished,
+        )
+        if delta is None:
+            return Piece()
+        calls = list(delta.tool_calls or ())
+        self._called = self._called or bool(calls)
+        if self._request.parallel_tool_calls is False:
+            calls = [call for call in calls if call.index == 0]
+        return Piece(delta.content or "", delta.reasoning or "", [_call(call) for call in calls])
+
+    def finish_reason(self, reason: str) -> str:
+        """OpenAI's: tool_calls where tools were called, unless the request named the one."""
+        named = isinstance(self._request.tool_choice, ChatCompletionNamedToolChoiceParam)
+        return "tool_calls" if self._called and not named else reason
+
+
+def _call(delta: Any) -> wire.CallDelta:
+    function = delta.function
+    name = (function.name or "") if function else ""
+    arguments = (function.arguments or "") if function else ""
+    return wire.CallDelta(delta.index, arguments, delta.id or "", name)

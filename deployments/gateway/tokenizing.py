@@ -1,0 +1,75 @@
+"""From a request to what is to be generated: prompts as token ids, and choices."""
+
+from __future__ import annotations
+
+import msgspec
+
+from deployments.gateway.legs import Choice
+from deployments.gateway.model import Model, expected_output_tokens
+from deployments.gateway.prefixes import salt_of
+from deployments.gateway.request import Request
+from fallback.policies import RequestFacts
+from router.types import RouteRequest
+
+#: Tokens that a prompt which is not text is taken for until its replica has rendered it.
+UNKNOWN_PROMPT_TOKENS = 1024
+
+
+class Prompts:
+    """A request's prompts as token ids, made once for all models with the same tokenizer."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.choices = request.dialect.choices(request.body)
+        self._made: dict[str, list[list[int]]] = {}
+
+    async def of(self, model: Model) -> list[list[int]]:
+        """Each prompt's token ids.
+
+        Raises:
+            BadRequestError: the model cannot take such a prompt.
+        """
+        key = model.encoder.fingerprint
+        if key not in self._made:
+            request = self.request
+            self._made[key] = await request.dialect.prompts(
+                request.body, model.encoder, model.max_model_len
+            )
+        return self._made[key]
+
+
+def choices_of(
+    request: Request, model: Model, prompts: list[list[int]], facts: RequestFacts | None
+) -> list[Choice]:
+    """What is to be generated. ``facts``: for the spill rule, where the request may spill:
+    the first choice is asked, and the others follow it.
+
+    Raises:
+        WeirError: the model has no replica, or a prompt does not fit.
+    """
+    dialect, body = request.dialect, request.body
+    choices: list[Choice] = []
+    salt, each = salt_of(request.tenant), dialect.choices(body) // len(prompts)
+    for number, prompt in enumerate(prompts):
+        size = len(prompt) or min(UNKNOWN_PROMPT_TOKENS, model.context // 2)
+        limit = model.output_limit(size, dialect.output_limit(body), dialect.prompt_field)
+        keys = model.hasher.keys(prompt, salt)
+        submit = dialect.submission(body, prompt, limit, model.reasons)
+        for _ in range(each):
+            index = len(choices)
+            suffix = f"-{index}" if len(prompts) * each > 1 else ""
+            route = RouteRequest(
+                request_id=request.serial + suffix,
+                model=model.name,
+                tenant=request.tenant.id,
+                prompt_tokens=size,
+                max_output_tokens=limit,
+                expected_output_tokens=expected_output_tokens(limit),
+                priority_class=request.priority_class,
+                block_hashes=keys,
+                arrival_s=request.arrival_s,
+                facts=facts if index == 0 else None,
+            )
+            own = msgspec.structs.replace(submit, request_id=request.id + suffix, cache_salt=salt)
+            choices.append(Choice(index, number, route, own))
+    return choices

@@ -1,0 +1,162 @@
+"""Which leg comes next: the rules alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deployments.gateway.plan import (
+    CircuitOpenError,
+    Course,
+    ImpatientError,
+    LegEnd,
+    MoveBudget,
+    Next,
+    Outcome,
+    Step,
+    after_legs,
+    next_step,
+    verdict,
+)
+from fallback.cascade import CascadeRule
+from fallback.policies import CASCADE, COST, FAILURE, LONG_TAIL, OVERLOAD, Kind, RequestFacts
+from weir.errors import (
+    BadRequestError,
+    NoReplicaError,
+    OverloadedError,
+    RateLimitError,
+    ReplicaFailedError,
+    WeirError,
+)
+
+FACTS = RequestFacts("t", "standard")
+WATCHED = Step("m", watched=True)
+END = Step("m")
+
+
+@dataclass
+class Rules:
+    """What the policies say."""
+
+    kind: Kind | None = None
+    allowed: set[str] = field(default_factory=lambda: {FAILURE, OVERLOAD})
+    is_broken: bool = False
+
+    def at_arrival(self, facts: RequestFacts) -> Kind | None:
+        return self.kind
+
+    def allows(self, kind: Kind, facts: RequestFacts) -> bool:
+        return kind in self.allowed
+
+
+def _course(**rules: object) -> Course:
+    return Course("m", "s", Rules(**rules))  # type: ignore[arg-type]
+
+
+def _next(course: Course, *outcomes: Outcome) -> Step | None:
+    return next_step(course, FACTS, outcomes, 1)
+
+
+def test_a_model_without_a_student_is_asked_once() -> None:
+    course = Course("m")
+    assert _next(course) == END
+    assert _next(course, Outcome(END, NoReplicaError("none"))) is None
+
+
+@pytest.mark.parametrize("kind", [LONG_TAIL, COST])
+def test_what_a_request_is_decides_first(kind: Kind) -> None:
+    course = _course(kind=kind)
+    first = _next(course)
+    assert first == Step("s", spill=kind)
+    failed = Outcome(first, NoReplicaError("no student"))
+    if kind == COST:
+        assert _next(course, failed) is None
+        assert isinstance(verdict(course, [failed]), RateLimitError)
+    else:
+        assert _next(course, failed) == WATCHED
+
+
+@pytest.mark.parametrize(
+    ("error", "admitted", "kind"),
+    [
+        (ReplicaFailedError("gone"), True, FAILURE),
+        (NoReplicaError("none"), False, FAILURE),
+        (OverloadedError("queue full"), False, OVERLOAD),
+        (OverloadedError("engine down"), True, FAILURE),
+        (ImpatientError("waited"), False, OVERLOAD),
+        (CircuitOpenError("open"), False, FAILURE),
+    ],
+)
+def test_why_a_failed_attempt_goes_to_the_student(
+    error: WeirError, admitted: bool, kind: Kind
+) -> None:
+    course = _course()
+    spilled = _next(course, Outcome(WATCHED, error, admitted))
+    assert spilled == Step("s", spill=kind)
+    both = (Outcome(WATCHED, error, admitted), Outcome(spilled, NoReplicaError("no student")))
+    back = isinstance(error, ImpatientError | CircuitOpenError)
+    assert _next(course, *both) == (END if back else None)
+    if not back:
+        assert verdict(course, both) is error, "what the model said is what the client hears"
+
+
+def test_the_requests_own_errors_are_final() -> None:
+    assert _next(_course(), Outcome(WATCHED, BadRequestError("no"), True)) is None
+
+
+def test_who_may_not_spill_goes_back_to_the_queue() -> None:
+    course = _course(allowed=set())
+    assert _next(course, Outcome(WATCHED, ImpatientError("waited"))) == END
+    assert _next(course, Outcome(WATCHED, ReplicaFailedError("gone"), True)) is None
+
+
+def test_a_cascade_holds_the_students_answer_back() -> None:
+    rule = CascadeRule(2, -0.5)
+    course = Course("m", "s", Rules(allowed={CASCADE}), rule)
+    held = Step("s", hold_back=rule)
+    assert _next(course) == held
+    assert next_step(course, FACTS, (), 2) == WATCHED, "several choices are not held back"
+    assert _next(course, Outcome(held, doubtful=True)) == WATCHED
+    assert _next(course, Outcome(held, NoReplicaError("none"))) == WATCHED
+    assert _next(course, Outcome(held)) is None
+
+
+_ENDS = st.lists(
+    st.builds(LegEnd, st.sampled_from("abc"), st.integers(0, 2), st.booleans()), min_size=1
+)
+
+
+@given(_ENDS)
+def test_no_request_walks_through_the_fleet(ends: list[LegEnd]) -> None:
+    following = after_legs(ends, 3, 64)
+    tail = [end.tokens for end in ends[-3:]]
+    if len(tail) == 3 and not any(tail):
+        assert following is not Next.MOVE
+    if ends[-1].tokens and len(ends) < 64:
+        assert following is Next.MOVE, "a stream that makes progress goes on"
+
+
+def test_whose_fault_it_is() -> None:
+    def ends(*legs: tuple[str, int, bool]) -> list[LegEnd]:
+        return [LegEnd(*leg) for leg in legs]
+
+    assert after_legs(ends(("a", 0, False)), 3, 64) is Next.MOVE
+    assert after_legs(ends(("a", 0, False), ("b", 0, False)), 3, 64) is Next.OWN_FAULT
+    assert after_legs(ends(("a", 0, True), ("b", 0, True)), 3, 64) is Next.MOVE
+    lost = ends(("a", 0, True), ("b", 0, True), ("c", 0, True))
+    assert after_legs(lost, 3, 64) is Next.OWN_FAULT
+    assert after_legs(ends(("a", 0, True)), 1, 64) is Next.GIVE_UP
+    assert after_legs(ends(*[("a", 1, True)] * 64), 3, 64) is Next.GIVE_UP
+
+
+def test_a_fleet_that_loses_everything_is_not_given_it_over_and_over() -> None:
+    budget = MoveBudget(window_s=10.0, per_stream=2.0, least=10)
+    moved = sum(budget.spend(0.0, 100) for _ in range(1000))
+    assert moved == 200
+    assert not budget.spend(9.0, 100)
+    assert budget.spend(10.0, 100), "the window has passed"
+    small = MoveBudget(least=10)
+    assert sum(small.spend(0.0, 0) for _ in range(50)) == 10
