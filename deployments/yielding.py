@@ -20,7 +20,7 @@ from typing import Any
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 
 from deployments.resuming import Resuming
-from router.admission.engine_priority import engine_order
+from router.admission.engine_priority import engine_urgency
 from router.yielding import MOST_STEPS_PAUSED, Running, urgent_step
 
 
@@ -76,17 +76,17 @@ class _Yielding(Resuming):
         return output
 
     def _beginnable(self) -> Iterable[tuple[int, int]]:
-        """What waits and is not blocked, as far as its order is that of the first."""
-        order = None
+        """What waits and is not blocked, as far as its urgency is that of the first."""
+        urgency = None
         for request in self.waiting:
             if self._is_blocked_waiting_status(request.status):
                 continue
-            own = engine_order(request.priority)
-            if order is None:
-                order = own
-            if own != order:
+            own = engine_urgency(request.priority)
+            if urgency is None:
+                urgency = own
+            if own != urgency:
                 return
-            yield order, request.num_tokens
+            yield urgency, request.num_tokens
 
     def _fits(self, tokens: int) -> bool:
         """Whether there is KV space for the step without preempting anybody: vLLM would look for
@@ -99,7 +99,7 @@ class _Yielding(Resuming):
 def _sequence(request: Any) -> Running:
     tokens = request.num_tokens_with_spec + request.num_output_placeholders
     left = tokens - request.num_computed_tokens
-    return Running(engine_order(request.priority), left, request.is_prefill_chunk)
+    return Running(engine_urgency(request.priority), left, request.is_prefill_chunk)
 
 
 class YieldingScheduler(_Yielding):

@@ -17,23 +17,26 @@ import itertools
 import random
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
+import router.scorers  # noqa: F401 - registers the policies
 from load_tests.report import Mark, Report, bench_parser, emit
 from load_tests.report.stats import percentile
 from router.admission import (
-    AdmissionGate,
     AdmissionQueue,
     AdmissionSettings,
     ClassSettings,
     Dispatch,
-    Gate,
-    OpenGate,
     ReplicaLimits,
     Share,
     SnapshotCapacity,
 )
+from router.admission.gate import Gate
+from router.dispatcher import Dispatcher
+from router.policy import build_policy
+from router.router import Router
 from router.types import (
     ReplicaInfo,
     ReplicaLoad,
@@ -45,8 +48,8 @@ from router.types import (
 
 TENANTS = 200
 CLASSES = tuple(
-    ClassSettings(name, order, max_requests=10**6, ttft_slo_ms=3.6e6, max_wait_s=7200.0)
-    for order, name in enumerate(("interactive", "standard", "batch"))
+    ClassSettings(name, urgency, max_requests=10**6, ttft_slo_ms=3.6e6, max_wait_s=7200.0)
+    for urgency, name in enumerate(("interactive", "standard", "batch"))
 )
 SETTINGS = AdmissionSettings(enabled=True, classes=CLASSES)
 W_P, W_Q = 1.0, 2.0
@@ -145,23 +148,15 @@ def capacity_row(replicas: int, rounds: int, seed: int) -> dict[str, Any]:
     return watch.row("SnapshotCapacity", replicas=replicas)
 
 
-class FreeGrant:
-    """A reservation that costs nothing."""
-
-    def progress(self, generated_tokens: int) -> None:
-        """Nothing is kept."""
-
-    def release(self) -> bool:
-        return True
-
-
 def gate_rows(rounds: int, seed: int) -> list[dict[str, Any]]:
-    """A request that need not wait, through the gate and out again: off, and on."""
+    """A request that need not wait, through the gate, the choice of a replica included, and out
+    again: with admission off, and on."""
 
-    def choose(request: RouteRequest, exclude: Collection[str]) -> FreeGrant:
-        return grant
-
-    async def through(gate: Gate[FreeGrant]) -> Stopwatch:
+    async def through(settings: AdmissionSettings) -> Stopwatch:
+        clock = asyncio.get_running_loop().time
+        router = Router(build_policy("round-robin"), clock, random.Random(seed))
+        router.set_replicas(ReplicaInfo(f"r{n}") for n in range(8))
+        gate = Gate(Dispatcher(router, settings, clock, time.time))
         watch, source = Stopwatch(), requests(random.Random(seed))
         for request in itertools.islice(source, rounds):
             begin = time.thread_time_ns()
@@ -171,13 +166,10 @@ def gate_rows(rounds: int, seed: int) -> list[dict[str, Any]]:
             watch.samples.setdefault("passage", []).append(passed_us)
         return watch
 
-    grant, room = FreeGrant(), AlwaysRoom()
-    off: OpenGate[FreeGrant] = OpenGate(SETTINGS, time.time, choose)
-    queue = AdmissionQueue(SETTINGS, time.monotonic, time.time)
-    on: AdmissionGate[FreeGrant] = AdmissionGate(queue, time.monotonic, lambda: room, choose)
+    off = replace(SETTINGS, enabled=False)
     return [
-        asyncio.run(through(off)).row("OpenGate (admission off)"),
-        asyncio.run(through(on)).row("AdmissionGate, nothing waits"),
+        asyncio.run(through(off)).row("Gate, admission off"),
+        asyncio.run(through(SETTINGS)).row("Gate, nothing waits"),
     ]
 
 

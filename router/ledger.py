@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from router.orders import Line, OrderColumns, lines_of
 from router.types import Decision, ReplicaLoad, RouteRequest
+from router.urgency import UrgencyColumns, UrgencyWork, work_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +105,8 @@ class Reservation:
         return self._released
 
     def overtaken(self) -> bool:
-        """Whether a request of an earlier order was dispatched to the replica since this one."""
-        return self._ledger.dispatched_before(self._account, self.request.order) > self._earlier
+        """Whether a more urgent request was dispatched to the replica since this one."""
+        return self._ledger.dispatched_before(self._account, self.request.urgency) > self._earlier
 
     def progress(self, generated_tokens: int) -> None:
         """``generated_tokens`` more tokens arrived: the prefill is done, less decode is left.
@@ -119,14 +119,14 @@ class Reservation:
             self._after_first += generated_tokens
         elif generated_tokens > 0:
             self._first_s = self._ledger.observe_first(self)
-            self._ledger.prefill_over(self._account, self.request.order)
+            self._ledger.prefill_over(self._account, self.request.urgency)
         prefill, self._prefill_left = self._prefill_left, 0
         work, self._work_left = self._work_left, 0
         left = max(1, self._decode_left - generated_tokens)
         decode, self._decode_left = self._decode_left - left, left
         self._generated += generated_tokens
-        order = self.request.order
-        self._ledger.change(self._account, 0, -prefill, -decode, generated_tokens, -work, order)
+        urgency = self.request.urgency
+        self._ledger.change(self._account, 0, -prefill, -decode, generated_tokens, -work, urgency)
 
     def release(self) -> bool:
         """Free everything; True for the call that did it, False ever after."""
@@ -141,7 +141,7 @@ class Reservation:
             -self._decode_left,
             -context,
             -self._work_left,
-            self.request.order,
+            self.request.urgency,
         )
         if self._after_first > 0:
             self._ledger.observe_finish(self, self._first_s, self._after_first)
@@ -170,9 +170,9 @@ class Ledger:
         #: When the prefill under way began: at a dispatch to an idle replica, or when the one
         #: before it was over.
         self.since_s: list[float] = []
-        # Order → what is outstanding of it; empty while all that ever came was of one order.
-        self._orders: dict[int, OrderColumns] = {}
-        self._only_order: int | None = None
+        # Order → what is outstanding of it; empty while all that ever came was of one urgency.
+        self._urgencies: dict[int, UrgencyColumns] = {}
+        self._only_urgency: int | None = None
         # Slots with prefill outstanding: few of many replicas, most of the time.
         self._prefilling: set[int] = set()
 
@@ -194,7 +194,7 @@ class Ledger:
         ):
             column[:] = [column[slot] if slot >= 0 else 0 for slot in slots]
         self.since_s[:] = [self.since_s[slot] if slot >= 0 else 0.0 for slot in slots]
-        for line in self._orders.values():
+        for line in self._urgencies.values():
             line.align(slots)
         for slot, account in enumerate(keep):
             account.slot = slot
@@ -223,30 +223,31 @@ class Ledger:
             ahead = self.prefill_work[slot]
         if not self.prefill_tokens[slot]:
             self.since_s[slot] = now_s
-        if request.order != self._only_order:
-            self._tell_apart(request.order)
-        if self._orders:
-            self._orders[request.order].dispatch(slot, now_s)
+        if request.urgency != self._only_urgency:
+            self._tell_apart(request.urgency)
+        if self._urgencies:
+            self._urgencies[request.urgency].dispatch(slot, now_s)
         expected = request.expected_output_tokens
-        self.change(account, 1, prefill, expected, request.prompt_tokens, work, request.order)
+        self.change(account, 1, prefill, expected, request.prompt_tokens, work, request.urgency)
         outlook = Outlook(now_s, ahead + work, self.requests[slot], self.context_tokens[slot])
-        earlier = self.dispatched_before(account, request.order) if self._orders else 0
+        earlier = self.dispatched_before(account, request.urgency) if self._urgencies else 0
         return Reservation(self, account, request, decision, prefill, work, outlook, earlier)
 
-    def _tell_apart(self, order: int) -> None:
-        """Requests of ``order`` come for the first time, or there are several orders already."""
-        if self._only_order is None and not self._orders:
-            self._only_order = order
+    def _tell_apart(self, urgency: int) -> None:
+        """Requests of ``urgency`` come for the first time, or there are several
+        urgencies already."""
+        if self._only_urgency is None and not self._urgencies:
+            self._only_urgency = urgency
             return
-        if self._only_order is not None:
-            self._orders = {self._only_order: self._all_in_one()}
-            self._only_order = None
-        if order not in self._orders:
-            self._orders[order] = OrderColumns(len(self.requests))
+        if self._only_urgency is not None:
+            self._urgencies = {self._only_urgency: self._all_in_one()}
+            self._only_urgency = None
+        if urgency not in self._urgencies:
+            self._urgencies[urgency] = UrgencyColumns(len(self.requests))
 
-    def _all_in_one(self) -> OrderColumns:
-        """Everything outstanding, as one order's."""
-        line = OrderColumns(len(self.requests))
+    def _all_in_one(self) -> UrgencyColumns:
+        """Everything outstanding, as one urgency's."""
+        line = UrgencyColumns(len(self.requests))
         line.requests[:] = self.requests
         line.tokens[:] = self.prefill_tokens
         line.work[:] = self.prefill_work
@@ -255,14 +256,14 @@ class Ledger:
         line.since_s[:] = self.since_s
         return line
 
-    def lines(self) -> tuple[Line, ...]:
-        """What is outstanding of each order, the most urgent first."""
-        if self._only_order is not None:
+    def lines(self) -> tuple[UrgencyWork, ...]:
+        """What is outstanding of each urgency, the most urgent first."""
+        if self._only_urgency is not None:
             if not any(self.requests):
                 return ()
             return (
-                Line(
-                    self._only_order,
+                UrgencyWork(
+                    self._only_urgency,
                     self.prefill_tokens[:],
                     self.prefill_work[:],
                     self.decode_tokens[:],
@@ -270,15 +271,15 @@ class Ledger:
                     self.since_s[:],
                 ),
             )
-        return lines_of(self._orders)
+        return work_of(self._urgencies)
 
-    def dispatched_before(self, account: _Account, order: int) -> int:
-        """How many requests of earlier orders were ever dispatched to a replica (0: it is gone)."""
+    def dispatched_before(self, account: _Account, urgency: int) -> int:
+        """How many more urgent requests were ever dispatched to a replica (0: it is gone)."""
         slot = account.slot
         if slot < 0:
             return 0
-        lines = self._orders.items()
-        return sum(line.dispatched[slot] for other, line in lines if other < order)
+        lines = self._urgencies.items()
+        return sum(line.dispatched[slot] for other, line in lines if other < urgency)
 
     def work_left(self, now_s: float, token_s: float) -> list[float]:
         """Prefill work outstanding less what was done since it began, at ``token_s`` seconds a
@@ -318,14 +319,14 @@ class Ledger:
         decode: int,
         context: int,
         work: int,
-        order: int,
+        urgency: int,
     ) -> None:
         """Add to a replica's totals (negative to take away); the departed are ignored."""
         slot = account.slot
         if slot < 0:
             return
-        if self._orders:
-            self._orders[order].change(slot, requests, prefill, decode, context, work)
+        if self._urgencies:
+            self._urgencies[urgency].change(slot, requests, prefill, decode, context, work)
         self.requests[slot] += requests
         self.prefill_tokens[slot] += prefill
         self.decode_tokens[slot] += decode
@@ -337,23 +338,23 @@ class Ledger:
             else:
                 self._prefilling.discard(slot)
 
-    def prefill_over(self, account: _Account, order: int) -> None:
-        """The prefill under way, of ``order``, ended; the next one begins."""
+    def prefill_over(self, account: _Account, urgency: int) -> None:
+        """The prefill under way, of ``urgency``, ended; the next one begins."""
         if account.slot >= 0:
             now_s = self.since_s[account.slot] = self._clock()
-            for other, line in self._orders.items():
-                if other >= order:
+            for other, line in self._urgencies.items():
+                if other >= urgency:
                     line.since_s[account.slot] = now_s
 
     def stepped(self, slot: int, before_s: float, now_s: float) -> None:
         """The engine in ``slot`` ended a step, and the one before at ``before_s``: only now does it
         begin with what was dispatched to it in between."""
-        for line in self._orders.values():
+        for line in self._urgencies.values():
             if line.since_s[slot] > before_s:
                 line.since_s[slot] = now_s
 
     def observe_first(self, reservation: Reservation) -> float:
-        """Tell the observer of a first token; returns now. What requests of earlier orders overtook
+        """Tell the observer of a first token; returns now. What more urgent requests overtook
         teaches nothing: where the engine yields, it waited for them too."""
         now_s = self._clock()
         if self._observer is not None and not reservation.overtaken():

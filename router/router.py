@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from router.latency import LatencyBook
 from router.ledger import Ledger, Reservation
-from router.orders import OrderSnapshot
 from router.policy import Policy
 from router.prefix_index import PrefixIndex
 from router.types import (
@@ -22,10 +22,12 @@ from router.types import (
     RouteRequest,
     Snapshot,
 )
+from router.urgency import UrgencySnapshot
 from weir.errors import NoReplicaError
 
 #: Replicas repeat what others have in flight there every second; older is not believed.
 ELSEWHERE_MAX_AGE_S = 3.0
+MembersChanged = Callable[[tuple[ReplicaInfo, ...], tuple[ReplicaInfo, ...]], None]
 #: Blocks indexed for a replica that does not say how many it has.
 DEFAULT_KV_BLOCKS = 131_072
 
@@ -59,10 +61,9 @@ class Router:
         self._slots: dict[str, int] = {}
         self._fits: list[LatencyFit] = []
         self._fits_version = -1
-        self.listeners: list[
-            Callable[[tuple[ReplicaInfo, ...], tuple[ReplicaInfo, ...]], None]
-        ] = []
-        self._avoided: dict[str, float] = {}
+        self._avoided_s: dict[str, float] = {}
+        #: Called with the members before and after, whenever they have changed.
+        self.listeners: list[MembersChanged] = []
 
     @property
     def members(self) -> tuple[ReplicaInfo, ...]:
@@ -70,12 +71,19 @@ class Router:
 
     def set_replicas(self, replicas: Iterable[ReplicaInfo]) -> None:
         """Replace the replica set; what was outstanding on, and held by, the departed is
-        forgotten."""
-        before = self.members
+        forgotten. Listeners are told if anything about the members is new."""
+        old = self.members
+        self._replace(replicas)
+        if self.members != old:
+            for listener in tuple(self.listeners):
+                listener(old, self.members)
+
+    def _replace(self, replicas: Iterable[ReplicaInfo]) -> None:
         new = {info.replica_id: info for info in replicas}
         for gone in self._members.keys() - new.keys():
             self.index.remove_replica(gone)
             self.latency.forget(gone)
+            self._avoided_s.pop(gone, None)
         for rid, info in new.items():
             if rid not in self._members:
                 self._index_replica(info)
@@ -88,15 +96,6 @@ class Router:
         self._members = new
         self._fleet = Fleet(tuple(new.values()))
         self._fits_version = -1
-        self._avoided = {rid: at for rid, at in self._avoided.items() if rid in new}
-        for listener in list(self.listeners):
-            listener(before, self.members)
-
-    def avoid(self, replica_id: str, until_s: float) -> None:
-        if until_s > self._clock():
-            self._avoided[replica_id] = until_s
-        else:
-            self._avoided.pop(replica_id, None)
 
     def update_stats(self, replica_id: str, stats: ReplicaStats) -> None:
         """Keep a replica's own view of itself; ignored for strangers."""
@@ -113,6 +112,35 @@ class Router:
             now_s = self._clock()
             self._ledger.stepped(slot, self._stepped_s[slot], now_s)
             self._stepped_s[slot] = now_s
+
+    def avoid(self, replica_id: str, until_s: float) -> None:
+        """Leave a member out of all choices until then, unless nobody else is left (a connection
+        failed, it makes no step, it is draining: infinity). A time that has passed takes that
+        back. Ignored for strangers."""
+        if replica_id not in self._members:
+            return
+        if until_s > self._clock():
+            self._avoided_s[replica_id] = until_s
+        elif self._avoided_s.pop(replica_id, None) is None:
+            return
+        for listener in tuple(self.listeners):
+            listener(self.members, self.members)
+
+    def avoided(self) -> frozenset[str]:
+        """Members that are to be left out now."""
+        if not self._avoided_s:
+            return frozenset()
+        now_s = self._clock()
+        over = [rid for rid, until_s in self._avoided_s.items() if until_s <= now_s]
+        for replica_id in over:
+            del self._avoided_s[replica_id]
+        return frozenset(self._avoided_s)
+
+    def next_return_s(self) -> float | None:
+        """When the next avoided member may be chosen again; None if none will be by itself."""
+        now_s = self._clock()
+        times = [until_s for until_s in self._avoided_s.values() if now_s < until_s < math.inf]
+        return min(times, default=None)
 
     def own_load(self, replica_id: str) -> ReplicaLoad:
         """What this router dispatched to a replica and has not seen finished."""
@@ -143,7 +171,9 @@ class Router:
     def snapshot(
         self, exclude: Collection[str] = (), overlap_blocks: Mapping[str, int] | None = None
     ) -> Snapshot:
-        """All members except ``exclude`` (replicas that just failed this request)."""
+        """All members except ``exclude`` (replicas that just failed this request) and, unless
+        nobody else is left, those to be avoided."""
+        exclude = self._left_out(exclude)
         columns = self._columns() if not exclude else self._columns_without(exclude)
         return Snapshot(self._clock(), overlap_blocks=overlap_blocks or {}, columns=columns)
 
@@ -154,13 +184,11 @@ class Router:
             NoReplicaError: no member is left to choose from.
         """
         now_s, hashes = self._clock(), request.block_hashes
-        avoided = {rid for rid, at in self._avoided.items() if at > now_s}
-        if avoided and self._members.keys() - avoided - set(exclude):
-            exclude = {*exclude, *avoided}
         overlap = self.index.lookup(hashes, now_s) if hashes else {}
+        exclude = self._left_out(exclude)
         columns = self._columns() if not exclude else self._columns_without(exclude)
-        if columns.orders is not None:
-            columns = columns.for_order(request.order)
+        if columns.urgencies is not None:
+            columns = columns.for_urgency(request.urgency)
         if not columns.fleet.ids:
             raise NoReplicaError(f"model {request.model!r} has no replica that can take a request")
         snapshot = Snapshot(now_s, overlap_blocks=overlap, columns=columns)
@@ -182,6 +210,13 @@ class Router:
             columns.prefill_work[slot],
         )
 
+    def _left_out(self, exclude: Collection[str]) -> Collection[str]:
+        """``exclude`` and who is to be avoided, if that leaves anybody."""
+        if not self._avoided_s or not (avoided := self.avoided()):
+            return exclude
+        without = avoided.union(exclude)
+        return without if self._members.keys() - without else exclude
+
     def _columns(self) -> Columns:
         ledger, now_s = self._ledger, self._clock()
         own = (
@@ -194,13 +229,13 @@ class Router:
         work = ledger.work_left(now_s, token_s)
         if now_s - self._elsewhere_s < ELSEWHERE_MAX_AGE_S:
             self._add_elsewhere(now_s, work, *own)
-        orders = self._orders(now_s, token_s, own) if self._fleet.yields else None
-        return Columns(self._fleet, *own, self._stats[:], self._latency_column, work, orders)
+        urgencies = self._urgencies(now_s, token_s, own) if self._fleet.yields else None
+        return Columns(self._fleet, *own, self._stats[:], self._latency_column, work, urgencies)
 
-    def _orders(
+    def _urgencies(
         self, now_s: float, token_s: float, every: tuple[list[int], ...]
-    ) -> OrderSnapshot | None:
-        """Work by order, where that makes a difference. ``every``: requests, prefill, decode and
+    ) -> UrgencySnapshot | None:
+        """Work by urgency, where that makes a difference. ``every``: requests, prefill, decode and
         context tokens of all gateways."""
         ledger = self._ledger
         lines = ledger.lines()
@@ -215,7 +250,7 @@ class Router:
                 _difference(context, ledger.context_tokens),
             )
             elsewhere = Ahead(*others, [float(tokens) for tokens in others[0]])
-        return OrderSnapshot(
+        return UrgencySnapshot(
             now_s,
             lines,
             [info.yielding_step_tokens for info in self._fleet.infos],
@@ -261,7 +296,7 @@ class Router:
             [every.stats[i] for i in kept],
             lambda: [every.latency[i] for i in kept],
             [every.prefill_work[i] for i in kept],
-            every.orders.only(kept) if every.orders is not None else None,
+            every.urgencies.only(kept) if every.urgencies is not None else None,
         )
 
     def _index_replica(self, info: ReplicaInfo) -> None:

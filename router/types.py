@@ -14,10 +14,11 @@ class RouteRequest:
 
     ``block_hashes`` are the chained hashes of the prompt's full KV blocks, first to last
     (block *i* covers tokens ``[i * block_size, (i + 1) * block_size)``). Times are seconds on
-    the caller's monotonic clock. ``order``: its class's place among the classes' orders; 0 is the
-    most urgent, and an engine that yields computes nothing of a later order while it has a prompt
-    of an earlier one. ``facts``: whatever the caller's spill rule wants to know of the request; the
-    router itself never looks at it.
+    the caller's monotonic clock. ``urgency``: its class's place among the classes' urgencies; 0 is
+    the most urgent, and an engine that yields computes nothing of a less urgent request while it
+    has a prompt of a more urgent one. ``facts``: whatever the caller's spill rule wants to know of
+    the request; the router itself never looks at it. ``expected_output_tokens`` 0: not known, the
+    dispatcher fills it in.
     """
 
     request_id: str
@@ -25,14 +26,14 @@ class RouteRequest:
     tenant: str
     prompt_tokens: int
     max_output_tokens: int
-    expected_output_tokens: int
+    expected_output_tokens: int = 0
     priority_class: str = "standard"
     block_hashes: tuple[int, ...] = ()
     adapter: str | None = None
     session: str | None = None
     arrival_s: float = 0.0
     deadline_s: float | None = None
-    order: int = 0
+    urgency: int = 0
     facts: object | None = None
 
 
@@ -55,8 +56,8 @@ class ReplicaInfo:
     ``attention_tokens``: context at which attending costs a new token as much as the rest of the
     model: ``2 * parameters / (4 * layers * hidden size)`` by FLOPs, 30k for Llama-3.1-8B.
     ``kv_events``: it publishes its KV events, so predictions about it must be confirmed.
-    ``yielding_step_tokens``: the token budget of a step of an engine that yields to earlier orders
-    between two steps (0: it finishes what it has begun).
+    ``yielding_step_tokens``: the token budget of a step of an engine that yields to more urgent
+    requests between two steps (0: it finishes what it has begun).
     """
 
     replica_id: str
@@ -184,14 +185,14 @@ class Ahead(NamedTuple):
     prefill_work: list[float]
 
 
-class Orders(Protocol):
-    """Outstanding work told apart by order (:mod:`router.orders`)."""
+class Urgencies(Protocol):
+    """Outstanding work told apart by urgency (:mod:`router.urgency`)."""
 
-    def ahead_of(self, order: int) -> Ahead | None:
-        """What a request of ``order`` meets; None: everything is ahead of it."""
+    def ahead_of(self, urgency: int) -> Ahead | None:
+        """What a request of ``urgency`` meets; None: everything is ahead of it."""
         ...
 
-    def only(self, slots: Sequence[int]) -> Orders:
+    def only(self, slots: Sequence[int]) -> Urgencies:
         """Of these candidates."""
         ...
 
@@ -201,7 +202,7 @@ class Columns:
 
     ``prefill_tokens`` are all that are outstanding; ``prefill_work`` is what of them is thought
     to be left now, attention counted (see :mod:`router.ledger`). Where engines yield, a request
-    has less ahead of it than that: see :meth:`for_order`.
+    has less ahead of it than that: see :meth:`for_urgency`.
 
     A decision over 64 replicas has some 50 µs: one list comprehension per column fits, one
     object per replica does not (nor does a frozen dataclass, whose fields cost a call each).
@@ -212,11 +213,11 @@ class Columns:
         "context_tokens",
         "decode_tokens",
         "fleet",
-        "orders",
         "prefill_tokens",
         "prefill_work",
         "requests",
         "stats",
+        "urgencies",
     )
 
     def __init__(
@@ -229,7 +230,7 @@ class Columns:
         stats: Sequence[ReplicaStats],
         latency: Sequence[LatencyFit] | Callable[[], Sequence[LatencyFit]],
         prefill_work: Sequence[float] | None = None,
-        orders: Orders | None = None,
+        urgencies: Urgencies | None = None,
     ) -> None:
         self.fleet = fleet
         self.requests = requests
@@ -239,7 +240,7 @@ class Columns:
         self.context_tokens = context_tokens
         self.stats = stats
         self._latency = latency
-        self.orders = orders
+        self.urgencies = urgencies
 
     @property
     def latency(self) -> Sequence[LatencyFit]:
@@ -248,9 +249,9 @@ class Columns:
             self._latency = self._latency()
         return self._latency
 
-    def for_order(self, order: int) -> Columns:
-        """The same with only that work which goes before a request of ``order``."""
-        ahead = self.orders.ahead_of(order) if self.orders is not None else None
+    def for_urgency(self, urgency: int) -> Columns:
+        """The same with only that work which goes before a request of ``urgency``."""
+        ahead = self.urgencies.ahead_of(urgency) if self.urgencies is not None else None
         if ahead is None:
             return self
         prefill, decode, context, work = ahead

@@ -1,8 +1,8 @@
 """Which sequences an engine's next step should be for, when prompts give way to more urgent ones.
 
-While a prompt of an earlier order (:func:`router.admission.engine_priority.engine_order`) is
-computed or can be begun, sequences of later orders, prompts and decodes, are left out of the step.
-Every :data:`MOST_STEPS_PAUSED` steps one step is everybody's, so that nothing stops for good.
+While a prompt is computed or can be begun, sequences less urgent than it (see
+:func:`router.admission.engine_priority.engine_urgency`), prompts and decodes, are left out of the
+step. Every :data:`MOST_STEPS_PAUSED` steps one step is everybody's, so that nothing stops for good.
 :mod:`deployments.yielding` does this in vLLM, the simulator's engine in simulated time.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-#: So many steps in a row may leave out later orders; then one step is everybody's.
+#: So many steps in a row may leave out less urgent sequences; then one step is everybody's.
 MOST_STEPS_PAUSED = 16
 #: Prompts of which at most this part of a step's budget is left are finished alone.
 SHORT_PART = 4
@@ -19,9 +19,9 @@ SHORT_PART = 4
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A running sequence: its order, the tokens it would take, and whether they are a prompt's."""
+    """A running sequence: its urgency, the tokens it would take, whether they are a prompt's."""
 
-    order: int
+    urgency: int
     tokens: int
     prompt: bool
 
@@ -37,16 +37,16 @@ class Step:
 def urgent_step(
     running: Sequence[Running], waiting: Iterable[tuple[int, int]], budget: int
 ) -> Step | None:
-    """The step that leaves out later orders, or None where nobody has to give way.
+    """The step that leaves out less urgent sequences, or None where nobody has to give way.
 
-    ``waiting``: (order, prompt tokens) in the order in which they would be begun.
+    ``waiting``: (urgency, prompt tokens) in the order in which they would be begun.
     """
     first = list(waiting)
-    orders = [s.order for s in running if s.prompt] + [order for order, _ in first[:1]]
-    urgent = min(orders, default=None)
-    if urgent is None or all(s.order <= urgent for s in running):
+    urgencies = [s.urgency for s in running if s.prompt] + [urgency for urgency, _ in first[:1]]
+    urgent = min(urgencies, default=None)
+    if urgent is None or all(s.urgency <= urgent for s in running):
         return None
-    members = [i for i, s in enumerate(running) if s.order <= urgent]
+    members = [i for i, s in enumerate(running) if s.urgency <= urgent]
     decodes = [i for i in members if not running[i].prompt]
     taken = sum(running[i].tokens for i in decodes)
     # Prompts of which little is left go alone: filled up, the step would keep their first token
@@ -60,5 +60,5 @@ def urgent_step(
     if ending:
         return Step(frozenset(alone), taken + ending)
     wanted = taken + sum(running[i].tokens for i in members if running[i].prompt)
-    wanted += sum(tokens for order, tokens in first if order <= urgent)
+    wanted += sum(tokens for urgency, tokens in first if urgency <= urgent)
     return Step(frozenset(members), min(budget, wanted))

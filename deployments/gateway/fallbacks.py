@@ -13,9 +13,9 @@ from deployments.gateway.legs import Attempt
 from deployments.gateway.plan import Course, ImpatientError
 from fallback.cascade import CascadeRule
 from fallback.policies import OVERLOAD, BreakerState, Pass, RequestFacts, SpillPolicy
-from router.admission import Refusal, SpilledError, Ticket
+from router.admission import Refusal, SpilledError
 from router.admission.gate import Admission
-from router.ledger import Reservation
+from router.admission.ticket import Ticket
 from router.router import Router
 from router.types import ReplicaInfo, RouteRequest
 from weir.errors import ConfigError, NoReplicaError, OverloadedError, ReplicaFailedError
@@ -64,9 +64,7 @@ class Fallback:
         return OVERLOAD if spills else None
 
     @asynccontextmanager
-    async def waiting(
-        self, admission: Admission[Reservation], left_s: float | None
-    ) -> AsyncIterator[Ticket[Reservation]]:
+    async def waiting(self, admission: Admission, left_s: float | None) -> AsyncIterator[Ticket]:
         """The admission, entered within ``left_s`` seconds (None: any time) or not at all.
 
         Raises:

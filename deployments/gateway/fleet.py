@@ -143,7 +143,8 @@ class Fleet:
         self._spawn(connection.close())
         if not self._closed and any(m.replica_id == replica_id for m in self.router.members):
             self.router.avoid(replica_id, float("inf"))
-            self._connect(replica_id)
+            if replica_id not in self._connecting:
+                self._connect(replica_id)
 
     # Membership.
 

@@ -21,8 +21,7 @@ from deployments.gateway.outputs import Counts, Output
 from deployments.gateway.plan import Limits, Next, after_legs, ends_in_vain
 from deployments.gateway.request import Request
 from deployments.gateway.sink import Answer
-from router.admission import Ticket
-from router.ledger import Reservation
+from router.admission.ticket import Ticket
 from weir.errors import (
     GenerationTimeoutError,
     NoReplicaError,
@@ -95,6 +94,7 @@ class Generation:
                         leg = choice.begin_leg(ticket.grant.replica_id)
                         try:
                             await self._stream(run, choice, leg, ticket)
+                            ticket.close(complete=True)
                             return
                         except ReplicaFailedError as failure:
                             await self._place_again(run, choice, ticket, failure)
@@ -112,13 +112,13 @@ class Generation:
         most = Counts(route.prompt_tokens, 0, route.max_output_tokens)
         return self._account.reserve(run.request.tenant, run.model.name, most)
 
-    def _admit(self, run: Run, choice: Choice) -> AbstractAsyncContextManager[Ticket[Reservation]]:
+    def _admit(self, run: Run, choice: Choice) -> AbstractAsyncContextManager[Ticket]:
         admission = run.model.gate.admit(choice.route, run.request.body_bytes)
         if run.fallback is None:
             return admission
         return run.fallback.waiting(admission, run.patience_s)
 
-    def _admitted(self, run: Run, ticket: Ticket[Reservation]) -> None:
+    def _admitted(self, run: Run, ticket: Ticket) -> None:
         """Admission is over, and the replica is chosen and reserved."""
         if run.attempt.admitted_s is None:
             run.attempt.admitted_s = self._clock()
@@ -131,9 +131,7 @@ class Generation:
             cached = decision.overlap_blocks * run.model.block_size
             self._metrics.predicted_cached.labels(*labels).inc(cached)
 
-    async def _stream(
-        self, run: Run, choice: Choice, leg: Leg, ticket: Ticket[Reservation]
-    ) -> None:
+    async def _stream(self, run: Run, choice: Choice, leg: Leg, ticket: Ticket) -> None:
         """One leg, to the end of the choice.
 
         Raises:
@@ -185,7 +183,7 @@ class Generation:
         self,
         run: Run,
         choice: Choice,
-        ticket: Ticket[Reservation],
+        ticket: Ticket,
         failure: ReplicaFailedError,
     ) -> None:
         """Another replica for a choice whose leg broke.

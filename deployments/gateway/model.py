@@ -9,23 +9,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import router.scorers  # noqa: F401 - registers the policies
-from deployments import wire
 from deployments.gateway.fleet import Fleet
 from deployments.gateway.plan import MoveBudget
 from deployments.gateway.prefixes import PromptHasher
 from deployments.gateway.prompts import PromptEncoder
 from deployments.gateway.transport import CacheFeed, ReplicaTransport
-from router.admission import (
-    AdmissionGate,
-    AdmissionQueue,
-    AdmissionSettings,
-    Gate,
-    OpenGate,
-    SnapshotCapacity,
-)
+from router.admission import AdmissionSettings
+from router.admission.gate import Gate
 from router.admission.outcomes import SpillRule
-from router.forecast import RouterForecast
-from router.ledger import Reservation
+from router.dispatcher import Dispatcher
 from router.policy import build_policy
 from router.router import Router
 from router.types import ReplicaInfo
@@ -55,9 +47,8 @@ class Model:
         self.hasher = PromptHasher()
         policy = build_policy(settings.routing.policy, settings.routing.params)
         self.router = Router(policy, clock, rng or random.Random())
-        forecast = RouterForecast(self.router)
-        self.queue = AdmissionQueue(admission, clock, wall_clock, forecast, spill)
-        self.gate = _gate(self.router, forecast, self.queue, admission, clock, wall_clock)
+        self.dispatcher = Dispatcher(self.router, admission, clock, wall_clock, spill=spill)
+        self.gate = Gate(self.dispatcher)
         self.router.listeners.append(self._members_changed)
         self.fleet = Fleet(self.router, transport, feed, self.gate.wake)
         self.moves = MoveBudget()
@@ -141,28 +132,3 @@ class Model:
 
     def _members_changed(self, old: Iterable[ReplicaInfo], new: Iterable[ReplicaInfo]) -> None:
         self.hasher.follow(new)
-
-
-def _gate(
-    router: Router,
-    forecast: RouterForecast,
-    queue: AdmissionQueue,
-    settings: AdmissionSettings,
-    clock: Callable[[], float],
-    wall_clock: Callable[[], float],
-) -> Gate[Reservation]:
-    if not settings.enabled:
-        return OpenGate(settings, wall_clock, router.choose)
-
-    def capacity() -> SnapshotCapacity:
-        snapshot, limits = router.snapshot(), settings.limits
-        return SnapshotCapacity(
-            snapshot, limits, router.overlap, forecast.unused_s, forecast.thrashing
-        )
-
-    return AdmissionGate(queue, clock, capacity, router.choose)
-
-
-def expected_output_tokens(limit: int) -> int:
-    """An estimate for load accounting: the limit, but no more than a usual answer."""
-    return min(limit, wire.USUAL_OUTPUT_TOKENS)

@@ -154,7 +154,7 @@ def _add_metrics(app: FastAPI, gateway: Gateway, session: aiohttp.ClientSession)
             views = model.router.snapshot().replicas
             outstanding = sum(view.load.outstanding_tokens for view in views)
             gateway.metrics.outstanding.labels(model.name).set(outstanding)
-            for stats in model.queue.stats():
+            for stats in model.dispatcher.queue.stats():
                 gateway.metrics.waiting.labels(model.name, stats.name).set(stats.waiting)
             blocks = sum(model.router.index.blocks(info.replica_id) for info in members)
             gateway.metrics.indexed_blocks.labels(model.name).set(blocks)

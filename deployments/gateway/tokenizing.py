@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from deployments.gateway.legs import Choice
-from deployments.gateway.model import Model, expected_output_tokens
+from deployments.gateway.model import Model
 from deployments.gateway.prefixes import salt_of
 from deployments.gateway.request import Request
 from fallback.policies import RequestFacts
@@ -64,7 +64,7 @@ def choices_of(
                 tenant=request.tenant.id,
                 prompt_tokens=size,
                 max_output_tokens=limit,
-                expected_output_tokens=expected_output_tokens(limit),
+                expected_output_tokens=0,  # the dispatcher has learned it,
                 priority_class=request.priority_class,
                 block_hashes=keys,
                 arrival_s=request.arrival_s,

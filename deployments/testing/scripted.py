@@ -29,8 +29,15 @@ class ScriptedGenerator:
         """One request runs for each that was started; seven KV blocks are in use."""
         return wire.Load(len(self.started), 0, 7)
 
-    async def submit(self, request: wire.Submit | wire.Embed, put: Put) -> Abort:
+    async def submit(self, request: wire.Submit, put: Put) -> Abort:
         """See :class:`deployments.streams.Generator`."""
+        return await self._start(request, put)
+
+    async def embed(self, request: wire.Embed, put: Put) -> Abort:
+        """See :class:`deployments.streams.Generator`."""
+        return await self._start(request, put)
+
+    async def _start(self, request: wire.Submit | wire.Embed, put: Put) -> Abort:
         if self.submitting is not None:
             await self.submitting.wait()
         if self.refuse is not None:
@@ -88,7 +95,7 @@ class ScriptedGenerator:
         tokens = max(0, count - self._counts[request_id])
         self.end(request_id, text, count, wire.Extra(logprobs=_scored(text, logprob, tokens)))
 
-    def embed(self, request_id: str, vector: Sequence[float]) -> None:
+    def embedded(self, request_id: str, vector: Sequence[float]) -> None:
         """The answer to an embedding."""
         request, put = self.requests[request_id], self.started.pop(request_id)
         put(wire.Embedded(request.stream, list(vector), len(request.prompt), self.cached_tokens))

@@ -70,8 +70,8 @@ def settings(
     tree["admission"] = {
         "enabled": True,
         "classes": {
-            "interactive": {"order": 0, "ttft_slo_ms": TTFT_SLO_MS, "max_wait_s": 5.0},
-            "batch": {"order": 2, "max_wait_s": 600.0},
+            "interactive": {"urgency": 0, "ttft_slo_ms": TTFT_SLO_MS, "max_wait_s": 5.0},
+            "batch": {"urgency": 2, "max_wait_s": 600.0},
         },
     }
     tree["tenants"] = [

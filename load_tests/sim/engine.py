@@ -20,7 +20,7 @@ from load_tests.sim.events import EventQueue
 from load_tests.sim.pausing import Paused
 from load_tests.sim.request import SimRequest
 from load_tests.sim.timing import StepTiming
-from router.admission.engine_priority import engine_order
+from router.admission.engine_priority import engine_urgency
 from router.yielding import SHORT_PART
 
 
@@ -221,7 +221,7 @@ class Engine:
         tokens, attended = 0, 0.0
         for request in self.prefilling:
             left = request.prefill_target - request.prefill_done
-            if engine_order(request.priority) <= urgent and tokens + left <= budget // SHORT_PART:
+            if engine_urgency(request.priority) <= urgent and tokens + left <= budget // SHORT_PART:
                 attended += self._chunk(request, left)
                 tokens += left
         return (tokens, attended) if tokens else None
@@ -238,7 +238,7 @@ class Engine:
         tokens = 0
         attended = 0.0
         for request in self.prefilling:
-            if only is not None and engine_order(request.priority) > only:
+            if only is not None and engine_urgency(request.priority) > only:
                 continue
             chunk = min(request.prefill_target - request.prefill_done, budget - tokens)
             if chunk <= 0:
@@ -253,7 +253,7 @@ class Engine:
         self._memory_short = False
         while self._waiting and tokens < budget and self.running < self.config.max_sequences:
             request = self._waiting[0][3]
-            if only is not None and engine_order(request.priority) > only:
+            if only is not None and engine_urgency(request.priority) > only:
                 break
             if not self._place(request):
                 self._memory_short = True

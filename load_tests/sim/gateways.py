@@ -104,6 +104,7 @@ class SeveralGateways:
                 engine.running, engine.waiting, engine.pool.used, now_s, _others(own, mine)
             )
             gateway.router.update_stats(name, stats)
+            gateway.dispatcher.wake()
 
     def _restart(self, _: Any) -> None:
         fresh = self._make()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from load_tests.sim.decoding import DecodeSet
 from load_tests.sim.request import SimRequest
-from router.admission.engine_priority import engine_order
+from router.admission.engine_priority import engine_urgency
 from router.yielding import MOST_STEPS_PAUSED
 
 
@@ -28,12 +28,14 @@ class Paused:
         return [request for request, _ in self._members.values()]
 
     def most_urgent(self, prompts: Sequence[SimRequest], decoding: DecodeSet) -> int | None:
-        """The order whose prompts the next step is for; None: it is everybody's."""
-        orders = [engine_order(request.priority) for request in prompts]
-        urgent = min(orders, default=0)
-        others = (engine_order(request.priority) for request in decoding.requests())
-        later = any(order > urgent for order in orders) or any(each > urgent for each in others)
-        if orders and later and self.steps < MOST_STEPS_PAUSED:
+        """The urgency whose prompts the next step is for; None: it is everybody's."""
+        urgencies = [engine_urgency(request.priority) for request in prompts]
+        urgent = min(urgencies, default=0)
+        others = (engine_urgency(request.priority) for request in decoding.requests())
+        later = any(urgency > urgent for urgency in urgencies) or any(
+            each > urgent for each in others
+        )
+        if urgencies and later and self.steps < MOST_STEPS_PAUSED:
             return urgent
         self.steps = 0
         return None
@@ -41,7 +43,7 @@ class Paused:
     def hold(self, decoding: DecodeSet, urgent: int) -> None:
         """Take out everything of a later class than ``urgent``."""
         for request, left in decoding.members():
-            if engine_order(request.priority) > urgent:
+            if engine_urgency(request.priority) > urgent:
                 decoding.take(request)
                 self._members[request.index] = (request, left)
 

@@ -1,10 +1,9 @@
-"""weir in the simulator: the real Router, PrefixIndex, policy, LatencyBook and AdmissionQueue.
+"""weir in the simulator: the gateway's own dispatcher, on simulated time.
 
-The asyncio gate cannot run on simulated time; :meth:`WeirSystem._pump` does its synchronous part
-(offer, next, choose in one step) with the same objects. What the gateway learns, and when: KV
-events 2 ms after the engine's step, each engine's stats every 200 ms, its own requests' tokens as
-they come (counted once per ``progress_s``, which the real one does per chunk). Output lengths are
-not known: the running mean of what was seen is expected.
+:class:`router.dispatcher.Dispatcher` decides here as it does in the gateway. What this file adds is
+what the gateway learns, and when: KV events 2 ms after the engine's step, each engine's stats every
+200 ms, its own requests' tokens as they come (counted once per ``progress_s``, which the real one
+does per chunk). How long answers will be is not known; the dispatcher learns it.
 """
 
 from __future__ import annotations
@@ -19,24 +18,15 @@ from load_tests.sim.blocks import KvOp
 from load_tests.sim.figures import Slo
 from load_tests.sim.request import SimRequest
 from load_tests.sim.system import Fleet, Knowledge, PolledStats
-from router.admission import (
-    AdmissionQueue,
-    AdmissionSettings,
-    ClassSettings,
-    Dispatch,
-    ReplicaLimits,
-    Shed,
-    SnapshotCapacity,
-    Spill,
-)
-from router.forecast import RouterForecast
-from router.ledger import Reservation
+from router.admission import AdmissionSettings, ClassSettings, Refused, Ticket
+from router.dispatcher import Dispatcher, Waiting
 from router.policy import build_policy
 from router.router import Router
 from router.types import ReplicaInfo, ReplicaStats, RouteRequest
 
-FIRST_GUESS_TOKENS = 256
-MEAN_WEIGHT = 0.02
+#: What a trace's requests may generate; they ask for no limit of their own.
+OUTPUT_LIMIT_TOKENS = 1 << 16
+WITHOUT_ADMISSION = AdmissionSettings(enabled=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +35,7 @@ class WeirProfile:
 
     policy: str = "weir"
     params: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    admission: AdmissionSettings | None = None
+    admission: AdmissionSettings = WITHOUT_ADMISSION
     stats_interval_s: float = 0.2
     kv_event_delay_s: float = 0.002
     progress_s: float = 1.0
@@ -67,7 +57,7 @@ def routing_profile(slo: Slo) -> WeirProfile:
 
 
 class WeirSystem:
-    """The gateway's decisions, synchronously."""
+    """One gateway."""
 
     def __init__(self, profile: WeirProfile) -> None:
         self.profile = profile
@@ -75,31 +65,16 @@ class WeirSystem:
         self.knowledge = Knowledge(profile.stats_interval_s, profile.kv_event_delay_s)
 
     def start(self, fleet: Fleet) -> None:
-        """Build the router and the queue on the simulated clock."""
+        """Build router and dispatcher on the simulated clock."""
         self._fleet = fleet
         policy = build_policy(self.profile.policy, self.profile.params)
         self.router = Router(policy, self._clock, fleet.rng)
-        config = fleet.engines[0].config
         self._ids = [f"r{index}" for index in range(len(fleet.engines))]
         self._slot = {replica: index for index, replica in enumerate(self._ids)}
-        self.router.set_replicas(
-            ReplicaInfo(
-                replica,
-                kv_blocks_total=config.blocks,
-                block_size=config.block_size,
-                max_running=config.max_sequences,
-                kv_events=True,
-                yielding_step_tokens=config.max_batched_tokens if config.yields else 0,
-            )
-            for replica in self._ids
-        )
-        self.forecast = RouterForecast(self.router)
-        self.queue: AdmissionQueue | None = None
-        if self.profile.admission is not None:
-            self.queue = AdmissionQueue(self.profile.admission, self._clock, forecast=self.forecast)
-        self._mean_output = float(FIRST_GUESS_TOKENS)
-        self._waiting: dict[str, SimRequest] = {}
-        self._running: dict[int, tuple[SimRequest, Reservation]] = {}
+        self.router.set_replicas(_replica(fleet, replica) for replica in self._ids)
+        self.dispatcher = Dispatcher(self.router, self.profile.admission, self._clock, self._clock)
+        self.dispatcher.set_timer = self._wake_at
+        self._running: dict[int, tuple[SimRequest, Ticket]] = {}
         self._timer_s = float("inf")
         self._ticking = False
 
@@ -109,106 +84,56 @@ class WeirSystem:
     # Requests.
 
     def arrive(self, request: SimRequest) -> None:
-        """Offer to the queue and run it, or choose at once without one."""
-        route = self._route_request(request)
-        if self.queue is None:
-            self._dispatch(request, self.router.choose(route), 0)
+        """Offer it to the dispatcher."""
+        outcome = self.dispatcher.offer(_route_request(request))
+        if isinstance(outcome, Waiting):
+            outcome.on_settled = lambda waiting: self._settled(request, waiting.outcome)
+        else:
+            self._settled(request, outcome)
+
+    def _settled(self, request: SimRequest, outcome: Ticket | Refused | None) -> None:
+        if not isinstance(outcome, Ticket):
+            assert outcome is not None
+            self._fleet.shed(request, str(outcome.reason))
             return
-        outcome = self.queue.offer(route, 0)
-        if isinstance(outcome, Shed | Spill):
-            self._fleet.shed(request, _reason(outcome))
-            return
-        self._waiting[route.request_id] = request
-        self._pump()
-
-    def _route_request(self, request: SimRequest) -> RouteRequest:
-        trace = request.trace
-        return RouteRequest(
-            request_id=str(request.index),
-            model="m",
-            tenant=trace.tenant,
-            prompt_tokens=trace.prompt_tokens,
-            max_output_tokens=1 << 16,
-            expected_output_tokens=max(1, round(self._mean_output)),
-            priority_class=trace.priority_class,
-            block_hashes=trace.block_hashes,
-            session=trace.session,
-            arrival_s=request.arrival_s,
-        )
-
-    def _pump(self, _: Any = None) -> None:
-        """What the gate does: dispatch all that has room now."""
-        queue, admission = self.queue, self.profile.admission
-        if queue is None or admission is None:
-            return
-        while len(queue):
-            router = self.router
-            outcome = queue.next(self._capacity(admission.limits))
-            if isinstance(outcome, Dispatch):
-                request = self._waiting.pop(outcome.request.request_id)
-                reservation = router.choose(outcome.request, outcome.saturated)
-                self._dispatch(request, reservation, outcome.priority)
-            elif isinstance(outcome, Shed | Spill):
-                self._fleet.shed(self._waiting.pop(outcome.request.request_id), _reason(outcome))
-            else:
-                self._wake_at(outcome.until_s)
-                return
-
-    def _capacity(self, limits: ReplicaLimits) -> SnapshotCapacity:
-        router, forecast = self.router, self.forecast
-        return SnapshotCapacity(
-            router.snapshot(), limits, router.overlap, forecast.unused_s, forecast.thrashing
-        )
-
-    def _wake_at(self, until_s: float | None) -> None:
-        if until_s is None or (self._fleet.now_s < self._timer_s <= until_s):
-            return
-        self._timer_s = until_s
-        self._fleet.after(max(0.0, until_s - self._fleet.now_s) + 1e-6, self._pump)
-
-    def _dispatch(self, request: SimRequest, reservation: Reservation, priority: int) -> None:
-        request.note = [0, reservation]
-        self._running[request.index] = (request, reservation)
+        request.note = outcome
+        self._running[request.index] = (request, outcome)
         if not self._ticking:
             self._ticking = True
             self._fleet.after(self.profile.progress_s, self._tick)
-        self._fleet.dispatch(request, self._slot[reservation.replica_id], priority)
+        self._fleet.dispatch(request, self._slot[outcome.grant.replica_id], outcome.priority)
+
+    def _wake_at(self, at_s: float | None) -> None:
+        if at_s is None or (self._fleet.now_s < self._timer_s <= at_s):
+            return
+        self._timer_s = at_s
+        self._fleet.after(max(0.0, at_s - self._fleet.now_s) + 1e-6, self._wake)
+
+    def _wake(self, _: Any) -> None:
+        self.dispatcher.wake()
 
     # What comes back.
 
     def first_token(self, request: SimRequest) -> None:
         """The replica has room for the next prefill."""
         self._progress(request, 1)
-        self._pump()
 
     def finished(self, request: SimRequest) -> None:
         """Settle and free everything."""
-        output = request.trace.output_tokens
-        self._progress(request, output)
-        _, reservation = self._running.pop(request.index)
-        reservation.release()
-        if self.queue is not None:
-            self.queue.finish(str(request.index))
-        self._mean_output += MEAN_WEIGHT * (output - self._mean_output)
-        self._pump()
+        self._progress(request, request.trace.output_tokens)
+        _, ticket = self._running.pop(request.index)
+        ticket.close(complete=True)
 
     def _progress(self, request: SimRequest, generated: int) -> None:
-        note = request.note
-        assert isinstance(note, list)
-        told, reservation = note
-        new = generated - told
-        if new <= 0:
-            return
-        note[0] = generated
-        reservation.progress(new)
-        if self.queue is not None:
-            block_size = self._fleet.engines[0].config.block_size
-            cached = reservation.decision.overlap_blocks * block_size
-            self.queue.progress(str(request.index), new, cached)
+        ticket = request.note
+        assert isinstance(ticket, Ticket)
+        new = generated - ticket.output_tokens
+        if new > 0:
+            ticket.progress(new, request.cached_tokens)
 
     def _tick(self, _: Any) -> None:
         """Count the tokens that streamed by since the last tick."""
-        for request, _reservation in self._running.values():
+        for request, _ticket in self._running.values():
             decoding = self._fleet.engines[request.replica].decoding
             if request in decoding:
                 self._progress(request, decoding.generated(request))
@@ -235,7 +160,31 @@ class WeirSystem:
             self._ids[stats.replica],
             ReplicaStats(stats.running, stats.waiting, stats.kv_blocks_used, stats.at_s),
         )
+        self.dispatcher.wake()
 
 
-def _reason(outcome: Shed | Spill) -> str:
-    return str(outcome.reason)
+def _replica(fleet: Fleet, name: str) -> ReplicaInfo:
+    config = fleet.engines[0].config
+    return ReplicaInfo(
+        name,
+        kv_blocks_total=config.blocks,
+        block_size=config.block_size,
+        max_running=config.max_sequences,
+        kv_events=True,
+        yielding_step_tokens=config.max_batched_tokens if config.yields else 0,
+    )
+
+
+def _route_request(request: SimRequest) -> RouteRequest:
+    trace = request.trace
+    return RouteRequest(
+        request_id=str(request.index),
+        model="m",
+        tenant=trace.tenant,
+        prompt_tokens=trace.prompt_tokens,
+        max_output_tokens=OUTPUT_LIMIT_TOKENS,
+        priority_class=trace.priority_class,
+        block_hashes=trace.block_hashes,
+        session=trace.session,
+        arrival_s=request.arrival_s,
+    )

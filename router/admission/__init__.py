@@ -1,25 +1,30 @@
-"""Admission: when a request runs. Pure queue in :mod:`router.admission.queue`, asyncio wrapper in
-:mod:`router.admission.gate`."""
+"""Admission: when a request runs. Pure queue in :mod:`router.admission.queue`, dispatcher in
+:mod:`router.dispatcher`, asyncio wrapper in :mod:`router.admission.gate`."""
 
 from router.admission.capacity import Capacity, ReplicaLimits, Share, SnapshotCapacity
-from router.admission.gate import AdmissionGate, Gate, OpenGate
-from router.admission.outcomes import Dispatch, Outcome, Refusal, Shed, Spill, SpilledError, Wait
+from router.admission.outcomes import (
+    Dispatch,
+    Failed,
+    Refusal,
+    Refused,
+    Shed,
+    Spill,
+    SpilledError,
+    Wait,
+)
 from router.admission.queue import AdmissionQueue
 from router.admission.settings import AdmissionSettings, ClassSettings, parse_settings
-from router.admission.ticket import Grant, Ticket
+from router.admission.ticket import Ticket
 
 __all__ = [
-    "AdmissionGate",
     "AdmissionQueue",
     "AdmissionSettings",
     "Capacity",
     "ClassSettings",
     "Dispatch",
-    "Gate",
-    "Grant",
-    "OpenGate",
-    "Outcome",
+    "Failed",
     "Refusal",
+    "Refused",
     "ReplicaLimits",
     "Share",
     "Shed",

@@ -13,19 +13,19 @@ from weir.errors import BadRequestError
 
 
 class Backlog:
-    """Classes, and the levels that rank them: one level per order, served strictly one after the
-    other; the classes of a level share by weight."""
+    """Classes, and the levels that rank them: one level per urgency, served strictly one after
+    the other; the classes of a level share by weight."""
 
     def __init__(self, settings: AdmissionSettings) -> None:
         self.classes = {c.name: PriorityClass(c, settings) for c in settings.classes}
-        self.ranks = engine_ranks(c.order for c in settings.classes)
-        orders = sorted({c.order for c in settings.classes})
-        self._levels: dict[int, ActiveSet[PriorityClass]] = {o: ActiveSet() for o in orders}
+        self.ranks = engine_ranks(c.urgency for c in settings.classes)
+        urgencies = sorted({c.urgency for c in settings.classes})
+        self._levels: dict[int, ActiveSet[PriorityClass]] = {o: ActiveSet() for o in urgencies}
         self._ageing_after_s = settings.ageing_after_s
         self._ageing_every = settings.ageing_every
         self._head_room_s = settings.head_room_s
         self._heavy = settings.heavy_tenant_share
-        self._first_order = orders[0]
+        self._first_urgency = urgencies[0]
         self._dispatches = 0
         self.waiting = 0
 
@@ -40,8 +40,8 @@ class Backlog:
         return found
 
     def rank(self, item: Item) -> int:
-        """For the engine: 0 first; within an order, late requests after those in time."""
-        return self.ranks[item.priority_class.settings.order, item.lane]
+        """For the engine: 0 first; within an urgency, late requests after those in time."""
+        return self.ranks[item.priority_class.settings.urgency, item.lane]
 
     def levels(self) -> Iterator[list[PriorityClass]]:
         """The classes of each level that have something waiting, the one of least rank first."""
@@ -67,19 +67,19 @@ class Backlog:
         return (c.late_head() if lane == LATE else c.head()), passed
 
     def share(self, item: Item, now_s: float) -> Share:
-        """How far ``item`` may fill a replica: its class's share while a class of lower order is
-        in flight or was served lately, otherwise everything (the first order has no class before
+        """How far ``item`` may fill a replica: its class's share while a more urgent class is in
+        flight or was served lately, otherwise everything (the most urgent class has none before
         it, and keeps to its share); less for a tenant that has far more in flight than others."""
         c = item.priority_class
         share = c.settings.share if self._keeps_to_share(c, now_s) else FULL_SHARE
         return share.narrowed(self._heavy) if c.is_heavy(item.tenant) else share
 
     def _keeps_to_share(self, c: PriorityClass, now_s: float) -> bool:
-        order = c.settings.order
-        return order == self._first_order or any(
+        urgency = c.settings.urgency
+        return urgency == self._first_urgency or any(
             other.in_flight or now_s - other.last_dispatch_s < self._head_room_s
             for other in self.classes.values()
-            if other.settings.order < order
+            if other.settings.urgency < urgency
         )
 
     def enter(self, item: Item, late: bool, now_s: float) -> None:
@@ -93,7 +93,7 @@ class Backlog:
         self.waiting += 1
         c.entered(item)
         if c.waiting == 1:
-            self._levels[c.settings.order].add(c)
+            self._levels[c.settings.urgency].add(c)
 
     def now_late(self, item: Item, now_s: float) -> None:
         """A waiting ``item`` can no longer be in time."""
@@ -123,7 +123,7 @@ class Backlog:
         c.reserve(item.cost)
         if tenant in c.active:
             c.active.moved_on(tenant)
-        level = self._levels[c.settings.order]
+        level = self._levels[c.settings.urgency]
         if c in level:
             level.moved_on(c)
 
@@ -132,4 +132,4 @@ class Backlog:
         self.waiting -= 1
         c.left(item, now_s, served)
         if not c.waiting:
-            self._levels[c.settings.order].leave(c)
+            self._levels[c.settings.urgency].leave(c)

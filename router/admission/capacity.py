@@ -121,6 +121,16 @@ Unused = Callable[[str], float]
 """Replica id → seconds since what its cache would lose next was used (infinite: has space)."""
 
 
+class Unlimited:
+    """Room for everything, everywhere: admission switched off."""
+
+    def saturated_for(self, request: RouteRequest, share: Share) -> frozenset[str] | None:
+        return frozenset()
+
+    def holds_back(self, request: RouteRequest, share: Share) -> bool:
+        return False
+
+
 class SnapshotCapacity:
     """Room as one snapshot shows it: O(replicas) per question.
 
@@ -160,7 +170,7 @@ class SnapshotCapacity:
         self._holders: Mapping[str, int] = {}
 
     def saturated_for(self, request: RouteRequest, share: Share) -> frozenset[str] | None:
-        columns, limits = self._snapshot.columns.for_order(request.order), self._limits
+        columns, limits = self._snapshot.columns.for_urgency(request.urgency), self._limits
         fleet = columns.fleet
         # With the whole limit a prompt may overshoot it. A class that leaves head-room may do so
         # on a replica without prompts only: what is left of a prompt after one engine step takes

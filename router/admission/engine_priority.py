@@ -7,23 +7,23 @@ from collections.abc import Callable, Iterable
 _STAMP_BITS = 52
 
 
-def engine_ranks(orders: Iterable[int]) -> dict[tuple[int, int], int]:
-    """Rank of each ``(class order, lane)``: an order's requests in time (lane 0), then its late
-    ones (lane 1), then the next order's. Also the order in which the queue serves them."""
-    keys = [(order, lane) for order in sorted(set(orders)) for lane in (0, 1)]
+def engine_ranks(urgencies: Iterable[int]) -> dict[tuple[int, int], int]:
+    """Rank of each ``(class urgency, lane)``: an urgency's requests in time (lane 0), then its late
+    ones (lane 1), then the next urgency's. Also the order in which the queue serves them."""
+    keys = [(urgency, lane) for urgency in sorted(set(urgencies)) for lane in (0, 1)]
     return {key: rank for rank, key in enumerate(keys)}
 
 
-def order_of(rank: int) -> int:
-    """Which of the classes' orders a rank is of (0: the first): what an engine that yields goes by.
-    Late requests do not give way to those in time, or a tenant that is late with everything would
-    not be served its share."""
+def urgency_of(rank: int) -> int:
+    """Which of the classes' urgencies a rank is of (0: the most urgent): what an engine that yields
+    goes by. Late requests do not give way to those in time, or a tenant that is late with
+    everything would not be served its share."""
     return rank // 2
 
 
-def engine_order(priority: int) -> int:
-    """The same, of an engine's priority; requests that never saw a queue are of the first order."""
-    return order_of(priority >> _STAMP_BITS)
+def engine_urgency(priority: int) -> int:
+    """The same, of an engine's priority; 0 for requests that never saw a queue."""
+    return urgency_of(priority >> _STAMP_BITS)
 
 
 class EnginePriority:

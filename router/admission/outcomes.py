@@ -67,8 +67,27 @@ class Spill:
     refusal: Refusal | None = None
     retry_after_s: float | None = None
 
+    @property
+    def error(self) -> SpilledError:
+        """For whoever has no fallback to send it to."""
+        return SpilledError(self)
 
-Outcome = Dispatch | Wait | Shed | Spill
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The request had its turn, and no replica could be chosen for it."""
+
+    request: RouteRequest
+    error: Exception
+
+    @property
+    def reason(self) -> str:
+        """For logs and metrics."""
+        return "no_replica"
+
+
+Refused = Shed | Spill | Failed
+"""Every refusal has the request, a ``reason`` and the ``error`` to raise."""
 
 SpillRule = Callable[[RouteRequest, float | None, Refusal | None], str | None]
 """``(request, predicted_wait_s, refusal) -> reason or None``. Asked once when the request is

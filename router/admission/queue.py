@@ -1,12 +1,12 @@
 """The admission queue: when a request runs. Pure and synchronous; the clock is injected.
 
-Order: classes by order, strictly; classes of one order by weighted service; tenants of a class by
-virtual token counters (:mod:`router.admission.fair`); of one tenant's requests those that can still
-be in time first, then as the class says. When the request whose turn it is finds no room, nothing
-behind it is tried, except classes of its own order (whose share may reach further): with smaller
-ones slipping past, a large request would wait for ever. A long prompt that is held back for the
-sake of what is cached (:mod:`router.admission.capacity`) holds back nothing else: there is room,
-only not for it, and its turn comes by ageing.
+Order: classes by urgency, strictly; classes of one urgency by weighted service; tenants of a class
+by virtual token counters (:mod:`router.admission.fair`); of one tenant's requests those that can
+still be in time first, then as the class says. When the request whose turn it is finds no room,
+nothing behind it is tried, except classes of its own urgency (whose share may reach further): with
+smaller ones slipping past, a large request would wait for ever. A long prompt that is held back for
+the sake of what is cached (:mod:`router.admission.capacity`) holds back nothing else: there is
+room, only not for it, and its turn comes by ageing.
 
 O(log n) per call in waiting requests and tenants, amortised; :meth:`AdmissionQueue.next` adds what
 the capacity costs, and a few looks per class (``MAX_LOOKS`` while prompts are held back).
@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 
 from router.admission.backlog import Backlog
 from router.admission.capacity import AGED_SHARE, Capacity
-from router.admission.engine_priority import EnginePriority, order_of
+from router.admission.engine_priority import EnginePriority, urgency_of
 from router.admission.forecast import Forecast, NoForecast
 from router.admission.outcomes import Dispatch, Refusal, Shed, Spill, SpillRule, Wait
 from router.admission.refusals import Refuser
@@ -163,6 +163,10 @@ class AdmissionQueue:
         self._drop(item, self._clock())
         return True
 
+    def next_timer_s(self) -> float | None:
+        """When the next waiting request's time is up; None if none's ever will be."""
+        return self._timers.next_s()
+
     def close(self) -> tuple[Shed | Spill, ...]:
         """Refuse everything that waits (shutdown, or the model goes away)."""
         now = self._clock()
@@ -247,9 +251,9 @@ class AdmissionQueue:
     def _order(self, item: Item, promoted: bool = False) -> None:
         """Tell the request what goes before it in an engine that yields."""
         # What ageing let through must not be overtaken again inside the engine.
-        order = 0 if promoted else order_of(self._backlog.rank(item))
-        if item.request.order != order:
-            item.request = replace(item.request, order=order)
+        urgency = 0 if promoted else urgency_of(self._backlog.rank(item))
+        if item.request.urgency != urgency:
+            item.request = replace(item.request, urgency=urgency)
 
     def _settle_input(self, item: Item, cached_tokens: int) -> None:
         settings = self._settings

@@ -28,19 +28,20 @@ def _check(ok: bool, path: str, expected: str) -> None:
 class ClassSettings:
     """One priority class.
 
-    A lower ``order`` is served strictly first; classes of the same ``order`` share by ``weight``
+    A lower ``urgency`` is served strictly first (0: the most urgent); classes of the same
+    ``urgency`` share by ``weight``
     (weighted tokens). ``ttft_slo_ms``: first token due that long after arrival;
     ``deadline_s``: whole answer due that long after arrival, unless the request brings its own
     deadline. ``on_hopeless``: what becomes of a request that can no longer be in time. ``within``
     orders one tenant's own requests; with ``short-first``, each 1,000 prompt tokens that no
     replica has cached count as ``short_first_s_per_1k_tokens`` seconds of later arrival, so a
     long prompt is overtaken for a bounded time only. ``share`` is how far the class may fill a
-    replica (all classes together counted) while a class of lower order is active: what it leaves
-    is head-room for that one. In the first order it always holds.
+    replica (all classes together counted) while a more urgent class is active: what it
+    leaves is head-room for that one. For the most urgent class it always holds.
     """
 
     name: str
-    order: int
+    urgency: int
     weight: float = 1.0
     max_requests: int = 4096
     max_bytes: int = 256 * MIB
@@ -55,7 +56,7 @@ class ClassSettings:
     def __post_init__(self) -> None:
         path = f"admission.classes.{self.name}"
         _check(bool(self.name), "admission.classes", "a name for every class")
-        _check(self.order >= 0, f"{path}.order", "an integer of at least 0")
+        _check(self.urgency >= 0, f"{path}.urgency", "an integer of at least 0")
         _check(_positive(self.weight), f"{path}.weight", "a number above 0")
         _check(self.max_requests >= 1, f"{path}.max_requests", "an integer of at least 1")
         _check(self.max_bytes >= 1, f"{path}.max_bytes", "an integer of at least 1")
@@ -176,7 +177,7 @@ def _parse_class(name: str, raw: object) -> ClassSettings:
     _check("name" not in given, f"{path}.name", "the name as the key only")
     if "share" in given:
         given["share"] = _build(Share, given["share"], f"{path}.share")
-    _check("order" in given, f"{path}.order", "an integer of at least 0")
+    _check("urgency" in given, f"{path}.urgency", "an integer of at least 0")
     return _build(ClassSettings, {"name": name, **given}, path)
 
 

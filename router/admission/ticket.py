@@ -2,36 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Protocol
 
 from router.admission.queue import AdmissionQueue
+from router.ledger import Reservation
+from router.lengths import OutputLengths
 from router.types import RouteRequest
 
 
-class Grant(Protocol):
-    """A replica reserved for one request (:class:`router.ledger.Reservation` is one)."""
+class Chooser(Protocol):
+    """The part of :class:`router.router.Router` that a ticket uses."""
 
-    def progress(self, generated_tokens: int) -> None: ...
-
-    def release(self) -> bool: ...
+    def choose(self, request: RouteRequest, exclude: Collection[str] = ()) -> Reservation: ...
 
 
-G = TypeVar("G", bound=Grant)
-Choose = Callable[[RouteRequest, Collection[str]], G]
-"""``(request, replicas to leave out) -> grant``: :meth:`router.router.Router.choose`."""
+class Issuer(Protocol):
+    """The part of :class:`router.dispatcher.Dispatcher` that a ticket uses."""
+
+    @property
+    def router(self) -> Chooser: ...
+
+    @property
+    def queue(self) -> AdmissionQueue: ...
+
+    @property
+    def lengths(self) -> OutputLengths: ...
+
+    def wake(self) -> None: ...
 
 
-class Ticket(Generic[G]):
-    """The right to run one request. Freed by leaving the ``async with`` that gave it."""
+class Ticket:
+    """The right to run one request, on the replica that ``grant`` reserves.
+
+    ``priority`` is for the engine (lower runs sooner); ``output_tokens`` what was generated so far,
+    on all replicas together.
+    """
 
     __slots__ = (
-        "_choose",
+        "_issuer",
         "_open",
-        "_queue",
         "_started",
-        "_wake",
         "grant",
+        "output_tokens",
         "priority",
         "request",
         "waited_s",
@@ -39,68 +53,91 @@ class Ticket(Generic[G]):
 
     def __init__(
         self,
+        issuer: Issuer,
         request: RouteRequest,
-        grant: G,
-        choose: Choose[G],
+        grant: Reservation,
         priority: int,
-        waited_s: float = 0.0,
-        queue: AdmissionQueue | None = None,
-        wake: Callable[[], None] | None = None,
+        waited_s: float,
     ) -> None:
         self.request = request
         self.grant = grant
         self.priority = priority
         self.waited_s = waited_s
-        self._choose = choose
-        self._queue = queue
-        self._wake = wake
+        self.output_tokens = 0
+        self._issuer = issuer
         self._started = False
         self._open = True
 
     def progress(self, output_tokens: int, cached_tokens: int = 0) -> None:
-        """More output came (0: only the prefill is known to be done). The first call frees the
-        replica's prefill allowance, which may let the next request in."""
+        """``output_tokens`` more came (0: only the prefill is known to be done). The first call,
+        and the first after a move, frees the replica's prefill, which may let the next request in.
+        """
         if not self._open:
             return
+        self.output_tokens += output_tokens
         self.grant.progress(output_tokens)
-        if self._queue is not None:
-            self._queue.progress(self.request.request_id, output_tokens, cached_tokens)
+        self._issuer.queue.progress(self.request.request_id, output_tokens, cached_tokens)
         if not self._started:
             self._started = True
-            self._wakeup()
+            self._issuer.wake()
 
-    def rebind(self, exclude: Collection[str]) -> G:
-        """Another replica for the same request, at the same priority, when its own failed.
+    def move(
+        self,
+        exclude: Collection[str],
+        resumed_tokens: int | None = None,
+        block_hashes: tuple[int, ...] | None = None,
+    ) -> Reservation:
+        """Another replica for the same request, at the same priority: a retry, or the rest of a
+        stream whose replica is lost.
+
+        The new replica has the prompt and the ``resumed_tokens`` generated so far (None: all that
+        :meth:`progress` told) to prefill, less what it has cached, and what is left to generate.
+        ``block_hashes``: of prompt and resumed tokens (None: the prompt's own).
 
         Raises:
-            NoReplicaError: none is left; the old grant stays until the ticket is freed.
+            NoReplicaError: none is left; the old grant stays until the ticket is closed.
         """
-        old, self.grant = self.grant, self._choose(self.request, exclude)
+        told = self.output_tokens if resumed_tokens is None else resumed_tokens
+        rest = self.request if not told and block_hashes is None else self._rest(told, block_hashes)
+        old, self.grant = self.grant, self._issuer.router.choose(rest, exclude)
         old.release()
-        self._wakeup()
+        self._started = False
+        self._issuer.wake()
         return self.grant
 
-    def move(self, exclude: Collection[str], resumed_tokens: int = 0) -> G:
-        return self.rebind(exclude)
+    def _rest(self, resumed_tokens: int, block_hashes: tuple[int, ...] | None) -> RouteRequest:
+        request = self.request
+        return replace(
+            request,
+            prompt_tokens=request.prompt_tokens + resumed_tokens,
+            max_output_tokens=max(1, request.max_output_tokens - resumed_tokens),
+            expected_output_tokens=max(1, request.expected_output_tokens - resumed_tokens),
+            block_hashes=request.block_hashes if block_hashes is None else block_hashes,
+        )
 
-    def close(self) -> None:
-        """Free everything. Any number of calls."""
-        if self._open and self._queue is not None:
-            self._queue.finish(self.request.request_id)
+    def close(self, complete: bool = False) -> None:
+        """Free everything; any number of calls. ``complete``: the answer ended by itself, and says
+        how long such answers are (one that was broken off says only how long at least)."""
+        if not self._open:
+            return
+        request = self.request
+        self._issuer.lengths.observe(
+            request.tenant,
+            request.priority_class,
+            self.output_tokens,
+            request.max_output_tokens,
+            complete,
+        )
+        self._issuer.queue.finish(request.request_id)
         self._free()
 
     def give_back(self) -> None:
         """As :meth:`close` for a request that no replica has seen: its tenant is not charged."""
-        if self._open and self._queue is not None:
-            self._queue.give_back(self.request.request_id)
-        self._free()
+        if self._open:
+            self._issuer.queue.give_back(self.request.request_id)
+            self._free()
 
     def _free(self) -> None:
-        if self._open:
-            self._open = False
-            self.grant.release()
-            self._wakeup()
-
-    def _wakeup(self) -> None:
-        if self._wake is not None:
-            self._wake()
+        self._open = False
+        self.grant.release()
+        self._issuer.wake()

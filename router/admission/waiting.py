@@ -177,7 +177,7 @@ class Overlooked:
 
 
 class PriorityClass(Account):
-    """A class: its account among the classes of its order, its tenants, what is waiting and how
+    """A class: its account among the classes of its urgency, its tenants, what is waiting and how
     fast it drains."""
 
     __slots__ = (

@@ -43,7 +43,11 @@ def idle(world: Any) -> bool:
     models = (world.model, world.student)
     loads = [v.load.requests for m in models for v in m.router.snapshot().replicas]
     streams = [replica.streams.in_flight for replica in world.replicas]
-    return not any(loads) and not any(streams) and not any(m.queue.in_flight for m in models)
+    return (
+        not any(loads)
+        and not any(streams)
+        and not any(m.dispatcher.queue.in_flight for m in models)
+    )
 
 
 async def answered(world: Any, pending: Any, replica: Any, text: str = "yes") -> Any:
@@ -203,8 +207,8 @@ async def test_an_engine_that_is_down_counts_as_failure(spilling: Any, make_pair
 
 def full(ttft_slo_ms: float) -> dict[str, Any]:
     """One place on a replica, two in the queue of the class that may spill."""
-    interactive = {"order": 0, "ttft_slo_ms": ttft_slo_ms, "max_requests": 2}
-    classes = {"interactive": interactive, "batch": {"order": 1}}
+    interactive = {"urgency": 0, "ttft_slo_ms": ttft_slo_ms, "max_requests": 2}
+    classes = {"interactive": interactive, "batch": {"urgency": 1}}
     return {"limits": {"running": 1}, "classes": classes}
 
 

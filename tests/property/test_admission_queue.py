@@ -103,7 +103,7 @@ class QueueMachine(RuleBasedStateMachine):
             if isinstance(outcome, Dispatch):
                 capacity.free -= 1
                 request, _ = self.waiting.pop(outcome.request.request_id)
-                assert request == replace(outcome.request, order=request.order)
+                assert request == replace(outcome.request, urgency=request.urgency)
                 self.in_flight[request.request_id] = request
                 assert outcome.priority not in self.priorities.values()
                 self.priorities[request.request_id] = outcome.priority

@@ -11,12 +11,12 @@ URGENT, LATER = 0, 4
 BUDGET = 2048
 
 
-def prompt(order: int, tokens: int) -> Running:
-    return Running(order, tokens, prompt=True)
+def prompt(urgency: int, tokens: int) -> Running:
+    return Running(urgency, tokens, prompt=True)
 
 
-def decode(order: int) -> Running:
-    return Running(order, 1, prompt=False)
+def decode(urgency: int) -> Running:
+    return Running(urgency, 1, prompt=False)
 
 
 def test_nobody_gives_way_to_nobody() -> None:
@@ -52,15 +52,15 @@ def test_a_short_rest_goes_alone() -> None:
 def test_the_most_urgent_work_is_never_left_out(
     running: list[Running], waiting: list[tuple[int, int]]
 ) -> None:
-    running = [r if r.prompt else Running(r.order, 1, False) for r in running]
+    running = [r if r.prompt else Running(r.urgency, 1, False) for r in running]
     step = urgent_step(running, waiting, BUDGET)
     if step is None:
         return
-    orders = [r.order for r in running if r.prompt] + [order for order, _ in waiting[:1]]
+    urgencies = [r.urgency for r in running if r.prompt] + [urgency for urgency, _ in waiting[:1]]
     left_out = [r for i, r in enumerate(running) if i not in step.members]
     assert left_out
-    assert all(running[i].order <= min(orders) for i in step.members)
-    assert all(r.prompt or r.order > min(orders) for r in left_out)
+    assert all(running[i].urgency <= min(urgencies) for i in step.members)
+    assert all(r.prompt or r.urgency > min(urgencies) for r in left_out)
     decodes = sum(1 for i in step.members if not running[i].prompt)
     assert step.budget <= max(BUDGET, decodes)
     assert step.budget > decodes or decodes >= BUDGET, "a prompt moves on"

@@ -35,7 +35,8 @@ def test_everything_is_freed_and_the_index_ends_as_the_engines_do(profile: WeirP
     assert outcome.world.answered == 300
     for view in system.router.snapshot().replicas:
         assert view.load == ReplicaLoad()
-    assert system.queue is None or (len(system.queue), system.queue.in_flight) == (0, 0)
+    queue = system.dispatcher.queue
+    assert (len(system.dispatcher), len(queue), queue.in_flight) == (0, 0, 0)
     for engine, name in zip(outcome.world.engines, ("r0", "r1", "r2"), strict=True):
         assert system.router.index.blocks(name) >= engine.pool.cached
         assert system.router.index.orphans(name) == 0

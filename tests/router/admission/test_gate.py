@@ -10,17 +10,14 @@ from typing import Any
 import pytest
 
 from router.admission import (
-    AdmissionGate,
-    AdmissionQueue,
     AdmissionSettings,
     ClassSettings,
-    OpenGate,
     Refusal,
-    ReplicaLimits,
-    SnapshotCapacity,
     Spill,
     SpilledError,
 )
+from router.admission.gate import Gate
+from router.dispatcher import Dispatcher
 from router.ledger import Reservation
 from router.router import Router
 from router.scorers.least_outstanding import LeastOutstanding, LeastOutstandingParams
@@ -33,24 +30,31 @@ CLASSES = (
 )
 
 
+class WatchedRouter(Router):
+    """Notes what it was asked to leave out; ``instead`` is called before a choice."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__(LeastOutstanding(LeastOutstandingParams()), clock, random.Random(7))
+        self.chosen: list[tuple[str, Collection[str]]] = []
+        self.before: Callable[[], None] = lambda: None
+
+    def choose(self, request: RouteRequest, exclude: Collection[str] = ()) -> Reservation:
+        self.chosen.append((request.request_id, exclude))
+        self.before()
+        return super().choose(request, exclude)
+
+
 class Site:
     """A router over replicas of one slot each, with a gate before it."""
 
     def __init__(self, clock: Callable[[], float], replicas: int = 1, **more: Any) -> None:
-        self.router = Router(LeastOutstanding(LeastOutstandingParams()), clock, random.Random(7))
+        self.router = WatchedRouter(clock)
         self.members = [ReplicaInfo(f"r{n}", max_running=1, since_s=0.0) for n in range(replicas)]
         self.router.set_replicas(self.members)
         settings = more.pop("settings", AdmissionSettings(classes=CLASSES))
-        self.queue = AdmissionQueue(settings, clock, **more)
-        self.chosen: list[tuple[str, Collection[str]]] = []
-        self.gate = AdmissionGate(self.queue, clock, self.capacity, self.choose)
-
-    def capacity(self) -> SnapshotCapacity:
-        return SnapshotCapacity(self.router.snapshot(), ReplicaLimits())
-
-    def choose(self, request: RouteRequest, exclude: Collection[str]) -> Reservation:
-        self.chosen.append((request.request_id, exclude))
-        return self.router.choose(request, exclude)
+        self.dispatcher = Dispatcher(self.router, settings, clock, clock, **more)
+        self.queue = self.dispatcher.queue
+        self.gate = Gate(self.dispatcher)
 
     def is_clean(self) -> bool:
         """Nothing waits, nothing is in flight, nothing is reserved."""
@@ -75,12 +79,11 @@ async def hold(site: Site, request: RouteRequest, until: asyncio.Event, log: lis
 
 
 async def test_a_free_replica_is_entered_without_waiting(site, make_request):
-    passage = site.gate.admit(make_request())
+    admission = site.gate.admit(make_request())
     with pytest.raises(StopIteration) as stop:  # no suspension: the first step is the last
-        passage.__aenter__().send(None)
+        admission.__aenter__().send(None)
     ticket = stop.value.value
     assert ticket.grant.replica_id == "r0"
-    assert passage.future is None
     ticket.close()
     assert site.is_clean()
 
@@ -112,7 +115,6 @@ async def test_many_freed_at_once_wake_in_dispatch_order(clock, make_request):
     await settle()
     assert log == []
     site.router.set_replicas([ReplicaInfo(f"r{n}") for n in range(8)])
-    site.gate.wake()
     await asyncio.gather(*tasks)
     assert log == [r.request_id for r in requests]
     assert site.is_clean()
@@ -121,7 +123,7 @@ async def test_many_freed_at_once_wake_in_dispatch_order(clock, make_request):
 async def test_saturated_replicas_are_left_out_of_the_choice(clock, make_request):
     site = Site(clock, replicas=2)
     async with site.gate.admit(make_request()) as first, site.gate.admit(make_request()) as second:
-        assert site.chosen[1][1] == {first.grant.replica_id}
+        assert site.router.chosen[1][1] == {first.grant.replica_id}
         assert second.grant.replica_id != first.grant.replica_id
     assert site.is_clean()
 
@@ -202,10 +204,10 @@ async def test_what_choose_raises_reaches_its_own_waiter_only(site, make_request
     second = asyncio.create_task(hold(site, make_request(), asyncio.Event(), log))
     await settle()
 
-    def broken(request: RouteRequest, exclude: Collection[str]) -> Reservation:
+    def broken() -> None:
         raise NoReplicaError("gone")
 
-    site.gate._choose = broken
+    site.router.before = broken
     first_done.set()
     await first  # frees the slot, which dispatches the second; it must not see the error
     with pytest.raises(NoReplicaError):
@@ -217,36 +219,18 @@ async def test_a_wake_from_within_choose_is_not_nested(clock, make_request):
     """Nested, it would see the room that the choice under way is about to take."""
     site = Site(clock, replicas=0)
     inside: list[int] = []
-    plain = site.choose
-
-    def waking(request: RouteRequest, exclude: Collection[str]) -> Reservation:
-        site.gate.wake()
-        return plain(request, exclude)
+    site.router.before = site.gate.wake
 
     async def one(request: RouteRequest) -> None:
         async with site.gate.admit(request):
             inside.append(site.queue.in_flight)
             await asyncio.sleep(0)
 
-    site.gate._choose = waking
     tasks = [asyncio.create_task(one(make_request())) for _ in range(3)]
     await settle()
     site.router.set_replicas([ReplicaInfo("r0", max_running=1)])
-    site.gate.wake()
     await asyncio.gather(*tasks)
     assert inside == [1, 1, 1]
-    assert site.is_clean()
-
-
-async def test_rebind_moves_the_request_and_frees_the_old_replica(clock, make_request):
-    site = Site(clock, replicas=2)
-    async with site.gate.admit(make_request()) as ticket:
-        old = ticket.grant.replica_id
-        assert ticket.rebind({old}).replica_id != old
-        loads = {v.replica_id: v.load.requests for v in site.router.snapshot().replicas}
-        assert loads[old] == 0
-        with pytest.raises(NoReplicaError):
-            ticket.rebind({"r0", "r1"})
     assert site.is_clean()
 
 
@@ -324,12 +308,13 @@ class TestCancellation:
         assert site.is_clean()
 
     async def test_a_capacity_that_fails_leaves_nothing_behind(self, site, make_request):
-        def broken() -> SnapshotCapacity:
+        def broken() -> None:
             raise RuntimeError("no snapshot")
 
-        site.gate._capacity = broken
+        site.router.snapshot = broken
         with pytest.raises(RuntimeError, match="no snapshot"):
             await site.gate.admit(make_request()).__aenter__()
+        del site.router.snapshot
         assert site.is_clean()
 
     async def test_at_random_moments(self, clock, make_request):
@@ -368,15 +353,14 @@ async def test_a_closed_ticket_does_not_touch_a_later_request_of_the_same_id(sit
     assert site.is_clean()
 
 
-async def test_the_open_gate_never_waits(clock, make_request):
-    site = Site(clock)
-    gate = OpenGate(AdmissionSettings(), lambda: 1.0, site.router.choose)
-    async with gate.admit(make_request()) as one, gate.admit(make_request()) as two:
-        assert one.grant.replica_id == two.grant.replica_id == "r0"
-        assert two.priority == one.priority + 1
-        one.progress(3)
-        async with gate.admit(make_request(priority_class="interactive")) as urgent:
-            assert urgent.priority < one.priority
-    gate.wake()
-    gate.close()
+async def test_a_replica_may_come_back_by_the_timer(make_request):
+    """Avoided for a while, it is taken again without any other event; alone it is taken at once."""
+    loop = asyncio.get_running_loop()
+    site = Site(loop.time, replicas=2)
+    async with site.gate.admit(make_request()) as first:
+        other = ({"r0", "r1"} - {first.grant.replica_id}).pop()
+        site.router.avoid(other, loop.time() + 0.02)
+        async with asyncio.timeout(5), site.gate.admit(make_request()) as second:
+            assert second.grant.replica_id == other
+            assert second.waited_s > 0.01
     assert site.is_clean()

@@ -13,7 +13,7 @@ def test_defaults():
     assert settings == AdmissionSettings()
     assert settings.enabled
     assert [c.name for c in settings.classes] == ["interactive", "standard", "batch"]
-    assert [c.order for c in settings.classes] == [0, 1, 2]
+    assert [c.urgency for c in settings.classes] == [0, 1, 2]
 
 
 def test_everything_can_be_given():
@@ -21,8 +21,8 @@ def test_everything_can_be_given():
         {
             "enabled": True,
             "classes": {
-                "gold": {"order": 0, "weight": 4, "share": {"prefill": 0.9}},
-                "iron": {"order": 0, "within": "short-first", "on_hopeless": "shed"},
+                "gold": {"urgency": 0, "weight": 4, "share": {"prefill": 0.9}},
+                "iron": {"urgency": 0, "within": "short-first", "on_hopeless": "shed"},
             },
             "limits": {"prefill_tokens": 2048},
             "tenant_weights": {"acme": 2.0},
@@ -41,15 +41,15 @@ def test_everything_can_be_given():
         ({"clases": {}}, "admission.clases"),
         ({"classes": {}}, "admission.classes"),
         ({"classes": []}, "admission.classes"),
-        ({"classes": {"a": {}}}, "admission.classes.a.order"),
-        ({"classes": {"a": {"order": -1}}}, "admission.classes.a.order"),
-        ({"classes": {"a": {"order": 0, "name": "b"}}}, "admission.classes.a.name"),
-        ({"classes": {"a": {"order": 0, "wieght": 1}}}, "admission.classes.a.wieght"),
-        ({"classes": {"a": {"order": 0, "weight": 0}}}, "admission.classes.a.weight"),
-        ({"classes": {"a": {"order": 0, "max_requests": 0}}}, "admission.classes.a.max_requests"),
-        ({"classes": {"a": {"order": 0, "within": "lifo"}}}, "admission.classes.a.within"),
-        ({"classes": {"a": {"order": 0, "max_wait_s": "x"}}}, "admission.classes.a"),
-        ({"classes": {"a": {"order": 0, "share": {"kv": 2}}}}, "share.kv"),
+        ({"classes": {"a": {}}}, "admission.classes.a.urgency"),
+        ({"classes": {"a": {"urgency": -1}}}, "admission.classes.a.urgency"),
+        ({"classes": {"a": {"urgency": 0, "name": "b"}}}, "admission.classes.a.name"),
+        ({"classes": {"a": {"urgency": 0, "wieght": 1}}}, "admission.classes.a.wieght"),
+        ({"classes": {"a": {"urgency": 0, "weight": 0}}}, "admission.classes.a.weight"),
+        ({"classes": {"a": {"urgency": 0, "max_requests": 0}}}, "admission.classes.a.max_requests"),
+        ({"classes": {"a": {"urgency": 0, "within": "lifo"}}}, "admission.classes.a.within"),
+        ({"classes": {"a": {"urgency": 0, "max_wait_s": "x"}}}, "admission.classes.a"),
+        ({"classes": {"a": {"urgency": 0, "share": {"kv": 2}}}}, "share.kv"),
         ({"limits": {"prefil": 1}}, "admission.limits.prefil"),
         ({"tenant_weights": {"t": -1}}, "admission.tenant_weights.t"),
         ({"cached_weight": 1.5}, "admission.cached_weight"),

@@ -79,7 +79,7 @@ def fingerprint(snapshot: Snapshot) -> object:
     rows = [
         list(getattr(columns, name))
         for name in columns.__slots__
-        if name not in ("fleet", "orders")
+        if name not in ("fleet", "urgencies")
     ]
     return snapshot.now_s, snapshot.replicas, dict(snapshot.overlap_blocks), rows
 

@@ -10,10 +10,10 @@ import pytest
 
 import router.scorers  # noqa: F401 - registers the policies
 from router.ledger import Ledger, Outlook
-from router.orders import OrderColumns, OrderSnapshot, lines_of
 from router.policy import build_policy
 from router.router import Router
 from router.types import Ahead, Decision, ReplicaInfo, ReplicaLoad, ReplicaStats, RouteRequest
+from router.urgency import UrgencyColumns, UrgencySnapshot, work_of
 
 URGENT, LATER = 0, 4
 STEP = 2048
@@ -40,12 +40,12 @@ def made(clock: Clock, step_tokens: int = STEP, replicas: int = 2) -> Router:
     return router
 
 
-def asking(order: int, tokens: int, name: str = "x") -> RouteRequest:
-    return RouteRequest(name, "m", "t", tokens, 100, 100, order=order)
+def asking(urgency: int, tokens: int, name: str = "x") -> RouteRequest:
+    return RouteRequest(name, "m", "t", tokens, 100, 100, urgency=urgency)
 
 
-def ahead(router: Router, order: int) -> list[float]:
-    return list(router.snapshot().columns.for_order(order).prefill_work)
+def ahead(router: Router, urgency: int) -> list[float]:
+    return list(router.snapshot().columns.for_urgency(urgency).prefill_work)
 
 
 def test_later_work_is_not_ahead_but_the_step_under_way_is(clock: Clock) -> None:
@@ -53,13 +53,13 @@ def test_later_work_is_not_ahead_but_the_step_under_way_is(clock: Clock) -> None
     router.choose(asking(LATER, 9000))
     columns = router.snapshot().columns
     assert list(columns.prefill_tokens) == [9000, 0]
-    mine = columns.for_order(URGENT)
+    mine = columns.for_urgency(URGENT)
     assert list(mine.prefill_tokens) == [0, 0]
     assert list(mine.decode_tokens) == [0, 0]
     assert list(mine.context_tokens) == [0, 0]
     assert list(mine.requests) == [1, 0], "places are places"
     assert list(mine.prefill_work) == [STEP / 2, 0], "half a step, while nothing is known of it"
-    assert columns.for_order(LATER) is columns
+    assert columns.for_urgency(LATER) is columns
 
 
 def test_a_short_later_prompt_takes_no_more_than_itself(clock: Clock) -> None:
@@ -74,16 +74,16 @@ def test_equal_orders_and_earlier_ones_are_ahead(clock: Clock) -> None:
     router.choose(asking(URGENT, 700, "b"))
     router.choose(asking(2, 30, "c"))
     columns = router.snapshot().columns
-    assert list(columns.for_order(URGENT).prefill_tokens) == [700]
-    assert list(columns.for_order(2).prefill_tokens) == [730]
-    assert list(columns.for_order(LATER).prefill_tokens) == [5730]
+    assert list(columns.for_urgency(URGENT).prefill_tokens) == [700]
+    assert list(columns.for_urgency(2).prefill_tokens) == [730]
+    assert list(columns.for_urgency(LATER).prefill_tokens) == [5730]
 
 
 def test_an_engine_that_does_not_yield_is_as_before(clock: Clock) -> None:
     router = made(clock, step_tokens=0)
     router.choose(asking(LATER, 9000))
     columns = router.snapshot().columns
-    assert columns.for_order(URGENT) is columns
+    assert columns.for_urgency(URGENT) is columns
 
 
 def test_among_both_kinds_only_the_yielding_one_spares(clock: Clock) -> None:
@@ -98,7 +98,7 @@ def test_among_both_kinds_only_the_yielding_one_spares(clock: Clock) -> None:
 def test_the_end_of_a_step_tells_how_long_the_next_one_takes(clock: Clock) -> None:
     found = []
     for waited_s in (0.0, 0.01, 0.05, 1.0):
-        snapshot = OrderSnapshot(
+        snapshot = UrgencySnapshot(
             now_s=clock() + waited_s,
             lines=_lines(9000),
             step_tokens=[STEP],
@@ -129,7 +129,7 @@ def test_work_elsewhere_has_no_order_and_stays_ahead(clock: Clock) -> None:
     router.choose(asking(LATER, 9000))
     elsewhere = ReplicaLoad(2, 70, 20, 110)
     router.update_stats("r0", ReplicaStats(3, 0, 0, clock(), elsewhere))
-    mine = router.snapshot().columns.for_order(URGENT)
+    mine = router.snapshot().columns.for_urgency(URGENT)
     assert list(mine.prefill_tokens) == [70]
     assert list(mine.decode_tokens) == [20]
     assert list(mine.context_tokens) == [110]
@@ -156,15 +156,15 @@ def test_the_orders_account_for_everything_and_end_with_nothing(clock: Clock) ->
             )
         columns = router.snapshot().columns
         for name in ("prefill_tokens", "decode_tokens", "context_tokens"):
-            assert list(getattr(columns.for_order(3), name)) == list(getattr(columns, name))
-            for order in range(3):
-                less, more = columns.for_order(order), columns.for_order(order + 1)
+            assert list(getattr(columns.for_urgency(3), name)) == list(getattr(columns, name))
+            for urgency in range(3):
+                less, more = columns.for_urgency(urgency), columns.for_urgency(urgency + 1)
                 pairs = zip(getattr(less, name), getattr(more, name), strict=True)
                 assert all(0 <= a <= b for a, b in pairs)
     for reservation in live:
         reservation.release()
     assert not any(router.snapshot().columns.prefill_tokens)
-    assert not any(router.snapshot().columns.for_order(0).context_tokens)
+    assert not any(router.snapshot().columns.for_urgency(0).context_tokens)
 
 
 class Learned:
@@ -194,9 +194,9 @@ def test_who_was_overtaken_teaches_no_latency(clock: Clock) -> None:
 
 
 def _lines(work: int) -> Any:
-    line = OrderColumns(1)
+    line = UrgencyColumns(1)
     line.change(0, 1, work, 100, work, work)
-    return lines_of({LATER: line})
+    return work_of({LATER: line})
 
 
 def _nothing() -> Ahead:

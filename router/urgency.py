@@ -1,9 +1,9 @@
-"""Outstanding work by order: what goes before an urgent request on an engine that yields.
+"""Outstanding work by urgency: what goes before an urgent request on an engine that yields.
 
-Such an engine (:mod:`deployments.yielding`) interrupts a prompt of a later order between two steps.
-A request therefore waits for the prompts of its own and earlier orders, and of everything else only
-for the step under way. How long that takes is known from when the replica's last step ended: every
-step tells itself, because every sequence that decodes gets a token from it.
+Such an engine (:mod:`deployments.yielding`) interrupts a prompt for a more urgent one between two
+steps. A request therefore waits for the prompts that are as urgent or more so, and of everything
+else only for the step under way. How long that takes is known from when the replica's last step
+ended: every step tells itself, because every sequence that decodes gets a token from it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from router.types import Ahead
 _OVERDUE = 3.0
 
 
-class OrderColumns:
-    """What is outstanding of one order, per slot of the ledger: requests, prefill tokens and work,
-    decode and context tokens; when the prefill under way began (a dispatch, or the end of the one
-    before, of this or an earlier order); and how many requests were dispatched there so far."""
+class UrgencyColumns:
+    """What is outstanding of one urgency, per slot of the ledger: requests, prefill tokens and
+    work, decode and context tokens; when the prefill under way began (a dispatch, or the end of
+    the one before, of this urgency or a more urgent one); and how many requests were dispatched
+    there so far."""
 
     __slots__ = ("context", "decode", "dispatched", "requests", "since_s", "tokens", "work")
 
@@ -59,10 +60,10 @@ class OrderColumns:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One order at one instant."""
+class UrgencyWork:
+    """One urgency at one instant."""
 
-    order: int
+    urgency: int
     tokens: Sequence[int]
     work: Sequence[int]
     decode: Sequence[int]
@@ -70,53 +71,53 @@ class Line:
     since_s: Sequence[float]
 
     def columns(self) -> tuple[Sequence[Any], ...]:
-        """Without the order, in the order of the fields."""
+        """Without the urgency, in the order of the fields."""
         return self.tokens, self.work, self.decode, self.context, self.since_s
 
 
 @dataclass(frozen=True, slots=True)
-class OrderSnapshot:
-    """All orders at one instant, the most urgent first.
+class UrgencySnapshot:
+    """All urgencies at one instant, the most urgent first.
 
     ``step_tokens``: token budget of each candidate's steps (0: it does not yield); ``stepped_s``:
     when it last ended one (-inf: never heard); ``token_s``: seconds per token of prefill (0: not
-    known yet). ``elsewhere``: what other gateways have outstanding, of whatever order
+    known yet). ``elsewhere``: what other gateways have outstanding, of whatever urgency
     (None: nothing).
     """
 
     now_s: float
-    lines: tuple[Line, ...]
+    lines: tuple[UrgencyWork, ...]
     step_tokens: Sequence[int]
     stepped_s: Sequence[float]
     token_s: float
     elsewhere: Ahead | None = None
 
-    def ahead_of(self, order: int) -> Ahead | None:
+    def ahead_of(self, urgency: int) -> Ahead | None:
         """See :class:`router.types.Orders`."""
-        if all(line.order <= order for line in self.lines):
+        if all(line.urgency <= urgency for line in self.lines):
             return None
         if self.elsewhere is None:
             slots = len(self.step_tokens)
             ahead = Ahead([0] * slots, [0] * slots, [0] * slots, [0.0] * slots)
         else:
             ahead = Ahead(*([*column] for column in self.elsewhere))
-        last = self.lines[-1].order
+        last = self.lines[-1].urgency
         for slot, step in enumerate(self.step_tokens):
-            self._add(ahead, slot, order if step else last)
+            self._add(ahead, slot, urgency if step else last)
         return ahead
 
-    def _add(self, ahead: Ahead, slot: int, order: int) -> None:
-        """What a slot has of orders up to ``order``, and of the step under way."""
+    def _add(self, ahead: Ahead, slot: int, urgency: int) -> None:
+        """What a slot has of urgencies up to ``urgency``, and of the step under way."""
         left, later, begun = 0.0, 0, False
         for line in self.lines:
             work = line.work[slot]
-            if line.order > order:
+            if line.urgency > urgency:
                 later += work
                 continue
             ahead.prefill_tokens[slot] += line.tokens[slot]
             ahead.decode_tokens[slot] += line.decode[slot]
             ahead.context_tokens[slot] += line.context[slot]
-            # Only the most urgent order is being computed, and that from the next step on.
+            # Only the most urgent work is being computed, and that from the next step on.
             if work and not left:
                 begun = line.since_s[slot] <= self.stepped_s[slot]
                 left = self._left(work, line.since_s[slot]) if begun else work
@@ -138,15 +139,15 @@ class OrderSnapshot:
         done = (self.now_s - self.stepped_s[slot]) / self.token_s if self.token_s > 0.0 else -1.0
         return max(0.0, step - done) if 0.0 <= done < _OVERDUE * step else step / 2
 
-    def only(self, slots: Sequence[int]) -> OrderSnapshot:
+    def only(self, slots: Sequence[int]) -> UrgencySnapshot:
         """See :class:`router.types.Orders`."""
 
         def pick(column: Any) -> list[Any]:
             return [column[slot] for slot in slots]
 
-        return OrderSnapshot(
+        return UrgencySnapshot(
             self.now_s,
-            tuple(Line(line.order, *map(pick, line.columns())) for line in self.lines),
+            tuple(UrgencyWork(line.urgency, *map(pick, line.columns())) for line in self.lines),
             pick(self.step_tokens),
             pick(self.stepped_s),
             self.token_s,
@@ -154,10 +155,12 @@ class OrderSnapshot:
         )
 
 
-def lines_of(columns: Mapping[int, OrderColumns]) -> tuple[Line, ...]:
-    """Copies of the orders that have something outstanding."""
+def work_of(columns: Mapping[int, UrgencyColumns]) -> tuple[UrgencyWork, ...]:
+    """Copies of the urgencies that have something outstanding."""
     return tuple(
-        Line(order, line.tokens[:], line.work[:], line.decode[:], line.context[:], line.since_s[:])
-        for order, line in sorted(columns.items())
+        UrgencyWork(
+            urgency, line.tokens[:], line.work[:], line.decode[:], line.context[:], line.since_s[:]
+        )
+        for urgency, line in sorted(columns.items())
         if any(line.requests)
     )

@@ -1,0 +1,194 @@
+"""The dispatcher of one model: queue, room, router and tickets as one synchronous object.
+
+:mod:`router.admission.gate` wraps it with futures and a timer, the simulator drives it as it is.
+It waits for nothing, knows time only from its clocks, and is the one place where a request is
+offered, given a replica, moved to another one, and ended.
+
+With ``admission.enabled: false`` it is the same object: every request has room at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from router.admission.capacity import Capacity, SnapshotCapacity, Unlimited
+from router.admission.forecast import Forecast
+from router.admission.outcomes import Dispatch, Failed, Refused, SpillRule, Wait
+from router.admission.queue import AdmissionQueue
+from router.admission.settings import AdmissionSettings
+from router.admission.ticket import Ticket
+from router.forecast import RouterForecast
+from router.lengths import OutputLengths
+from router.router import Router
+from router.types import ReplicaInfo, RouteRequest
+
+
+class Waiting:
+    """A request in the queue. ``outcome`` is None while it waits; ``on_settled``, if set, is
+    called once when it is there."""
+
+    __slots__ = ("on_settled", "outcome", "request")
+
+    def __init__(self, request: RouteRequest) -> None:
+        self.request = request
+        self.outcome: Ticket | Refused | None = None
+        self.on_settled: Callable[[Waiting], None] | None = None
+
+    def settle(self, outcome: Ticket | Refused) -> None:
+        self.outcome = outcome
+        if self.on_settled is not None:
+            self.on_settled(self)
+
+
+def _no_timer(at_s: float | None) -> None:
+    """Whoever drives the dispatcher asks :meth:`Dispatcher.next_timer_s` himself."""
+
+
+class Dispatcher:
+    """Not thread-safe: one event loop (or the simulator) owns it.
+
+    ``clock`` gives monotonic seconds, the same clock as the router's and the requests'
+    ``arrival_s``; ``wall_clock`` seconds since the epoch, for engine priorities only. ``spill`` is
+    asked whether a request should be answered elsewhere. :attr:`set_timer` is called whenever
+    :meth:`next_timer_s` may have changed.
+
+    Call :meth:`wake` when replicas may have got room by themselves (new stats of a replica).
+    Tickets, the membership of the router and avoided replicas wake by themselves.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        settings: AdmissionSettings,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+        *,
+        spill: SpillRule | None = None,
+        lengths: OutputLengths | None = None,
+        forecast: Forecast | None = None,
+    ) -> None:
+        self.router = router
+        self.clock = clock
+        self.lengths = lengths or OutputLengths()
+        self.set_timer: Callable[[float | None], None] = _no_timer
+        self._settings = settings
+        self._forecast = RouterForecast(router)
+        self.queue = AdmissionQueue(settings, clock, wall_clock, forecast or self._forecast, spill)
+        self._waiting: dict[str, Waiting] = {}
+        self._pumping = False
+        self._again = False
+        self._closed = False
+        router.listeners.append(self._members_changed)
+
+    def __len__(self) -> int:
+        """Requests that wait."""
+        return len(self._waiting)
+
+    def offer(self, request: RouteRequest, body_bytes: int = 0) -> Ticket | Waiting | Refused:
+        """A request came: it runs now, waits, or is refused.
+
+        ``expected_output_tokens`` 0 means that the caller does not know: it is filled in from what
+        was learned, at most ``max_output_tokens``.
+
+        Raises:
+            BadRequestError: unknown priority class.
+            ValueError: the request id is already waiting or in flight.
+        """
+        if not request.expected_output_tokens and request.max_output_tokens:
+            expected = self.lengths.expected_tokens(
+                request.tenant, request.priority_class, request.max_output_tokens
+            )
+            request = replace(request, expected_output_tokens=expected)
+        outcome = self.queue.offer(request, body_bytes)
+        if not isinstance(outcome, Wait):
+            return outcome
+        waiting = self._waiting[request.request_id] = Waiting(request)
+        try:
+            if self._closed:
+                self.close()
+            else:
+                self.wake()
+        except BaseException:
+            self.cancel(waiting)
+            raise
+        return waiting if waiting.outcome is None else waiting.outcome
+
+    def cancel(self, waiting: Waiting) -> None:
+        """Nobody wants the outcome any more. A ticket that is there already is given back, and
+        its tenant is not charged."""
+        if isinstance(waiting.outcome, Ticket):
+            waiting.outcome.give_back()
+        elif self._waiting.get(waiting.request.request_id) is waiting:
+            del self._waiting[waiting.request.request_id]
+            self.queue.cancel(waiting.request.request_id)
+            self.wake()
+
+    def next_timer_s(self) -> float | None:
+        """When :meth:`wake` should be called at the latest: a limit on waiting passes, or an
+        avoided replica may be chosen again. None while only an event can change anything."""
+        if not self._waiting:
+            return None
+        times = (self.queue.next_timer_s(), self.router.next_return_s())
+        return min((at_s for at_s in times if at_s is not None), default=None)
+
+    def wake(self) -> None:
+        """Dispatch all that has room now. A call from within is remembered, not nested."""
+        self._again = True
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            while self._again and self._waiting:
+                self._again = False
+                self._pump()
+        finally:
+            self._pumping = False
+        self.set_timer(self.next_timer_s())
+
+    def close(self) -> None:
+        """Refuse all who wait, and all who come. Tickets already given stay good."""
+        self._closed = True
+        for refused in self.queue.close():
+            self._settle(refused.request, refused)
+        self.set_timer(None)
+
+    def _pump(self) -> None:
+        while len(self.queue):  # No snapshot is taken when nothing waits.
+            outcome = self.queue.next(self._capacity())
+            if isinstance(outcome, Wait):
+                return
+            if isinstance(outcome, Dispatch):
+                self._dispatch(outcome)
+            else:
+                self._settle(outcome.request, outcome)
+
+    def _capacity(self) -> Capacity:
+        if not self._settings.enabled:
+            return Unlimited()
+        forecast, router = self._forecast, self.router
+        return SnapshotCapacity(
+            router.snapshot(),
+            self._settings.limits,
+            router.overlap,
+            forecast.unused_s,
+            forecast.thrashing,
+        )
+
+    def _dispatch(self, dispatch: Dispatch) -> None:
+        request = dispatch.request
+        try:
+            grant = self.router.choose(request, dispatch.saturated)
+        except Exception as error:  # noqa: BLE001
+            # It belongs to whoever offered this request, not to whoever happened to wake us.
+            self.queue.give_back(request.request_id)
+            self._settle(request, Failed(request, error))
+            return
+        ticket = Ticket(self, request, grant, dispatch.priority, dispatch.waited_s)
+        self._settle(request, ticket)
+
+    def _settle(self, request: RouteRequest, outcome: Ticket | Refused) -> None:
+        self._waiting.pop(request.request_id).settle(outcome)
+
+    def _members_changed(self, old: tuple[ReplicaInfo, ...], new: tuple[ReplicaInfo, ...]) -> None:
+        self.wake()
