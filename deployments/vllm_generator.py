@@ -182,6 +182,7 @@ class VllmGenerator:
         """Have vLLM's output processor go on behind the resumed tokens."""
         state = self._client.output_processor.request_states.get(collector.request_id)
         if state is None or resume is None or collector.output is not None:
+            self._end_soon(collector.request_id)
             raise RuntimeError("the engine was faster than its client could prepare for")
         state.detokenizer = replayed.detokenizer
         state.sent_tokens_offset = len(resume.tokens)
