@@ -51,6 +51,13 @@ CASES = {
 }
 SAMPLING = {"temperature": 0.0, "max_tokens": 110}
 
+class Pretended:
+    is_multimodal_model = True
+    def __init__(self, real):
+        self._real = real
+    def __getattr__(self, name):
+        return getattr(self._real, name)
+
 def config_of(model):
     config = AsyncEngineArgs(
         model=model, dtype="float32", max_model_len=512, block_size=32, max_num_seqs=16,
@@ -160,6 +167,15 @@ async def main(model):
                 if not same or any(joined[k] != ours[k] for k in ours if k != "logprobs"):
                     broken.append([cut, behind, joined])
         out["seams"][name] = broken
+    # As if the model took images: messages are rendered here, which are text all the same.
+    pretending = ChatFormat(client, tool_parser="hermes")
+    pretending.config = Pretended(client.model_config)
+    body = {"model": "m", "n": 2, "stream": True, "stream_options": {"include_usage": True},
+            "messages": [{"role": "user", "content": [{"type": "text", "text": "Who am I?"}]}],
+            **CASES["schema"]}
+    generator = VllmGenerator(client, plain.load, chats=pretending)
+    got = await generate(generator, [], SAMPLING | {"max_tokens": 9999}, messages=body, logprobs=2)
+    out["rendered"] = [fold(got), type(got[0]).__name__, got[0].prompt_tokens, len(ids)]
     print("RESULT" + json.dumps(out), flush=True)
 
 asyncio.run(main(sys.argv[1]))
@@ -202,3 +218,9 @@ def test_the_cases_are_what_they_are_called(found: dict[str, Any]) -> None:
 
 def test_a_stream_that_is_cut_anywhere_goes_on_exactly(found: dict[str, Any]) -> None:
     assert {name: broken for name, broken in found["seams"].items() if broken} == {}
+
+
+def test_messages_are_rendered_as_vllms_server_renders_them(found: dict[str, Any]) -> None:
+    answer, first, tokens, expected = found["rendered"]
+    assert answer == found["cases"]["schema"][1]
+    assert (first, tokens) == ("Started", expected)

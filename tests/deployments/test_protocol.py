@@ -38,8 +38,8 @@ CASES: dict[str, dict[str, Any]] = {
     "empty chat": {"chat": {}},
     "object": {"chat": {"response_format": {"type": "json_object"}}},
     "schema": {"chat": {"response_format": JSON_SCHEMA}, "max_tokens": 40},
-    "required": {"chat": {"tools": [TOOL], "tool_choice": "required"}, "max_tokens": 60},
-    "named": {"chat": {"tools": [TOOL], "tool_choice": NAMED}, "max_tokens": 60},
+    "required": {"chat": {"tools": [TOOL], "tool_choice": "required"}, "max_tokens": 120},
+    "named": {"chat": {"tools": [TOOL], "tool_choice": NAMED}, "max_tokens": 120},
     "tools unused": {"chat": {"tools": [TOOL], "tool_choice": "none"}},
 }
 _FORCED = ("required", "named")
@@ -53,6 +53,7 @@ from deployments.chats import ChatFormat
 from deployments.engine import EngineChild
 from deployments.resuming import let_resume, prepare_workers
 from deployments.vllm_generator import VllmGenerator
+from vllm.v1.engine.exceptions import EngineDeadError
 from weir.errors import WeirError
 
 async def main(model):
@@ -98,7 +99,16 @@ async def main(model):
             found[name].append(await run(msgspec.msgpack.encode(again).hex()))
     refused = {name: await run(data) for name, data in REFUSED.items()}
     refused["no parser"] = await run(REQUESTS["required"], both[1])
-    print("RESULT" + json.dumps({"found": found, "refused": refused}), flush=True)
+    # The engine dies under a stream, and is dead for the next.
+    endless = wire.Submit(8, "endless", [5, 6], wire.Sampling(max_tokens=200, ignore_eos=True))
+    running = asyncio.create_task(run(msgspec.msgpack.encode(endless).hex()))
+    while not client.output_processor.request_states:
+        await asyncio.sleep(0)
+    client.output_processor.propagate_error(EngineDeadError())
+    dead = [await running]
+    client.engine_core.resources.engine_dead = True
+    dead.append(await run(REQUESTS["plain"]))
+    print("RESULT" + json.dumps({"found": found, "refused": refused, "dead": dead}), flush=True)
 
 asyncio.run(main(sys.argv[1]))
 os._exit(0)
@@ -309,3 +319,11 @@ def test_an_engine_refuses_in_plain_words(
     assert failed.status == status
     assert says in failed.message
     assert "--" not in failed.message
+
+
+@pytest.mark.engine
+def test_a_dead_engine_is_a_failure_of_the_replica(engine: dict[str, Any]) -> None:
+    under_a_stream, afterwards = map(_decoded, engine["dead"])
+    for got in (under_a_stream, afterwards):
+        assert isinstance(got[-1], wire.Failed)
+        assert got[-1].status == 503

@@ -100,7 +100,8 @@ async def main(model):
         "stop string": (ask, {"max_tokens": 40, "stop": [answer[17:26]]}),
         "stop string shown": (ask, {"max_tokens": 40, "stop": [answer[17:26]],
                                     "include_stop_str_in_output": True}),
-        "special tokens": (ask, {"max_tokens": 40, "min_tokens": 39, "skip_special_tokens": False}),
+        "special tokens": (ask, {"max_tokens": 40, "ignore_eos": True,
+                                 "skip_special_tokens": False}),
     }
     out = {"broken": [], "whole": {}, "wrong": []}
     for name, (prompt, sampling) in cases.items():
