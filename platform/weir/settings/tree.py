@@ -39,11 +39,12 @@ class ServerSettings(_Section):
 
 
 class GatewaySettings(_Section):
-    """The gateway deployment."""
+    """The gateway deployment: ``replicas`` gateways that serve, and ``standbys`` that are up and
+    take over when one fails. With more than one replica, requests are spread over all."""
 
     replicas: int = Field(1, ge=1)
+    standbys: int = Field(1, ge=0)
     num_cpus: float = Field(0.0, ge=0)
-    max_ongoing_requests: int = Field(4096, ge=1)
     dispatch_attempts: int = Field(3, ge=1, le=10)
 
 
