@@ -10,7 +10,6 @@ With ``admission.enabled: false`` it is the same object: every request has room 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from router.admission.capacity import Capacity, Room, Unlimited
 from router.admission.outcomes import Dispatch, Failed, Refused, SpillRule, Wait
@@ -184,7 +183,7 @@ class Dispatcher:
         urgency = self.queue.urgency(request.priority_class)
         if (expected, urgency) == (request.expected_output_tokens, request.urgency):
             return request
-        return replace(request, expected_output_tokens=expected, urgency=urgency)
+        return request.completed(expected, urgency)
 
     def _dispatch(self, dispatch: Dispatch, view: View) -> None:
         request = dispatch.request

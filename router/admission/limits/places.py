@@ -33,8 +33,11 @@ class PlacesLimit(Limit):
     def with_room(
         self, request: RouteRequest, share: Share, view: View, busy: list[int]
     ) -> list[int]:
-        requests, infos, part = view.columns.requests, view.columns.fleet.infos, share.running
-        most = self._running
+        requests, fleet, part = view.columns.requests, view.columns.fleet, share.running
+        most, infos = self._running, fleet.infos
+        # Mostly all have room, and the fullest one tells.
+        if max(requests) + 1 <= part * (most or fleet.least_max_running):
+            return busy
         return [
             slot
             for slot in busy

@@ -55,6 +55,8 @@ class PrefillLimit(Limit):
         if share.prefill < 1.0:
             most = max(1.0, share.prefill * most - request.prompt_tokens)
             outstanding = columns.prefill_tokens  # an estimate is no head-room
+        if max(outstanding) < most:
+            return busy
         room = [slot for slot in busy if outstanding[slot] < most]
         if len(room) == len(busy) or not (held := view.held(request)):
             return room
