@@ -49,7 +49,7 @@ from load_tests.report import (
     percentile,
 )
 from router.admission import Ticket
-from router.hashing import BlockHasher, FastHasher, VllmHasher
+from router.hashing import BlockHasher, VllmHasher
 from router.ledger import Reservation
 from router.prefix_index import PrefixIndex
 from router.shipped import shipped_profile
@@ -258,7 +258,6 @@ def hashing_rows(seed: int) -> list[Row]:
     hashers: dict[str, BlockHasher] = {
         "vLLM sha256 (pickle)": VllmHasher(BLOCK_TOKENS),
         "vLLM sha256_cbor": VllmHasher(BLOCK_TOKENS, "sha256_cbor"),
-        "xxh3 chain": FastHasher(BLOCK_TOKENS),
     }
     rows: list[Row] = []
     for name, hasher in hashers.items():

@@ -32,8 +32,6 @@ class RouteRequest:
     expected_output_tokens: int = 0
     priority_class: str = "standard"
     block_hashes: tuple[int, ...] = ()
-    adapter: str | None = None
-    session: str | None = None
     arrival_s: float = 0.0
     deadline_s: float | None = None
     urgency: int = 0
@@ -50,8 +48,6 @@ class RouteRequest:
             expected_output_tokens,
             self.priority_class,
             self.block_hashes,
-            self.adapter,
-            self.session,
             self.arrival_s,
             self.deadline_s,
             urgency,
@@ -74,7 +70,6 @@ class KvFeed:
 class ReplicaInfo:
     """A member of the replica set, as Ray Serve (or the simulator) announces it.
 
-    ``since_s``: when it joined, on the caller's clock (0: it was always there).
     ``attention_tokens``: context at which attending costs a new token as much as the rest of the
     model: ``2 * parameters / (4 * layers * hidden size)`` by FLOPs, 30k for Llama-3.1-8B.
     ``kv_events``: it publishes its KV events, so predictions about it must be confirmed.
@@ -90,8 +85,6 @@ class ReplicaInfo:
     max_model_len: int = 0
     attention_tokens: float = USUAL_ATTENTION_TOKENS
     tasks: frozenset[str] = frozenset()
-    adapters: frozenset[str] = frozenset()
-    since_s: float = 0.0
     kv_events: bool = False
     kv_feed: KvFeed | None = None
     yielding_step_tokens: int = 0
@@ -173,8 +166,7 @@ class Fleet:
 
     ``capacity_tokens`` is what the KV cache holds (0: unknown), ``least_capacity_tokens`` the least
     that is known. ``block_size`` is that of all of
-    them (0: they differ); ``attention_tokens`` the largest of any; ``newest_since_s`` tells a
-    scorer whether any is young.
+    them (0: they differ); ``attention_tokens`` the largest of any.
     """
 
     __slots__ = (
@@ -186,7 +178,6 @@ class Fleet:
         "infos",
         "least_capacity_tokens",
         "least_max_running",
-        "newest_since_s",
         "slots",
         "yields",
     )
@@ -203,7 +194,6 @@ class Fleet:
             (info.attention_tokens for info in infos), default=USUAL_ATTENTION_TOKENS
         )
         self.least_max_running = min((info.max_running for info in infos), default=0)
-        self.newest_since_s = max((info.since_s for info in infos), default=0.0)
         self.yields = any(info.yielding_step_tokens for info in infos)
 
 

@@ -37,8 +37,8 @@ class ClassSettings:
     orders one tenant's own requests; with ``short-first``, each 1,000 prompt tokens that no
     replica has cached count as ``short_first_s_per_1k_tokens`` seconds of later arrival, so a
     long prompt is overtaken for a bounded time only. Worth, 4.0 over 0.25, goodput at 1.5 and 2
-    times saturation: + 5 and + 14 % (Mooncake conversations), + 2 and + 5 % (WEKA agent sessions),
-    − 1 % at 1.5 (Mooncake synthetic); nothing up to saturation (simulated, 8 replicas, seeds that
+    times saturation: + 6 and + 12 % (Mooncake conversations), 0 and + 5 % (WEKA agent sessions),
+    − 1 % at 1.5 (Mooncake synthetic); nothing up to saturation (simulated, 8 replicas, 2 seeds that
     are not reported). ``share`` is how far the class may fill a
     replica (all classes together counted) while a more urgent class is active: what it
     leaves is head-room for that one. For the most urgent class it always holds.
