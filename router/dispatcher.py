@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from router.admission.capacity import Capacity, Room, Unlimited
+from router.admission.limit import bounding
 from router.admission.outcomes import Dispatch, Failed, Refused, SpillRule, Wait
 from router.admission.queue import AdmissionQueue
 from router.admission.settings import AdmissionSettings
@@ -73,7 +74,7 @@ class Dispatcher:
         self.set_timer: Callable[[float | None], None] = _no_timer
         self.queue = AdmissionQueue(settings, clock, wall_clock, spill)
         self._enabled = settings.enabled
-        self._limits = settings.built_limits
+        self._limits = bounding(settings.built_limits)
         self._caches = CacheUse()
         self._waiting: dict[str, Waiting] = {}
         self._pumping = False

@@ -33,13 +33,17 @@ class KvLimit(Limit):
     def __init__(self, params: KvParams) -> None:
         self._params = params
 
+    def room_everywhere(self, request: RouteRequest, share: Share, view: View) -> bool:
+        need = request.prompt_tokens + request.expected_output_tokens
+        least = view.columns.fleet.least_capacity_tokens
+        # Where no capacity is known, nothing is left out either.
+        return not least or self._most_in_use(view) + need <= share.kv * self._params.fill * least
+
     def with_room(
         self, request: RouteRequest, share: Share, view: View, busy: list[int]
     ) -> list[int]:
         fleet, part = view.columns.fleet, share.kv * self._params.fill
         need = request.prompt_tokens + request.expected_output_tokens
-        if self._most_in_use(view) + need <= part * fleet.least_capacity_tokens:
-            return busy
         capacity = fleet.capacity_tokens
         room, lacking = [], []
         for slot in busy:

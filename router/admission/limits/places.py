@@ -30,14 +30,16 @@ class PlacesLimit(Limit):
     def __init__(self, params: PlacesParams) -> None:
         self._running = params.running
 
+    def room_everywhere(self, request: RouteRequest, share: Share, view: View) -> bool:
+        columns = view.columns
+        most = self._running or columns.fleet.least_max_running
+        return max(columns.requests, default=0) + 1 <= share.running * most
+
     def with_room(
         self, request: RouteRequest, share: Share, view: View, busy: list[int]
     ) -> list[int]:
-        requests, fleet, part = view.columns.requests, view.columns.fleet, share.running
-        most, infos = self._running, fleet.infos
-        # Mostly all have room, and the fullest one tells.
-        if max(requests) + 1 <= part * (most or fleet.least_max_running):
-            return busy
+        requests, infos, part = view.columns.requests, view.columns.fleet.infos, share.running
+        most = self._running
         return [
             slot
             for slot in busy
