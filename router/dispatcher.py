@@ -10,9 +10,9 @@ With ``admission.enabled: false`` it is the same object: every request has room 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from router.admission.capacity import Capacity, Room, Unlimited
+from router.admission.limit import bounding
 from router.admission.outcomes import Dispatch, Failed, Refused, SpillRule, Wait
 from router.admission.queue import AdmissionQueue
 from router.admission.settings import AdmissionSettings
@@ -74,7 +74,7 @@ class Dispatcher:
         self.set_timer: Callable[[float | None], None] = _no_timer
         self.queue = AdmissionQueue(settings, clock, wall_clock, spill)
         self._enabled = settings.enabled
-        self._limits = settings.built_limits
+        self._limits = bounding(settings.built_limits)
         self._caches = CacheUse()
         self._waiting: dict[str, Waiting] = {}
         self._pumping = False
@@ -184,7 +184,7 @@ class Dispatcher:
         urgency = self.queue.urgency(request.priority_class)
         if (expected, urgency) == (request.expected_output_tokens, request.urgency):
             return request
-        return replace(request, expected_output_tokens=expected, urgency=urgency)
+        return request.completed(expected, urgency)
 
     def _dispatch(self, dispatch: Dispatch, view: View) -> None:
         request = dispatch.request

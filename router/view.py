@@ -62,13 +62,15 @@ class View:
         return found
 
     def most_cached_tokens(self, request: RouteRequest) -> int:
-        """Leading tokens of the prompt that the best holder among the candidates has."""
+        """Leading tokens of the prompt that its best holder has."""
         held = self.held(request)
         if not held:
             return 0
         fleet = self.columns.fleet
+        if fleet.block_size:
+            return max(held.values()) * fleet.block_size
         sizes = zip(fleet.ids, fleet.block_sizes, strict=True)
-        return max(held.get(rid, 0) * size for rid, size in sizes) if fleet.ids else 0
+        return max((held.get(rid, 0) * size for rid, size in sizes), default=0)
 
     def for_urgency(self, urgency: int) -> Columns:
         """The columns with only that work which goes before a request of ``urgency``."""

@@ -185,6 +185,5 @@ def _route_request(request: SimRequest) -> RouteRequest:
         max_output_tokens=OUTPUT_LIMIT_TOKENS,
         priority_class=trace.priority_class,
         block_hashes=trace.block_hashes,
-        session=trace.session,
         arrival_s=request.arrival_s,
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from router.admission.engine_priority import engine_ranks, urgency_of
 from router.admission.fair import ActiveSet
-from router.admission.limit import Standing, narrowest
+from router.admission.limit import Standing, narrowest, narrowing
 from router.admission.settings import AdmissionSettings
 from router.admission.share import FULL_SHARE, Share
 from router.admission.waiting import IN_TIME, LATE, Item, Overlooked, PriorityClass, State
@@ -25,7 +25,7 @@ class Backlog:
         self._levels: dict[int, ActiveSet[PriorityClass]] = {o: ActiveSet() for o in urgencies}
         self._ageing_after_s = settings.ageing_after_s
         self._ageing_every = settings.ageing_every
-        self._limits = settings.built_limits
+        self._limits = narrowing(settings.built_limits)
         self._first_urgency = urgencies[0]
         self._dispatches = 0
         self.waiting = 0

@@ -54,14 +54,20 @@ class Room:
     def saturated_for(self, request: RouteRequest, share: Share) -> frozenset[str] | None:
         view = self._view
         columns = view.columns
+        if not columns.fleet.ids:
+            return None
+        # Mostly everybody has room, and the fullest replica tells that of all.
+        limits = [it for it in self._limits if not it.room_everywhere(request, share, view)]
+        if not limits:
+            return _NONE
         busy = [slot for slot, requests in enumerate(columns.requests) if requests]
         room = busy
-        for limit in self._limits:
+        for limit in limits:
             if not room:
                 break
             room = limit.with_room(request, share, view, room)
         if len(room) == len(busy):
-            return _NONE if columns.fleet.ids else None
+            return _NONE
         if not room and len(busy) == len(columns.fleet.ids):
             return None
         ids, free = columns.fleet.ids, {*room}

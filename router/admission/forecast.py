@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Foreseen:
+class Foreseen(NamedTuple):
     """If the request were dispatched now: prompt tokens that even the best holder of its prefix
     has to compute, and seconds until its first and its last token."""
 

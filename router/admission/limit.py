@@ -36,11 +36,16 @@ class Standing(NamedTuple):
 
 
 class Limit:
-    """A rule. Each method has a neutral default; a rule overrides what it is about."""
+    """A rule. Each method has a neutral default; a rule overrides what it is about:
+    :meth:`share`, or :meth:`room_everywhere` and :meth:`with_room`."""
 
     def share(self, standing: Standing) -> Share | None:
         """How far such a request may fill a replica (None: this rule does not narrow it)."""
         return None
+
+    def room_everywhere(self, request: RouteRequest, share: Share, view: View) -> bool:
+        """A quick look: True only if :meth:`with_room` would leave nobody out."""
+        return True
 
     def with_room(
         self, request: RouteRequest, share: Share, view: View, busy: list[int]
@@ -84,6 +89,16 @@ def build_limits(given: Mapping[str, Mapping[str, Any] | None]) -> tuple[Limit, 
             _LIMITS.build(name)  # says which are known
     wanted = (name for name in limit_names() if given.get(name, {}) is not None)
     return tuple(_LIMITS.build(name, given.get(name)) for name in wanted)
+
+
+def narrowing(limits: Sequence[Limit]) -> tuple[Limit, ...]:
+    """Those that have anything to say about shares."""
+    return tuple(limit for limit in limits if type(limit).share is not Limit.share)
+
+
+def bounding(limits: Sequence[Limit]) -> tuple[Limit, ...]:
+    """Those that ever leave a replica out."""
+    return tuple(limit for limit in limits if type(limit).with_room is not Limit.with_room)
 
 
 def narrowest(limits: Sequence[Limit], standing: Standing, share: Share) -> Share:

@@ -33,11 +33,18 @@ class KvLimit(Limit):
     def __init__(self, params: KvParams) -> None:
         self._params = params
 
+    def room_everywhere(self, request: RouteRequest, share: Share, view: View) -> bool:
+        need = request.prompt_tokens + request.expected_output_tokens
+        least = view.columns.fleet.least_capacity_tokens
+        # Where no capacity is known, nothing is left out either.
+        return not least or self._most_in_use(view) + need <= share.kv * self._params.fill * least
+
     def with_room(
         self, request: RouteRequest, share: Share, view: View, busy: list[int]
     ) -> list[int]:
-        capacity, part = view.columns.fleet.capacity_tokens, share.kv * self._params.fill
+        fleet, part = view.columns.fleet, share.kv * self._params.fill
         need = request.prompt_tokens + request.expected_output_tokens
+        capacity = fleet.capacity_tokens
         room, lacking = [], []
         for slot in busy:
             over = self._in_use(view, slot) + need - part * capacity[slot]
@@ -46,9 +53,16 @@ class KvLimit(Limit):
             else:
                 lacking.append((slot, over))
         if lacking and (held := view.held(request)):
-            ids, sizes = view.columns.fleet.ids, view.columns.fleet.block_sizes
+            ids, sizes = fleet.ids, fleet.block_sizes
             room += [slot for slot, over in lacking if over <= held.get(ids[slot], 0) * sizes[slot]]
         return room
+
+    def _most_in_use(self, view: View) -> int:
+        """No candidate has more than this in use, and mostly none has nearly as much."""
+        columns = view.columns
+        blocks = max([stats.kv_blocks_used for stats in columns.stats])
+        used = blocks * max(columns.fleet.block_sizes) + max(columns.prefill_tokens)
+        return max(used, max(columns.context_tokens)) + max(columns.decode_tokens)
 
     def _in_use(self, view: View, slot: int) -> int:
         columns = view.columns

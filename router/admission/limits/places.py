@@ -30,6 +30,11 @@ class PlacesLimit(Limit):
     def __init__(self, params: PlacesParams) -> None:
         self._running = params.running
 
+    def room_everywhere(self, request: RouteRequest, share: Share, view: View) -> bool:
+        columns = view.columns
+        most = self._running or columns.fleet.least_max_running
+        return max(columns.requests, default=0) + 1 <= share.running * most
+
     def with_room(
         self, request: RouteRequest, share: Share, view: View, busy: list[int]
     ) -> list[int]:

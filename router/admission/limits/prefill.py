@@ -46,6 +46,13 @@ class PrefillLimit(Limit):
     def __init__(self, params: PrefillParams) -> None:
         self._params = params
 
+    def room_everywhere(self, request: RouteRequest, share: Share, view: View) -> bool:
+        columns, most = view.for_urgency(request.urgency), self._params.tokens
+        if share.prefill < 1.0:
+            most = max(1, int(share.prefill * most - request.prompt_tokens))
+            return max(columns.prefill_tokens, default=0) < most
+        return max(columns.prefill_work, default=0) < most
+
     def with_room(
         self, request: RouteRequest, share: Share, view: View, busy: list[int]
     ) -> list[int]:

@@ -46,10 +46,13 @@ class WorkingSetLimit(Limit):
     def __init__(self, params: WorkingSetParams) -> None:
         self._params = params
 
+    def room_everywhere(self, request: RouteRequest, share: Share, view: View) -> bool:
+        return share.crowd_out or not self._may_be_cold(request, view)
+
     def with_room(
         self, request: RouteRequest, share: Share, view: View, busy: list[int]
     ) -> list[int]:
-        if share.crowd_out or not self._may_be_cold(request, view):
+        if self.room_everywhere(request, share, view):
             return busy
         spared = [slot for slot in busy if not self._crowds(request, view, slot)]
         if spared or view.idle or view.thrashing:

@@ -51,7 +51,7 @@ class Site:
 
     def __init__(self, clock: Callable[[], float], replicas: int = 1, **more: Any) -> None:
         self.router = WatchedRouter(clock)
-        self.members = [ReplicaInfo(f"r{n}", max_running=1, since_s=0.0) for n in range(replicas)]
+        self.members = [ReplicaInfo(f"r{n}", max_running=1) for n in range(replicas)]
         self.router.set_replicas(self.members)
         settings = more.pop("settings", AdmissionSettings(classes=CLASSES))
         self.dispatcher = Dispatcher(self.router, settings, clock, clock, **more)

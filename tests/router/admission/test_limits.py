@@ -294,6 +294,9 @@ class TestEveryLimit:
             )
             first, again = (made.saturated_for(ask, share) for _ in range(2))
             assert first == again, "pure"
+            if limit.room_everywhere(ask, share, made._view):
+                busy = [n for n, v in enumerate(views) if v.load.requests]
+                assert limit.with_room(ask, share, made._view, busy) == busy
             if first is None:
                 assert not idle
             else:
