@@ -47,19 +47,7 @@ def build_gateway(
     off_loop = OffLoop(ThreadPoolExecutor(READING_THREADS, "weir-prompts"))
     shared = parse_settings(settings.admission)
     slo_s = {c.name: c.ttft_slo_ms / 1000 for c in shared.classes if c.ttft_slo_ms}
-    clock = asyncio.get_running_loop().time
-    fallbacks = {
-        m.name: Fallback(
-            m.name,
-            m.fallback,
-            settings.tenants,
-            slo_s,
-            encoders[m.fallback.student].folder,
-            clock,
-        )
-        for m in settings.models
-        if m.fallback is not None
-    }
+    fallbacks = _fallbacks(settings, encoders, slo_s)
 
     def build(model: ModelSettings) -> Model:
         fallback = fallbacks.get(model.name)
@@ -83,15 +71,37 @@ def build_gateway(
             enricher=enricher,
             classes=[c.name for c in shared.classes],
             metrics=metrics,
-            limits=Limits(
-                settings.server.max_body_bytes,
-                settings.gateway.dispatch_attempts,
-                settings.server.request_timeout_s,
-                settings.gateway.resume_wait_s,
-            ),
+            limits=_limits(settings),
             fallbacks=fallbacks,
             slo_s=slo_s,
             ids=ids or random_ids(),
             wall_clock=wall_clock,
         )
+    )
+
+
+def _fallbacks(
+    settings: Settings, encoders: Mapping[str, PromptEncoder], slo_s: Mapping[str, float]
+) -> dict[str, Fallback]:
+    clock = asyncio.get_running_loop().time
+    return {
+        m.name: Fallback(
+            m.name,
+            m.fallback,
+            settings.tenants,
+            slo_s,
+            encoders[m.fallback.student].folder,
+            clock,
+        )
+        for m in settings.models
+        if m.fallback is not None
+    }
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        settings.server.max_body_bytes,
+        settings.gateway.dispatch_attempts,
+        settings.server.request_timeout_s,
+        settings.gateway.resume_wait_s,
     )

@@ -16,7 +16,7 @@ from deployments.gateway.dialects.generating import (
     Tally,
     data,
     error_event,
-    sampling,
+    submission,
     token_bytes,
     wants_usage,
 )
@@ -54,16 +54,8 @@ class ChatDialect:
     def submission(
         self, body: ChatBody, prompt: list[int], max_tokens: int, reasons: bool
     ) -> wire.Submit:
-        return wire.Submit(
-            0,
-            "",
-            prompt,
-            sampling(body, max_tokens),
-            logprobs=body.wants_logprobs,
-            prompt_logprobs=body.wants_prompt_logprobs,
-            chat=body.chat_fields(reasons),
-            messages=body.as_openai() if body.has_other_parts else None,
-        )
+        messages = body.as_openai() if body.has_other_parts else None
+        return submission(body, prompt, max_tokens, reasons, messages)
 
     def writer(
         self,

@@ -16,7 +16,7 @@ from deployments.gateway.dialects.generating import (
     Tally,
     data,
     error_event,
-    sampling,
+    submission,
     wants_usage,
 )
 from deployments.gateway.encoding import Encoding
@@ -61,15 +61,7 @@ class CompletionDialect:
     def submission(
         self, body: CompletionBody, prompt: list[int], max_tokens: int, reasons: bool
     ) -> wire.Submit:
-        return wire.Submit(
-            0,
-            "",
-            prompt,
-            sampling(body, max_tokens),
-            logprobs=body.wants_logprobs,
-            prompt_logprobs=body.wants_prompt_logprobs,
-            chat=body.chat_fields(reasons),
-        )
+        return submission(body, prompt, max_tokens, reasons)
 
     def writer(
         self,

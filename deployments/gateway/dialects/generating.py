@@ -7,11 +7,33 @@ from typing import Any
 import orjson
 
 from deployments import wire
+from deployments.gateway.bodies import ChatBody, CompletionBody
 from deployments.gateway.bodies.generating import GenerationBody
 from deployments.gateway.outputs import Counts
 from weir.errors import WeirError, error_body
 
 DONE = b"data: [DONE]\n\n"
+
+
+def submission(
+    body: ChatBody | CompletionBody,
+    prompt: list[int],
+    max_tokens: int,
+    reasons: bool,
+    messages: dict[str, Any] | None = None,
+) -> wire.Submit:
+    """See :meth:`deployments.gateway.dialects.base.Dialect.submission`. ``messages``: the body, if
+    the replica has to render it."""
+    return wire.Submit(
+        0,
+        "",
+        prompt,
+        sampling(body, max_tokens),
+        logprobs=body.wants_logprobs,
+        prompt_logprobs=body.wants_prompt_logprobs,
+        chat=body.chat_fields(reasons),
+        messages=messages,
+    )
 
 
 def sampling(body: GenerationBody, max_tokens: int) -> wire.Sampling:
