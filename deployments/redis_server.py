@@ -20,10 +20,14 @@ _PR_SET_PDEATHSIG = 1
 class RedisServer:
     """A child process on loopback; its data survives in ``folder``."""
 
-    def __init__(self, folder: Path, port: int, log_file: Path | None = None) -> None:
-        """``log_file``: where the server's own words go; its parent's output if left out."""
+    def __init__(
+        self, folder: Path, port: int, log_file: Path | None = None, *, outlives: bool = False
+    ) -> None:
+        """``log_file``: where the server's own words go; its parent's output if left out.
+        ``outlives``: it goes on when its parent is killed; else it ends too."""
         self._folder = folder
         self._log_file = log_file
+        self._outlives = outlives
         self.port = port
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -31,8 +35,17 @@ class RedisServer:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    def alive(self) -> bool:
+        """False once it has ended, whoever ended it."""
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
-        """Start and wait until it answers.
+        """Start and wait until it answers; also again, after it has ended. What it acknowledged
+        before is there again: it writes each command to its append-only file before it answers.
 
         Raises:
             ConfigError: the port is taken, or the server does not come up.
@@ -47,7 +60,13 @@ class RedisServer:
             "--port": str(self.port),
             "--dir": str(self._folder),
             "--appendonly": "yes",
+            # The file is written before each answer and synced once a second: a killed server
+            # loses nothing that it acknowledged, a machine that loses power at most a second.
+            "--appendfsync": "everysec",
             "--save": "",
+            # A title would overwrite the environment, by which ``weir down`` finds a server whose
+            # supervisor was killed.
+            "--set-proc-title": "no",
             "--maxmemory": "512mb",
             "--loglevel": "warning",
         }
@@ -55,7 +74,9 @@ class RedisServer:
             options["--logfile"] = str(self._log_file)
         command = [__redis_executable__, *(part for pair in options.items() for part in pair)]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, preexec_fn=_end_with_parent
+            command,
+            stdin=subprocess.DEVNULL,
+            preexec_fn=None if self._outlives else _end_with_parent,
         )
         deadline = time.monotonic() + _START_TIMEOUT_S
         while not _answers(self.port):
@@ -78,7 +99,7 @@ class RedisServer:
 
 
 def _end_with_parent() -> None:
-    # A killed supervisor must not leave the port taken: Linux sends SIGTERM to the child.
+    # A killed parent must not leave the port taken: Linux sends SIGTERM to the child.
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 

@@ -67,6 +67,8 @@ class VllmGenerator:
                 return await self._submit_plain(request, put)
             return await self._submit_rich(request, put)
         except _REFUSALS as error:
+            if "generate" not in await self._client.get_supported_tasks():
+                raise CannotDoError("This model embeds text; it generates none.") from error
             raise BadRequestError(str(error)) from error
         except EngineDeadError as error:
             raise OverloadedError(str(error) or "The engine is down.") from error
@@ -133,20 +135,20 @@ class VllmGenerator:
             prompt = tokens_input(request.prompt, cache_salt=request.cache_salt)
             if request.chat is not None:
                 reader = self._chats.read(request.chat, sampling.skip_special_tokens)
-        params = sampling_params(sampling, self._defaults)
-        params.logprobs = request.logprobs
+        more: dict[str, Any] = {"logprobs": request.logprobs}
         if request.messages is not None:
             left = self._client.model_config.max_model_len - len(prompt["prompt_token_ids"])
-            params.max_tokens = min(params.max_tokens, max(1, left))
+            more["max_tokens"] = min(sampling.max_tokens, max(1, left))
         if reader is not None:
-            params.skip_special_tokens = reader.skip_special_tokens
-            params.structured_outputs = reader.structured_outputs
+            more["skip_special_tokens"] = reader.skip_special_tokens
+            more["structured_outputs"] = reader.structured_outputs
         if request.resume is not None and request.resume.tokens:
             if not self._resumes:
                 raise CannotDoError("This model's engine cannot continue another one's stream.")
-            params.extra_args = {RESUMED: request.resume.tokens}
+            more["extra_args"] = {RESUMED: request.resume.tokens}
         else:  # told with the first output, which a resumed stream has had
-            params.prompt_logprobs = request.prompt_logprobs
+            more["prompt_logprobs"] = request.prompt_logprobs
+        params = sampling_params(sampling, self._defaults, **more)
         return prompt, reader, params
 
     async def _build(
@@ -180,6 +182,7 @@ class VllmGenerator:
         """Have vLLM's output processor go on behind the resumed tokens."""
         state = self._client.output_processor.request_states.get(collector.request_id)
         if state is None or resume is None or collector.output is not None:
+            self._end_soon(collector.request_id)
             raise RuntimeError("the engine was faster than its client could prepare for")
         state.detokenizer = replayed.detokenizer
         state.sent_tokens_offset = len(resume.tokens)
@@ -231,27 +234,30 @@ def _is_plain(request: wire.Submit) -> bool:
     return not _is_rich(request) and request.resume is None
 
 
-def sampling_params(sampling: wire.Sampling, defaults: dict[str, Any]) -> SamplingParams:
-    """vLLM's parameters: what the request says, else the model's own defaults."""
+def sampling_params(
+    sampling: wire.Sampling, defaults: dict[str, Any], **more: Any
+) -> SamplingParams:
+    """vLLM's parameters: what the request says, else the model's own defaults. ``more`` goes to
+    the constructor, which derives from some that the prefix cache must not be read."""
     chosen = {name: defaults[name] for name in _OVERRIDABLE if name in defaults}
     chosen |= {
         name: value for name in _OVERRIDABLE if (value := getattr(sampling, name)) is not None
     }
     bias = sampling.logit_bias
     stops = [*(sampling.stop_token_ids or ()), *(defaults.get("stop_token_ids") or ())]
-    return SamplingParams(
-        max_tokens=sampling.max_tokens,
-        min_tokens=sampling.min_tokens,
-        seed=sampling.seed,
-        stop=sampling.stop,
-        stop_token_ids=stops or None,
-        ignore_eos=sampling.ignore_eos,
-        skip_special_tokens=sampling.skip_special_tokens,
-        include_stop_str_in_output=sampling.include_stop_str_in_output,
+    given = {
+        "max_tokens": sampling.max_tokens,
+        "min_tokens": sampling.min_tokens,
+        "seed": sampling.seed,
+        "stop": sampling.stop,
+        "stop_token_ids": stops or None,
+        "ignore_eos": sampling.ignore_eos,
+        "skip_special_tokens": sampling.skip_special_tokens,
+        "include_stop_str_in_output": sampling.include_stop_str_in_output,
         # OpenAI's bounds, as vLLM's own servers apply them.
-        logit_bias=bias and {i: min(100.0, max(-100.0, b)) for i, b in bias.items()},
-        bad_words=sampling.bad_words,
-        output_kind=RequestOutputKind.DELTA,
-        skip_clone=True,
-        **chosen,
-    )
+        "logit_bias": bias and {i: min(100.0, max(-100.0, b)) for i, b in bias.items()},
+        "bad_words": sampling.bad_words,
+        "output_kind": RequestOutputKind.DELTA,
+        "skip_clone": True,
+    }
+    return SamplingParams(**(given | chosen | more))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import random
 import sys
 import time
@@ -29,9 +30,8 @@ from router.admission import (
     AdmissionSettings,
     ClassSettings,
     Dispatch,
-    ReplicaLimits,
+    Room,
     Share,
-    SnapshotCapacity,
 )
 from router.admission.gate import Gate
 from router.dispatcher import Dispatcher
@@ -45,6 +45,7 @@ from router.types import (
     RouteRequest,
     Snapshot,
 )
+from router.view import View
 
 TENANTS = 200
 CLASSES = tuple(
@@ -140,12 +141,12 @@ def capacity_row(replicas: int, rounds: int, seed: int) -> dict[str, Any]:
     watch, request = Stopwatch(), next(requests(rng))
 
     def ask() -> frozenset[str] | None:
-        capacity = SnapshotCapacity(Snapshot(0.0, columns=columns), ReplicaLimits())
-        return capacity.saturated_for(request, Share(0.85, 0.9, 0.95))
+        view = View(0.0, columns, lambda hashes: {}, lambda replica_id: math.inf)
+        return Room(view, SETTINGS.built_limits).saturated_for(request, Share(0.85, 0.9, 0.95))
 
     for _ in range(rounds):
         watch("capacity", ask)
-    return watch.row("SnapshotCapacity", replicas=replicas)
+    return watch.row("Room", replicas=replicas)
 
 
 def gate_rows(rounds: int, seed: int) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ prompt tokens, all distinct):
   a1  vLLM's own server in its default mode
   a2  vLLM's own server in the mode of weir's replica (VLLM_ENABLE_V1_MULTIPROCESSING=0)
   b   weir with one replica and everything on, through its front door
+      (these three also with a tool on offer, under a JSON schema and with log-probabilities)
   c   Ray Serve LLM's default path (build_openai_app, one replica)
 
 Gateway alone (before an upstream that emits 32 chunks at 5 ms intervals):
@@ -30,7 +31,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from load_tests.dataplane.measure import Pace, Prompts, Round, measure_round
-from load_tests.dataplane.rows import hop_rows, marks, system_rows
+from load_tests.dataplane.rows import hop_rows, kind_rows, marks, system_rows
 from load_tests.dataplane.systems import System, all_systems
 from load_tests.report import Report, bench_parser, emit, interleave
 from load_tests.servers import StartError, Unavailable, engine_workload, start, unwind_on_sigterm
@@ -66,7 +67,7 @@ class Bench:
             with tempfile.TemporaryDirectory(prefix="weir-bench-") as folder:
                 launches, target = system.launch(Path(folder))
                 with start(launches, target, self._keep_logs) as server:
-                    found = measure_round(server, self._prompts, number, self._pace)
+                    found = measure_round(server, self._prompts, number, self._pace, system.phases)
         except (StartError, Unavailable, WeirError) as error:
             absent = isinstance(error, Unavailable)
             self._failures[system.key] += FAILURES_TO_LEAVE_OUT if absent else 1
@@ -99,6 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for number, system in interleave(group, rounds):
             bench.measure(number, system)
     rows = system_rows(systems, bench.rounds, bench.missing)
+    rows += kind_rows(systems, bench.rounds)
     rows += hop_rows(systems, bench.rounds)
     found = marks(bench.rounds, bench.missing)
     return emit(Report("dataplane", options.seed, rows, found, NOTES), options, argv)

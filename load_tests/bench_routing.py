@@ -8,10 +8,12 @@ loop with think time), read from ../shared/traces; see docs/simulator.md for wha
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from load_tests.report import Report, absent_row, bench_parser, emit
+from load_tests.routing.earlier import earlier_cells
 from load_tests.routing.kept import KeptRuns
 from load_tests.routing.marks import marks_of
 from load_tests.routing.picture import draw
@@ -57,6 +59,13 @@ def parser() -> argparse.ArgumentParser:
         help="keep each run's figures there and do not repeat runs that are in it, so that a "
         "sweep can be resumed; good for one version of the code",
     )
+    options.add_argument(
+        "--others",
+        type=Path,
+        metavar="REPORT",
+        help="an earlier report (JSON) for the rows of the systems that are not run; good while "
+        "their code, the engine's and the seeds are the same",
+    )
     return options
 
 
@@ -66,8 +75,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     scenarios, missing = _scenarios(options)
     plan = _plan(options)
     cells = [cell for scenario in scenarios for cell in sweep(scenario, plan)]
+    notes = _notes(scenarios, plan)
+    if options.others is not None:
+        others = earlier_cells(options.others, scenarios, plan.systems)
+        cells = sorted([*cells, *others], key=lambda cell: (cell.scenario.title, cell.load))
+        command = json.loads(options.others.read_text("utf-8")).get("command")
+        notes.append(f"all systems but {', '.join(plan.systems)}: rows of an earlier {command!r}")
     rows = [cell.row() for cell in cells] + missing
-    report = Report("routing", options.seed, rows, marks_of(cells, plan), _notes(scenarios, plan))
+    report = Report("routing", options.seed, rows, marks_of(cells, plan), notes)
     if options.picture is not None and cells:
         draw(cells, options.picture)
     return emit(report, options, argv)

@@ -10,18 +10,19 @@ With ``admission.enabled: false`` it is the same object: every request has room 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
-from router.admission.capacity import Capacity, SnapshotCapacity, Unlimited
-from router.admission.forecast import Forecast
+from router.admission.capacity import Capacity, Room, Unlimited
+from router.admission.limit import bounding
 from router.admission.outcomes import Dispatch, Failed, Refused, SpillRule, Wait
 from router.admission.queue import AdmissionQueue
 from router.admission.settings import AdmissionSettings
 from router.admission.ticket import Ticket
-from router.forecast import RouterForecast
+from router.forecast import foresee
 from router.lengths import OutputLengths
+from router.returning import CacheUse
 from router.router import Router
 from router.types import ReplicaInfo, RouteRequest
+from router.view import View
 
 
 class Waiting:
@@ -66,20 +67,21 @@ class Dispatcher:
         *,
         spill: SpillRule | None = None,
         lengths: OutputLengths | None = None,
-        forecast: Forecast | None = None,
     ) -> None:
         self.router = router
         self.clock = clock
         self.lengths = lengths or OutputLengths()
         self.set_timer: Callable[[float | None], None] = _no_timer
-        self._settings = settings
-        self._forecast = RouterForecast(router)
-        self.queue = AdmissionQueue(settings, clock, wall_clock, forecast or self._forecast, spill)
+        self.queue = AdmissionQueue(settings, clock, wall_clock, spill)
+        self._enabled = settings.enabled
+        self._limits = bounding(settings.built_limits)
+        self._caches = CacheUse()
         self._waiting: dict[str, Waiting] = {}
         self._pumping = False
         self._again = False
         self._closed = False
         router.listeners.append(self._members_changed)
+        self._members_changed((), router.members)
 
     def __len__(self) -> int:
         """Requests that wait."""
@@ -95,12 +97,12 @@ class Dispatcher:
             BadRequestError: unknown priority class.
             ValueError: the request id is already waiting or in flight.
         """
-        if not request.expected_output_tokens and request.max_output_tokens:
-            expected = self.lengths.expected_tokens(
-                request.tenant, request.priority_class, request.max_output_tokens
-            )
-            request = replace(request, expected_output_tokens=expected)
-        outcome = self.queue.offer(request, body_bytes)
+        request = self._completed(request)
+        view = self._view()
+        cached = view.most_cached_tokens(request)
+        foreseen = foresee(request, view, self.router.latency.fit())
+        outcome = self.queue.offer(request, body_bytes, foreseen)
+        self._caches.observe(request.block_hashes, request.prompt_tokens, cached)
         if not isinstance(outcome, Wait):
             return outcome
         waiting = self._waiting[request.request_id] = Waiting(request)
@@ -108,7 +110,7 @@ class Dispatcher:
             if self._closed:
                 self.close()
             else:
-                self.wake()
+                self._wake(view)
         except BaseException:
             self.cancel(waiting)
             raise
@@ -134,6 +136,10 @@ class Dispatcher:
 
     def wake(self) -> None:
         """Dispatch all that has room now. A call from within is remembered, not nested."""
+        self._wake(None)
+
+    def _wake(self, view: View | None) -> None:
+        """``view``: one that is still good, if there is one."""
         self._again = True
         if self._pumping:
             return
@@ -141,7 +147,8 @@ class Dispatcher:
         try:
             while self._again and self._waiting:
                 self._again = False
-                self._pump()
+                self._pump(view)
+                view = None
         finally:
             self._pumping = False
         self.set_timer(self.next_timer_s())
@@ -153,32 +160,36 @@ class Dispatcher:
             self._settle(refused.request, refused)
         self.set_timer(None)
 
-    def _pump(self) -> None:
-        while len(self.queue):  # No snapshot is taken when nothing waits.
-            outcome = self.queue.next(self._capacity())
+    def _pump(self, view: View | None) -> None:
+        while len(self.queue):  # No view is taken when nothing waits.
+            view = view or self._view()
+            room: Capacity = Room(view, self._limits) if self._enabled else Unlimited()
+            outcome = self.queue.next(room)
             if isinstance(outcome, Wait):
                 return
             if isinstance(outcome, Dispatch):
-                self._dispatch(outcome)
+                self._dispatch(outcome, view)
             else:
                 self._settle(outcome.request, outcome)
+            view = None
 
-    def _capacity(self) -> Capacity:
-        if not self._settings.enabled:
-            return Unlimited()
-        forecast, router = self._forecast, self.router
-        return SnapshotCapacity(
-            router.snapshot(),
-            self._settings.limits,
-            router.overlap,
-            forecast.unused_s,
-            forecast.thrashing,
+    def _view(self) -> View:
+        return self.router.view(keeping=self._caches.keeping, thrashing=self._caches.thrashing)
+
+    def _completed(self, request: RouteRequest) -> RouteRequest:
+        """With its class's urgency, and the output to expect where the caller does not know it."""
+        expected = request.expected_output_tokens or self.lengths.expected_tokens(
+            request.tenant, request.priority_class, request.max_output_tokens
         )
+        urgency = self.queue.urgency(request.priority_class)
+        if (expected, urgency) == (request.expected_output_tokens, request.urgency):
+            return request
+        return request.completed(expected, urgency)
 
-    def _dispatch(self, dispatch: Dispatch) -> None:
+    def _dispatch(self, dispatch: Dispatch, view: View) -> None:
         request = dispatch.request
         try:
-            grant = self.router.choose(request, dispatch.saturated)
+            grant = self.router.choose(request, dispatch.saturated, view)
         except Exception as error:  # noqa: BLE001
             # It belongs to whoever offered this request, not to whoever happened to wake us.
             self.queue.give_back(request.request_id)
@@ -191,4 +202,5 @@ class Dispatcher:
         self._waiting.pop(request.request_id).settle(outcome)
 
     def _members_changed(self, old: tuple[ReplicaInfo, ...], new: tuple[ReplicaInfo, ...]) -> None:
+        self._caches.resize(sum(info.kv_blocks_total * info.block_size for info in new))
         self.wake()

@@ -1,4 +1,4 @@
-"""KV block hashes: vLLM's own, reproduced, and a fast one for where no engine has to agree.
+"""KV block hashes: vLLM's own, reproduced.
 
 A block's hash covers its parent's hash, its token ids and its extra keys (adapter name; in the
 first block also the cache salt), so it names the whole prefix. vLLM 0.29 computes
@@ -12,11 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-from array import array
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
-
-import xxhash
 
 KEY_BITS = 60
 KEY_MASK = (1 << KEY_BITS) - 1
@@ -94,32 +91,6 @@ class VllmHasher:
             digests.append(parent)
             extra = later
         return digests
-
-
-class FastHasher:
-    """xxh3 chained by seed: about 0.1 µs per block. For the simulator and for replicas without
-    KV events. Not collision-resistant against an adversary, so ``seed`` should be secret where
-    tenants share a process."""
-
-    def __init__(self, block_size: int, seed: int = 0) -> None:
-        if block_size < 1:
-            raise ValueError(f"block_size must be positive, not {block_size}")
-        self._block_size = block_size
-        self._seed = seed
-
-    def keys(
-        self, token_ids: Sequence[int], salt: str | None = None, adapter: str | None = None
-    ) -> tuple[int, ...]:
-        """One key per full block; token ids must fit 32 bits."""
-        tokens = array("I", token_ids)
-        data, digest = memoryview(tokens).cast("B"), xxhash.xxh3_64_intdigest
-        step = self._block_size * tokens.itemsize
-        key = digest(f"{salt or ''}\0{adapter or ''}".encode(), self._seed)
-        keys = []
-        for start in range(0, len(data) - step + 1, step):
-            key = digest(data[start : start + step], key)
-            keys.append(key & KEY_MASK)
-        return tuple(keys)
 
 
 def _pickled(value: object) -> bytes:

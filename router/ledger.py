@@ -2,6 +2,11 @@
 
 Every reservation is freed exactly once, whichever of finish, error, cancel or replica death
 comes first; later calls change nothing, also when a replica of the same id has come back since.
+
+Prefill is counted with what its attention costs, and as what of it is thought to be left by now.
+Worth of the two together (simulated, 8 replicas, 3 seeds that are not reported): goodput 0 to 0.2 %
+on a Mooncake-like trace and nothing that stands out of the noise on WEKA; TTFT p99 7 % lower at 0.9
+of saturation and the same at it; of chat beside batch 8 % lower, beside documents 4 % higher.
 """
 
 from __future__ import annotations
@@ -306,10 +311,6 @@ class Ledger:
             self.decode_tokens[slot],
             self.context_tokens[slot],
         )
-
-    def forget(self, replica_id: str) -> None:
-        """The replica is gone: its totals go with it, late releases change nothing."""
-        self.align([rid for rid in self._accounts if rid != replica_id])
 
     def change(
         self,

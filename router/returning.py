@@ -24,10 +24,10 @@ class ReturnMeter:
     """``share``: the part of prompt tokens that returned lately, weighted towards the last
     ``window_tokens``; 0 until a tenth of them was seen. Keeps ``remembered`` prefixes."""
 
-    __slots__ = ("_came", "_depths", "_remembered", "_returned", "_seen", "_window")
+    __slots__ = ("_came", "_depths", "_remembered", "_returned", "_seen", "window_tokens")
 
     def __init__(self, window_tokens: float = 4e6, remembered: int = 65_536) -> None:
-        self._window = window_tokens
+        self.window_tokens = window_tokens
         self._remembered = remembered
         self._depths = _depths()
         self._seen: OrderedDict[int, None] = OrderedDict()
@@ -37,7 +37,7 @@ class ReturnMeter:
     @property
     def share(self) -> float:
         """In [0, 1]."""
-        return self._returned / self._came if self._came >= self._window / 10 else 0.0
+        return self._returned / self._came if self._came >= self.window_tokens / 10 else 0.0
 
     def observe(self, hashes: Sequence[int], prompt_tokens: int) -> float:
         """A prompt came; how many of its tokens had come before. About two dictionary operations
@@ -54,7 +54,7 @@ class ReturnMeter:
                 seen[block] = None
         while len(seen) > self._remembered:
             seen.popitem(last=False)
-        keep = max(0.0, 1.0 - prompt_tokens / self._window)
+        keep = max(0.0, 1.0 - prompt_tokens / self.window_tokens)
         self._came = self._came * keep + prompt_tokens
         self._returned *= keep
         if not deepest:
@@ -73,10 +73,10 @@ class LossMeter:
     they would thrash again (docs/simulator.md has the shares at each load).
     """
 
-    __slots__ = ("_came", "_high", "_lost", "_low", "_window", "thrashing")
+    __slots__ = ("_came", "_high", "_lost", "_low", "thrashing", "window_tokens")
 
     def __init__(self, window_tokens: float = 16e6, high: float = 0.08, low: float = 0.02) -> None:
-        self._window = window_tokens
+        self.window_tokens = window_tokens
         self._high = high
         self._low = low
         self._came = 0.0
@@ -86,11 +86,50 @@ class LossMeter:
     @property
     def share(self) -> float:
         """In [0, 1]."""
-        return self._lost / self._came if self._came >= self._window / 10 else 0.0
+        return self._lost / self._came if self._came >= self.window_tokens / 10 else 0.0
 
     def observe(self, prompt_tokens: int, returned: float, cached: float) -> None:
         """A prompt came, of which ``returned`` tokens had come before and ``cached`` are."""
-        keep = max(0.0, 1.0 - prompt_tokens / self._window)
+        keep = max(0.0, 1.0 - prompt_tokens / self.window_tokens)
         self._came = self._came * keep + prompt_tokens
         self._lost = self._lost * keep + max(0.0, returned - cached)
         self.thrashing = self.share >= (self._low if self.thrashing else self._high)
+
+
+#: Caches are spared only where at least this part of the prompts' tokens returns.
+WORTH_KEEPING = 0.5
+#: Windows in parts of all the KV that the fleet has: what comes in within a fraction of the time in
+#: which the caches turn over says whether prompts return, within several of them whether they are
+#: lost in between.
+_RETURN_WINDOW = 0.5
+_LOSS_WINDOW = 2.0
+
+
+class CacheUse:
+    """Both meters of one fleet, whose windows grow with its KV capacity."""
+
+    def __init__(self) -> None:
+        self._returning = ReturnMeter()
+        self._losing = LossMeter()
+
+    def resize(self, capacity_tokens: int) -> None:
+        """The fleet holds that many tokens in its KV caches (0: not known, nothing changes)."""
+        if capacity_tokens > 0:
+            self._returning.window_tokens = _RETURN_WINDOW * capacity_tokens
+            self._losing.window_tokens = _LOSS_WINDOW * capacity_tokens
+
+    def observe(self, hashes: Sequence[int], prompt_tokens: int, cached_tokens: int) -> None:
+        """A prompt came, of which the best holder has ``cached_tokens``; once per request."""
+        if hashes:
+            returned = self._returning.observe(hashes, prompt_tokens)
+            self._losing.observe(prompt_tokens, returned, cached_tokens)
+
+    @property
+    def keeping(self) -> bool:
+        """Whether enough of what comes in came before for caches to be worth sparing."""
+        return self._returning.share >= WORTH_KEEPING
+
+    @property
+    def thrashing(self) -> bool:
+        """Whether prefixes that come back are lost in between (:class:`LossMeter`)."""
+        return self._losing.thrashing

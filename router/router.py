@@ -23,10 +23,14 @@ from router.types import (
     Snapshot,
 )
 from router.urgency import UrgencySnapshot
+from router.view import View
 from weir.errors import NoReplicaError
 
 #: Replicas repeat what others have in flight there every second; older is not believed.
 ELSEWHERE_MAX_AGE_S = 3.0
+#: Subsets of the members whose unchanging columns are kept.
+_FLEETS_KEPT = 1024
+Fleets = dict[tuple[str, ...], Fleet]
 MembersChanged = Callable[[tuple[ReplicaInfo, ...], tuple[ReplicaInfo, ...]], None]
 #: Blocks indexed for a replica that does not say how many it has.
 DEFAULT_KV_BLOCKS = 131_072
@@ -55,6 +59,7 @@ class Router:
         self._ledger = Ledger(clock, self.latency)
         self._members: dict[str, ReplicaInfo] = {}
         self._fleet = Fleet(())
+        self._fleets: Fleets = {}  # of the subsets asked for lately
         self._stats: list[ReplicaStats] = []
         self._stepped_s: list[float] = []
         self._elsewhere_s = float("-inf")  # when a replica last told of other gateways' work
@@ -95,6 +100,7 @@ class Router:
         self._ledger.align(tuple(new))
         self._members = new
         self._fleet = Fleet(tuple(new.values()))
+        self._fleets.clear()
         self._fits_version = -1
 
     def update_stats(self, replica_id: str, stats: ReplicaStats) -> None:
@@ -146,69 +152,69 @@ class Router:
         """What this router dispatched to a replica and has not seen finished."""
         return self._ledger.load(replica_id)
 
-    def least_busy(self) -> tuple[int, int]:
-        """(requests, context tokens) in flight on the member with the fewest requests."""
-        ledger = self._ledger
-        if not ledger.requests:
-            return 0, 0
-        requests = min(ledger.requests)
-        return requests, ledger.context_tokens[ledger.requests.index(requests)]
-
-    def most_cached_tokens(self, request: RouteRequest) -> int:
-        """Leading tokens of the prompt that the best holder has."""
-        held = self.overlap(request) if request.block_hashes else {}
-        members = self._members
-        return max((held[rid] * members[rid].block_size for rid in held), default=0)
-
-    def unused_s(self, replica_id: str) -> float:
-        """See :meth:`router.prefix_index.PrefixIndex.unused_s`."""
-        return self.index.unused_s(replica_id, self._clock())
-
     def overlap(self, request: RouteRequest) -> Mapping[str, int]:
         """Replica id → the request's leading blocks it holds (absent: none)."""
         return self.index.lookup(request.block_hashes, self._clock())
+
+    def view(
+        self, exclude: Collection[str] = (), *, keeping: bool = False, thrashing: bool = False
+    ) -> View:
+        """All members now, except ``exclude`` and, unless nobody else is left, those to be avoided.
+        See :class:`View`."""
+        now_s, index = self._clock(), self.index
+        exclude = self._left_out(exclude)
+        columns = self._columns(now_s)
+        return View(
+            now_s,
+            _without(columns, exclude, self._fleets) if exclude else columns,
+            lambda hashes: index.lookup(hashes, now_s),
+            lambda replica_id: index.unused_s(replica_id, now_s),
+            keeping=keeping,
+            thrashing=thrashing,
+        )
 
     def snapshot(
         self, exclude: Collection[str] = (), overlap_blocks: Mapping[str, int] | None = None
     ) -> Snapshot:
         """All members except ``exclude`` (replicas that just failed this request) and, unless
         nobody else is left, those to be avoided."""
-        exclude = self._left_out(exclude)
-        columns = self._columns() if not exclude else self._columns_without(exclude)
-        return Snapshot(self._clock(), overlap_blocks=overlap_blocks or {}, columns=columns)
+        view = self.view(exclude)
+        return Snapshot(view.now_s, overlap_blocks=overlap_blocks or {}, columns=view.columns)
 
-    def choose(self, request: RouteRequest, exclude: Collection[str] = ()) -> Reservation:
-        """Pick a replica and count the request on it, in one synchronous step.
+    def choose(
+        self, request: RouteRequest, exclude: Collection[str] = (), view: View | None = None
+    ) -> Reservation:
+        """Pick a replica and count the request on it, in one synchronous step. ``view``: one taken
+        since the last dispatch, of which ``exclude`` is left out (None: a new one).
 
         Raises:
             NoReplicaError: no member is left to choose from.
         """
-        now_s, hashes = self._clock(), request.block_hashes
-        overlap = self.index.lookup(hashes, now_s) if hashes else {}
-        exclude = self._left_out(exclude)
-        columns = self._columns() if not exclude else self._columns_without(exclude)
-        if columns.urgencies is not None:
-            columns = columns.for_urgency(request.urgency)
+        if view is None:
+            view, exclude = self.view(exclude), ()
+        columns, held = view.for_urgency(request.urgency), view.held(request)
+        if exclude:
+            columns = _without(columns, exclude, self._fleets)
         if not columns.fleet.ids:
             raise NoReplicaError(f"model {request.model!r} has no replica that can take a request")
-        snapshot = Snapshot(now_s, overlap_blocks=overlap, columns=columns)
+        snapshot = Snapshot(view.now_s, overlap_blocks=held, columns=columns)
         decision = self._policy.choose(request, snapshot, self._rng)
+        return self._reserve(request, decision, columns, held)
+
+    def _reserve(
+        self, request: RouteRequest, decision: Decision, columns: Columns, held: Mapping[str, int]
+    ) -> Reservation:
         replica_id = decision.replica_id
-        held = overlap.get(replica_id, 0)
-        if held != decision.overlap_blocks:
-            decision = Decision(replica_id, decision.reason, held)
-        if hashes:
-            self.index.dispatched(replica_id, hashes, now_s)
+        blocks = held.get(replica_id, 0)
+        if blocks != decision.overlap_blocks:
+            decision = Decision(replica_id, decision.reason, blocks)
+        if request.block_hashes:
+            self.index.dispatched(replica_id, request.block_hashes, self._clock())
+        info = self._members[replica_id]
         # Engines compute at least the last prompt token, also when all blocks are held.
-        cached = min(held * self._members[replica_id].block_size, request.prompt_tokens - 1)
-        slot = columns.fleet.ids.index(replica_id) if exclude else self._slots[replica_id]
-        return self._ledger.reserve(
-            request,
-            decision,
-            max(0, cached),
-            self._members[replica_id].attention_tokens,
-            columns.prefill_work[slot],
-        )
+        cached = max(0, min(blocks * info.block_size, request.prompt_tokens - 1))
+        ahead = columns.prefill_work[columns.fleet.slots[replica_id]]
+        return self._ledger.reserve(request, decision, cached, info.attention_tokens, ahead)
 
     def _left_out(self, exclude: Collection[str]) -> Collection[str]:
         """``exclude`` and who is to be avoided, if that leaves anybody."""
@@ -217,8 +223,8 @@ class Router:
         without = avoided.union(exclude)
         return without if self._members.keys() - without else exclude
 
-    def _columns(self) -> Columns:
-        ledger, now_s = self._ledger, self._clock()
+    def _columns(self, now_s: float) -> Columns:
+        ledger = self._ledger
         own = (
             ledger.requests[:],
             ledger.prefill_tokens[:],
@@ -284,26 +290,25 @@ class Router:
             self._fits_version = self.latency.version
         return self._fits
 
-    def _columns_without(self, exclude: Collection[str]) -> Columns:
-        every = self._columns()
-        kept = [i for i, rid in enumerate(every.fleet.ids) if rid not in exclude]
-        return Columns(
-            Fleet([every.fleet.infos[i] for i in kept]),
-            [every.requests[i] for i in kept],
-            [every.prefill_tokens[i] for i in kept],
-            [every.decode_tokens[i] for i in kept],
-            [every.context_tokens[i] for i in kept],
-            [every.stats[i] for i in kept],
-            lambda: [every.latency[i] for i in kept],
-            [every.prefill_work[i] for i in kept],
-            every.urgencies.only(kept) if every.urgencies is not None else None,
-        )
-
     def _index_replica(self, info: ReplicaInfo) -> None:
         blocks = info.kv_blocks_total or DEFAULT_KV_BLOCKS
         # Where events tell what leaves, the bound is only a guard; predictions need room too.
         bound = blocks + blocks // 4 if info.kv_events else blocks
         self.index.add_replica(info.replica_id, bound, events=info.kv_events)
+
+
+def _without(columns: Columns, exclude: Collection[str], fleets: Fleets) -> Columns:
+    kept = tuple(i for i, rid in enumerate(columns.fleet.ids) if rid not in exclude)
+    if len(kept) == len(columns.fleet.ids):
+        return columns
+    # The few subsets that occur recur: a fleet's own columns cost more than all the others.
+    key = tuple(columns.fleet.ids[i] for i in kept)
+    fleet = fleets.get(key)
+    if fleet is None:
+        if len(fleets) >= _FLEETS_KEPT:
+            fleets.clear()
+        fleet = fleets[key] = Fleet([columns.fleet.infos[i] for i in kept])
+    return columns.only(kept, fleet)
 
 
 def _difference(every: list[int], own: list[int]) -> list[int]:

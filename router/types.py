@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
+#: Of Llama-3.1-8B; see :class:`ReplicaInfo`.
+USUAL_ATTENTION_TOKENS = 30_000.0
+
 
 @dataclass(frozen=True, slots=True)
 class RouteRequest:
@@ -29,12 +32,27 @@ class RouteRequest:
     expected_output_tokens: int = 0
     priority_class: str = "standard"
     block_hashes: tuple[int, ...] = ()
-    adapter: str | None = None
-    session: str | None = None
     arrival_s: float = 0.0
     deadline_s: float | None = None
     urgency: int = 0
     facts: object | None = None
+
+    def completed(self, expected_output_tokens: int, urgency: int) -> RouteRequest:
+        """The same with these two filled in (half as dear as :func:`dataclasses.replace`)."""
+        return RouteRequest(
+            self.request_id,
+            self.model,
+            self.tenant,
+            self.prompt_tokens,
+            self.max_output_tokens,
+            expected_output_tokens,
+            self.priority_class,
+            self.block_hashes,
+            self.arrival_s,
+            self.deadline_s,
+            urgency,
+            self.facts,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +70,6 @@ class KvFeed:
 class ReplicaInfo:
     """A member of the replica set, as Ray Serve (or the simulator) announces it.
 
-    ``since_s``: when it joined, on the caller's clock (0: it was always there).
     ``attention_tokens``: context at which attending costs a new token as much as the rest of the
     model: ``2 * parameters / (4 * layers * hidden size)`` by FLOPs, 30k for Llama-3.1-8B.
     ``kv_events``: it publishes its KV events, so predictions about it must be confirmed.
@@ -66,10 +83,8 @@ class ReplicaInfo:
     block_size: int = 16
     max_running: int = 256
     max_model_len: int = 0
-    attention_tokens: float = 30_000.0
+    attention_tokens: float = USUAL_ATTENTION_TOKENS
     tasks: frozenset[str] = frozenset()
-    adapters: frozenset[str] = frozenset()
-    since_s: float = 0.0
     kv_events: bool = False
     kv_feed: KvFeed | None = None
     yielding_step_tokens: int = 0
@@ -149,9 +164,9 @@ class ReplicaView:
 class Fleet:
     """What of the candidates does not change from decision to decision, as columns.
 
-    ``capacity_tokens`` is what the KV cache holds (0: unknown). ``block_size`` is that of all of
-    them (0: they differ); ``attention_tokens`` the largest of any; ``newest_since_s`` tells a
-    scorer whether any is young.
+    ``capacity_tokens`` is what the KV cache holds (0: unknown), ``least_capacity_tokens`` the least
+    that is known. ``block_size`` is that of all of
+    them (0: they differ); ``attention_tokens`` the largest of any.
     """
 
     __slots__ = (
@@ -161,18 +176,24 @@ class Fleet:
         "capacity_tokens",
         "ids",
         "infos",
-        "newest_since_s",
+        "least_capacity_tokens",
+        "least_max_running",
+        "slots",
         "yields",
     )
 
     def __init__(self, infos: Sequence[ReplicaInfo]) -> None:
         self.infos = tuple(infos)
         self.ids = tuple(info.replica_id for info in infos)
+        self.slots = {replica_id: slot for slot, replica_id in enumerate(self.ids)}
         self.block_sizes = tuple(info.block_size for info in infos)
         self.block_size = self.block_sizes[0] if len(set(self.block_sizes)) == 1 else 0
         self.capacity_tokens = tuple(info.kv_blocks_total * info.block_size for info in infos)
-        self.attention_tokens = max((info.attention_tokens for info in infos), default=30_000.0)
-        self.newest_since_s = max((info.since_s for info in infos), default=0.0)
+        self.least_capacity_tokens = min((c for c in self.capacity_tokens if c), default=0)
+        self.attention_tokens = max(
+            (info.attention_tokens for info in infos), default=USUAL_ATTENTION_TOKENS
+        )
+        self.least_max_running = min((info.max_running for info in infos), default=0)
         self.yields = any(info.yielding_step_tokens for info in infos)
 
 
@@ -248,6 +269,25 @@ class Columns:
         if callable(self._latency):
             self._latency = self._latency()
         return self._latency
+
+    def only(self, slots: Sequence[int], fleet: Fleet) -> Columns:
+        """Of these candidates, which are ``fleet``."""
+
+        def latency() -> list[LatencyFit]:
+            every = self.latency
+            return [every[slot] for slot in slots]
+
+        return Columns(
+            fleet,
+            [self.requests[slot] for slot in slots],
+            [self.prefill_tokens[slot] for slot in slots],
+            [self.decode_tokens[slot] for slot in slots],
+            [self.context_tokens[slot] for slot in slots],
+            [self.stats[slot] for slot in slots],
+            latency,
+            [self.prefill_work[slot] for slot in slots],
+            self.urgencies.only(slots) if self.urgencies is not None else None,
+        )
 
     def for_urgency(self, urgency: int) -> Columns:
         """The same with only that work which goes before a request of ``urgency``."""

@@ -7,11 +7,13 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from deployments.gateway.account import Account, UnlimitedAccount
 from deployments.gateway.fallbacks import Fallback
-from deployments.gateway.handle import Enricher, Gateway, Parts, new_id
+from deployments.gateway.handle import Enricher, Gateway, Parts, random_ids
 from deployments.gateway.model import Model
+from deployments.gateway.off_loop import OffLoop
 from deployments.gateway.plan import Limits
 from deployments.gateway.prompts import PromptEncoder
 from deployments.gateway.transport import CacheFeed, ReplicaTransport
@@ -19,6 +21,9 @@ from router.admission import parse_settings
 from weir.metrics import GatewayMetrics
 from weir.settings import ModelSettings, Settings
 from weir.tenancy import KeyRing
+
+#: Long prompts that are rendered and tokenized at a time.
+READING_THREADS = 2
 
 
 def build_gateway(
@@ -31,7 +36,7 @@ def build_gateway(
     *,
     account: Account | None = None,
     rng: random.Random | None = None,
-    ids: Callable[[], str] = new_id,
+    ids: Callable[[], str] | None = None,
     wall_clock: Callable[[], float] = time.time,
 ) -> Gateway:
     """The gateway, on the running event loop. ``encoders``: each model's.
@@ -39,21 +44,10 @@ def build_gateway(
     Raises:
         ConfigError: the settings cannot be used.
     """
+    off_loop = OffLoop(ThreadPoolExecutor(READING_THREADS, "weir-prompts"))
     shared = parse_settings(settings.admission)
     slo_s = {c.name: c.ttft_slo_ms / 1000 for c in shared.classes if c.ttft_slo_ms}
-    clock = asyncio.get_running_loop().time
-    fallbacks = {
-        m.name: Fallback(
-            m.name,
-            m.fallback,
-            settings.tenants,
-            slo_s,
-            encoders[m.fallback.student].folder,
-            clock,
-        )
-        for m in settings.models
-        if m.fallback is not None
-    }
+    fallbacks = _fallbacks(settings, encoders, slo_s)
 
     def build(model: ModelSettings) -> Model:
         fallback = fallbacks.get(model.name)
@@ -61,6 +55,7 @@ def build_gateway(
             model,
             shared,
             encoders[model.name],
+            off_loop,
             transport,
             feed,
             fallback.spill_reason if fallback else None,
@@ -76,15 +71,37 @@ def build_gateway(
             enricher=enricher,
             classes=[c.name for c in shared.classes],
             metrics=metrics,
-            limits=Limits(
-                settings.server.max_body_bytes,
-                settings.gateway.dispatch_attempts,
-                settings.server.request_timeout_s,
-                settings.gateway.resume_wait_s,
-            ),
+            limits=_limits(settings),
             fallbacks=fallbacks,
             slo_s=slo_s,
-            ids=ids,
+            ids=ids or random_ids(),
             wall_clock=wall_clock,
         )
+    )
+
+
+def _fallbacks(
+    settings: Settings, encoders: Mapping[str, PromptEncoder], slo_s: Mapping[str, float]
+) -> dict[str, Fallback]:
+    clock = asyncio.get_running_loop().time
+    return {
+        m.name: Fallback(
+            m.name,
+            m.fallback,
+            settings.tenants,
+            slo_s,
+            encoders[m.fallback.student].folder,
+            clock,
+        )
+        for m in settings.models
+        if m.fallback is not None
+    }
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        settings.server.max_body_bytes,
+        settings.gateway.dispatch_attempts,
+        settings.server.request_timeout_s,
+        settings.gateway.resume_wait_s,
     )

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from redis.asyncio import Redis
 
-from deployments.gateway.requests import ChatBody, ChatMessage, CompletionBody, ContentPart
+from deployments.gateway.bodies.requests import ChatBody, ChatMessage, CompletionBody, ContentPart
 from features.enrichment import (
     Enrichment,
     EnrichRule,
@@ -148,7 +148,8 @@ class FeatureEnricher:
         return _Enriching(self, rule, _Who(tenant.id, found.entity_id), body, lookup)
 
     def _off(self, tenant: Tenant, body: Body, reason: str, rule: EnrichRule) -> NotEnriched:
-        self._metrics.feature_lookups.labels(tenant.id, body.model, "off").inc()
+        metrics = self._metrics
+        metrics.of(metrics.feature_lookups, tenant.id, body.model, "off").inc()
         enrichment: Enrichment[Body] = Enrichment(body, reason=reason)
         if rule.required:
             return _Refused(enrichment, rule.source.field)

@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import router.scorers  # noqa: F401 - registers the policies
+from deployments.gateway.encoding import Encoding
 from deployments.gateway.fleet import Fleet
+from deployments.gateway.off_loop import OffLoop
 from deployments.gateway.plan import MoveBudget
 from deployments.gateway.prefixes import PromptHasher
 from deployments.gateway.prompts import PromptEncoder
@@ -17,9 +18,7 @@ from deployments.gateway.transport import CacheFeed, ReplicaTransport
 from router.admission import AdmissionSettings
 from router.admission.gate import Gate
 from router.admission.outcomes import SpillRule
-from router.dispatcher import Dispatcher
-from router.policy import build_policy
-from router.router import Router
+from router.shipped import RoutingProfile
 from router.types import ReplicaInfo
 from weir.errors import ContextLengthError, NoReplicaError
 from weir.settings import ModelSettings
@@ -35,6 +34,7 @@ class Model:
         settings: ModelSettings,
         admission: AdmissionSettings,
         encoder: PromptEncoder,
+        off_loop: OffLoop,
         transport: ReplicaTransport,
         feed: CacheFeed,
         spill: SpillRule | None = None,
@@ -44,10 +44,11 @@ class Model:
         clock = asyncio.get_running_loop().time
         self.settings = settings
         self.encoder = encoder
+        self._off_loop = off_loop
         self.hasher = PromptHasher()
-        policy = build_policy(settings.routing.policy, settings.routing.params)
-        self.router = Router(policy, clock, rng or random.Random())
-        self.dispatcher = Dispatcher(self.router, admission, clock, wall_clock, spill=spill)
+        profile = RoutingProfile(settings.routing.policy, settings.routing.params, admission)
+        self.dispatcher = profile.dispatcher(clock, wall_clock, rng or random.Random(), spill)
+        self.router = self.dispatcher.router
         self.gate = Gate(self.dispatcher)
         self.router.listeners.append(self._members_changed)
         self.fleet = Fleet(self.router, transport, feed, self.gate.wake)
@@ -62,6 +63,10 @@ class Model:
     def folder(self) -> Path:
         """The model's tokenizer files, and of a local model all its files."""
         return self.encoder.folder
+
+    def encoding(self) -> Encoding:
+        """How prompts become token ids now."""
+        return Encoding(self.encoder, self._off_loop, self.max_model_len)
 
     @property
     def reasons(self) -> bool:
@@ -94,8 +99,11 @@ class Model:
             raise self.nobody()
         return self.max_model_len
 
-    def output_limit(self, prompt_tokens: int, requested: int | None, param: str) -> int:
-        """The most tokens the answer may have.
+    def output_limit(
+        self, prompt_tokens: int, requested: int | None, param: str, limit_param: str
+    ) -> int:
+        """The most tokens the answer may have. ``param`` and ``limit_param`` name the prompt and
+        the requested limit in errors.
 
         Raises:
             NoReplicaError: no replica is up, so the context length is not known.
@@ -114,7 +122,7 @@ class Model:
             raise ContextLengthError(
                 f"This model's context is {context} tokens; the prompt has {prompt_tokens} and "
                 f"{requested} more were asked for.",
-                param="max_tokens",
+                param=limit_param,
             )
         return requested if requested is not None else room
 

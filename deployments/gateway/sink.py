@@ -8,7 +8,7 @@ undo.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from deployments.gateway import http
@@ -18,6 +18,7 @@ from weir.errors import WeirError
 
 Headers = Callable[[], Sequence[tuple[bytes, bytes]]]
 """Asked once, when the answer is committed."""
+HandOver = Callable[[list[Collected], Counts, bytes], Awaitable[None]]
 
 
 class Answer(Protocol):
@@ -68,7 +69,12 @@ class HttpSink:
     def begin(self, writer: Writer, choices: int, stream: bool, headers: Headers) -> Answer:
         if stream:
             return _StreamedAnswer(self, writer, headers)
-        return _WholeAnswer(self, writer, choices, headers)
+
+        async def hand_over(made: list[Collected], counts: Counts, body: bytes) -> None:
+            self.status = 200
+            await http.send_bytes(self.send, 200, body, [http.JSON, *headers()])
+
+        return _CollectedAnswer(writer, choices, hand_over)
 
     async def fail(self, error: WeirError, headers: Sequence[tuple[bytes, bytes]]) -> None:
         if self.writer is not None:
@@ -107,22 +113,21 @@ class _StreamedAnswer:
         await http.start(self._sink.send, 200, [*http.EVENT_STREAM, *self._headers()])
 
 
-class _WholeAnswer:
-    """One JSON object, written when all of it is there."""
+class _CollectedAnswer:
+    """Put together first, and handed over whole: the choices, their counts, the body that a client
+    gets."""
 
-    def __init__(self, sink: HttpSink, writer: Writer, choices: int, headers: Headers) -> None:
-        self._sink = sink
+    def __init__(self, writer: Writer, choices: int, hand_over: HandOver) -> None:
         self._writer = writer
-        self._headers = headers
         self._choices = [Collected() for _ in range(choices)]
+        self._hand_over = hand_over
 
     async def put(self, choice: int, output: Output) -> None:
         self._choices[choice].add(output)
 
     async def end(self, counts: Counts) -> None:
         body = self._writer.whole(self._choices, counts)
-        self._sink.status = 200
-        await http.send_bytes(self._sink.send, 200, body, [http.JSON, *self._headers()])
+        await self._hand_over(self._choices, counts, body)
 
 
 class MemorySink:
@@ -142,26 +147,13 @@ class MemorySink:
         return self.status != 0
 
     def begin(self, writer: Writer, choices: int, stream: bool, headers: Headers) -> Answer:
-        return _MemoryAnswer(self, writer, choices, headers)
+        async def hand_over(made: list[Collected], counts: Counts, body: bytes) -> None:
+            self.status, self.choices, self.counts, self.body = 200, made, counts, body
+            self.headers = dict(headers())
+
+        return _CollectedAnswer(writer, choices, hand_over)
 
     async def fail(self, error: WeirError, headers: Sequence[tuple[bytes, bytes]]) -> None:
         self.status = self.status or error.status
         self.error = error
         self.headers |= dict(headers)
-
-
-class _MemoryAnswer:
-    def __init__(self, sink: MemorySink, writer: Writer, choices: int, headers: Headers) -> None:
-        self._sink = sink
-        self._writer = writer
-        self._headers = headers
-        self._choices = [Collected() for _ in range(choices)]
-
-    async def put(self, choice: int, output: Output) -> None:
-        self._choices[choice].add(output)
-
-    async def end(self, counts: Counts) -> None:
-        sink = self._sink
-        sink.status, sink.choices, sink.counts = 200, self._choices, counts
-        sink.headers = dict(self._headers())
-        sink.body = self._writer.whole(self._choices, counts)

@@ -32,9 +32,7 @@ class Prompts:
         key = model.encoder.fingerprint
         if key not in self._made:
             request = self.request
-            self._made[key] = await request.dialect.prompts(
-                request.body, model.encoder, model.max_model_len
-            )
+            self._made[key] = await request.dialect.prompts(request.body, model.encoding())
         return self._made[key]
 
 
@@ -52,7 +50,8 @@ def choices_of(
     salt, each = salt_of(request.tenant), dialect.choices(body) // len(prompts)
     for number, prompt in enumerate(prompts):
         size = len(prompt) or min(UNKNOWN_PROMPT_TOKENS, model.context // 2)
-        limit = model.output_limit(size, dialect.output_limit(body), dialect.prompt_field)
+        asked, field = dialect.output_limit(body), dialect.limit_field(body)
+        limit = model.output_limit(size, asked, dialect.prompt_field, field)
         keys = model.hasher.keys(prompt, salt)
         submit = dialect.submission(body, prompt, limit, model.reasons)
         for _ in range(each):

@@ -1,10 +1,10 @@
-"""One system in one round: started, loaded in three ways, accounted, ended."""
+"""One system in one round: started, loaded in several ways, accounted, ended."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from load_tests.loadgen import Load, chat_bodies, figures, prompt_texts, run_load
@@ -19,17 +19,52 @@ DISTINCT_PROMPTS = 512  # more than the KV cache holds, so a prompt that comes a
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """``streams`` closed-loop streams of ``tokens`` output tokens each."""
+    """``streams`` closed-loop streams of ``tokens`` output tokens each. ``asks``: what its bodies
+    have beyond those of a plain chat."""
 
     name: str
     streams: int
     tokens: int
+    asks: Mapping[str, Any] = field(default_factory=dict)
 
 
+LOOK_UP = {
+    "name": "look_up_order",
+    "description": "Look up an order of a customer.",
+    "parameters": {
+        "type": "object",
+        "properties": {"order_id": {"type": "string"}, "with_items": {"type": "boolean"}},
+        "required": ["order_id"],
+    },
+}
+# An answer that keeps to the schema is longer than a phase's tokens: all end by their length.
+LONG_NOTE = {
+    "type": "object",
+    "properties": {"note": {"type": "string", "minLength": 600}},
+    "required": ["note"],
+    "additionalProperties": False,
+}
 FULL = Phase("full", 32, 32)
 ONE_TOKEN = Phase("one_token", 32, 1)
 ALONE = Phase("alone", 1, 32)
-PHASES = (FULL, ONE_TOKEN, ALONE)
+TOOLS = Phase(
+    "tools", 32, 32, {"tools": [{"type": "function", "function": LOOK_UP}], "tool_choice": "auto"}
+)
+JSON_SCHEMA = Phase(
+    "json_schema",
+    32,
+    32,
+    {
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "note", "schema": LONG_NOTE, "strict": True},
+        }
+    },
+)
+LOGPROBS = Phase("logprobs", 32, 32, {"logprobs": True, "top_logprobs": 2})
+PLAIN = (FULL, ONE_TOKEN, ALONE)
+KINDS = (TOOLS, JSON_SCHEMA, LOGPROBS)
+PHASES = (*PLAIN, *KINDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +112,14 @@ class Prompts:
         if key not in self._made:
             seed = self._seed * 1_000_003 + number * 31 + PHASES.index(phase)
             texts = prompt_texts(seed, DISTINCT_PROMPTS, PROMPT_TOKENS, self._count_tokens)
-            self._made[key] = chat_bodies(self._workload.served_name, texts, phase.tokens)
+            name = self._workload.served_name
+            self._made[key] = chat_bodies(name, texts, phase.tokens, phase.asks)
         return self._made[key]
 
 
-def measure_round(server: Started, prompts: Prompts, number: int, pace: Pace) -> Round:
+def measure_round(
+    server: Started, prompts: Prompts, number: int, pace: Pace, asked: Sequence[Phase] = PLAIN
+) -> Round:
     """Run the phases one after the other; memory is read after the fullest.
 
     Raises:
@@ -93,7 +131,7 @@ def measure_round(server: Started, prompts: Prompts, number: int, pace: Pace) ->
     seconds_to_ready = server.seconds_to_ready + time.monotonic() - started_s
     idle = _idle_cpu_share(server, pace)
     memory: Mapping[str, Memory] = {}
-    for phase in PHASES:
+    for phase in asked:
         phases[phase.name] = _measure(server, phase, prompts.bodies(number, phase), pace)
         if phase is FULL:
             memory = memory_by_role(server.pids())

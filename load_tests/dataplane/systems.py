@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from load_tests.dataplane.measure import PHASES, PLAIN, Phase
 from load_tests.loadgen import Target
 from load_tests.servers import EngineWorkload, Launch
 from load_tests.servers.gateways import litellm, nothing, relay, sglang_router
@@ -21,26 +22,33 @@ CHUNK_INTERVAL_MS = 5.0
 @dataclass(frozen=True, slots=True)
 class System:
     """``key`` is its name on the command line. ``launch`` gets a folder that lives as long as the
-    server; it raises Unavailable where the system cannot be had."""
+    server; it raises Unavailable where the system cannot be had. ``phases``: the loads that it
+    gets."""
 
     key: str
     title: str
     kind: Literal["engine", "gateway"]
     launch: Callable[[Path], Started]
+    phases: tuple[Phase, ...] = PLAIN
 
 
 def all_systems(workload: EngineWorkload, peers: Path | None) -> tuple[System, ...]:
     """In the order of the tables."""
     gap_ms = CHUNK_INTERVAL_MS
     return (
-        System("a1", "vLLM server, default", "engine", lambda _: vllm_server(workload, False)),
+        System(
+            "a1", "vLLM server, default", "engine", lambda _: vllm_server(workload, False), PHASES
+        ),
         System(
             "a2",
             "vLLM server, multiprocessing off",
             "engine",
             lambda _: vllm_server(workload, True),
+            PHASES,
         ),
-        System("b", "weir, everything on", "engine", lambda at: weir_platform(workload, 1, at)),
+        System(
+            "b", "weir, everything on", "engine", lambda at: weir_platform(workload, 1, at), PHASES
+        ),
         System("c", "Ray Serve LLM, default", "engine", lambda at: serve_llm(workload, at)),
         System("none", "nothing", "gateway", lambda _: nothing(gap_ms)),
         System("relay", "plain ASGI relay", "gateway", lambda _: relay(gap_ms)),

@@ -17,8 +17,8 @@ from typing import Any
 import redis
 import uvloop
 
+from deployments.gateway.bodies.requests import ChatBody, ChatMessage
 from deployments.gateway.enrichment import FeatureEnricher, build_enricher
-from deployments.gateway.requests import ChatBody, ChatMessage
 from features.keys import entity_key
 from features.online.format import hash_key, value_field
 from load_tests.features.data import TENANT, FeastWriter, features_section, rows

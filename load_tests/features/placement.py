@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from deployments.gateway.conversation import Conversation
 from deployments.gateway.prompts import PromptEncoder
 from features.enrichment import Placement, place
 from features.enrichment.placement import join
@@ -31,7 +32,7 @@ def _row(encoder: PromptEncoder, placement: Placement, asked: Sequence[Example])
     seen: set[int] = set()
     total = hits = 0
     for example in asked:
-        tokens = encoder.encode_chat(_messages(example, placement))
+        tokens = encoder.encode_chat(Conversation(_messages(example, placement)))
         total += len(tokens)
         chain, shared = 0, True
         for at in range(0, len(tokens) - BLOCK_TOKENS + 1, BLOCK_TOKENS):

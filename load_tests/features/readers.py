@@ -53,8 +53,8 @@ async def open_weir(options: argparse.Namespace, stack: AsyncExitStack) -> Read:
 
 async def open_enricher(options: argparse.Namespace, stack: AsyncExitStack) -> Read:
     """All that the gateway does for a request: rule, entity, look-up, template, placement."""
+    from deployments.gateway.bodies.requests import ChatBody, ChatMessage
     from deployments.gateway.enrichment import build_enricher
-    from deployments.gateway.requests import ChatBody, ChatMessage
     from weir.metrics import GatewayMetrics
     from weir.settings import load_settings
     from weir.tenancy import Tenant

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Generic, Protocol, TypeVar, cast
 
 import httptools
-
-from load_tests.loadgen.sample import Sample, Watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +31,49 @@ class Target:
         return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
 
 
-class StreamConnection(asyncio.Protocol):
-    """Sends what ``next_request`` gives, hands a :class:`Sample` to ``report``, and repeats.
+class Result(Protocol):
+    """What is known of an answer that has ended. ``error`` is None for a complete one."""
 
-    ``next_request`` returns (request bytes, expected tokens), or None when the load is over;
-    then, or when the peer closes, ``closed`` is set. ``failed``: some answer was not complete.
+    @property
+    def error(self) -> str | None: ...
+
+
+ResultT = TypeVar("ResultT", bound=Result)
+ResultT_co = TypeVar("ResultT_co", bound=Result, covariant=True)
+
+
+class Watcher(Protocol[ResultT_co]):
+    """Watches one answer. Times are on the connection's clock."""
+
+    def header(self, name: bytes, value: bytes) -> None:
+        """A header of the answer."""
+        ...
+
+    def body(self, part: bytes, now_s: float) -> None:
+        """A piece of the body has arrived."""
+        ...
+
+    def finish(self, status: int, now_s: float) -> ResultT_co:
+        """The answer is over."""
+        ...
+
+    def fail(self, reason: str, now_s: float) -> ResultT_co:
+        """The connection broke, or time ran out."""
+        ...
+
+
+class StreamConnection(asyncio.Protocol, Generic[ResultT]):
+    """Sends what ``next_request`` gives, hands what came of it to ``report``, and repeats.
+
+    ``next_request`` returns the request's bytes and what makes a watcher of its answer from the
+    time at which it was sent, or None when the load is over; then, or when the peer closes,
+    ``closed`` is set. ``failed``: some answer was not complete.
     """
 
     def __init__(
         self,
-        next_request: Callable[[], tuple[bytes, int] | None],
-        report: Callable[[Sample], None],
+        next_request: Callable[[], tuple[bytes, Callable[[float], Watcher[ResultT]]] | None],
+        report: Callable[[ResultT], None],
         clock: Callable[[], float],
     ) -> None:
         self._next_request = next_request
@@ -51,7 +81,7 @@ class StreamConnection(asyncio.Protocol):
         self._clock = clock
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
-        self._watch: Watch | None = None
+        self._watch: Watcher[ResultT] | None = None
         self._now_s = 0.0
         self._status = 0
         self.closed = asyncio.Event()
@@ -87,6 +117,11 @@ class StreamConnection(asyncio.Protocol):
         """A new answer starts."""
         self._status = 0
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header."""
+        if self._watch is not None:
+            self._watch.header(name, value)
+
     def on_headers_complete(self) -> None:
         """Status line and headers are in."""
         self._status = self._parser.get_status_code()
@@ -112,8 +147,8 @@ class StreamConnection(asyncio.Protocol):
         if request is None:
             self._transport.close()
             return
-        data, expected_tokens = request
-        self._watch = Watch(self._clock(), expected_tokens)
+        data, watch = request
+        self._watch = watch(self._clock())
         self._transport.write(data)
 
     def _fail(self, reason: str) -> None:
@@ -126,6 +161,6 @@ class StreamConnection(asyncio.Protocol):
         if watch is not None:
             self._hand_over(watch.fail(reason, self._now_s))
 
-    def _hand_over(self, sample: Sample) -> None:
+    def _hand_over(self, sample: ResultT) -> None:
         self.failed = self.failed or sample.error is not None
         self._report(sample)

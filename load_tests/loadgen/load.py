@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import uvloop
 
 from load_tests.loadgen.connection import StreamConnection, Target
-from load_tests.loadgen.sample import Sample
+from load_tests.loadgen.sample import Sample, Watch
 
 RECONNECT_PAUSE_S = 0.05
 DRAIN_TIMEOUT_S = 30.0
@@ -69,7 +69,7 @@ class _Run:
         requests = [target.request(body) for body in bodies]
         self._requests: Iterator[bytes] = itertools.cycle(requests)
         self._samples: list[Sample] = []
-        self._connections: dict[int, StreamConnection] = {}
+        self._connections: dict[int, StreamConnection[Sample]] = {}
         self._over = False
 
     async def run(self, edge: Callable[[], None]) -> Outcome:
@@ -115,14 +115,17 @@ class _Run:
                 # A server that refuses everything must not be hammered in a tight loop.
                 await asyncio.sleep(RECONNECT_PAUSE_S)
 
-    def _connection(self) -> StreamConnection:
+    def _connection(self) -> StreamConnection[Sample]:
         return StreamConnection(self._next_request, self._report, time.monotonic)
 
     def _report(self, sample: Sample) -> None:
         # The list is replaced at the window's edges, so its method must not be handed out.
         self._samples.append(sample)
 
-    def _next_request(self) -> tuple[bytes, int] | None:
+    def _next_request(self) -> tuple[bytes, Callable[[float], Watch]] | None:
         if self._over:
             return None
-        return next(self._requests), self._load.expected_tokens
+        return next(self._requests), self._watch
+
+    def _watch(self, sent_s: float) -> Watch:
+        return Watch(sent_s, self._load.expected_tokens)

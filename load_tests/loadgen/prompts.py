@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 WORDS = (
     "order parcel invoice refund address delivery warehouse customer voucher return label size "
@@ -35,9 +36,12 @@ def prompt_texts(
     return texts
 
 
-def chat_bodies(model: str, texts: Sequence[str], output_tokens: int) -> list[bytes]:
+def chat_bodies(
+    model: str, texts: Sequence[str], output_tokens: int, more: Mapping[str, Any] | None = None
+) -> list[bytes]:
     """One JSON body for ``/v1/chat/completions`` a text: greedy, streamed, exactly
-    ``output_tokens`` tokens (by fields that vLLM added to OpenAI's), usage at the end."""
+    ``output_tokens`` tokens (by fields that vLLM added to OpenAI's), usage at the end. ``more``:
+    further fields of each body."""
     return [
         json.dumps(
             {
@@ -52,6 +56,7 @@ def chat_bodies(model: str, texts: Sequence[str], output_tokens: int) -> list[by
                 "temperature": 0,
                 "stream": True,
                 "stream_options": {"include_usage": True},
+                **(more or {}),
             }
         ).encode()
         for text in texts

@@ -10,7 +10,11 @@ from typing import Any
 
 from load_tests.report import percentile
 
-_CONTENT = re.compile(rb'"content":\s?"(?!")')
+# What a client is shown: text, reasoning, or a piece of a tool call. An empty content (the role
+# chunk in front, the chunk with the finish reason at the end) is none of it.
+_OUTPUT = re.compile(
+    rb'"(?:content|reasoning|reasoning_content|arguments)":\s?"(?!")|"tool_calls":\s?\[\s?\{'
+)
 _TOKENS = re.compile(rb'"completion_tokens":\s?(\d+)')
 _PROMPT = re.compile(rb'"prompt_tokens":\s?(\d+)')
 _LENGTH = re.compile(rb'"finish_reason":\s?"length"')
@@ -21,9 +25,9 @@ _DONE = re.compile(rb"(?m)^data: ?\[DONE\]\s*\Z")
 class Sample:
     """One finished request; times in seconds on the monotonic clock.
 
-    ``reads`` are the arrivals that carried text, ``text_chunks`` the events with text (a server
-    may send several tokens in one event, and several events may arrive in one read). ``error``
-    is None for a complete stream.
+    ``reads`` are the arrivals that carried output (text, reasoning, tool calls), ``text_chunks``
+    the events with output (a server may send several tokens in one event, and several events may
+    arrive in one read). ``error`` is None for a complete stream.
     """
 
     sent_s: float
@@ -36,7 +40,7 @@ class Sample:
 
     @property
     def ttft_s(self) -> float | None:
-        """From sending the request to the first arrival with text."""
+        """From sending the request to the first arrival with output."""
         return self.reads_s[0] - self.sent_s if self.reads_s else None
 
 
@@ -56,11 +60,11 @@ class Watch:
     def body(self, part: bytes, now_s: float) -> None:
         """A piece of the body has arrived."""
         self._parts.append(part)
-        if self._reads:
-            if b'"content"' in part:
-                self._reads.append(now_s)
-        elif _CONTENT.search(b"".join(self._parts)):
+        if _OUTPUT.search(part if self._reads else b"".join(self._parts)):
             self._reads.append(now_s)
+
+    def header(self, name: bytes, value: bytes) -> None:
+        """A header of the answer: of no interest here."""
 
     def finish(self, status: int, now_s: float) -> Sample:
         """The answer is over: is it complete?"""
@@ -70,7 +74,7 @@ class Watch:
             sent_s=self.sent_s,
             done_s=now_s,
             reads_s=tuple(self._reads),
-            text_chunks=len(_CONTENT.findall(text)),
+            text_chunks=sum(_OUTPUT.search(event) is not None for event in text.split(b"\n\n")),
             output_tokens=tokens or 0,
             prompt_tokens=_last_number(_PROMPT, text) or 0,
             error=self._fault(status, text, tokens),

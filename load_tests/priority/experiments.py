@@ -25,6 +25,7 @@ from load_tests.sim.weir_system import WeirProfile, WeirSystem
 from load_tests.sim.world import FleetConfig, World
 from load_tests.traces import Trace
 from router.admission import AdmissionSettings
+from router.shipped import shipped_profile
 
 KV_TOKENS = 1 << 19
 INTERACTIVE_SHARE = 0.2
@@ -42,7 +43,7 @@ class Setup:
     seconds: float
     warm_s: float
     seed: int
-    admission: AdmissionSettings = field(default_factory=lambda: AdmissionSettings(enabled=True))
+    admission: AdmissionSettings = field(default_factory=lambda: shipped_profile().admission)
     yields: bool = True
 
     @property
@@ -60,7 +61,7 @@ class Setup:
 
     def weir(self) -> WeirSystem:
         """weir with admission on."""
-        return WeirSystem(WeirProfile(admission=self.admission))
+        return WeirSystem(WeirProfile(replace(shipped_profile(), admission=self.admission)))
 
 
 def run(system: System, trace: Trace, setup: Setup) -> World:

@@ -43,16 +43,16 @@ def weir_platform(
 
 
 def weir_gateway(
-    workload: EngineWorkload, interval_ms: float, folder: Path
+    workload: EngineWorkload, interval_ms: float, folder: Path, replicas: int = 1
 ) -> tuple[list[Launch], Target]:
-    """The same platform, whose one replica has no engine and only emits chunks: the gateway alone
+    """The same platform, whose replicas have no engine and only emit chunks: the gateway alone
     behind its front door. Everything a request passes on its way is there.
 
     Raises:
         Unavailable: this checkout has no platform to start.
     """
     engine = {"mode": "stub", "args": {"interval_ms": interval_ms}}
-    return _platform(workload, {"replicas": 1, "engine": engine}, folder)
+    return _platform(workload, {"replicas": replicas, "engine": engine}, folder)
 
 
 def _platform(

@@ -8,34 +8,27 @@ does per chunk). How long answers will be is not known; the dispatcher learns it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import router.scorers  # noqa: F401  (registers the policies)
 from load_tests.sim.blocks import KvOp
 from load_tests.sim.figures import Slo
 from load_tests.sim.request import SimRequest
 from load_tests.sim.system import Fleet, Knowledge, PolledStats
-from router.admission import AdmissionSettings, ClassSettings, Refused, Ticket
-from router.dispatcher import Dispatcher, Waiting
-from router.policy import build_policy
-from router.router import Router
+from router.admission import ClassSettings, Refused, Ticket
+from router.dispatcher import Waiting
+from router.shipped import RoutingProfile, shipped_profile
 from router.types import ReplicaInfo, ReplicaStats, RouteRequest
 
 #: What a trace's requests may generate; they ask for no limit of their own.
 OUTPUT_LIMIT_TOKENS = 1 << 16
-WITHOUT_ADMISSION = AdmissionSettings(enabled=False)
 
 
 @dataclass(frozen=True, slots=True)
 class WeirProfile:
     """What an operator would configure, and how fast news travels."""
 
-    policy: str = "weir"
-    params: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    admission: AdmissionSettings = WITHOUT_ADMISSION
+    routing: RoutingProfile = field(default_factory=shipped_profile)
     stats_interval_s: float = 0.2
     kv_event_delay_s: float = 0.002
     progress_s: float = 1.0
@@ -43,17 +36,25 @@ class WeirProfile:
 
 
 def routing_profile(slo: Slo) -> WeirProfile:
-    """weir as shipped, with one class whose target is the SLO; late requests run last and none is
-    refused, so that every system answers the same requests."""
-    one = ClassSettings(
-        "standard",
-        0,
-        max_requests=1_000_000,
-        ttft_slo_ms=slo.ttft_s * 1e3,
-        max_wait_s=None,
-        short_first_s_per_1k_tokens=4.0,
+    """weir as shipped, with the SLO as the target of class ``standard``, which all requests of the
+    traces are of. Late requests run last and none is refused, so that every system answers the same
+    requests."""
+    shipped = shipped_profile()
+    classes = tuple(
+        _patient(c, slo) if c.name == "standard" else c for c in shipped.admission.classes
     )
-    return WeirProfile(admission=AdmissionSettings(enabled=True, classes=(one,)))
+    admission = replace(shipped.admission, classes=classes)
+    return WeirProfile(replace(shipped, admission=admission))
+
+
+def _patient(c: ClassSettings, slo: Slo) -> ClassSettings:
+    return replace(
+        c,
+        ttft_slo_ms=slo.ttft_s * 1e3,
+        max_requests=1_000_000,
+        max_bytes=1 << 40,
+        max_wait_s=None,
+    )
 
 
 class WeirSystem:
@@ -67,13 +68,12 @@ class WeirSystem:
     def start(self, fleet: Fleet) -> None:
         """Build router and dispatcher on the simulated clock."""
         self._fleet = fleet
-        policy = build_policy(self.profile.policy, self.profile.params)
-        self.router = Router(policy, self._clock, fleet.rng)
+        self.dispatcher = self.profile.routing.dispatcher(self._clock, self._clock, fleet.rng)
+        self.dispatcher.set_timer = self._wake_at
+        self.router = self.dispatcher.router
         self._ids = [f"r{index}" for index in range(len(fleet.engines))]
         self._slot = {replica: index for index, replica in enumerate(self._ids)}
         self.router.set_replicas(_replica(fleet, replica) for replica in self._ids)
-        self.dispatcher = Dispatcher(self.router, self.profile.admission, self._clock, self._clock)
-        self.dispatcher.set_timer = self._wake_at
         self._running: dict[int, tuple[SimRequest, Ticket]] = {}
         self._timer_s = float("inf")
         self._ticking = False
@@ -185,6 +185,5 @@ def _route_request(request: SimRequest) -> RouteRequest:
         max_output_tokens=OUTPUT_LIMIT_TOKENS,
         priority_class=trace.priority_class,
         block_hashes=trace.block_hashes,
-        session=trace.session,
         arrival_s=request.arrival_s,
     )

@@ -1,7 +1,7 @@
 """Admission: when a request runs. Pure queue in :mod:`router.admission.queue`, dispatcher in
 :mod:`router.dispatcher`, asyncio wrapper in :mod:`router.admission.gate`."""
 
-from router.admission.capacity import Capacity, ReplicaLimits, Share, SnapshotCapacity
+from router.admission.capacity import Capacity, Room, Unlimited
 from router.admission.outcomes import (
     Dispatch,
     Failed,
@@ -14,6 +14,7 @@ from router.admission.outcomes import (
 )
 from router.admission.queue import AdmissionQueue
 from router.admission.settings import AdmissionSettings, ClassSettings, parse_settings
+from router.admission.share import Share
 from router.admission.ticket import Ticket
 
 __all__ = [
@@ -25,13 +26,13 @@ __all__ = [
     "Failed",
     "Refusal",
     "Refused",
-    "ReplicaLimits",
+    "Room",
     "Share",
     "Shed",
-    "SnapshotCapacity",
     "Spill",
     "SpilledError",
     "Ticket",
+    "Unlimited",
     "Wait",
     "parse_settings",
 ]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
-from router.admission.capacity import FULL_SHARE, Share
-from router.admission.engine_priority import engine_ranks
+from router.admission.engine_priority import engine_ranks, urgency_of
 from router.admission.fair import ActiveSet
+from router.admission.limit import Standing, narrowest, narrowing
 from router.admission.settings import AdmissionSettings
+from router.admission.share import FULL_SHARE, Share
 from router.admission.waiting import IN_TIME, LATE, Item, Overlooked, PriorityClass, State
 from weir.errors import BadRequestError
 
@@ -23,8 +25,7 @@ class Backlog:
         self._levels: dict[int, ActiveSet[PriorityClass]] = {o: ActiveSet() for o in urgencies}
         self._ageing_after_s = settings.ageing_after_s
         self._ageing_every = settings.ageing_every
-        self._head_room_s = settings.head_room_s
-        self._heavy = settings.heavy_tenant_share
+        self._limits = narrowing(settings.built_limits)
         self._first_urgency = urgencies[0]
         self._dispatches = 0
         self.waiting = 0
@@ -67,20 +68,32 @@ class Backlog:
         return (c.late_head() if lane == LATE else c.head()), passed
 
     def share(self, item: Item, now_s: float) -> Share:
-        """How far ``item`` may fill a replica: its class's share while a more urgent class is in
-        flight or was served lately, otherwise everything (the most urgent class has none before
-        it, and keeps to its share); less for a tenant that has far more in flight than others."""
-        c = item.priority_class
-        share = c.settings.share if self._keeps_to_share(c, now_s) else FULL_SHARE
-        return share.narrowed(self._heavy) if c.is_heavy(item.tenant) else share
-
-    def _keeps_to_share(self, c: PriorityClass, now_s: float) -> bool:
-        urgency = c.settings.urgency
-        return urgency == self._first_urgency or any(
-            other.in_flight or now_s - other.last_dispatch_s < self._head_room_s
-            for other in self.classes.values()
-            if other.settings.urgency < urgency
+        """How far ``item`` may fill a replica, by all limits in force."""
+        c, tenant = item.priority_class, item.tenant
+        standing = Standing(
+            c.settings.share,
+            c.settings.urgency == self._first_urgency,
+            self._urgent_idle_s(c, now_s),
+            tenant.weight,
+            tenant.in_flight,
+            c.in_flight,
+            c.flying,
         )
+        return narrowest(self._limits, standing, FULL_SHARE)
+
+    def _urgent_idle_s(self, c: PriorityClass, now_s: float) -> float:
+        """See :class:`Standing`."""
+        idle_s = math.inf
+        for other in self.classes.values():
+            if other.settings.urgency < c.settings.urgency:
+                if other.in_flight:
+                    return 0.0
+                idle_s = min(idle_s, now_s - other.last_dispatch_s)
+        return idle_s
+
+    def urgency(self, c: PriorityClass) -> int:
+        """Its place among the urgencies of all classes; 0 is the most urgent."""
+        return urgency_of(self.ranks[c.settings.urgency, IN_TIME])
 
     def enter(self, item: Item, late: bool, now_s: float) -> None:
         """``item`` waits from now on."""

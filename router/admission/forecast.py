@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
-
-from router.types import RouteRequest
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Foreseen:
+class Foreseen(NamedTuple):
     """If the request were dispatched now: prompt tokens that even the best holder of its prefix
     has to compute, and seconds until its first and its last token."""
 
     uncached_tokens: int
     first_token_s: float = 0.0
     last_token_s: float = 0.0
-
-
-class Forecast(Protocol):
-    """Asked once per request, when it is offered."""
-
-    def foresee(self, request: RouteRequest) -> Foreseen: ...
-
-
-class NoForecast:
-    """Knows nothing: a request is late only when its time is up, and nothing is cached."""
-
-    def foresee(self, request: RouteRequest) -> Foreseen:
-        return Foreseen(request.prompt_tokens)

@@ -18,12 +18,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from router.admission.backlog import Backlog
-from router.admission.capacity import AGED_SHARE, Capacity
-from router.admission.engine_priority import EnginePriority, urgency_of
-from router.admission.forecast import Forecast, NoForecast
+from router.admission.capacity import Capacity
+from router.admission.engine_priority import EnginePriority
+from router.admission.forecast import Foreseen
 from router.admission.outcomes import Dispatch, Refusal, Shed, Spill, SpillRule, Wait
 from router.admission.refusals import Refuser
 from router.admission.settings import AdmissionSettings
+from router.admission.share import AGED_SHARE
 from router.admission.timers import Timers
 from router.admission.waiting import LATE, Item, PriorityClass, State
 from router.types import RouteRequest
@@ -59,12 +60,10 @@ class AdmissionQueue:
         settings: AdmissionSettings,
         clock: Callable[[], float],
         wall_clock: Callable[[], float] | None = None,
-        forecast: Forecast | None = None,
         spill: SpillRule | None = None,
     ) -> None:
         self._settings = settings
         self._clock = clock
-        self._forecast = forecast or NoForecast()
         self._refuser = Refuser(settings, spill)
         self._engine = EnginePriority(wall_clock or clock)
         self._backlog = Backlog(settings)
@@ -80,8 +79,19 @@ class AdmissionQueue:
         """Requests dispatched and not yet finished, cancelled or given back."""
         return len(self._items) - self._backlog.waiting
 
-    def offer(self, request: RouteRequest, body_bytes: int = 0) -> Wait | Shed | Spill:
+    def urgency(self, priority_class: str) -> int:
+        """The class's place among the urgencies of all classes; 0 is the most urgent.
+
+        Raises:
+            BadRequestError: unknown priority class.
+        """
+        return self._backlog.urgency(self._backlog.class_named(priority_class))
+
+    def offer(
+        self, request: RouteRequest, body_bytes: int = 0, foreseen: Foreseen | None = None
+    ) -> Wait | Shed | Spill:
         """Queue the request, or say why not. ``Wait`` means queued: call :meth:`next`.
+        ``foreseen`` None: a request is late only when its time is up, and nothing is cached.
 
         Raises:
             BadRequestError: unknown priority class.
@@ -93,7 +103,7 @@ class AdmissionQueue:
         priority_class = self._backlog.class_named(request.priority_class)
         tenant = priority_class.tenant(request.tenant)
         item = Item(request, body_bytes, now, priority_class, tenant)
-        self._foresee(item)
+        self._set_due(item, foreseen or Foreseen(request.prompt_tokens))
         refusal = self._refuser.at_the_door(item, now)
         if refusal is not None:
             return refusal
@@ -188,11 +198,10 @@ class AdmissionQueue:
         now = self._clock()
         return tuple(_stats(c, now) for c in self._backlog.classes.values())
 
-    def _foresee(self, item: Item) -> None:
+    def _set_due(self, item: Item, foreseen: Foreseen) -> None:
         """What it has to compute, and the latest dispatch at which the first token and the whole
         answer are still in time."""
         request, settings = item.request, item.priority_class.settings
-        foreseen = self._forecast.foresee(request)
         item.uncached_tokens = foreseen.uncached_tokens
         arrival_s = request.arrival_s or item.offered_s
         if settings.ttft_slo_ms is not None:
@@ -251,7 +260,7 @@ class AdmissionQueue:
     def _order(self, item: Item, promoted: bool = False) -> None:
         """Tell the request what goes before it in an engine that yields."""
         # What ageing let through must not be overtaken again inside the engine.
-        urgency = 0 if promoted else urgency_of(self._backlog.rank(item))
+        urgency = 0 if promoted else self._backlog.urgency(item.priority_class)
         if item.request.urgency != urgency:
             item.request = replace(item.request, urgency=urgency)
 

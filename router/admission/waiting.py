@@ -239,11 +239,6 @@ class PriorityClass(Account):
             for tenant in self.active.ranked()[1:MAX_HEADS]:
                 yield from tenant.candidates(now_s)
 
-    def is_heavy(self, tenant: Tenant) -> bool:
-        """Whether ``tenant`` has more than twice as many requests in flight, for its weight, as
-        the tenants of the class have on average."""
-        return tenant.in_flight * self.flying > 2.0 * self.in_flight * tenant.weight
-
     def late_head(self) -> Item:
         """The same among the late requests alone. One must be waiting."""
         tenant = self.late.first()

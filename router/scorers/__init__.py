@@ -1,7 +1,6 @@
 """Routing policies and scorers. Importing this package registers all of them."""
 
 from router.scorers import (
-    adapter_resident,
     decode_load,
     expected_work,
     kv_headroom,
@@ -11,13 +10,11 @@ from router.scorers import (
     prefix_overlap,
     random_choice,
     round_robin,
-    session_affinity,
     uncached_prefill,
     weighted,
 )
 
 __all__ = [
-    "adapter_resident",
     "decode_load",
     "expected_work",
     "kv_headroom",
@@ -27,7 +24,6 @@ __all__ = [
     "prefix_overlap",
     "random_choice",
     "round_robin",
-    "session_affinity",
     "uncached_prefill",
     "weighted",
 ]

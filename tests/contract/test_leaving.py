@@ -57,7 +57,7 @@ def test_in_the_queue(play: Play, kind: Kind) -> None:
         assert len(host.meter.streams) == 1
         assert cluster.bill("one") == Owed().bill(cluster)
 
-    play(scenario, admission={"limits": {"running": 1}})
+    play(scenario, admission={"limits": {"places": {"running": 1}}})
 
 
 @streamed_kinds

@@ -43,7 +43,7 @@ def test_the_first_token_frees_the_prefill(play: Play, kind: Kind) -> None:
             await exchange.leave()
         await cluster.idle()
 
-    play(scenario, admission={"limits": {"prefill_tokens": 12}})
+    play(scenario, admission={"limits": {"prefill": {"tokens": 12}}})
 
 
 _ESTIMATED = pytest.mark.xfail(
@@ -91,7 +91,7 @@ def test_two_tenants_share_fairly(play: Play, kind: Kind) -> None:
         await cluster.idle()
         assert 0.6 < shares < 1.67
 
-    play(scenario, admission={"limits": {"running": 4}})
+    play(scenario, admission={"limits": {"places": {"running": 4}}})
 
 
 def _served(cluster: Cluster, tenant: str) -> float:

@@ -303,7 +303,7 @@ async def test_an_unknown_priority_class_is_named(world: Any) -> None:
     assert (response.status, error["param"]) == (400, "x-weir-priority")
 
 
-ONE_AT_A_TIME = {"limits": {"running": 1}}
+ONE_AT_A_TIME = {"limits": {"places": {"running": 1}}}
 
 
 @pytest.mark.parametrize("world", [ONE_AT_A_TIME], indirect=True)

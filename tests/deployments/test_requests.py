@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.gateway.requests import ChatBody, CompletionBody, EmbeddingBody, parse_body
+from deployments.gateway.bodies.requests import ChatBody, CompletionBody, EmbeddingBody, parse_body
 from weir.errors import BadRequestError
 
 MESSAGES = [{"role": "user", "content": "hello"}]
@@ -18,28 +18,6 @@ MESSAGES = [{"role": "user", "content": "hello"}]
 
 def _chat(**fields: Any) -> bytes:
     return json.dumps({"model": "m", "messages": MESSAGES, **fields}).encode()
-
-
-def test_a_usual_request_takes_the_token_path() -> None:
-    body = parse_body(ChatBody, _chat(stream=True, temperature=0.5, stop="\n", max_tokens=5))
-    assert not body.needs_openai_app
-    assert body.stop_list == ["\n"]
-    assert body.max_output_tokens == 5
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"n": 2},
-        {"logprobs": True},
-        {"tools": [{"type": "function", "function": {"name": "f"}}]},
-        {"response_format": {"type": "json_object"}},
-        {"logit_bias": {"5": 1}},
-        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
-    ],
-)
-def test_what_vllm_must_answer_itself(fields: dict[str, Any]) -> None:
-    assert parse_body(ChatBody, _chat(**fields)).needs_openai_app
 
 
 def test_max_completion_tokens_wins() -> None:

@@ -209,7 +209,7 @@ def full(ttft_slo_ms: float) -> dict[str, Any]:
     """One place on a replica, two in the queue of the class that may spill."""
     interactive = {"urgency": 0, "ttft_slo_ms": ttft_slo_ms, "max_requests": 2}
     classes = {"interactive": interactive, "batch": {"urgency": 1}}
-    return {"limits": {"running": 1}, "classes": classes}
+    return {"limits": {"places": {"running": 1}}, "classes": classes}
 
 
 async def occupied(world: Any) -> tuple[Any, Any]:

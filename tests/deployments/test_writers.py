@@ -11,11 +11,11 @@ from openai.types import Completion, CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from deployments import wire
+from deployments.gateway.bodies.requests import ChatBody, CompletionBody, EmbeddingBody
 from deployments.gateway.dialects.chat import ChatWriter
 from deployments.gateway.dialects.completions import CompletionWriter
 from deployments.gateway.dialects.embeddings import EmbeddingWriter
 from deployments.gateway.outputs import Collected, Counts
-from deployments.gateway.requests import ChatBody, CompletionBody, EmbeddingBody
 from weir.errors import ReplicaFailedError
 
 COUNTS = Counts(prompt_tokens=10, cached_tokens=4, output_tokens=3)

@@ -33,7 +33,7 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ("no messages", {}, "messages"),
     ("empty messages", {"messages": []}, "messages"),
     ("messages of a wrong type", {"messages": "hello"}, "messages"),
-    ("a message without content", {"messages": [{"role": "user"}]}, "messages[0]"),
+    ("a message without content", {"messages": [{"role": "user"}]}, "messages[0].content"),
     ("an unknown role", {"messages": [{"role": "king", "content": "x"}]}, "messages[0].role"),
     (
         "content of a wrong type",
@@ -51,7 +51,7 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     (
         "a schema without a schema",
         {"messages": HELLO, "response_format": {"type": "json_schema"}},
-        "response_format",
+        "response_format.json_schema",
     ),
 ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,3 +92,32 @@ def test_marks_compare_with_the_best_peer_and_the_oracle() -> None:
     missing = marks_of(cells[:4], Plan((0.5,), (), Slo(1, 1), Clock(), (1,)))[4]
     assert missing.value is None
     assert missing.reason
+
+
+def test_rows_of_systems_that_are_not_run_come_from_an_earlier_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def report(*more: str) -> dict[str, Any]:
+        arguments = ["--trace", str(SAMPLES / "mooncake.jsonl"), "--replicas", "2", "--rounds", "1"]
+        assert bench_routing.main([*arguments, "--loads", "0.5", "--json", *more]) == 0
+        found: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return found
+
+    whole = report("--systems", "weir", "round-robin", "oracle")
+    earlier = tmp_path / "earlier.json"
+    earlier.write_text(json.dumps(whole))
+    again = report("--systems", "weir", "--others", str(earlier))
+    by_system = [{row["system"]: row for row in found["rows"]} for found in (whole, again)]
+    assert by_system[0] == by_system[1]
+    assert set(by_system[0]) == {"weir", "round-robin", "oracle"}
+    marks = [
+        {m["name"]: m["value"] for m in found["marks"] if not m["name"].startswith("simulated")}
+        for found in (whole, again)
+    ]
+    assert {name for name in marks[0] if marks[0][name] is None} == {
+        name for name in marks[1] if marks[1][name] is None
+    }
+    known = {name: value for name, value in marks[0].items() if value is not None}
+    assert len(known) == 4
+    assert known == pytest.approx({name: marks[1][name] for name in known}, rel=1e-2)
+    assert "earlier" in again["notes"][-1]

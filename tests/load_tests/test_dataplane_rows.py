@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from load_tests.dataplane.measure import ALONE, FULL, ONE_TOKEN, Measured, Round
-from load_tests.dataplane.rows import Rounds, hop_rows, marks, system_rows
+from load_tests.dataplane.measure import ALONE, FULL, ONE_TOKEN, TOOLS, Measured, Round
+from load_tests.dataplane.rows import Rounds, hop_rows, kind_rows, marks, system_rows
 from load_tests.dataplane.systems import System
 from load_tests.loadgen import Sample, figures
 from load_tests.report import Mark
@@ -61,15 +62,33 @@ def by_name(found: list[Mark]) -> dict[str, Mark]:
 
 def test_marks_are_medians_of_ratios_within_rounds_that_have_all_of_them() -> None:
     found = by_name(marks(ROUNDS, {"c": "it broke"}))
-    ratio = found["weir / faster vLLM server, req/s at 32 streams (first)"]
+    ratio = found["weir / faster vLLM server, req/s at 32 streams"]
     assert ratio.value == pytest.approx((0.95 + 0.5) / 2)
     assert not ratio.met
     added = found["weir - faster vLLM server, TTFT p50 at 1 stream"]
     assert added.value == pytest.approx((3.0 + 2.0) / 2)
-    assert added.met
+    assert not added.met
     missing = found["weir / Ray Serve LLM default, req/s at 32 streams"]
     assert missing.value is None
     assert missing.reason == "c: it broke"
+
+
+def test_other_kinds_are_compared_where_both_were_asked_for_them() -> None:
+    def with_tools(req_per_s: float) -> Round:
+        plain = one_round(100, 6.0)
+        return replace(plain, phases={**plain.phases, TOOLS.name: measured(req_per_s, 30.0, {})})
+
+    rounds = {"a1": {0: with_tools(40)}, "a2": {0: with_tools(50)}, "b": {0: with_tools(60)}}
+    found = by_name(marks(rounds, {}))
+    full = "weir / faster vLLM server, req/s at 32 streams"
+    assert found[f"{full}, tools"].value == pytest.approx(1.2)
+    assert found[f"{full}, logprobs"].value is None
+    rows = kind_rows(SYSTEMS, rounds)
+    assert [(r["system"], r["asks for"], r["req_per_s"]) for r in rows] == [
+        ("system a1", "tools", 40.0),
+        ("system a2", "tools", 50.0),
+        ("system b", "tools", 60.0),
+    ]
 
 
 def test_a_peer_that_completes_nothing_is_no_divisor() -> None:

@@ -29,6 +29,20 @@ TEXT = b'data: {"choices":[{"delta":{"content":"hi \\"completion_tokens\\":9"}}]
 STOP = b'data: {"choices":[{"delta":{},"finish_reason":"length"}]}\n\n'
 USAGE = b'data: {"usage":{"prompt_tokens":5,"completion_tokens":2}}\n\n'
 DONE = b"data: [DONE]\n\n"
+CALL = (
+    b'data: {"choices":[{"delta":{"tool_calls":[{"index":0,"id":"call_1","type":"function",'
+    b'"function":{"name":"f","arguments":""}}]}}]}\n\n'
+)
+ARGUMENTS = (
+    b'data: {"choices":[{"delta":{"tool_calls":[{"index":0,"function":{"arguments":"{\\"a"}}]}}]}'
+    b"\n\n"
+)
+SCORED = (
+    b'data: {"choices":[{"delta":{"content":"x"},"logprobs":{"content":[{"token":"x",'
+    b'"top_logprobs":[{"token":"content"}]}]}}]}\n\n'
+)
+THOUGHT = b'data: {"choices":[{"delta":{"reasoning":"r","reasoning_content":"r"}}]}\n\n'
+EMPTY = b'data: {"choices":[{"delta":{"content":""},"finish_reason":"length"}]}\n\n'
 
 
 def watched(*parts: bytes, status: int = 200, expected: int = 2) -> Sample:
@@ -64,6 +78,14 @@ def test_several_chunks_in_one_read_are_all_counted() -> None:
     sample = watched(ROLE + TEXT + TEXT + STOP + USAGE + DONE)
     assert sample.text_chunks == 2
     assert len(sample.reads_s) == 1
+
+
+@pytest.mark.parametrize("piece", [CALL, ARGUMENTS, SCORED, THOUGHT])
+def test_pieces_of_calls_scored_text_and_reasoning_are_output(piece: bytes) -> None:
+    sample = watched(ROLE, piece, piece, EMPTY, USAGE + DONE)
+    assert sample.error is None
+    assert sample.text_chunks == 2
+    assert sample.reads_s == (11.1, 12.1)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import random
 import pytest
 
 import router.scorers  # noqa: F401  (registers the policies)
-from router.forecast import RouterForecast
+from router.admission.forecast import Foreseen
+from router.forecast import foresee
 from router.ledger import Outlook
 from router.policy import build_policy
 from router.router import Router
@@ -26,17 +27,21 @@ def ask(tokens: int = 100, output: int = 50) -> RouteRequest:
     return RouteRequest("q", "m", "t", tokens, output, output, block_hashes=hashes)
 
 
+def found(router: Router, request: RouteRequest) -> Foreseen:
+    return foresee(request, router.view(), router.latency.fit())
+
+
 def test_nothing_learned_and_nothing_cached(router_: Router) -> None:
-    foreseen = RouterForecast(router_).foresee(ask())
+    foreseen = found(router_, ask())
     assert (foreseen.uncached_tokens, foreseen.first_token_s, foreseen.last_token_s) == (100, 0, 0)
 
 
 def test_the_best_holder_counts_and_the_last_token_is_computed(router_: Router) -> None:
     router_.index.stored("a", (1, 2))
     router_.index.stored("b", (1, 2, 3))
-    assert RouterForecast(router_).foresee(ask()).uncached_tokens == 52
+    assert found(router_, ask()).uncached_tokens == 52
     router_.index.stored("b", (4, 5, 6, 7), parent=3)
-    assert RouterForecast(router_).foresee(ask(112)).uncached_tokens == 1
+    assert found(router_, ask(112)).uncached_tokens == 1
 
 
 def test_times_come_from_what_was_learned_of_the_fleet(router_: Router) -> None:
@@ -45,23 +50,11 @@ def test_times_come_from_what_was_learned_of_the_fleet(router_: Router) -> None:
         outlook = Outlook(0.0, tokens, requests, 1000 * requests)
         router_.latency.first_token("a", outlook, 0.05 + tokens / 1000.0)
         router_.latency.finished("b", outlook, 0.02, 10)
-    foreseen = RouterForecast(router_).foresee(ask(400, 50))
+    foreseen = found(router_, ask(400, 50))
     assert foreseen.first_token_s == pytest.approx(0.45, rel=0.1)
     assert foreseen.last_token_s == pytest.approx(1.45, rel=0.1)
 
 
 def test_without_members_there_is_nothing_to_foresee() -> None:
     alone = Router(build_policy("weir", {}), lambda: 10.0, random.Random(1))
-    assert RouterForecast(alone).foresee(ask()).uncached_tokens == 100
-
-
-def test_a_fleet_thrashes_when_prompts_return_and_are_cached_nowhere(router_: Router) -> None:
-    forecast = RouterForecast(router_)
-    for _ in range(200):
-        forecast.foresee(ask(100_000))
-    assert forecast.thrashing
-    prompt = ask(100_000).block_hashes
-    router_.index.stored("a", prompt)
-    for _ in range(1000):
-        forecast.foresee(ask(100_000))
-    assert not forecast.thrashing
+    assert found(alone, ask()).uncached_tokens == 100

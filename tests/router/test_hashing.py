@@ -11,7 +11,6 @@ from router.hashing import (
     DEFAULT_SEED,
     KEY_MASK,
     BlockHasher,
-    FastHasher,
     VllmHasher,
     block_key,
     cache_salt,
@@ -21,11 +20,10 @@ IDS = [random.Random(3).randrange(0, 200_000) for _ in range(16 * 6 + 5)]
 HASHERS: list[BlockHasher] = [
     VllmHasher(16),
     VllmHasher(16, "sha256_cbor"),
-    FastHasher(16),
 ]
 
 
-@pytest.mark.parametrize("hasher", HASHERS, ids=["sha256", "sha256_cbor", "fast"])
+@pytest.mark.parametrize("hasher", HASHERS, ids=["sha256", "sha256_cbor"])
 class TestAnyHasher:
     def test_only_full_blocks_have_keys(self, hasher: BlockHasher) -> None:
         assert len(hasher.keys(IDS)) == 6
@@ -67,12 +65,6 @@ def test_block_key_is_the_same_for_digest_and_event_number() -> None:
 def test_block_size_must_be_positive(size: int) -> None:
     with pytest.raises(ValueError, match="block_size"):
         VllmHasher(size)
-    with pytest.raises(ValueError, match="block_size"):
-        FastHasher(size)
-
-
-def test_a_fast_hashers_seed_separates() -> None:
-    assert FastHasher(16, seed=1).keys(IDS) != FastHasher(16, seed=2).keys(IDS)
 
 
 @pytest.mark.engine

@@ -1,4 +1,4 @@
-"""The adapter against a real Ray Serve: membership is pushed, handle calls follow the policy."""
+"""The adapter against a real Ray Serve: membership is pushed, handle calls still work."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ pytestmark = pytest.mark.engine
 
 # A process of its own: Ray's imports warn, and its cluster ends with the process.
 _SCRIPT = """
-import asyncio, collections, json, os, random, secrets, time
+import asyncio, json, os, random, secrets, time
 os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(16),
                   RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP="0", RAY_USAGE_STATS_ENABLED="0")
 import ray
@@ -30,14 +31,12 @@ class Echo:
         self.me = serve.get_replica_context().replica_id.unique_id
     async def record_replica_metadata(self):
         return {"address": "127.0.0.1:1", "kv_blocks_total": 7}
-    async def whoami(self, seconds=0.0):
-        await asyncio.sleep(seconds)
+    async def whoami(self):
         return self.me
 
-def deploy(replicas, policy, name="echo"):
+def deploy(replicas, name="echo"):
     config = RequestRouterConfig(
-        request_router_class="router.ray_adapter.WeirRequestRouter",
-        request_router_kwargs={"policy": policy})
+        request_router_class="router.ray_adapter.WeirRequestRouter")
     app = Echo.options(num_replicas=replicas, request_router_config=config,
                        ray_actor_options={"num_cpus": 0}, graceful_shutdown_wait_loop_s=0.1).bind()
     return serve.run(app, name=name, route_prefix=None)
@@ -49,30 +48,18 @@ async def until(condition):
 
 async def main():
     out = {}
-    handle = deploy(2, "round-robin")
-    counts = collections.Counter([await handle.whoami.remote() for _ in range(20)])
-    out["round_robin"] = sorted(counts.values())
+    handle = deploy(2)
+    out["answered"] = await handle.whoami.remote()
     mine = Router(build_policy("weir"), time.monotonic, random.Random(0))
     async with handle.choose_replica(Subscription(mine)):
         pass
     out["members"] = len(mine.members)
     out["blocks"] = [info.kv_blocks_total for info in mine.members]
-    out["same_ids"] = {info.replica_id for info in mine.members} == set(counts)
-    await asyncio.to_thread(deploy, 1, "round-robin")
+    out["ids"] = [info.replica_id for info in mine.members]
+    await asyncio.to_thread(deploy, 1)
     await until(lambda: len(mine.members) == 1)
     out["after_scale_down"] = len(mine.members)
 
-    handle = deploy(2, "least-outstanding-tokens", "another")
-    slow = [handle.whoami.remote(6.0) for _ in range(1)]
-    busy_is = asyncio.ensure_future(asyncio.gather(*slow))
-    await asyncio.sleep(0.5)
-    quick = set()
-    for _ in range(6):
-        quick.add(await handle.whoami.remote())
-        await asyncio.sleep(0.2)  # Serve reports an end a little after the answer
-    out["avoids_the_busy_one"] = quick.isdisjoint(await busy_is)
-    after = {await handle.whoami.remote() for _ in range(20)}
-    out["forgets_when_done"] = len(after)
     print("RESULT" + json.dumps(out), flush=True)
 
 ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, namespace="serve",
@@ -85,9 +72,7 @@ ray.shutdown()
 
 
 @pytest.fixture(scope="module")
-def result(
-    package_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, object]:
+def result(package_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     script = tmp_path_factory.mktemp("adapter") / "script.py"
     script.write_text(_SCRIPT)
     env = {k: v for k, v in package_env.items() if k != "PYTHONDONTWRITEBYTECODE"}
@@ -105,17 +90,8 @@ def result(
     return dict(json.loads(lines[0].removeprefix("RESULT")))
 
 
-def test_handle_calls_follow_the_policy(result: dict[str, object]) -> None:
-    assert result["round_robin"] == [10, 10]
-
-
-def test_least_outstanding_counts_calls_until_they_end(result: dict[str, object]) -> None:
-    assert result["avoids_the_busy_one"] is True
-    assert result["forgets_when_done"] == 2
-
-
-def test_a_subscribed_router_follows_the_replica_set(result: dict[str, object]) -> None:
+def test_a_subscribed_router_follows_the_replica_set(result: dict[str, Any]) -> None:
     assert result["members"] == 2
     assert result["blocks"] == [7, 7]
-    assert result["same_ids"] is True
+    assert result["answered"] in result["ids"], "a call through the handle finds a replica, too"
     assert result["after_scale_down"] == 1

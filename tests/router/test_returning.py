@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from router.returning import LossMeter, ReturnMeter
+from router.returning import CacheUse, LossMeter, ReturnMeter
 
 
 def chain(talk: int, blocks: int) -> tuple[int, ...]:
@@ -89,3 +89,26 @@ def test_thrashing_begins_high_and_ends_low() -> None:
         False,
         False,
     ]
+
+
+def test_a_fleet_thrashes_when_prompts_return_and_are_cached_nowhere() -> None:
+    caches = CacheUse()
+    for _ in range(200):
+        caches.observe(chain(1, 6000), 100_000, 0)
+    assert caches.keeping
+    assert caches.thrashing
+    for _ in range(1000):
+        caches.observe(chain(1, 6000), 100_000, 96_000)
+    assert not caches.thrashing
+
+
+def test_a_small_fleet_makes_up_its_mind_sooner() -> None:
+    large, small = CacheUse(), CacheUse()
+    large.resize(8_000_000)
+    small.resize(80_000)
+    for _ in range(10):
+        for caches in (large, small):
+            caches.observe(chain(1, 60), 1000, 0)
+    assert (large.keeping, small.keeping) == (False, True)
+    small.resize(0)
+    assert small.keeping, "an empty fleet changes nothing"

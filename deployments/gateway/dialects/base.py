@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel
 
 from deployments import wire
+from deployments.gateway.encoding import Encoding
 from deployments.gateway.outputs import Collected, Counts, Output
 from deployments.gateway.prompts import PromptEncoder
 from weir.errors import WeirError
@@ -62,13 +63,11 @@ class Dialect(Protocol):
         """
         ...
 
-    async def prompts(self, body: Any, encoder: PromptEncoder, context: int) -> list[list[int]]:
-        """The token ids of each prompt (empty for one that the replica has to render). ``context``
-        is the model's context length in tokens.
+    async def prompts(self, body: Any, encoding: Encoding) -> list[list[int]]:
+        """The token ids of each prompt (empty for one that the replica has to render).
 
         Raises:
-            BadRequestError: the chat template refuses the conversation, or an id is out of range.
-            ContextLengthError: the prompt cannot fit.
+            WeirError: what :class:`Encoding` raises.
         """
         ...
 
@@ -78,6 +77,10 @@ class Dialect(Protocol):
 
     def output_limit(self, body: Any) -> int | None:
         """The most tokens that an answer may have, as the client says (None: it does not)."""
+        ...
+
+    def limit_field(self, body: Any) -> str:
+        """The name of the field that says so."""
         ...
 
     def submission(

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from deployments import wire
+from deployments.gateway.bodies.requests import ChatBody, parse_body
 from deployments.gateway.dialects.base import Prompts, Writer
 from deployments.gateway.dialects.generating import (
     DONE,
@@ -15,13 +16,13 @@ from deployments.gateway.dialects.generating import (
     Tally,
     data,
     error_event,
-    sampling,
+    submission,
     token_bytes,
     wants_usage,
 )
+from deployments.gateway.encoding import Encoding
 from deployments.gateway.outputs import Collected, Counts, Output, extra_of
 from deployments.gateway.prompts import PromptEncoder
-from deployments.gateway.requests import ChatBody, parse_body
 from weir.errors import WeirError
 
 
@@ -38,12 +39,8 @@ class ChatDialect:
     def parse(self, raw: bytes) -> ChatBody:
         return parse_body(ChatBody, raw)
 
-    async def prompts(
-        self, body: ChatBody, encoder: PromptEncoder, context: int
-    ) -> list[list[int]]:
-        if body.has_other_parts:
-            return [[]]
-        return [await encoder.encode_chat_within(body, context)]
+    async def prompts(self, body: ChatBody, encoding: Encoding) -> list[list[int]]:
+        return [[]] if body.has_other_parts else [await encoding.chat(body.conversation())]
 
     def choices(self, body: ChatBody) -> int:
         return body.n
@@ -51,19 +48,14 @@ class ChatDialect:
     def output_limit(self, body: ChatBody) -> int | None:
         return body.max_output_tokens
 
+    def limit_field(self, body: ChatBody) -> str:
+        return "max_completion_tokens" if body.max_completion_tokens else "max_tokens"
+
     def submission(
         self, body: ChatBody, prompt: list[int], max_tokens: int, reasons: bool
     ) -> wire.Submit:
-        return wire.Submit(
-            0,
-            "",
-            prompt,
-            sampling(body, max_tokens),
-            logprobs=body.wants_logprobs,
-            prompt_logprobs=body.wants_prompt_logprobs,
-            chat=body.chat_fields(parses_reasoning=reasons),
-            messages=body.whole_body() if body.has_other_parts else None,
-        )
+        messages = body.as_openai() if body.has_other_parts else None
+        return submission(body, prompt, max_tokens, reasons, messages)
 
     def writer(
         self,
@@ -98,6 +90,8 @@ class ChatWriter:
         if choice not in self._begun:
             self._begun.add(choice)
             opening = self._chunk(choice, {"role": "assistant", "content": ""}, None, None, 0)
+            if self._body.echoed_text:
+                opening += self._plain(choice, self._body.echoed_text)
         if extra is None and not self._tally.wanted and not self._body.return_token_ids:
             middle = self._plain(choice, output.text) if output.text else b""
         else:
@@ -181,7 +175,7 @@ class ChatWriter:
         return orjson.dumps(answer, option=orjson.OPT_NON_STR_KEYS)
 
     def _choice(self, index: int, choice: Collected) -> dict[str, Any]:
-        text: str | None = choice.text
+        text: str | None = self._body.echoed_text + choice.text
         if choice.calls and not text:
             text = None
         message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}

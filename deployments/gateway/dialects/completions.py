@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from deployments import wire
+from deployments.gateway.bodies.requests import CompletionBody, parse_body
 from deployments.gateway.dialects.base import Prompts, Writer
 from deployments.gateway.dialects.generating import (
     DONE,
@@ -15,12 +16,12 @@ from deployments.gateway.dialects.generating import (
     Tally,
     data,
     error_event,
-    sampling,
+    submission,
     wants_usage,
 )
+from deployments.gateway.encoding import Encoding
 from deployments.gateway.outputs import Collected, Counts, Output, extra_of
 from deployments.gateway.prompts import PromptEncoder
-from deployments.gateway.requests import CompletionBody, parse_body
 from weir.errors import WeirError
 
 
@@ -37,16 +38,12 @@ class CompletionDialect:
     def parse(self, raw: bytes) -> CompletionBody:
         return parse_body(CompletionBody, raw)
 
-    async def prompts(
-        self, body: CompletionBody, encoder: PromptEncoder, context: int
-    ) -> list[list[int]]:
+    async def prompts(self, body: CompletionBody, encoding: Encoding) -> list[list[int]]:
         several = body.prompts()
+        named = len(several) > 1
         return [
-            await encoder.encode_prompt_within(
-                prompt,
-                context,
-                f"prompt[{i}]" if len(several) > 1 else "prompt",
-                body.add_special_tokens,
+            await encoding.prompt(
+                prompt, f"prompt[{i}]" if named else "prompt", body.add_special_tokens
             )
             for i, prompt in enumerate(several)
         ]
@@ -56,20 +53,15 @@ class CompletionDialect:
 
     def output_limit(self, body: CompletionBody) -> int | None:
         # Only the prompt is scored: the engine still has to make a token, which nobody sees.
-        return 1 if body.only_echo else body.max_output_tokens
+        return 1 if body.only_scores else body.max_output_tokens
+
+    def limit_field(self, body: CompletionBody) -> str:
+        return "max_tokens"
 
     def submission(
         self, body: CompletionBody, prompt: list[int], max_tokens: int, reasons: bool
     ) -> wire.Submit:
-        return wire.Submit(
-            0,
-            "",
-            prompt,
-            sampling(body, max_tokens),
-            logprobs=body.wants_logprobs,
-            prompt_logprobs=body.wants_prompt_logprobs,
-            chat=body.chat_fields(),
-        )
+        return submission(body, prompt, max_tokens, reasons)
 
     def writer(
         self,
@@ -117,7 +109,7 @@ class CompletionWriter:
                 orjson.dumps(reason),
             )
         told = Collected()
-        if not self._body.only_echo:
+        if not self._body.only_scores:
             told.add(output)
         told.finish_reason = reason or ""
         body = {**self._choice(choice, told, echo), "finish_reason": reason}
@@ -150,7 +142,7 @@ class CompletionWriter:
         for i, choice in enumerate(choices):
             echo = _Echo(self._text(i), choice.prompt_logprobs) if self._body.echo else None
             told = choice
-            if self._body.only_echo:
+            if self._body.only_scores:
                 told = Collected(finish_reason=choice.finish_reason)
             listed.append(self._choice(i, told, echo))
         return orjson.dumps(
@@ -158,7 +150,7 @@ class CompletionWriter:
         )
 
     def _billed(self, counts: Counts) -> Counts:
-        if not self._body.only_echo:
+        if not self._body.only_scores:
             return counts
         return Counts(counts.prompt_tokens, counts.cached_tokens, 0)
 

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 import orjson
 
 from deployments import wire
+from deployments.gateway.bodies.requests import EmbeddingBody, parse_body
 from deployments.gateway.dialects.base import Prompts, Writer
 from deployments.gateway.dialects.generating import error_event
+from deployments.gateway.encoding import Encoding
 from deployments.gateway.outputs import Collected, Counts, Output
 from deployments.gateway.prompts import PromptEncoder
-from deployments.gateway.requests import EmbeddingBody, parse_body
 from weir.errors import WeirError
 
 
@@ -30,13 +31,12 @@ class EmbeddingDialect:
     def parse(self, raw: bytes) -> EmbeddingBody:
         return parse_body(EmbeddingBody, raw)
 
-    async def prompts(
-        self, body: EmbeddingBody, encoder: PromptEncoder, context: int
-    ) -> list[list[int]]:
+    async def prompts(self, body: EmbeddingBody, encoding: Encoding) -> list[list[int]]:
         several = body.prompts()
+        named = len(several) > 1
         return [
-            await encoder.encode_prompt_within(
-                prompt, context, f"input[{i}]" if len(several) > 1 else "input", True
+            await encoding.prompt(
+                prompt, f"input[{i}]" if named else "input", body.add_special_tokens
             )
             for i, prompt in enumerate(several)
         ]
@@ -46,6 +46,9 @@ class EmbeddingDialect:
 
     def output_limit(self, body: EmbeddingBody) -> int | None:
         return 0
+
+    def limit_field(self, body: EmbeddingBody) -> str:
+        return "input"
 
     def submission(
         self, body: EmbeddingBody, prompt: list[int], max_tokens: int, reasons: bool

@@ -7,16 +7,37 @@ from typing import Any
 import orjson
 
 from deployments import wire
+from deployments.gateway.bodies import ChatBody, CompletionBody
+from deployments.gateway.bodies.generating import GenerationBody
 from deployments.gateway.outputs import Counts
-from deployments.gateway.requests import GenerationBody
 from weir.errors import WeirError, error_body
 
 DONE = b"data: [DONE]\n\n"
 
 
+def submission(
+    body: ChatBody | CompletionBody,
+    prompt: list[int],
+    max_tokens: int,
+    reasons: bool,
+    messages: dict[str, Any] | None = None,
+) -> wire.Submit:
+    """See :meth:`deployments.gateway.dialects.base.Dialect.submission`. ``messages``: the body, if
+    the replica has to render it."""
+    return wire.Submit(
+        0,
+        "",
+        prompt,
+        sampling(body, max_tokens),
+        logprobs=body.wants_logprobs,
+        prompt_logprobs=body.wants_prompt_logprobs,
+        chat=body.chat_fields(reasons),
+        messages=messages,
+    )
+
+
 def sampling(body: GenerationBody, max_tokens: int) -> wire.Sampling:
     """The body's sampling fields for an output of at most ``max_tokens``."""
-    bias = body.logit_bias
     return wire.Sampling(
         max_tokens=max_tokens,
         min_tokens=min(body.min_tokens, max_tokens),
@@ -33,7 +54,7 @@ def sampling(body: GenerationBody, max_tokens: int) -> wire.Sampling:
         ignore_eos=body.ignore_eos,
         skip_special_tokens=body.skip_special_tokens,
         include_stop_str_in_output=body.include_stop_str_in_output,
-        logit_bias={int(token): value for token, value in bias.items()} if bias else None,
+        logit_bias=body.token_biases,
         bad_words=body.bad_words,
     )
 

@@ -8,6 +8,7 @@ from weir.cli import process
 from weir.cli.exits import CommandError, ExitCode
 from weir.cli.progress import ProgressFile, title
 from weir.cli.state import State
+from weir.run_folder import remove_run_folder
 from weir.settings import SettingsError, load_settings
 from weir.settings.tree import ServerSettings
 
@@ -19,11 +20,13 @@ def down(state: State, console: Console, now: bool) -> None:
         CommandError: nothing runs (NOT_RUNNING), or it had to be killed.
     """
     if not state.folder.is_dir():
+        remove_run_folder(state.folder)
         raise CommandError("weir is not running", ExitCode.NOT_RUNNING)
     with state.locked():
         record = state.supervisor()
         running = process.find(record) is not None
         if record is None or (not running and not process.family(record)):
+            remove_run_folder(state.folder)
             raise CommandError("weir is not running", ExitCode.NOT_RUNNING)
         if not running:
             console.print("The supervisor had died; stopping what it left behind.")
@@ -31,6 +34,7 @@ def down(state: State, console: Console, now: bool) -> None:
         drain_s = 0.0 if now else _drain_timeout_s(state)
         with console.status(f"stopping; streams in flight have {drain_s:.0f} s to finish"):
             result = process.stop(state, record, drain_s, shown.update)
+        remove_run_folder(state.folder)
     for leftover in result.leftovers:
         console.print(f"It had left {leftover} behind; stopped.", markup=False)
     if not result.graceful:

@@ -18,6 +18,8 @@ class ExitCode(IntEnum):
     """There is no platform, or it is not ready yet."""
     CONFLICT = 4
     """Something else is in the way: a platform with other settings, a taken port."""
+    DEGRADED = 5
+    """The platform answers, but a process that it cannot do without for long has died."""
     INTERRUPTED = 130
 
 

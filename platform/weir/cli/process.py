@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 
 import psutil
 
-from weir.cli.state import State, SupervisorRecord, write_private
+from weir.cli.state import ProcessRecord, State, write_private
 
 MODULE = "deployments.platform"
 RUN_ID = "WEIR_RUN_ID"
@@ -30,7 +30,7 @@ _HURRY_S = 15.0
 _LEFTOVER_GRACE_S = 2.0
 
 
-def start(state: State, internal_token: str) -> SupervisorRecord:
+def start(state: State, internal_token: str) -> ProcessRecord:
     """Start the supervisor detached from this terminal and record it in the state folder."""
     run_id = secrets.token_hex(8)
     state.progress_file.unlink(missing_ok=True)
@@ -51,7 +51,7 @@ def start(state: State, internal_token: str) -> SupervisorRecord:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    record = SupervisorRecord(child.pid, psutil.Process(child.pid).create_time(), run_id)
+    record = ProcessRecord(child.pid, psutil.Process(child.pid).create_time(), run_id)
     write_private(state.supervisor_file, json.dumps(asdict(record)) + "\n")
     with warnings.catch_warnings():
         # Letting go of a running child is what "detached" means here.
@@ -68,7 +68,7 @@ def _environment(run_id: str, internal_token: str) -> dict[str, str]:
     return env | {"WEIR_INTERNAL_TOKEN": internal_token, RUN_ID: run_id}
 
 
-def find(record: SupervisorRecord | None) -> psutil.Process | None:
+def find(record: ProcessRecord | None) -> psutil.Process | None:
     """The recorded supervisor, if that very process is alive."""
     if record is None:
         return None
@@ -82,7 +82,7 @@ def find(record: SupervisorRecord | None) -> psutil.Process | None:
         return None
 
 
-def _carries(process: psutil.Process, record: SupervisorRecord) -> bool:
+def _carries(process: psutil.Process, record: ProcessRecord) -> bool:
     try:
         return bool(record.run_id) and process.environ().get(RUN_ID) == record.run_id
     except (psutil.Error, OSError):
@@ -97,7 +97,7 @@ def alive(process: psutil.Process) -> bool:
         return False
 
 
-def family(record: SupervisorRecord) -> list[psutil.Process]:
+def family(record: ProcessRecord) -> list[psutil.Process]:
     """All processes of this run that are alive, without the supervisor itself."""
     members: dict[int, psutil.Process] = {}
     if supervisor := find(record):
@@ -128,7 +128,7 @@ class Stopped:
 
 def stop(
     state: State,
-    record: SupervisorRecord,
+    record: ProcessRecord,
     drain_timeout_s: float,
     on_wait: Callable[[float], None] = lambda _: None,
 ) -> Stopped:

@@ -19,6 +19,7 @@ _TITLES = {
     "ray": "Ray",
     "serve": "Ray Serve",
     "gateway": "gateway",
+    "guard": "watching",
     READY: "platform",
 }
 

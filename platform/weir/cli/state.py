@@ -7,6 +7,7 @@ supervisor.json    which process was started: pid, create time, run id
 platform.json      written by the supervisor once the platform answers
 progress.jsonl     one line for each step of starting and stopping
 logs/platform.log  the supervisor's output, and that of everything it starts
+run                sockets and temporary files of everything that it starts; see weir.run_folder
 =================  =================================================================
 
 The folder is readable by its owner only.
@@ -18,7 +19,7 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,8 +37,9 @@ class Secrets:
 
 
 @dataclass(frozen=True, slots=True)
-class SupervisorRecord:
-    """The process that ``weir up`` started. ``run_id`` is in the environment of all it starts."""
+class ProcessRecord:
+    """One process. ``run_id`` is in the environment of all that one ``weir up`` started; empty
+    where it is not known."""
 
     pid: int
     create_time: float
@@ -52,6 +54,8 @@ class PlatformRecord:
     models: tuple[str, ...]
     started_at: float
     seconds_to_ready: float
+    parts: Mapping[str, ProcessRecord]
+    """The processes that it cannot do without, by what they are."""
 
 
 class State:
@@ -102,11 +106,11 @@ class State:
         write_private(self.secrets_file, json.dumps(asdict(made), indent=2) + "\n")
         return made
 
-    def supervisor(self) -> SupervisorRecord | None:
+    def supervisor(self) -> ProcessRecord | None:
         """The last supervisor, whether or not it still runs; also one started without the CLI."""
         held = read_json(self.supervisor_file) or read_json(self.platform_file)
         try:
-            return SupervisorRecord(
+            return ProcessRecord(
                 int(held["pid"]), float(held["create_time"]), str(held.get("run_id", ""))
             )
         except (KeyError, TypeError, ValueError):
@@ -121,8 +125,12 @@ class State:
                 models=tuple(str(name) for name in held["models"]),
                 started_at=float(held.get("started_at") or 0.0),
                 seconds_to_ready=float(held.get("seconds_to_ready") or 0.0),
+                parts={
+                    str(name): ProcessRecord(int(one["pid"]), float(one["create_time"]), "")
+                    for name, one in (held.get("parts") or {}).items()
+                },
             )
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, AttributeError):
             return None
 
     def last_log_lines(self, count: int) -> list[str]:

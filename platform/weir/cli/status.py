@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from weir.cli import process
-from weir.cli.exits import CommandError
+from weir.cli.exits import CommandError, ExitCode
 from weir.cli.gateway import Deployment, Replica, fetch_status, parse_deployments, require_running
 from weir.cli.progress import Progress, ProgressFile
 from weir.cli.state import PlatformRecord, State
@@ -24,18 +24,53 @@ def status(state: State, as_json: bool) -> None:
     """Print the table, or one JSON object.
 
     Raises:
-        CommandError: there is no platform, or none that is ready (NOT_RUNNING).
+        CommandError: there is no platform, or none that is ready (NOT_RUNNING); it does not answer
+            (FAILURE); or it does, and something that it needs has died (DEGRADED).
     """
+    platform = _platform(state, as_json)
+    died = _died(state, platform)
     try:
-        platform = require_running(state)
+        body = fetch_status(state, platform)
+    except CommandError as error:
+        if as_json:
+            print(json.dumps({"state": "failed", "url": platform.url, "died": died}))
+        raise CommandError(_with_died(error.message, died), hint=error.hint) from None
+    if as_json:
+        condition = "degraded" if died else "running"
+        print(json.dumps({"state": condition, "url": platform.url, "died": died, **body}))
+    else:
+        _print(platform, body)
+    if died:
+        raise CommandError(
+            _with_died("weir answers, but not all of it is there", died),
+            ExitCode.DEGRADED,
+            hint="'weir down' and 'weir up' start it anew",
+        )
+
+
+def _platform(state: State, as_json: bool) -> PlatformRecord:
+    """The platform that answers, or should; also one whose supervisor was killed."""
+    try:
+        return require_running(state)
     except CommandError:
+        record, platform = state.supervisor(), state.platform()
+        if platform is not None and record is not None and process.family(record):
+            return platform
         _say_not_ready(state, as_json)
         raise
-    body = fetch_status(state, platform)
+
+
+def _died(state: State, platform: PlatformRecord) -> list[str]:
+    parts = {"the supervisor": state.supervisor(), **platform.parts}
+    return [name for name, record in parts.items() if process.find(record) is None]
+
+
+def _with_died(message: str, died: list[str]) -> str:
+    return f"{message} (died: {', '.join(died)})" if died else message
+
+
+def _print(platform: PlatformRecord, body: dict[str, Any]) -> None:
     deployments = parse_deployments(body)
-    if as_json:
-        print(json.dumps({"state": "running", "url": platform.url, **body}))
-        return
     console = Console(file=sys.stdout, highlight=False)
     console.print(_headline(platform, body), soft_wrap=True)
     console.print(_table(deployments))

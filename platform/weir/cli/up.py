@@ -15,8 +15,9 @@ from weir.cli.effective import effective_settings, to_yaml, with_demo_tenant
 from weir.cli.exits import CommandError, ExitCode
 from weir.cli.ports import require_free_ports
 from weir.cli.progress import Progress, ProgressFile, display
-from weir.cli.state import State, SupervisorRecord, write_private
+from weir.cli.state import ProcessRecord, State, write_private
 from weir.cli.summary import print_summary
+from weir.run_folder import remove_run_folder
 from weir.settings import Settings, SettingsError, load_settings
 
 _POLL_S = 0.1
@@ -83,18 +84,20 @@ def _require_same(state: State, settings: Settings) -> None:
     )
 
 
-def _clear_leftovers(state: State, record: SupervisorRecord | None, console: Console) -> None:
+def _clear_leftovers(state: State, record: ProcessRecord | None, console: Console) -> None:
     """What an earlier platform left behind when its supervisor was killed."""
     if record is None:
+        remove_run_folder(state.folder)
         return
     if process.family(record):
         console.print("An earlier platform did not end cleanly; stopping what it left behind.")
     process.stop(state, record, drain_timeout_s=0.0)
+    remove_run_folder(state.folder)
 
 
 def _wait_until_ready(
     state: State,
-    record: SupervisorRecord,
+    record: ProcessRecord,
     timeout_s: float,
     console: Console,
     ours: bool,
@@ -120,7 +123,7 @@ def _wait_until_ready(
 
 
 def _follow(
-    state: State, record: SupervisorRecord, timeout_s: float, console: Console
+    state: State, record: ProcessRecord, timeout_s: float, console: Console
 ) -> tuple[Progress, str | None]:
     """The progress made, and why the platform is not ready (None if it is)."""
     progress, file = Progress(), ProgressFile(state.progress_file)

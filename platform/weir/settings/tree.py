@@ -41,13 +41,15 @@ class ServerSettings(_Section):
 class GatewaySettings(_Section):
     """The gateway deployment.
 
-    ``dispatch_attempts``: replicas that may fail on a request one after the other without any
-    output. ``resume_wait_s``: so long a request whose replica was lost waits for another to come.
+    ``replicas`` gateways serve; ``standbys`` are up and take over when one fails. With more than
+    one replica, requests are spread over all. ``dispatch_attempts``: replicas that may fail on a
+    request one after the other without any output. ``resume_wait_s``: so long a request whose
+    replica was lost waits for another to come.
     """
 
     replicas: int = Field(1, ge=1)
+    standbys: int = Field(1, ge=0)
     num_cpus: float = Field(0.0, ge=0)
-    max_ongoing_requests: int = Field(4096, ge=1)
     dispatch_attempts: int = Field(3, ge=1, le=10)
     resume_wait_s: float = Field(30.0, ge=0)
 

@@ -13,7 +13,6 @@ from router.admission import (
     AdmissionSettings,
     ClassSettings,
     Refusal,
-    Spill,
     SpilledError,
 )
 from router.admission.gate import Gate
@@ -22,6 +21,7 @@ from router.ledger import Reservation
 from router.router import Router
 from router.scorers.least_outstanding import LeastOutstanding, LeastOutstandingParams
 from router.types import ReplicaInfo, RouteRequest
+from router.view import View
 from weir.errors import NoReplicaError, OverloadedError, RateLimitError
 
 CLASSES = (
@@ -38,10 +38,12 @@ class WatchedRouter(Router):
         self.chosen: list[tuple[str, Collection[str]]] = []
         self.before: Callable[[], None] = lambda: None
 
-    def choose(self, request: RouteRequest, exclude: Collection[str] = ()) -> Reservation:
+    def choose(
+        self, request: RouteRequest, exclude: Collection[str] = (), view: View | None = None
+    ) -> Reservation:
         self.chosen.append((request.request_id, exclude))
         self.before()
-        return super().choose(request, exclude)
+        return super().choose(request, exclude, view)
 
 
 class Site:
@@ -49,7 +51,7 @@ class Site:
 
     def __init__(self, clock: Callable[[], float], replicas: int = 1, **more: Any) -> None:
         self.router = WatchedRouter(clock)
-        self.members = [ReplicaInfo(f"r{n}", max_running=1, since_s=0.0) for n in range(replicas)]
+        self.members = [ReplicaInfo(f"r{n}", max_running=1) for n in range(replicas)]
         self.router.set_replicas(self.members)
         settings = more.pop("settings", AdmissionSettings(classes=CLASSES))
         self.dispatcher = Dispatcher(self.router, settings, clock, clock, **more)
@@ -191,7 +193,9 @@ async def test_a_spill_is_raised_with_its_reason(clock, make_request):
     request = make_request()
     with pytest.raises(SpilledError) as raised:
         await site.gate.admit(request).__aenter__()
-    assert raised.value.spill == Spill(request, "long-tail")
+    spill = raised.value.spill
+    assert (spill.request.request_id, spill.reason) == (request.request_id, "long-tail")
+    assert spill.refusal is None
     assert isinstance(raised.value, OverloadedError)
     assert site.is_clean()
 
@@ -308,13 +312,13 @@ class TestCancellation:
         assert site.is_clean()
 
     async def test_a_capacity_that_fails_leaves_nothing_behind(self, site, make_request):
-        def broken() -> None:
+        def broken(**_: bool) -> View:
             raise RuntimeError("no snapshot")
 
-        site.router.snapshot = broken
+        site.router.view = broken
         with pytest.raises(RuntimeError, match="no snapshot"):
             await site.gate.admit(make_request()).__aenter__()
-        del site.router.snapshot
+        del site.router.view
         assert site.is_clean()
 
     async def test_at_random_moments(self, clock, make_request):

@@ -197,14 +197,10 @@ def test_short_first_lets_a_long_prompt_be_overtaken_for_a_bounded_time(clock, r
 
 
 def test_what_is_cached_does_not_make_a_prompt_long(clock, room, make_request):
-    class Cached:
-        def foresee(self, request: RouteRequest) -> Foreseen:
-            return Foreseen(10 if request.request_id == "cached" else request.prompt_tokens)
-
     only = replace(STANDARD, within="short-first", short_first_s_per_1k_tokens=1.0)
-    queue = AdmissionQueue(settings(only), clock, forecast=Cached())
+    queue = AdmissionQueue(settings(only), clock)
     queue.offer(make_request(prompt=500, request_id="small"))
-    queue.offer(make_request(prompt=9000, request_id="cached"))
+    queue.offer(make_request(prompt=9000, request_id="cached"), foreseen=Foreseen(10))
     assert ids(run(queue, room)) == ["cached", "small"]
 
 
@@ -299,8 +295,8 @@ def test_what_overtakes_a_late_prompt_held_back_leaves_it_its_turn_of_ageing(clo
 def test_a_tenant_with_far_more_in_flight_than_others_leaves_them_head_room(
     clock, room, make_request
 ):
-    heavy = Share(0.25, 0.9)
-    queue = AdmissionQueue(settings(heavy_tenant_share=heavy), clock)
+    heavy = {"prefill": 0.25, "running": 0.9}
+    queue = AdmissionQueue(settings(limits={"heavy-tenant": heavy}), clock)
     for name in ("a", "b", "c"):
         queue.offer(make_request(name))
     run(queue, room)
@@ -312,7 +308,7 @@ def test_a_tenant_with_far_more_in_flight_than_others_leaves_them_head_room(
     queue.offer(make_request("b", request_id="other"))
     run(queue, room)
     assert dict(room.asked) == {
-        "more": heavy,
+        "more": Share(0.25, 0.9),
         "other": Share(),
     }
 
@@ -335,15 +331,12 @@ def test_a_request_past_hope_runs_after_those_in_time(clock, room, make_request)
 
 
 def test_the_forecast_decides_what_can_still_be_in_time(clock, room, make_request):
-    class Slow:
-        def foresee(self, request: RouteRequest) -> Foreseen:
-            return Foreseen(request.prompt_tokens, 0.4, 3.0)
-
+    slow = Foreseen(100, 0.4, 3.0)
     slo = replace(INTERACTIVE, ttft_slo_ms=1000.0, on_hopeless="shed")
-    queue = AdmissionQueue(settings(slo, STANDARD), clock, forecast=Slow())
-    assert isinstance(queue.offer(make_request(deadline_s=clock.now + 2.9)), Wait)
+    queue = AdmissionQueue(settings(slo, STANDARD), clock)
+    assert isinstance(queue.offer(make_request(deadline_s=clock.now + 2.9), foreseen=slow), Wait)
     assert queue.stats()[1].late == 1  # standard: kept, run last
-    outcome = queue.offer(make_request(priority_class="interactive"))
+    outcome = queue.offer(make_request(priority_class="interactive"), foreseen=slow)
     assert outcome == Wait(until_s=pytest.approx(clock.now + 0.6))
     clock.now += 0.61
     shed = queue.next(room)
@@ -425,7 +418,7 @@ def test_within_a_level_another_class_may_have_the_room(clock, room, make_reques
 
 
 def test_a_class_keeps_to_its_share_only_while_one_before_it_is_active(clock, room, make_request):
-    queue = AdmissionQueue(settings(head_room_s=10.0), clock)
+    queue = AdmissionQueue(settings(limits={"head-room": {"after_s": 10.0}}), clock)
 
     def share_of_a_batch_request() -> Share:
         request = make_request(priority_class="batch")
@@ -453,7 +446,7 @@ def test_a_class_keeps_to_its_share_only_while_one_before_it_is_active(clock, ro
     assert share_of_a_batch_request() == full
 
 
-def test_the_first_order_always_keeps_to_its_share(clock, room, make_request):
+def test_the_most_urgent_class_always_keeps_to_its_share(clock, room, make_request):
     queue = AdmissionQueue(settings(ClassSettings("only", 0, share=Share(0.3))), clock)
     queue.offer(make_request(priority_class="only", request_id="x"))
     queue.next(room)

@@ -24,14 +24,15 @@ def test_everything_can_be_given():
                 "gold": {"urgency": 0, "weight": 4, "share": {"prefill": 0.9}},
                 "iron": {"urgency": 0, "within": "short-first", "on_hopeless": "shed"},
             },
-            "limits": {"prefill_tokens": 2048},
+            "limits": {"prefill": {"tokens": 2048}, "kv": None},
             "tenant_weights": {"acme": 2.0},
         }
     )
     gold, iron = settings.classes
     assert (gold.weight, gold.share) == (4, Share(prefill=0.9))
     assert (iron.within, iron.on_hopeless) == ("short-first", "shed")
-    assert settings.limits.prefill_tokens == 2048
+    assert settings.limits == {"prefill": {"tokens": 2048}, "kv": None}
+    assert len(settings.built_limits) == len(AdmissionSettings().built_limits) - 1
     assert (settings.tenant_weight("acme"), settings.tenant_weight("other")) == (2.0, 1.0)
 
 
@@ -50,7 +51,10 @@ def test_everything_can_be_given():
         ({"classes": {"a": {"urgency": 0, "within": "lifo"}}}, "admission.classes.a.within"),
         ({"classes": {"a": {"urgency": 0, "max_wait_s": "x"}}}, "admission.classes.a"),
         ({"classes": {"a": {"urgency": 0, "share": {"kv": 2}}}}, "share.kv"),
-        ({"limits": {"prefil": 1}}, "admission.limits.prefil"),
+        ({"limits": {"prefil": {}}}, "admission.limits: unknown admission limit 'prefil'"),
+        ({"limits": {"prefill": 1}}, "admission.limits.prefill"),
+        ({"limits": {"prefill": {"tokns": 1}}}, "admission.limits prefill.tokns"),
+        ({"built_limits": []}, "admission.built_limits"),
         ({"tenant_weights": {"t": -1}}, "admission.tenant_weights.t"),
         ({"cached_weight": 1.5}, "admission.cached_weight"),
         ({"tenant_share_of_free": 0.5}, "admission.tenant_share_of_free"),

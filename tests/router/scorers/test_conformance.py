@@ -34,8 +34,6 @@ infos = st.builds(
     kv_blocks_total=st.sampled_from([0, 100, 50_000]),
     block_size=st.sampled_from([16, 32]),
     max_running=st.integers(1, 64),
-    adapters=st.frozensets(st.sampled_from(["x", "y"])),
-    since_s=instants,
 )
 views = st.builds(
     ReplicaView,
@@ -59,8 +57,6 @@ requests = st.builds(
     max_output_tokens=st.integers(1, 1000),
     expected_output_tokens=st.integers(1, 1000),
     block_hashes=st.lists(st.integers(1, 99), max_size=20).map(tuple),
-    adapter=st.sampled_from([None, "x", "y"]),
-    session=st.sampled_from([None, "s", "t"]),
 )
 
 

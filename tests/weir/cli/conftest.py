@@ -118,10 +118,10 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Weir]:
 @pytest.fixture
 def start_fake(
     state: State, fake_path: str, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str], process.SupervisorRecord]:
+) -> Callable[[str], process.ProcessRecord]:
     """Starts the fake platform through `process.start`, in a given mode."""
 
-    def start(mode: str) -> process.SupervisorRecord:
+    def start(mode: str) -> process.ProcessRecord:
         monkeypatch.setenv("PYTHONPATH", fake_path)
         monkeypatch.setenv("FAKE_PLATFORM", mode)
         state.folder.mkdir(parents=True)

@@ -1,7 +1,8 @@
 """Stands in for deployments.platform: same flags, same files, same signals, no engines.
 
 The environment variable FAKE_PLATFORM chooses how it behaves: ok, fail, hang (never ready),
-stubborn (ignores the first SIGTERM), deaf (ignores them all), orphan (leaves a child behind).
+stubborn (ignores the first SIGTERM), deaf (ignores them all), orphan (leaves a child behind),
+broken (says that its Redis is a process that is not there).
 """
 
 from __future__ import annotations
@@ -154,6 +155,9 @@ def main() -> int:
         "started_at": STARTED,
         "seconds_to_ready": 1.5,
     }
+    if MODE == "broken":
+        me = {"pid": os.getpid(), "create_time": psutil.Process().create_time()}
+        ready["parts"] = {"HAProxy": me, "Redis": me | {"create_time": 1.0}}
     (flags.state / "platform.json").write_text(json.dumps(ready))
     say("ready", "done", "first token after 0.1 s")
     signal.signal(signal.SIGHUP, lambda *_: apply(flags.settings, say))

@@ -8,13 +8,13 @@ from collections.abc import Callable
 import pytest
 
 from weir.cli import process
-from weir.cli.process import SupervisorRecord
+from weir.cli.process import ProcessRecord
 from weir.cli.state import State
 
-Start = Callable[[str], SupervisorRecord]
+Start = Callable[[str], ProcessRecord]
 
 
-def wait_for_ready(state: State, record: SupervisorRecord) -> None:
+def wait_for_ready(state: State, record: ProcessRecord) -> None:
     supervisor = process.find(record)
     assert supervisor is not None
     while state.platform() is None:
@@ -68,17 +68,17 @@ def test_the_family_is_found_through_the_run_id(state: State, start_fake: Start)
 def test_a_clock_step_does_not_lose_the_supervisor(state: State, start_fake: Start) -> None:
     record = start_fake("ok")
     wait_for_ready(state, record)
-    stepped = SupervisorRecord(record.pid, record.create_time - 3600, record.run_id)
+    stepped = ProcessRecord(record.pid, record.create_time - 3600, record.run_id)
     assert process.find(stepped) is not None
-    stranger = SupervisorRecord(record.pid, record.create_time - 3600, "another run")
+    stranger = ProcessRecord(record.pid, record.create_time - 3600, "another run")
     assert process.find(stranger) is None
 
 
 def test_an_empty_run_id_claims_nobody() -> None:
     with subprocess.Popen(["sleep", "60"], env={process.RUN_ID: ""}) as stranger:
         try:
-            assert process.family(SupervisorRecord(0, 0.0, "")) == []
-            assert process.find(SupervisorRecord(stranger.pid, 0.0, "")) is None
+            assert process.family(ProcessRecord(0, 0.0, "")) == []
+            assert process.find(ProcessRecord(stranger.pid, 0.0, "")) is None
         finally:
             stranger.kill()
 

@@ -16,6 +16,8 @@ import psutil
 import yaml
 
 from weir.cli import process
+from weir.cli.exits import ExitCode
+from weir.run_folder import run_folder
 from weir.tenancy import KEY_PREFIX, hash_key
 
 if TYPE_CHECKING:
@@ -210,11 +212,14 @@ def test_down_after_the_supervisor_was_killed(weir: Weir) -> None:
     record = weir.state.supervisor()
     assert record is not None
     os.kill(record.pid, signal.SIGKILL)
-    assert weir("status").returncode == 3
+    status = weir("status")  # the fake is its own gateway, so nothing answers any more
+    assert status.returncode == ExitCode.FAILURE
+    assert "died: the supervisor" in status.stderr
     run = weir("down")
     assert run.returncode == 0
     assert "had died" in run.stderr
     assert process.family(record) == []
+    assert weir("status").returncode == ExitCode.NOT_RUNNING
 
 
 def test_up_clears_what_a_killed_platform_left(weir: Weir) -> None:
@@ -245,3 +250,25 @@ def test_chat_and_status_need_a_platform(weir: Weir) -> None:
         run = weir(*arguments)
         assert run.returncode == 3
         assert "weir up" in run.stderr
+
+
+def test_status_names_what_has_died_and_says_so_by_its_exit_code(weir: Weir) -> None:
+    assert weir.up(FAKE_PLATFORM="broken").returncode == 0
+    run = weir("status", "--json")
+    assert run.returncode == ExitCode.DEGRADED
+    held = json.loads(run.stdout)
+    assert (held["state"], held["died"]) == ("degraded", ["Redis"])
+    assert len(held["deployments"]) == 2
+    assert "died: Redis" in run.stderr
+
+
+def test_down_removes_the_run_folder_also_when_nothing_runs(weir: Weir) -> None:
+    folder = run_folder(weir.state.folder)
+    folder.mkdir(parents=True)
+    (folder / "litter").touch()
+    assert weir("down").returncode == ExitCode.NOT_RUNNING
+    assert not folder.exists()
+    assert weir.up().returncode == 0
+    folder.mkdir(parents=True)
+    assert weir("down").returncode == 0
+    assert not folder.exists()

@@ -1,0 +1,154 @@
+"""What the bodies of chat and plain completions share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, Discriminator, Field, Tag, model_validator
+
+from deployments.gateway.bodies.known_fields import HARMLESS, HINTS, REFUSED
+from deployments.gateway.bodies.output_forms import Format, Structure
+from deployments.gateway.bodies.parsing import Body, Count, Name, TokenId, Whole, refuse
+
+_INT64 = 2**63 - 1
+MAX_CHOICES = 16
+MAX_PROMPTS = 64
+#: Token streams that one request may be: prompts times choices.
+MAX_STREAMS = 128
+#: What OpenAI and vLLM generate for /v1/completions where the client sets no limit.
+COMPLETION_TOKENS = 16
+
+Prompt = str | list[int]
+Top = Annotated[int, Field(ge=0, le=20, strict=True)]
+
+
+class StreamOptions(Body):
+    """``include_usage``: one more chunk at the end, with the token counts."""
+
+    ignored: ClassVar = frozenset({"include_obfuscation"})
+
+    include_usage: bool = False
+    continuous_usage_stats: bool = False
+
+
+def _kind_of_prompt(value: Any) -> str:
+    if not isinstance(value, list):
+        return "<text>"
+    first = value[0] if value else None
+    if isinstance(first, str):
+        return "<texts>"
+    return "<lists>" if isinstance(first, list) else "<ids>"
+
+
+_Text = Annotated[str, Field(min_length=1)]
+_Ids = Annotated[list[TokenId], Field(min_length=1)]
+Prompts = Annotated[
+    Annotated[_Text, Tag("<text>")]
+    | Annotated[_Ids, Tag("<ids>")]
+    | Annotated[list[_Text], Field(max_length=MAX_PROMPTS), Tag("<texts>")]
+    | Annotated[list[_Ids], Field(max_length=MAX_PROMPTS), Tag("<lists>")],
+    Discriminator(_kind_of_prompt),
+]
+Inputs = Annotated[
+    Annotated[_Text, Tag("<text>")]
+    | Annotated[_Ids, Tag("<ids>")]
+    | Annotated[list[_Text], Field(max_length=2048), Tag("<texts>")]
+    | Annotated[list[_Ids], Field(max_length=2048), Tag("<lists>")],
+    Discriminator(_kind_of_prompt),
+]
+_Stop = Annotated[
+    Annotated[_Text, Tag("<text>")] | Annotated[list[_Text], Field(max_length=16), Tag("<texts>")],
+    Discriminator(lambda value: "<texts>" if isinstance(value, list) else "<text>"),
+]
+_Bias = dict[
+    Annotated[str, Field(pattern=r"^[0-9]{1,7}$")], Annotated[float, Field(ge=-100, le=100)]
+]
+
+
+def as_list(prompt: Any) -> list[Prompt]:
+    """One prompt or several as a list."""
+    several = isinstance(prompt, list) and not isinstance(prompt[0], int)
+    return list(prompt) if several else [prompt]
+
+
+class GenerationBody(Body):
+    """What chat and plain completions share. None means the model's own default."""
+
+    ignored: ClassVar = HINTS
+    refused: ClassVar = REFUSED
+    harmless: ClassVar = HARMLESS
+
+    model: Name
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    max_tokens: Count | None = None
+    min_tokens: Count = 0
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[Whole, Field(ge=-1, le=2**31 - 1)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
+    seed: Annotated[Whole, Field(ge=-_INT64, le=_INT64)] | None = None
+    stop: _Stop | None = None
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=64)] | None = None
+    bad_words: Annotated[list[_Text], Field(max_length=128)] | None = None
+    ignore_eos: bool = False
+    skip_special_tokens: bool = True
+    include_stop_str_in_output: bool = False
+    n: Annotated[Whole, Field(ge=1, le=MAX_CHOICES)] = 1
+    logit_bias: _Bias | None = None
+    response_format: Format | None = None
+    structured_outputs: Structure | None = None
+    prompt_logprobs: Top | None = None
+    echo: bool = False
+    return_token_ids: bool = False
+    user: Annotated[str, Field(max_length=512)] | None = None
+    metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
+    store: bool | None = None
+
+    @model_validator(mode="after")
+    def _shared_fields_agree(self) -> GenerationBody:
+        if self.stream_options is not None and not self.stream:
+            refuse("only for stream: true", "stream_options")
+        if self.stream and self.prompt_logprobs:
+            refuse("not available with stream: true", "prompt_logprobs")
+        if self.structured_outputs is not None and self._has_format:
+            refuse("excludes response_format", "structured_outputs")
+        return self
+
+    @property
+    def stop_list(self) -> list[str] | None:
+        """The stop strings."""
+        return [self.stop] if isinstance(self.stop, str) else self.stop
+
+    @property
+    def max_output_tokens(self) -> int | None:
+        """The most tokens of each choice; None: as many as the context holds."""
+        return self.max_tokens
+
+    @property
+    def token_biases(self) -> dict[int, float] | None:
+        """``logit_bias`` by token id."""
+        if self.logit_bias is None:
+            return None
+        return {int(token): bias for token, bias in self.logit_bias.items()}
+
+    @property
+    def _has_format(self) -> bool:
+        return self.response_format is not None and self.response_format.type != "text"
+
+    def form_fields(self) -> dict[str, Any]:
+        """The constraint on the output, in the fields of vLLM's request."""
+        fields: dict[str, Any] = {}
+        if self._has_format:
+            fields["response_format"] = dump(self.response_format)
+        if self.structured_outputs is not None:
+            fields["structured_outputs"] = dump(self.structured_outputs)
+        return fields
+
+
+def dump(model: BaseModel | None) -> dict[str, Any]:
+    """The fields that are given, under the names that clients use."""
+    return {} if model is None else model.model_dump(by_alias=True, exclude_none=True)

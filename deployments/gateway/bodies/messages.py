@@ -1,0 +1,180 @@
+"""The turns of a conversation and the tools on offer, as OpenAI's chat body has them.
+
+A client may send back what a server put on a message: fields that say nothing to the model are
+ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
+
+from deployments.gateway.bodies.parsing import Body, Name, bounded, refuse
+from deployments.gateway.conversation import TEXT_PARTS
+
+#: Kinds of parts that only the model's own processor can read.
+OTHER_PARTS = frozenset(
+    {
+        "image_url",
+        "input_image",
+        "input_audio",
+        "audio_url",
+        "video_url",
+        "image_embeds",
+        "audio_embeds",
+        "video_embeds",
+    }
+)
+
+
+class ContentPart(BaseModel):
+    """A part of a message: text of some kind, or a medium that the model's processor reads."""
+
+    model_config = ConfigDict(extra="allow", protected_namespaces=())
+
+    type: Name
+    text: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_text(cls, data: Any) -> Any:
+        return {"type": "text", "text": data} if isinstance(data, str) else data
+
+    @model_validator(mode="after")
+    def _is_known(self) -> ContentPart:
+        field = TEXT_PARTS.get(self.type)
+        if field is None and self.type not in OTHER_PARTS:
+            refuse(f"unknown kind of part {self.type!r}", "type")
+        if field is not None and not isinstance(getattr(self, field, None), str):
+            refuse(f"a part of type {self.type!r} needs it", field)
+        return self
+
+
+class FunctionCall(Body):
+    """The function that a tool call names, with its arguments as JSON text (or an object)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: Name
+    arguments: Annotated[
+        Annotated[str, Tag("<text>")] | Annotated[dict[str, Any], Tag("<object>")],
+        Discriminator(lambda value: "<object>" if isinstance(value, dict) else "<text>"),
+    ] = ""
+
+
+class ToolCall(Body):
+    """A tool call of an earlier assistant turn. What a stream adds (``index``) is passed on."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: Annotated[str, Field(max_length=256)]
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+Content = Annotated[
+    Annotated[str, Tag("<text>")] | Annotated[list[ContentPart], Tag("<parts>")],
+    Discriminator(lambda value: "<parts>" if isinstance(value, list) else "<text>"),
+]
+
+
+class ChatMessage(Body):
+    """One turn of the conversation."""
+
+    ignored: ClassVar = frozenset(
+        {
+            "annotations",
+            "audio",
+            "refusal",
+            "parsed",
+            "provider_specific_fields",
+            "cache_control",
+            "id",
+            "timestamp",
+            "thinking_blocks",
+            "reasoning_details",
+            "status",
+            "phase",
+        }
+    )
+    refused: ClassVar = {"function_call": "deprecated; send tool_calls"}
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: Content | None = None
+    name: Annotated[str, Field(max_length=256)] | None = None
+    tool_calls: Annotated[list[ToolCall], Field(max_length=128)] | None = None
+    tool_call_id: Annotated[str, Field(max_length=256)] | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> ChatMessage:
+        if self.content is None and self.role != "assistant":
+            refuse(f"a message of role {self.role!r} needs content", "content")
+        return self
+
+    @property
+    def has_other_parts(self) -> bool:
+        """Whether a part is not text."""
+        content = self.content
+        return isinstance(content, list) and any(part.type not in TEXT_PARTS for part in content)
+
+
+class FunctionDefinition(Body):
+    """A function that the model may call; ``parameters`` is a JSON schema."""
+
+    # Frameworks leave notes of their own here, which no model sees.
+    model_config = ConfigDict(extra="ignore")
+
+    name: Name
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(Body):
+    """A tool on offer."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    type: Literal["function"] = "function"
+    function: FunctionDefinition
+
+    def described(self) -> dict[str, Any]:
+        """The tool as templates and grammars read it: nulls stay, ``strict`` only where given."""
+        function = self.function.model_dump()
+        if function["strict"] is None:
+            del function["strict"]
+        return {"type": self.type, "function": function}
+
+
+Tools = Annotated[list[Tool], Field(max_length=1024), BeforeValidator(bounded)]
+
+
+class NamedFunction(Body):
+    """Names the function of a named tool choice."""
+
+    name: Name
+
+
+class NamedTool(Body):
+    """Forces one tool."""
+
+    type: Literal["function"] = "function"
+    function: NamedFunction
+
+
+ToolChoice = Annotated[
+    Annotated[Literal["none", "auto", "required"], Tag("<word>")]
+    | Annotated[NamedTool, Tag("<tool>")],
+    Discriminator(lambda value: "<tool>" if isinstance(value, dict) else "<word>"),
+]

@@ -1,0 +1,96 @@
+"""Starts again what ended, and tells the front door which gateways there are.
+
+Two threads of the supervisor, so that nothing that it waits for elsewhere (a deploy, a controller
+that does not answer) delays either.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from deployments.haproxy import FrontDoor
+from deployments.haproxy_config import Target
+from weir.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+_LOOK_S = 0.05
+_FOLLOW_S = 0.2
+# What cannot come up (its port was taken meanwhile) is tried again at this pace.
+_PAUSE_S = 1.0
+
+
+class Part(Protocol):
+    """A process that can be started again in place."""
+
+    def alive(self) -> bool:
+        """False once it has ended."""
+
+    def start(self) -> None:
+        """Start it and wait until it answers.
+
+        Raises:
+            ConfigError: it does not come up.
+        """
+
+
+class Guard:
+    """``gateways`` asks Serve; it may block and may raise. ``restarted`` is called with a part's
+    name after it was started again."""
+
+    def __init__(
+        self,
+        gateways: Callable[[], list[Target]],
+        front: FrontDoor,
+        restarted: Callable[[str], None],
+    ) -> None:
+        self._gateways = gateways
+        self._front = front
+        self._restarted = restarted
+        self._parts: dict[str, Part] = {"HAProxy": front}
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def watch(self, name: str, part: Part) -> None:
+        """To be called before :meth:`start`."""
+        self._parts[name] = part
+
+    def start(self) -> None:
+        """From now on, look after all parts."""
+        targets = {"guard": self._keep_alive, "gateways": self._follow_gateways}
+        for name, target in targets.items():
+            thread = threading.Thread(target=target, name=name, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def stop(self) -> None:
+        """Parts that end from now on stay as they are."""
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _keep_alive(self) -> None:
+        while not self._stopping.wait(_LOOK_S):
+            for name, part in self._parts.items():
+                if not part.alive():
+                    self._start_again(name, part)
+
+    def _start_again(self, name: str, part: Part) -> None:
+        try:
+            part.start()
+        except (ConfigError, OSError) as error:
+            logger.warning("%s does not come up again: %s", name, error)
+            self._stopping.wait(_PAUSE_S)
+        else:
+            self._restarted(name)
+
+    def _follow_gateways(self) -> None:
+        while not self._stopping.wait(_FOLLOW_S):
+            try:
+                self._front.route_to(self._gateways())
+            except Exception as error:  # noqa: BLE001 - the thread's edge: Ray raises many kinds
+                # Serve's controller is being started again, or HAProxy is. The next look is soon.
+                logger.info("the gateways cannot be followed now: %s", error)

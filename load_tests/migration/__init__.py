@@ -1,0 +1,1 @@
+"""The migration bench's inside: long streams, replicas that die or freeze, what clients saw."""

@@ -1,0 +1,62 @@
+"""The two platforms that lose replicas, and the questions that they are asked."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from load_tests.loadgen import Target, chat_bodies, prompt_texts
+from load_tests.migration.load import Question
+from load_tests.servers import EngineWorkload, Launch
+from load_tests.servers.weir_platform import weir_gateway, weir_platform
+
+PROMPT_TOKENS = 60
+#: A word of each stream of the stub engine so often: 1,000 streams make 10,000 words a second.
+STUB_INTERVAL_MS = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """``key`` is its name on the command line. ``launch`` gets a folder for its state."""
+
+    key: str
+    title: str
+    replicas: int
+    streams: int
+    launch: Callable[[Path], tuple[list[Launch], Target]]
+
+
+def all_worlds(workload: EngineWorkload, quick: bool) -> tuple[World, ...]:
+    """Two replicas of the real engine; four of the stub engine."""
+    real, stub = (60, 200) if quick else (200, 1000)
+    return (
+        World(
+            "real",
+            f"{real} streams over two vLLM replicas",
+            2,
+            real,
+            lambda at: weir_platform(workload, 2, at),
+        ),
+        World(
+            "stub",
+            f"{stub:,} streams over four replicas of the stub engine",
+            4,
+            stub,
+            lambda at: weir_gateway(workload, STUB_INTERVAL_MS, at, replicas=4),
+        ),
+    )
+
+
+def questions(
+    workload: EngineWorkload, target: Target, count: int, tokens: tuple[int, int], seed: int
+) -> Sequence[Question]:
+    """``count`` distinct prompts, each with a length of its own between the two of ``tokens``."""
+    rng = random.Random(seed)
+    texts = prompt_texts(seed, count, PROMPT_TOKENS, workload.token_counter())
+    lengths = [rng.randint(*tokens) for _ in texts]
+    return [
+        Question(target.request(chat_bodies(workload.served_name, [text], length)[0]), length)
+        for text, length in zip(texts, lengths, strict=True)
+    ]

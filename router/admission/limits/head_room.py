@@ -1,0 +1,34 @@
+"""Head-room: a class keeps to its share while a more urgent one is active."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from router.admission.limit import Limit, Standing, register
+from router.admission.share import Share
+from weir.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class HeadRoomParams:
+    """``after_s``: so long after the last dispatch of a more urgent class the others may use
+    everything (infinity: never)."""
+
+    after_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not self.after_s >= 0:
+            raise ConfigError("admission.limits.head-room.after_s: expected a number of at least 0")
+
+
+@register("head-room", HeadRoomParams)
+class HeadRoom(Limit):
+    """The most urgent class has none before it, and always keeps to its share."""
+
+    def __init__(self, params: HeadRoomParams) -> None:
+        self._after_s = params.after_s
+
+    def share(self, standing: Standing) -> Share | None:
+        if standing.most_urgent or standing.urgent_idle_s < self._after_s:
+            return standing.class_share
+        return None

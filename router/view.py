@@ -1,0 +1,90 @@
+"""What one decision reads: the candidates at one instant, and what they hold of a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from router.types import Columns, RouteRequest
+
+Lookup = Callable[[tuple[int, ...]], Mapping[str, int]]
+_NOTHING: Mapping[str, int] = {}
+
+
+class View:
+    """Read by admission's limits and by the routing policy alike: one set of columns, and one
+    look-up per prompt, however many rules ask. Good until anything is dispatched.
+
+    ``unused_s``: replica id → seconds since what its cache would lose next was used (infinite: it
+    has space). ``keeping``: enough of what comes in came before for caches to be worth sparing;
+    ``thrashing``: prefixes that come back are lost in between.
+    """
+
+    __slots__ = (
+        "_by_urgency",
+        "_held",
+        "_lookup",
+        "columns",
+        "idle",
+        "keeping",
+        "now_s",
+        "thrashing",
+        "unused_s",
+    )
+
+    def __init__(
+        self,
+        now_s: float,
+        columns: Columns,
+        lookup: Lookup,
+        unused_s: Callable[[str], float],
+        *,
+        keeping: bool = True,
+        thrashing: bool = False,
+    ) -> None:
+        self.now_s = now_s
+        self.columns = columns
+        self.unused_s = unused_s
+        self.keeping = keeping
+        self.thrashing = thrashing
+        #: Whether a candidate has no request at all.
+        self.idle = not all(columns.requests)
+        self._lookup = lookup
+        self._held: dict[str, Mapping[str, int]] = {}
+        self._by_urgency: dict[int, Columns] = {}
+
+    def held(self, request: RouteRequest) -> Mapping[str, int]:
+        """Replica id → leading blocks of the request's prompt that it holds (absent: none)."""
+        if not request.block_hashes:
+            return _NOTHING
+        found = self._held.get(request.request_id)
+        if found is None:
+            found = self._held[request.request_id] = self._lookup(request.block_hashes)
+        return found
+
+    def most_cached_tokens(self, request: RouteRequest) -> int:
+        """Leading tokens of the prompt that its best holder has."""
+        held = self.held(request)
+        if not held:
+            return 0
+        fleet = self.columns.fleet
+        if fleet.block_size:
+            return max(held.values()) * fleet.block_size
+        sizes = zip(fleet.ids, fleet.block_sizes, strict=True)
+        return max((held.get(rid, 0) * size for rid, size in sizes), default=0)
+
+    def for_urgency(self, urgency: int) -> Columns:
+        """The columns with only that work which goes before a request of ``urgency``."""
+        if self.columns.urgencies is None:
+            return self.columns
+        found = self._by_urgency.get(urgency)
+        if found is None:
+            found = self._by_urgency[urgency] = self.columns.for_urgency(urgency)
+        return found
+
+    def least_busy(self) -> tuple[int, int]:
+        """(requests, context tokens) in flight on the candidate with the fewest requests."""
+        requests = self.columns.requests
+        if not requests:
+            return 0, 0
+        fewest = min(requests)
+        return fewest, self.columns.context_tokens[requests.index(fewest)]

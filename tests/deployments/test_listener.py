@@ -1,0 +1,60 @@
+"""A replica's port: probes for everybody, token streams for gateways, nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from deployments import wire
+from deployments.listener import ReplicaApp, answer
+from deployments.streams import TokenStreams
+from deployments.stub_generator import StubGenerator
+
+
+async def probes(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    await answer(send, 200, scope["path"].encode())
+
+
+async def ask(path: str, kind: str = "http", token: str | None = None) -> list[dict[str, Any]]:
+    """What the app sends; a WebSocket is closed by its client at once."""
+    sent: list[dict[str, Any]] = []
+
+    async def send(event: dict[str, Any]) -> None:
+        sent.append(event)
+
+    events = iter([{"type": "websocket.connect"}, {"type": "websocket.disconnect"}])
+
+    async def receive() -> dict[str, Any]:
+        return next(events)
+
+    headers = [(wire.TOKEN_HEADER.encode(), token.encode())] if token else []
+    app = ReplicaApp(probes, TokenStreams(StubGenerator(0.0)), "secret")
+    await app({"type": kind, "path": path, "headers": headers}, receive, send)
+    return sent
+
+
+@pytest.mark.parametrize("path", ["/health", "/metrics"])
+async def test_probes_need_no_token(path: str) -> None:
+    start, body = await ask(path)
+    assert start["status"] == 200
+    assert body["body"] == path.encode()
+
+
+@pytest.mark.parametrize(
+    ("path", "token", "status"),
+    [
+        ("/v1/chat/completions", None, 401),
+        ("/v1/chat/completions", "guess", 401),
+        ("/v1/chat/completions", "secret", 404),
+        (wire.PATH, "secret", 404),
+    ],
+)
+async def test_nothing_else_is_served_over_http(path: str, token: str | None, status: int) -> None:
+    assert (await ask(path, token=token))[0]["status"] == status
+
+
+async def test_a_stream_needs_the_token() -> None:
+    assert (await ask(wire.PATH, "websocket"))[0] == {"type": "websocket.close", "code": 4401}
+    accepted = (await ask(wire.PATH, "websocket", "secret"))[0]
+    assert accepted["type"] == "websocket.accept"
