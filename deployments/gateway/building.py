@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from deployments.gateway.account import Account, UnlimitedAccount
 from deployments.gateway.fallbacks import Fallback
-from deployments.gateway.handle import Enricher, Gateway, Parts, new_id
+from deployments.gateway.handle import Enricher, Gateway, Parts, random_ids
 from deployments.gateway.model import Model
 from deployments.gateway.plan import Limits
 from deployments.gateway.prompts import PromptEncoder
@@ -31,7 +31,7 @@ def build_gateway(
     *,
     account: Account | None = None,
     rng: random.Random | None = None,
-    ids: Callable[[], str] = new_id,
+    ids: Callable[[], str] | None = None,
     wall_clock: Callable[[], float] = time.time,
 ) -> Gateway:
     """The gateway, on the running event loop. ``encoders``: each model's.
@@ -84,7 +84,7 @@ def build_gateway(
             ),
             fallbacks=fallbacks,
             slo_s=slo_s,
-            ids=ids,
+            ids=ids or random_ids(),
             wall_clock=wall_clock,
         )
     )

@@ -148,7 +148,8 @@ class FeatureEnricher:
         return _Enriching(self, rule, _Who(tenant.id, found.entity_id), body, lookup)
 
     def _off(self, tenant: Tenant, body: Body, reason: str, rule: EnrichRule) -> NotEnriched:
-        self._metrics.feature_lookups.labels(tenant.id, body.model, "off").inc()
+        metrics = self._metrics
+        metrics.of(metrics.feature_lookups, tenant.id, body.model, "off").inc()
         enrichment: Enrichment[Body] = Enrichment(body, reason=reason)
         if rule.required:
             return _Refused(enrichment, rule.source.field)

@@ -125,11 +125,12 @@ class Generation:
             run.attempt.admitted.set()
         route, decision = ticket.request, ticket.grant.decision
         labels = (route.tenant, route.model)
-        wait = self._metrics.admission_wait.labels(*labels, route.priority_class)
+        metrics = self._metrics
+        wait = metrics.of(metrics.admission_wait, *labels, route.priority_class)
         wait.observe(ticket.waited_s)
         if decision.overlap_blocks:
             cached = decision.overlap_blocks * run.model.block_size
-            self._metrics.predicted_cached.labels(*labels).inc(cached)
+            metrics.of(metrics.predicted_cached, *labels).inc(cached)
 
     async def _stream(self, run: Run, choice: Choice, leg: Leg, ticket: Ticket) -> None:
         """One leg, to the end of the choice.

@@ -117,6 +117,8 @@ class Attempt:
     @property
     def counts(self) -> Counts:
         """What the attempt has used. Choices of one prompt share it: it is counted once."""
+        if len(self.choices) == 1:
+            return self.choices[0].counts
         prompts: dict[int, Counts] = {}
         output = 0
         for choice in self.choices:

@@ -32,6 +32,8 @@ class Counts:
 def total(parts: Iterable[Counts]) -> Counts:
     """All of them together."""
     counts = list(parts)
+    if len(counts) == 1:
+        return counts[0]
     return Counts(
         sum(c.prompt_tokens for c in counts),
         sum(c.cached_tokens for c in counts),

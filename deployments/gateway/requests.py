@@ -225,9 +225,11 @@ class ChatBody(GenerationBody):
         return self.prompt_logprobs
 
     def chat_fields(self, parses_reasoning: bool = False) -> dict[str, Any] | None:
+        asked = (self.tools, self.tool_choice, self.parallel_tool_calls, self.response_format)
+        if all(field is None for field in asked):
+            return {} if parses_reasoning else None
         names = {"tools", "tool_choice", "parallel_tool_calls", "response_format"}
-        fields = self.model_dump(mode="json", include=names, exclude_none=True, by_alias=True)
-        return fields if fields or parses_reasoning else None
+        return self.model_dump(mode="json", include=names, exclude_none=True, by_alias=True)
 
     def whole_body(self) -> dict[str, Any]:
         return self.model_dump(mode="json", exclude_unset=True, by_alias=True)

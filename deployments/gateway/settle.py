@@ -96,9 +96,8 @@ class Settlement:
         self._count_spills(record)
         labels = (record.tenant, record.model)
         metrics = self._metrics
-        metrics.requests.labels(
-            *labels, record.endpoint, str(status or 499), record.error_code
-        ).inc()
+        told = (record.endpoint, str(status or 499), record.error_code)
+        metrics.of(metrics.requests, *labels, *told).inc()
         if record.client_left:
             metrics.cancelled.labels(*labels).inc()
         shown = [a for a in record.attempts if a.shown]
@@ -108,12 +107,12 @@ class Settlement:
     def _bill(self, record: Record) -> None:
         total_usd = 0.0
         for model, counts in billed(record.attempts, record.client_left):
-            labels = (record.tenant, model)
-            self._metrics.prompt_tokens.labels(*labels).inc(counts.prompt_tokens)
-            self._metrics.cached_tokens.labels(*labels).inc(counts.cached_tokens)
-            self._metrics.output_tokens.labels(*labels).inc(counts.output_tokens)
+            labels, metrics = (record.tenant, model), self._metrics
+            metrics.of(metrics.prompt_tokens, *labels).inc(counts.prompt_tokens)
+            metrics.of(metrics.cached_tokens, *labels).inc(counts.cached_tokens)
+            metrics.of(metrics.output_tokens, *labels).inc(counts.output_tokens)
             usd = cost_usd(self._models[model].settings.price, counts)
-            self._metrics.cost.labels(*labels).inc(usd)
+            metrics.of(metrics.cost, *labels).inc(usd)
             total_usd += usd
         fallback = self._fallbacks.get(record.model)
         if fallback is not None:
@@ -139,16 +138,16 @@ class Settlement:
             limit_s = self._slo_s[record.request.priority_class]
             in_time = first_s is not None and first_s - record.arrival_s <= limit_s
             met = "met" if in_time and not record.error_code else "missed"
-            metrics.slo.labels(*labels, record.request.priority_class, met).inc()
+            metrics.of(metrics.slo, *labels, record.request.priority_class, met).inc()
         if record.error_code or first_s is None:
             return
         counts = attempt.counts
-        metrics.ttft.labels(*labels).observe(first_s - record.arrival_s)
-        metrics.duration.labels(*labels).observe(now_s - record.arrival_s)
-        metrics.prompt_size.labels(*labels).observe(counts.prompt_tokens)
+        metrics.of(metrics.ttft, *labels).observe(first_s - record.arrival_s)
+        metrics.of(metrics.duration, *labels).observe(now_s - record.arrival_s)
+        metrics.of(metrics.prompt_size, *labels).observe(counts.prompt_tokens)
         longest = max(choice.counts.output_tokens for choice in attempt.choices)
         if longest > 1:
-            metrics.tpot.labels(*labels).observe((now_s - first_s) / (longest - 1))
+            metrics.of(metrics.tpot, *labels).observe((now_s - first_s) / (longest - 1))
 
 
 def cost_usd(price: PriceSettings, counts: Counts) -> float:
