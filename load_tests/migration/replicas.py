@@ -17,27 +17,29 @@ from load_tests.servers import Started
 from load_tests.servers.process import processes
 
 _TITLE = "ServeReplica:"
-_POLL_S = 0.5
+_POLL_S = 1.0
 _ASK_TIMEOUT_S = 3.0
 
 
 @dataclass(slots=True)
 class Fleet:
-    """Follows ``/weir/status``. ``gone`` are replicas that were killed or frozen here and have not
-    come back: they do not count as up, whatever the status still says of them."""
+    """Follows ``/weir/status``. ``families``: each replica's process and its engine, looked up when
+    it is first seen. ``gone`` are replicas that were killed or frozen here and have not come back:
+    they do not count as up, whatever the status still says of them."""
 
     target: Target
     model: str
     internal_token: str
     started: Started
     addresses: dict[str, str] = field(default_factory=dict)
+    families: dict[str, list[psutil.Process]] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
     seen_s: dict[str, float] = field(default_factory=dict)
 
     @property
     def up(self) -> list[str]:
         """Replicas that can answer, the longest known first."""
-        there = [rid for rid in self.addresses if rid not in self.gone]
+        there = [rid for rid in self.addresses if rid in self.families and rid not in self.gone]
         return sorted(there, key=lambda rid: self.seen_s[rid])
 
     async def ask(self, http: aiohttp.ClientSession) -> None:
@@ -57,15 +59,19 @@ class Fleet:
             for replica in deployment["replicas"]
             if replica["replica_id"]
         }
-        for replica_id in self.addresses:
-            self.seen_s.setdefault(replica_id, time.monotonic())
+        for replica_id in self.addresses.keys() - self.families.keys():
+            # In a thread: looking through /proc takes long enough to show in what clients measure.
+            family = await asyncio.to_thread(self._family, self.addresses[replica_id])
+            if family:
+                self.families[replica_id] = family
+                self.seen_s[replica_id] = time.monotonic()
 
-    def family(self, replica_id: str) -> list[psutil.Process]:
-        """The process that listens at the replica's address, and its engine; empty if it is gone.
+    def _family(self, address: str) -> list[psutil.Process]:
+        """The process that listens at a replica's address, and its engine; empty if there is none.
 
         Only processes that this bench's platform has started are looked at.
         """
-        port = int(self.addresses[replica_id].rpartition(":")[2])
+        port = int(address.rpartition(":")[2])
         for process in processes(self.started.pids()):
             with contextlib.suppress(psutil.Error):
                 if _TITLE not in " ".join(process.cmdline()):
@@ -120,14 +126,13 @@ class Faults:
         while time.monotonic() < end_s:
             next_s = time.monotonic() + self.every_s
             up = self.fleet.up
-            family = self.fleet.family(up[0]) if up else []
-            if not family:
+            if not up:
                 self.skipped += 1
             elif self.stop_s is None:
                 self._begin(up[0])
-                family[0].kill()
+                _signal(self.fleet.families[up[0]][:1], signal.SIGKILL)
             else:
-                await self._freeze(up[0], family, self.stop_s)
+                await self._freeze(up[0], self.fleet.families[up[0]], self.stop_s)
             await asyncio.sleep(max(0.0, next_s - time.monotonic()))
 
     def _begin(self, replica_id: str) -> None:

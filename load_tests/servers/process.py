@@ -27,6 +27,8 @@ import psutil
 from load_tests.loadgen import Target
 
 MARK = "WEIR_BENCH_MARK"
+# What Ray's workers said, a Serve deployment's replicas among them.
+_RAY_LOGS = "ray/session_*_*/logs/worker-*.err"
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -137,7 +139,7 @@ def start(
         end_family(family, mark)
         if keep_logs is not None:
             keep_logs.mkdir(parents=True, exist_ok=True)
-            for log in folder.glob("*.log"):
+            for log in (*folder.glob("*.log"), *folder.glob(_RAY_LOGS)):
                 shutil.copy(log, keep_logs)
         shutil.rmtree(folder, ignore_errors=True)
 
