@@ -6,23 +6,29 @@ from typing import Any
 
 from deployments.gateway import http
 from deployments.gateway.dialects import DIALECTS
+from deployments.gateway.dialects.responses import ResponsesDialect
 from deployments.gateway.handle import Gateway
 from deployments.gateway.request import HttpDoor
+from deployments.gateway.responses import Responses
 from deployments.gateway.sink import HttpSink
 from weir.errors import MethodNotAllowedError
 
 
 class GatewayApp:
-    """ASGI: what a dialect speaks goes straight to the gateway, the rest to the pages."""
+    """ASGI: what a dialect speaks goes straight to the gateway, the rest to the pages.
+    ``responses`` stands in front of the gateway for the one dialect whose answers are kept."""
 
-    def __init__(self, gateway: Gateway, pages: Any) -> None:
+    def __init__(self, gateway: Gateway, responses: Responses, pages: Any) -> None:
         self._gateway = gateway
+        self._responses = responses
         self._pages = pages
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         dialect = DIALECTS.find(scope["path"]) if scope["type"] == "http" else None
         if dialect is None:
             await self._pages(scope, receive, send)
+        elif scope["method"] == "POST" and isinstance(dialect, ResponsesDialect):
+            await self._responses.create(scope, receive, send)
         elif scope["method"] == "POST":
             await self._gateway.handle(dialect, HttpDoor(scope, receive), HttpSink(send))
         else:

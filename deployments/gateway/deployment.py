@@ -10,14 +10,21 @@ from typing import Any
 
 import aiohttp
 from ray import serve
+from redis.asyncio import Redis
 
 from deployments.gateway.app import GatewayApp
 from deployments.gateway.building import build_gateway
-from deployments.gateway.enrichment import build_enricher
+from deployments.gateway.enrichment import build_enricher, platform_redis_url
 from deployments.gateway.fleet import ReplicaChooser
 from deployments.gateway.pages import build_pages
 from deployments.gateway.prompts import PromptEncoder, locate_tokenizer
+from deployments.gateway.responses import Responses
 from deployments.gateway.sockets import KvEventFeed, WebSocketTransport
+from deployments.gateway.stored_responses import (
+    MemoryResponses,
+    RedisResponses,
+    SharedResponses,
+)
 from deployments.sources import model_source
 from weir.logs import configure_logging
 from weir.metrics import GatewayMetrics
@@ -51,16 +58,25 @@ class GatewayReplica:
             self._enricher,
             metrics,
         )
+        loop = asyncio.get_running_loop()
+        self._kept = SharedResponses(
+            RedisResponses(
+                Redis.from_url(platform_redis_url(settings, os.environ)), settings.responses
+            ),
+            MemoryResponses(settings.responses, loop.time),
+        )
+        self._responses = Responses(self._gateway, self._kept, settings.responses)
         if settings.features.enabled:
             self._enricher.start()
-        loop = asyncio.get_running_loop()
         models = self._gateway.models.values()
         self._tasks = [loop.create_task(m.fleet.follow(handles[m.name])) for m in models]
 
     async def __serve_build_asgi_app__(self) -> Any:
         """Serve calls this after the constructor and serves what it returns."""
-        pages = build_pages(self._gateway, self._session, self._token, _deployment_states)
-        return GatewayApp(self._gateway, pages)
+        pages = build_pages(
+            self._gateway, self._responses, self._session, self._token, _deployment_states
+        )
+        return GatewayApp(self._gateway, self._responses, pages)
 
     async def __del__(self) -> None:
         for task in self._tasks:
@@ -68,6 +84,8 @@ class GatewayReplica:
         for task in self._tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        await self._responses.aclose()
+        await self._kept.aclose()
         await self._enricher.close()
         for model in self._gateway.models.values():
             await model.close()

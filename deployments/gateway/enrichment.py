@@ -274,8 +274,15 @@ def store_url(settings: Settings, environment: Mapping[str, str]) -> str:
         ConfigError: the platform's Redis is external and has no URL.
     """
     own = environment.get("WEIR_FEATURES_REDIS_URL") or settings.features.redis_url
-    if own:
-        return own
+    return own or platform_redis_url(settings, environment)
+
+
+def platform_redis_url(settings: Settings, environment: Mapping[str, str]) -> str:
+    """Where the platform's Redis is.
+
+    Raises:
+        ConfigError: it is external and has no URL.
+    """
     redis = settings.redis
     if redis.mode == "embedded":
         return f"redis://127.0.0.1:{redis.port}/0"

@@ -123,11 +123,13 @@ class Call:
 
 @dataclass(slots=True)
 class Collected:
-    """What was generated for one choice so far. ``finish_reason`` is empty until its end."""
+    """What was generated for one choice so far. ``finish_reason`` is empty until its end.
+    ``reasoning_tokens``: of the outputs that carried reasoning."""
 
     texts: list[str] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
+    reasoning_tokens: int = 0
     calls: list[Call] = field(default_factory=list)
     logprobs: list[wire.Scored] = field(default_factory=list)
     prompt_logprobs: list[wire.Scored] = field(default_factory=list)
@@ -152,6 +154,7 @@ class Collected:
         extra = extra_of(output)
         if extra is not None:
             self._add_extra(extra)
+            self.reasoning_tokens += len(output.tokens) if extra.reasoning else 0
 
     def _add_extra(self, extra: wire.Extra) -> None:
         self.logprobs += extra.logprobs

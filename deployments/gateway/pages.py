@@ -20,6 +20,8 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from deployments.gateway.api_docs import describe_api
 from deployments.gateway.handle import Gateway
 from deployments.gateway.model import Model
+from deployments.gateway.response_pages import add_responses
+from deployments.gateway.responses import Responses
 from deployments.names import model_deployment
 from weir import __version__
 from weir.errors import (
@@ -42,15 +44,17 @@ DeploymentStates = Callable[[], Awaitable[list[dict[str, Any]]]]
 
 def build_pages(
     gateway: Gateway,
+    responses: Responses,
     session: aiohttp.ClientSession,
     internal_token: str,
     deployment_states: DeploymentStates,
 ) -> FastAPI:
-    """The FastAPI app behind every path but the three of the request path."""
+    """The FastAPI app behind every path but those of the request path."""
     app = FastAPI(title="weir", version=__version__, docs_url="/docs", redoc_url=None)
     _add_errors(app)
     _add_health(app, gateway)
     _add_models(app, gateway)
+    add_responses(app, responses)
     _add_metrics(app, gateway, session)
     _add_status(app, gateway, internal_token, deployment_states)
     app.openapi = lambda: describe_api(app)  # type: ignore[method-assign]

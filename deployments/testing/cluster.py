@@ -22,6 +22,7 @@ from deployments.gateway.building import build_gateway
 from deployments.gateway.handle import Gateway
 from deployments.gateway.model import Model
 from deployments.gateway.prompts import PromptEncoder
+from deployments.gateway.responses import Responses
 from deployments.gateway.transport import ChannelClosedError
 from deployments.listener import Listener, ReplicaApp
 from deployments.streams import TokenStreams
@@ -33,6 +34,7 @@ from deployments.testing.world import (
     PlainEnricher,
     World,
     http_world,
+    memory_responses,
 )
 from router.prefix_index import PrefixIndex
 from router.types import KvFeed, ReplicaInfo
@@ -324,12 +326,12 @@ class MemoryCluster(Cluster):
     hosts: dict[str, MemoryHost]  # type: ignore[assignment]
     virtual = True
 
-    def __init__(self, gateway: Gateway, network: MemoryNetwork) -> None:
+    def __init__(self, gateway: Gateway, responses: Responses, network: MemoryNetwork) -> None:
         super().__init__()
         self.gateway = gateway
         self.model = next(iter(gateway.models.values()))
         self.network = network
-        self._app = CancelOnDisconnect(GatewayApp(gateway, _nothing))
+        self._app = CancelOnDisconnect(GatewayApp(gateway, responses, _nothing))
 
     async def add(self, name: str, interval_s: float = 0.005, **details: Any) -> Host:
         host = MemoryHost(name, interval_s, self.network)
@@ -366,10 +368,12 @@ async def memory_cluster(
             ids=lambda: f"{rng.getrandbits(64):016x}",
             wall_clock=loop.time,
         )
-        cluster = MemoryCluster(gateway, network)
+        responses = memory_responses(gateway, settings)
+        cluster = MemoryCluster(gateway, responses, network)
         try:
             yield cluster
         finally:
+            await responses.aclose()
             for model in gateway.models.values():
                 await model.close()
 

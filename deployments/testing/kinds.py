@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from deployments import wire
@@ -65,7 +65,8 @@ Right = Callable[[Any, str], Said]
 class Kind:
     """``body`` makes the request body number *n*; bodies of different numbers share no prompt.
     ``right`` says what a choice is, from what its engine was asked and from the prompt as text.
-    ``choices``: how many answers there are, and ``prompts`` for how many prompts."""
+    ``choices``: how many answers there are, and ``prompts`` for how many prompts. ``limit_field``
+    bounds each answer's tokens."""
 
     name: str
     path: str
@@ -75,6 +76,7 @@ class Kind:
     streams: bool = True
     choices: int = 1
     prompts: int = 1
+    limit_field: str = "max_tokens"
 
 
 # Reading answers.
@@ -99,6 +101,55 @@ def read_embeddings(raw: bytes, streamed: bool) -> Answer:
         return Answer(error=body["error"])
     said = tuple(Said(vector=tuple(item["embedding"])) for item in body["data"])
     return Answer(said, body["usage"], complete=True)
+
+
+def read_response(raw: bytes, streamed: bool) -> Answer:
+    """Of ``/v1/responses``. What the deltas say must be what the response at the end says."""
+    if not streamed:
+        body = json.loads(raw)
+        return Answer(error=body["error"]) if body["error"] else _ended_response(body)
+    told = ""
+    calls: dict[int, list[str]] = {}
+    for part in raw.decode("utf-8", "ignore").split("\n\n")[:-1]:
+        event = json.loads(part.partition("\ndata: ")[2])
+        kind, place = event["type"], event.get("output_index", 0)
+        if kind == "response.output_text.delta":
+            told += event["delta"]
+        elif kind == "response.output_item.added" and event["item"]["type"] == "function_call":
+            calls[place] = [event["item"]["name"], ""]
+        elif kind == "response.function_call_arguments.delta":
+            calls[place][1] += event["delta"]
+        elif kind == "response.failed":
+            return Answer((_response_said(told, calls, None),), error=event["response"]["error"])
+        elif kind in ("response.completed", "response.incomplete"):
+            ended = _ended_response(event["response"])
+            said = _response_said(told, calls, ended.said[0].finish_reason)
+            assert ended.said == (said,), "the deltas say something else than the response"
+            return ended
+    return Answer((_response_said(told, calls, None),))
+
+
+def _ended_response(body: dict[str, Any]) -> Answer:
+    text, calls = "", {}
+    for place, item in enumerate(body["output"]):
+        if item["type"] == "message":
+            text += "".join(part["text"] for part in item["content"])
+        elif item["type"] == "function_call":
+            calls[place] = [item["name"], item["arguments"]]
+    ended = {"completed": "stop", "incomplete": "length"}[body["status"]]
+    told = body["usage"]
+    usage = {
+        "prompt_tokens": told["input_tokens"],
+        "completion_tokens": told["output_tokens"],
+        "total_tokens": told["total_tokens"],
+        "prompt_tokens_details": told["input_tokens_details"],
+    }
+    return Answer((_response_said(text, calls, ended),), usage, complete=True)
+
+
+def _response_said(text: str, calls: dict[int, list[str]], ended: str | None) -> Said:
+    made = tuple((name, arguments) for name, arguments in calls.values())
+    return Said(text, made, "tool_calls" if made and ended == "stop" else ended)
 
 
 def _read_events(raw: bytes, add: Callable[[_Choice, dict[str, Any]], None]) -> Answer:
@@ -203,6 +254,11 @@ def right_call(request: wire.Submit, prompt: str) -> Said:
     return Said("", (call,), "stop" if named else "tool_calls")
 
 
+def right_response_call(request: wire.Submit, prompt: str) -> Said:
+    """A call of the first tool; a response does not tell a named choice from a free one."""
+    return replace(right_call(request, prompt), finish_reason="tool_calls")
+
+
 def right_vector(request: wire.Embed, prompt: str) -> Said:
     """Nothing is known of a vector but that it has length 1; see :func:`agrees`."""
     return Said(vector=(1.0,))
@@ -226,12 +282,14 @@ def _split(text: str) -> tuple[str, ...]:
 
 # The kinds.
 
-_TOOLS = [
+_TOOLS: list[dict[str, Any]] = [
     {
         "type": "function",
         "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}},
     }
 ]
+_RESPONSE_TOOLS = [{"type": "function", **_TOOLS[0]["function"]}]
+_RESPONSE_SCHEMA = {"type": "json_schema", "name": "words", "schema": {"type": "object"}}
 _SCHEMA = {
     "type": "json_schema",
     "json_schema": {"name": "words", "schema": {"type": "object"}},
@@ -280,6 +338,22 @@ def _completion_kind(name: str, right: Right, body: Callable[[int], Any], prompt
     return Kind(name, path, body, read_completion, right, choices=prompts, prompts=prompts)
 
 
+def _response(number: int, **fields: Any) -> dict[str, Any]:
+    return {"input": _text(number), "max_output_tokens": ANSWER_TOKENS, **fields}
+
+
+def _response_round_trip(number: int) -> dict[str, Any]:
+    said = {"role": "user", "content": [{"type": "input_text", "text": _text(number)}]}
+    call = {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": "{}"}
+    output = {"type": "function_call_output", "call_id": "c1", "output": "w7 w8"}
+    return _response(number, tools=_RESPONSE_TOOLS) | {"input": [said, call, output]}
+
+
+def _response_kind(name: str, right: Right, body: Callable[[int], Any]) -> Kind:
+    limit = "max_output_tokens"
+    return Kind(name, "/v1/responses", body, read_response, right, limit_field=limit)
+
+
 def _calling(choice: Any) -> Callable[[int], dict[str, Any]]:
     return lambda number: _chat(number, tools=_TOOLS, tool_choice=choice)
 
@@ -304,6 +378,18 @@ KINDS: Sequence[Kind] = (
         right_text,
         lambda n: _prompt(n) | {"prompt": [f"{_text(n)} w{i}" for i in (11, 12, 13)]},
         prompts=3,
+    ),
+    _response_kind("response", right_text, _response),
+    _response_kind(
+        "response-tools",
+        right_response_call,
+        lambda n: _response(n, tools=_RESPONSE_TOOLS, tool_choice="required"),
+    ),
+    _response_kind("response-tool-result", right_text, _response_round_trip),
+    _response_kind(
+        "response-json-schema",
+        right_object,
+        lambda n: _response(n, text={"format": _RESPONSE_SCHEMA}),
     ),
     Kind(
         "embeddings",

@@ -20,7 +20,9 @@ from deployments.gateway.model import Model
 from deployments.gateway.pages import build_pages
 from deployments.gateway.prompts import PromptEncoder
 from deployments.gateway.request import Header
+from deployments.gateway.responses import Responses
 from deployments.gateway.sockets import KvEventFeed, WebSocketTransport
+from deployments.gateway.stored_responses import MemoryResponses
 from deployments.gateway.transport import CacheFeed
 from deployments.listener import Listener, ReplicaApp
 from deployments.streams import Generator, TokenStreams
@@ -145,18 +147,26 @@ async def http_world(
             GatewayMetrics(CollectorRegistry()),
         )
         world = World(gateway, settings, session)
-        pages = build_pages(gateway, session, TOKEN, _deployment)
-        front = Listener(CancelOnDisconnect(GatewayApp(gateway, pages)), "127.0.0.1")
+        responses = memory_responses(gateway, settings)
+        pages = build_pages(gateway, responses, session, TOKEN, _deployment)
+        front = Listener(CancelOnDisconnect(GatewayApp(gateway, responses, pages)), "127.0.0.1")
         await front.start()
         world.url = f"http://{front.address}"
         try:
             yield world
         finally:
             await front.stop()
+            await responses.aclose()
             for model in gateway.models.values():
                 await model.close()
             for replica in world.replicas:
                 await replica.listener.stop()
+
+
+def memory_responses(gateway: Gateway, settings: Settings) -> Responses:
+    """Responses that are kept in this process."""
+    clock = asyncio.get_running_loop().time
+    return Responses(gateway, MemoryResponses(settings.responses, clock), settings.responses)
 
 
 class CancelOnDisconnect:

@@ -51,6 +51,12 @@ class ContextLengthError(BadRequestError):
     code = "context_length_exceeded"
 
 
+class PreviousResponseError(BadRequestError):
+    """The response that a request goes on from is not kept (for this tenant), or has not ended."""
+
+    code = "previous_response_not_found"
+
+
 class UnsupportedError(BadRequestError):
     """The model or the platform does not offer this operation."""
 

@@ -18,6 +18,8 @@ every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 streamed_kinds = pytest.mark.parametrize(
     "kind", [kind for kind in KINDS if kind.streams], ids=lambda kind: kind.name
 )
+#: Kinds of chat whose answers are short; responses of the same kind are, too.
+SHORT = ("tools", "tools-required", "tools-named", "json-schema")
 STANDARD = {"x-weir-priority": "standard"}
 
 
@@ -29,9 +31,9 @@ def test_the_first_token_frees_the_prefill(play: Play, kind: Kind) -> None:
 
     async def scenario(cluster: Cluster) -> None:
         # A JSON object has eight tokens whatever is asked for: they take longer instead.
-        short = kind.name in ("tools-required", "tools-named", "json-schema")
+        short = kind.name.removeprefix("response-") in SHORT
         host = await cluster.add("a", interval_s=0.4 if short else 0.02)
-        length = {} if short else {"max_tokens": 150}
+        length = {} if short else {kind.limit_field: 150}
         told = [ask(cluster, kind, i, True, "one", f"r{i}", **length) for i in range(8)]
         await until(lambda: len(host.meter.streams) == 8 * kind.choices)
         await until(lambda: all(served.output_tokens for served in host.meter.streams))

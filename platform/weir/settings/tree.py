@@ -17,6 +17,7 @@ from weir.settings.fallback import (
     check_fallbacks,
 )
 from weir.settings.features import FeaturesSettings
+from weir.settings.responses import ResponsesSettings
 from weir.settings.speculative import SpeculativeSettings
 
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
@@ -189,6 +190,7 @@ class Settings(_Section):
     registry: RegistrySettings = RegistrySettings()
     admission: dict[str, Any] = Field(default_factory=dict)
     features: FeaturesSettings = FeaturesSettings()
+    responses: ResponsesSettings = ResponsesSettings()
     tenants: tuple[TenantSettings, ...] = ()
     log: LogSettings = LogSettings()
 

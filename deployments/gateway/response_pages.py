@@ -1,0 +1,72 @@
+"""Responses that are kept, by their id: read, cancelled, deleted."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, Query, Request
+
+from deployments.gateway.responses import Responses
+from weir.errors import BadRequestError, NotFoundError
+from weir.tenancy import Tenant
+
+
+def add_responses(app: FastAPI, responses: Responses) -> None:
+    """The pages below ``/v1/responses/``."""
+
+    def tenant_of(request: Request) -> Tenant:
+        return responses.gateway.keys.authenticate(request.headers.get("authorization"))
+
+    @app.get("/v1/responses/{response_id}", tags=["openai"], summary="A response that is kept")
+    async def get_response(
+        response_id: str, request: Request, stream: bool = False
+    ) -> dict[str, Any]:
+        tenant = tenant_of(request)
+        if stream:
+            raise BadRequestError("A kept response cannot be streamed; poll it.", param="stream")
+        return (await responses.find(tenant, response_id)).response
+
+    @app.delete("/v1/responses/{response_id}", tags=["openai"], summary="Forget a response")
+    async def delete_response(response_id: str, request: Request) -> dict[str, Any]:
+        await responses.delete(tenant_of(request), response_id)
+        return {"id": response_id, "object": "response", "deleted": True}
+
+    @app.post(
+        "/v1/responses/{response_id}/cancel",
+        tags=["openai"],
+        summary="End a response that runs in the background",
+    )
+    async def cancel_response(response_id: str, request: Request) -> dict[str, Any]:
+        return await responses.cancel(tenant_of(request), response_id)
+
+    @app.get(
+        "/v1/responses/{response_id}/input_items",
+        tags=["openai"],
+        summary="The items that a response was generated from",
+    )
+    async def list_input_items(
+        response_id: str,
+        request: Request,
+        limit: Annotated[int, Query(ge=1, le=100)] = 20,
+        order: Literal["asc", "desc"] = "desc",
+        after: str | None = None,
+    ) -> dict[str, Any]:
+        stored = await responses.find(tenant_of(request), response_id)
+        items = stored.items if order == "asc" else stored.items[::-1]
+        return _page(items, limit, after)
+
+
+def _page(items: list[dict[str, Any]], limit: int, after: str | None) -> dict[str, Any]:
+    if after is not None:
+        places = [place for place, item in enumerate(items) if item["id"] == after]
+        if not places:
+            raise NotFoundError(f"There is no item {after[:80]!r}.", param="after")
+        items = items[places[0] + 1 :]
+    shown = items[:limit]
+    return {
+        "object": "list",
+        "data": shown,
+        "first_id": shown[0]["id"] if shown else None,
+        "last_id": shown[-1]["id"] if shown else None,
+        "has_more": len(items) > limit,
+    }

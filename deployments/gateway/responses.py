@@ -1,0 +1,298 @@
+"""What is around the request path for ``POST /v1/responses``: what a response builds on, keeping
+it, and running it on without its client."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from deployments.gateway import http
+from deployments.gateway.bodies.from_responses import ResponsesChat, kept_items, read_items
+from deployments.gateway.dialects import Writer
+from deployments.gateway.dialects.responses import (
+    ResponsesDialect,
+    ResponsesWriter,
+    describe,
+    failed,
+)
+from deployments.gateway.handle import Gateway
+from deployments.gateway.outputs import Collected, Counts, Output
+from deployments.gateway.request import Door, HttpDoor
+from deployments.gateway.sink import Answer, Headers, HttpSink, MemorySink, Sink
+from deployments.gateway.stored_responses import ResponseStore, Stored
+from weir.errors import (
+    BadRequestError,
+    InternalError,
+    NotFoundError,
+    PreviousResponseError,
+    RateLimitError,
+    WeirError,
+)
+from weir.settings.responses import ResponsesSettings
+from weir.tenancy import Tenant, model_not_found
+
+_LOG = logging.getLogger("weir.gateway")
+_TOUCH_S = 2.0
+#: A response whose gateway has not touched it for so long is lost.
+LOST_S = 20.0
+
+
+class Responses:
+    """Makes, keeps, finds, cancels and deletes responses."""
+
+    def __init__(self, gateway: Gateway, store: ResponseStore, settings: ResponsesSettings) -> None:
+        self.gateway = gateway
+        self.store = store
+        self._settings = settings
+        #: Requests that go on without their clients, and how many each tenant has.
+        self._running: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._background: Counter[str] = Counter()
+        self._watchers: set[asyncio.Task[None]] = set()
+
+    async def create(self, scope: http.Scope, receive: http.Receive, send: http.Send) -> None:
+        """Answer a request over HTTP; one in the background goes on after that."""
+        call = _Call(self, HttpDoor(scope, receive), send)
+        loop = asyncio.get_running_loop()
+        work = loop.create_task(self.gateway.handle(call.dialect, call, call.sink))
+        detached = loop.create_task(call.detached.wait())
+        try:
+            await asyncio.wait({work, detached}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            detached.cancel()
+            if call.detached.is_set():
+                self._follow(call, work)
+            else:
+                work.cancel()
+                await asyncio.gather(work, return_exceptions=True)
+        if not call.detached.is_set():
+            work.result()
+
+    async def find(self, tenant: Tenant, response_id: str) -> Stored:
+        """A response of the tenant.
+
+        Raises:
+            NotFoundError: there is none of that id.
+        """
+        stored = await self.store.get(tenant.id, response_id)
+        if stored is None:
+            raise NotFoundError(
+                f"Response with id {response_id[:80]!r} not found.", param="response_id"
+            )
+        if stored.open and stored.quiet_s > LOST_S:
+            error = InternalError("The gateway that ran it is gone.")
+            lost = Stored(failed(stored.response, error), stored.items)
+            await self.store.close(tenant.id, lost)
+            return lost
+        return stored
+
+    async def cancel(self, tenant: Tenant, response_id: str) -> dict[str, Any]:
+        """End a response that runs in the background, and tell how it stands then.
+
+        Raises:
+            NotFoundError: there is none of that id.
+            BadRequestError: it did not run in the background.
+        """
+        stored = await self.find(tenant, response_id)
+        if not stored.response["background"]:
+            raise BadRequestError(
+                "Only a response with background: true can be cancelled.", param="response_id"
+            )
+        if not stored.open:
+            return stored.response
+        cancelled = {**stored.response, "status": "cancelled"}
+        await self.store.close(tenant.id, Stored(cancelled, stored.items))
+        self._stop(tenant, response_id)
+        return (await self.find(tenant, response_id)).response
+
+    async def delete(self, tenant: Tenant, response_id: str) -> None:
+        """Forget a response; one that still runs is cancelled.
+
+        Raises:
+            NotFoundError: there is none of that id.
+        """
+        await self.find(tenant, response_id)
+        await self.store.delete(tenant.id, response_id)
+        self._stop(tenant, response_id)
+
+    async def aclose(self) -> None:
+        """End what runs in the background."""
+        tasks = [*self._running.values(), *self._watchers]
+        for task in self._running.values():
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def admit(self, tenant: Tenant) -> None:
+        """Count one more in the background.
+
+        Raises:
+            RateLimitError: the tenant has as many as it may.
+        """
+        if self._background[tenant.id] >= self._settings.max_background_per_tenant:
+            raise RateLimitError(
+                f"{self._background[tenant.id]} responses run in the background already.",
+                param="background",
+            )
+        self._background[tenant.id] += 1
+
+    def _stop(self, tenant: Tenant, response_id: str) -> None:
+        task = self._running.get((tenant.id, response_id))
+        if task is not None:
+            task.cancel()
+
+    def _follow(self, call: _Call, work: asyncio.Task[None]) -> None:
+        watcher = asyncio.get_running_loop().create_task(self._watch(call, work))
+        self._watchers.add(watcher)
+        watcher.add_done_callback(self._watchers.discard)
+
+    async def _watch(self, call: _Call, work: asyncio.Task[None]) -> None:
+        """Until it ends here, or has been closed from elsewhere; then keep what it came to."""
+        tenant, response_id = call.tenant.id, call.dialect.response_id
+        self._running[tenant, response_id] = work
+        try:
+            while not (await asyncio.wait({work}, timeout=_TOUCH_S))[0]:
+                if not await self.store.touch(tenant, response_id):
+                    work.cancel()
+            await self.store.close(tenant, call.outcome())
+        finally:
+            del self._running[tenant, response_id]
+            self._background[tenant] -= 1
+
+
+class _Call:
+    """One request to make a response, as the gateway's door: what it builds on is looked up as soon
+    as the body is read. ``detached``: it goes on without its client."""
+
+    tenant: Tenant
+
+    def __init__(self, responses: Responses, door: Door, send: http.Send) -> None:
+        self._responses = responses
+        self._door = door
+        self._send = send
+        self.dialect = ResponsesDialect(f"resp_{responses.gateway.parts.ids()}")
+        self.sink = _CallSink(self, HttpSink(send))
+        self.detached = asyncio.Event()
+        self._begun: Stored | None = None
+
+    def header(self, name: bytes) -> str | None:
+        """See :class:`deployments.gateway.request.Door`."""
+        return self._door.header(name)
+
+    async def read(self, max_bytes: int) -> bytes:
+        """See :class:`deployments.gateway.request.Door`.
+
+        Raises:
+            PreviousResponseError: there is nothing to go on from.
+            RateLimitError: too many of the tenant's responses run in the background.
+        """
+        raw = await self._door.read(max_bytes)
+        keys = self._responses.gateway.keys
+        self.tenant = keys.authenticate(self.header(b"authorization"))
+        self.dialect.earlier = ()
+        if b'"previous_response_id"' in raw:
+            await self._recall(raw)
+        if b'"background"' in raw:
+            body = self.dialect.parse(raw)
+            if body.asked.background:
+                await self._detach(body)
+        return raw
+
+    async def _recall(self, raw: bytes) -> None:
+        previous = self.dialect.parse(raw).asked.previous_response_id
+        if previous is None:
+            return
+        stored = await self._responses.store.get(self.tenant.id, previous)
+        name = "previous_response_id"
+        if stored is None:
+            raise PreviousResponseError(f"{name}: {previous[:80]!r} not found.", param=name)
+        if stored.response["status"] not in ("completed", "incomplete"):
+            status = stored.response["status"]
+            raise PreviousResponseError(f"{name}: {previous[:80]!r} is {status}.", param=name)
+        self.dialect.earlier = read_items([*stored.items, *stored.response["output"]])
+
+    async def _detach(self, body: ResponsesChat) -> None:
+        """Answer the client now, and go on without it."""
+        if body.model not in self._responses.gateway.models:
+            raise model_not_found(body.model)
+        self.tenant.require_model(body.model)
+        self._responses.admit(self.tenant)
+        created_s = int(self._responses.gateway.parts.wall_clock())
+        response = describe(body.asked, body.model, self.dialect.response_id, created_s)
+        self._begun = Stored(response, self._items(body), open=True)
+        self.sink.target = MemorySink()
+        self.detached.set()
+        await self._responses.store.put(self.tenant.id, self._begun)
+        body_bytes = orjson.dumps(response)
+        try:
+            await http.send_bytes(self._send, 200, body_bytes, [http.JSON])
+        except Exception:  # noqa: BLE001 - the client may be gone; that is what this is for
+            _LOG.info("the client of a response in the background has left")
+
+    def outcome(self) -> Stored:
+        """What a response in the background came to."""
+        assert self._begun is not None
+        memory = self.sink.target
+        assert isinstance(memory, MemorySink)
+        response, items = self._begun.response, self._begun.items
+        if memory.body:
+            return Stored(orjson.loads(memory.body), items)
+        error = memory.error or InternalError("The response was broken off.")
+        return Stored(failed(response, error), items)
+
+    def _items(self, body: ResponsesChat) -> list[dict[str, Any]]:
+        return kept_items(body.items, self.dialect.response_id.removeprefix("resp_"))
+
+    async def keep(self, writer: Writer, collected: Collected, counts: Counts) -> None:
+        """Keep a response whose client has waited for it."""
+        assert isinstance(writer, ResponsesWriter)
+        asked = writer.body.asked
+        if asked.store:
+            stored = Stored(writer.finished(collected, counts), self._items(writer.body))
+            await self._responses.store.put(self.tenant.id, stored)
+
+
+class _CallSink:
+    """Writes to the client and keeps the answer; or, once detached, into memory."""
+
+    def __init__(self, call: _Call, target: Sink) -> None:
+        self._call = call
+        self.target = target
+
+    @property
+    def status(self) -> int:
+        return self.target.status
+
+    @property
+    def committed(self) -> bool:
+        return self.target.committed
+
+    def begin(self, writer: Writer, choices: int, stream: bool, headers: Headers) -> Answer:
+        answer = self.target.begin(writer, choices, stream, headers)
+        if self._call.detached.is_set():
+            return answer
+        return _KeptAnswer(answer, self._call, writer)
+
+    async def fail(self, error: WeirError, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        await self.target.fail(error, headers)
+
+
+class _KeptAnswer:
+    """Passes an answer on, and keeps it before its client knows that it is complete."""
+
+    def __init__(self, answer: Answer, call: _Call, writer: Writer) -> None:
+        self._answer = answer
+        self._call = call
+        self._writer = writer
+        self._collected = Collected()
+
+    async def put(self, choice: int, output: Output) -> None:
+        self._collected.add(output)
+        await self._answer.put(choice, output)
+
+    async def end(self, counts: Counts) -> None:
+        await self._call.keep(self._writer, self._collected, counts)
+        await self._answer.end(counts)
