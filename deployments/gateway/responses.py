@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -29,6 +30,7 @@ from weir.errors import (
     BadRequestError,
     InternalError,
     NotFoundError,
+    OverloadedError,
     PreviousResponseError,
     RateLimitError,
     WeirError,
@@ -38,6 +40,8 @@ from weir.tenancy import Tenant, model_not_found
 
 _LOG = logging.getLogger("weir.gateway")
 _TOUCH_S = 2.0
+#: Two seconds apart.
+_CLOSE_ATTEMPTS = 30
 #: A response whose gateway has not touched it for so long is lost.
 LOST_S = 20.0
 
@@ -56,20 +60,22 @@ class Responses:
 
     async def create(self, scope: http.Scope, receive: http.Receive, send: http.Send) -> None:
         """Answer a request over HTTP; one in the background goes on after that."""
-        call = _Call(self, HttpDoor(scope, receive), send)
+        call = _Call(self, HttpDoor(scope, receive), HttpSink(send))
         loop = asyncio.get_running_loop()
         work = loop.create_task(self.gateway.handle(call.dialect, call, call.sink))
-        detached = loop.create_task(call.detached.wait())
+        answered = loop.create_task(call.answered.wait())
         try:
-            await asyncio.wait({work, detached}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({work, answered}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            detached.cancel()
-            if call.detached.is_set():
+            answered.cancel()
+            if call.begun is not None:
                 self._follow(call, work)
-            else:
+            elif not work.done():
                 work.cancel()
-                await asyncio.gather(work, return_exceptions=True)
-        if not call.detached.is_set():
+                await asyncio.wait({work})
+        if call.begun is not None and call.answered.is_set():
+            await http.send_bytes(send, 200, orjson.dumps(call.begun.response), [http.JSON])
+        else:
             work.result()
 
     async def find(self, tenant: Tenant, response_id: str) -> Stored:
@@ -145,6 +151,7 @@ class Responses:
             task.cancel()
 
     def _follow(self, call: _Call, work: asyncio.Task[None]) -> None:
+        self._running[call.tenant.id, call.dialect.response_id] = work
         watcher = asyncio.get_running_loop().create_task(self._watch(call, work))
         self._watchers.add(watcher)
         watcher.add_done_callback(self._watchers.discard)
@@ -152,31 +159,40 @@ class Responses:
     async def _watch(self, call: _Call, work: asyncio.Task[None]) -> None:
         """Until it ends here, or has been closed from elsewhere; then keep what it came to."""
         tenant, response_id = call.tenant.id, call.dialect.response_id
-        self._running[tenant, response_id] = work
         try:
             while not (await asyncio.wait({work}, timeout=_TOUCH_S))[0]:
-                if not await self.store.touch(tenant, response_id):
-                    work.cancel()
-            await self.store.close(tenant, call.outcome())
+                with suppress(OverloadedError):
+                    if not await self.store.touch(tenant, response_id):
+                        work.cancel()
+            await self._close(tenant, call.outcome())
         finally:
             del self._running[tenant, response_id]
             self._background[tenant] -= 1
 
+    async def _close(self, tenant: str, ended: Stored) -> None:
+        """Keep what a response came to, if need be when Redis is back."""
+        for _ in range(_CLOSE_ATTEMPTS):
+            with suppress(OverloadedError):
+                await self.store.close(tenant, ended)
+                return
+            await asyncio.sleep(_TOUCH_S)
+        _LOG.error("a response in the background could not be kept", extra={"id": ended.id})
+
 
 class _Call:
     """One request to make a response, as the gateway's door: what it builds on is looked up as soon
-    as the body is read. ``detached``: it goes on without its client."""
+    as the body is read. ``begun``: the response as its client first saw it, if it goes on without
+    its client; ``answered``: it is kept, so that the client can be told."""
 
     tenant: Tenant
 
-    def __init__(self, responses: Responses, door: Door, send: http.Send) -> None:
+    def __init__(self, responses: Responses, door: Door, sink: HttpSink) -> None:
         self._responses = responses
         self._door = door
-        self._send = send
         self.dialect = ResponsesDialect(f"resp_{responses.gateway.parts.ids()}")
-        self.sink = _CallSink(self, HttpSink(send))
-        self.detached = asyncio.Event()
-        self._begun: Stored | None = None
+        self.sink = _CallSink(self, sink)
+        self.answered = asyncio.Event()
+        self.begun: Stored | None = None
 
     def header(self, name: bytes) -> str | None:
         """See :class:`deployments.gateway.request.Door`."""
@@ -215,33 +231,28 @@ class _Call:
         self.dialect.earlier = read_items([*stored.items, *stored.response["output"]])
 
     async def _detach(self, body: ResponsesChat) -> None:
-        """Answer the client now, and go on without it."""
+        """Let the client be answered now, and go on without it."""
         if body.model not in self._responses.gateway.models:
             raise model_not_found(body.model)
         self.tenant.require_model(body.model)
         self._responses.admit(self.tenant)
         created_s = int(self._responses.gateway.parts.wall_clock())
         response = describe(body.asked, body.model, self.dialect.response_id, created_s)
-        self._begun = Stored(response, self._items(body), open=True)
+        self.begun = Stored(response, self._items(body), open=True)
+        await self._responses.store.put(self.tenant.id, self.begun)
         self.sink.target = MemorySink()
-        self.detached.set()
-        await self._responses.store.put(self.tenant.id, self._begun)
-        body_bytes = orjson.dumps(response)
-        try:
-            await http.send_bytes(self._send, 200, body_bytes, [http.JSON])
-        except Exception:  # noqa: BLE001 - the client may be gone; that is what this is for
-            _LOG.info("the client of a response in the background has left")
+        self.answered.set()
 
     def outcome(self) -> Stored:
         """What a response in the background came to."""
-        assert self._begun is not None
-        memory = self.sink.target
-        assert isinstance(memory, MemorySink)
-        response, items = self._begun.response, self._begun.items
-        if memory.body:
-            return Stored(orjson.loads(memory.body), items)
-        error = memory.error or InternalError("The response was broken off.")
-        return Stored(failed(response, error), items)
+        assert self.begun is not None
+        memory, error = self.sink.target, None
+        if isinstance(memory, MemorySink):
+            if memory.body:
+                return Stored(orjson.loads(memory.body), self.begun.items)
+            error = memory.error
+        error = error or InternalError("The response was broken off.")
+        return Stored(failed(self.begun.response, error), self.begun.items)
 
     def _items(self, body: ResponsesChat) -> list[dict[str, Any]]:
         return kept_items(body.items, self.dialect.response_id.removeprefix("resp_"))
@@ -256,7 +267,7 @@ class _Call:
 
 
 class _CallSink:
-    """Writes to the client and keeps the answer; or, once detached, into memory."""
+    """Writes to the client and keeps the answer; or, in the background, into memory."""
 
     def __init__(self, call: _Call, target: Sink) -> None:
         self._call = call
@@ -272,7 +283,7 @@ class _CallSink:
 
     def begin(self, writer: Writer, choices: int, stream: bool, headers: Headers) -> Answer:
         answer = self.target.begin(writer, choices, stream, headers)
-        if self._call.detached.is_set():
+        if self._call.begun is not None:
             return answer
         return _KeptAnswer(answer, self._call, writer)
 

@@ -16,10 +16,12 @@ import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from weir.errors import OverloadedError
 from weir.settings.responses import ResponsesSettings
 
 _LOG = logging.getLogger("weir.gateway")
 _REDIS_TIMEOUT_S = 1.0
+_AWAY = (RedisError, OSError, TimeoutError)
 _Answer = TypeVar("_Answer")
 
 
@@ -275,44 +277,44 @@ class RedisResponses:
 
 
 class SharedResponses:
-    """In Redis; in memory what Redis does not take."""
+    """In Redis; in memory what Redis did not take. Where only Redis can tell and it is away, every
+    method but :meth:`put` raises :class:`OverloadedError`."""
 
     def __init__(self, shared: RedisResponses, own: MemoryResponses) -> None:
         self._shared = shared
         self._own = own
 
     async def put(self, tenant: str, stored: Stored) -> None:
-        if await self._try(self._put(tenant, stored)) is None:
+        try:
+            await self._shared.put(tenant, stored)
+        except _AWAY as error:
+            _LOG.warning("Redis takes no response", extra={"reason": str(error)})
             await self._own.put(tenant, stored)
 
     async def get(self, tenant: str, response_id: str) -> Stored | None:
-        found = await self._try(self._shared.get(tenant, response_id))
-        return found or await self._own.get(tenant, response_id)
+        found = await self._own.get(tenant, response_id)
+        return found or await _reached(self._shared.get(tenant, response_id))
 
     async def close(self, tenant: str, stored: Stored) -> bool:
-        closed = await self._try(self._shared.close(tenant, stored))
-        return closed or await self._own.close(tenant, stored)
+        closed = await self._own.close(tenant, stored)
+        return closed or await _reached(self._shared.close(tenant, stored))
 
     async def touch(self, tenant: str, response_id: str) -> bool:
-        touched = await self._try(self._shared.touch(tenant, response_id))
-        # Redis does not say that it is over.
-        return touched is None or touched or await self._own.touch(tenant, response_id)
+        touched = await self._own.touch(tenant, response_id)
+        return touched or await _reached(self._shared.touch(tenant, response_id))
 
     async def delete(self, tenant: str, response_id: str) -> bool:
-        deleted = await self._try(self._shared.delete(tenant, response_id))
-        return await self._own.delete(tenant, response_id) or bool(deleted)
+        deleted = await self._own.delete(tenant, response_id)
+        return deleted or await _reached(self._shared.delete(tenant, response_id))
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._shared.aclose()
 
-    async def _put(self, tenant: str, stored: Stored) -> bool:
-        await self._shared.put(tenant, stored)
-        return True
 
-    async def _try(self, asking: Awaitable[_Answer]) -> _Answer | None:
-        try:
-            return await asking
-        except (RedisError, OSError, TimeoutError) as error:
-            _LOG.warning("no responses in Redis", extra={"reason": str(error)})
-            return None
+async def _reached(asking: Awaitable[_Answer]) -> _Answer:
+    try:
+        return await asking
+    except _AWAY as error:
+        _LOG.warning("Redis tells no response", extra={"reason": str(error)})
+        raise OverloadedError("Kept responses cannot be reached now.") from None
