@@ -95,11 +95,14 @@ def test_the_rest_of_the_body() -> None:
         prompt_cache_key="k",
         temperature=0.5,
         top_p=0.5,
+        top_k=4,
+        ignore_eos=True,
         user="u",
     )
     assert body.max_output_tokens == 9
     assert (body.wants_logprobs, body.reasoning_effort) == (3, "low")
     assert body.metadata == {"intent": "x"}
+    assert (body.temperature, body.top_p, body.top_k, body.ignore_eos) == (0.5, 0.5, 4, True)
     fields = body.chat_fields(parses_reasoning=False)
     assert fields is not None
     assert fields["tool_choice"] == {"type": "function", "function": {"name": "f"}}

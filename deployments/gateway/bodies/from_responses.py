@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import Field, TypeAdapter
 
+from deployments.gateway.bodies.generating import SamplingFields
 from deployments.gateway.bodies.parsing import check_body
 from deployments.gateway.bodies.requests import ChatBody
 from deployments.gateway.bodies.responses import (
@@ -27,6 +28,7 @@ from deployments.gateway.bodies.responses import (
 
 _Message = dict[str, Any]
 _Kept = dict[str, Any]
+_SAMPLING = set(SamplingFields.model_fields)
 _ITEMS = TypeAdapter(list[Item])
 
 
@@ -51,8 +53,6 @@ def chat_body(body: ResponsesBody, earlier: Sequence[Item]) -> ResponsesChat:
         "messages": messages + messages_of(items),
         "stream": body.stream,
         "max_completion_tokens": body.max_output_tokens,
-        "temperature": body.temperature,
-        "top_p": body.top_p,
         "logprobs": body.wants_logprobs,
         "top_logprobs": body.top_logprobs or None,
         "parallel_tool_calls": body.parallel_tool_calls,
@@ -64,7 +64,7 @@ def chat_body(body: ResponsesBody, earlier: Sequence[Item]) -> ResponsesChat:
         "asked": body,
         "items": items,
     }
-    fields |= _tools(body)
+    fields |= _tools(body) | body.model_dump(include=_SAMPLING, exclude_unset=True)
     return check_body(ResponsesChat, {name: v for name, v in fields.items() if v is not None})
 
 

@@ -71,17 +71,10 @@ def as_list(prompt: Any) -> list[Prompt]:
     return list(prompt) if several else [prompt]
 
 
-class GenerationBody(Body):
-    """What chat and plain completions share. None means the model's own default."""
+class SamplingFields(Body):
+    """How tokens are chosen and where an answer ends, under OpenAI's and vLLM's names. None means
+    the model's own default."""
 
-    ignored: ClassVar = HINTS
-    refused: ClassVar = REFUSED
-    harmless: ClassVar = HARMLESS
-
-    model: Name
-    stream: bool = False
-    stream_options: StreamOptions | None = None
-    max_tokens: Count | None = None
     min_tokens: Count = 0
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -97,8 +90,21 @@ class GenerationBody(Body):
     ignore_eos: bool = False
     skip_special_tokens: bool = True
     include_stop_str_in_output: bool = False
-    n: Annotated[Whole, Field(ge=1, le=MAX_CHOICES)] = 1
     logit_bias: _Bias | None = None
+
+
+class GenerationBody(SamplingFields):
+    """What chat and plain completions share."""
+
+    ignored: ClassVar = HINTS
+    refused: ClassVar = REFUSED
+    harmless: ClassVar = HARMLESS
+
+    model: Name
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    max_tokens: Count | None = None
+    n: Annotated[Whole, Field(ge=1, le=MAX_CHOICES)] = 1
     response_format: Format | None = None
     structured_outputs: Structure | None = None
     prompt_logprobs: Top | None = None

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from deployments.gateway.bodies.generating import Top
+from deployments.gateway.bodies.generating import SamplingFields, Top
 from deployments.gateway.bodies.known_fields import HINTS, REFUSED
 from deployments.gateway.bodies.messages import FunctionDefinition
 from deployments.gateway.bodies.parsing import Body, Json, Name, Positive, bounded, refuse
@@ -271,8 +271,8 @@ _SAME_AS_CHAT = (
 )
 
 
-class ResponsesBody(Body):
-    """``POST /v1/responses``."""
+class ResponsesBody(SamplingFields):
+    """``POST /v1/responses``, with vLLM's further fields for sampling."""
 
     ignored: ClassVar = HINTS | {"max_tool_calls", "prompt_cache_options", "image"}
     refused: ClassVar = {name: REFUSED[name] for name in _SAME_AS_CHAT} | {
@@ -297,8 +297,6 @@ class ResponsesBody(Body):
     stream: bool = False
     stream_options: StreamOptions | None = None
     max_output_tokens: Positive | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_logprobs: Top | None = None
     tools: (
         Annotated[list[FunctionTool], Field(max_length=1024), BeforeValidator(bounded)] | None
