@@ -25,14 +25,13 @@ class Dispatch:
     """Run ``request`` now, on any replica not in ``saturated``.
 
     ``priority`` is for the engine's own priority scheduler: lower runs sooner and is preempted
-    later. ``promoted`` says that ageing, not fair order, chose the request.
+    later.
     """
 
     request: RouteRequest
     priority: int
     saturated: frozenset[str] = frozenset()
     waited_s: float = 0.0
-    promoted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

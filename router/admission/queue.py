@@ -122,22 +122,21 @@ class AdmissionQueue:
             return Wait()
         return self._next_dispatch(capacity, now) or Wait(self._timers.next_s())
 
-    def tick(self) -> tuple[Shed | Spill, ...]:
-        """Everything whose time is up, for when no replica is asking for work."""
-        now = self._clock()
-        gone = []
-        while (refusal := self._expire_one(now)) is not None:
-            gone.append(refusal)
-        return tuple(gone)
-
-    def progress(self, request_id: str, output_tokens: int, cached_tokens: int = 0) -> None:
-        """``output_tokens`` more tokens came. The first call also settles the prompt, of which
-        ``cached_tokens`` were found cached. Unknown or ended requests: nothing happens."""
+    def progress(
+        self,
+        request_id: str,
+        output_tokens: int,
+        cached_tokens: int = 0,
+        prompt_tokens: int | None = None,
+    ) -> None:
+        """``output_tokens`` more tokens came. The first call also settles the prompt: of its
+        ``prompt_tokens`` (None: as many as the request said), ``cached_tokens`` were found cached.
+        Unknown or ended requests: nothing happens."""
         item = self._items.get(request_id)
         if item is None or item.state is not State.IN_FLIGHT:
             return
         if item.input_reserved:
-            self._settle_input(item, cached_tokens)
+            self._settle_input(item, cached_tokens, prompt_tokens)
         cost = self._settings.output_weight * output_tokens
         foreseen = min(cost, item.output_reserved)
         item.output_reserved -= foreseen
@@ -182,16 +181,6 @@ class AdmissionQueue:
         now = self._clock()
         waiting = [item for item in self._items.values() if item.state is State.WAITING]
         return tuple(self._refuse(item, Refusal.CLOSED, now) for item in waiting)
-
-    def predicted_wait_s(self, priority_class: str, tenant: str | None = None) -> float | None:
-        """Seconds until a request offered now would run; None while nothing is known.
-
-        Raises:
-            BadRequestError: unknown priority class.
-        """
-        found = self._backlog.class_named(priority_class)
-        account = found.tenants.get(tenant) if tenant is not None else None
-        return found.predicted_wait_s(account, self._clock())
 
     def stats(self) -> tuple[ClassStats, ...]:
         """Every class, in the order of the settings."""
@@ -255,7 +244,7 @@ class AdmissionQueue:
         rank = 0 if promoted else self._backlog.rank(item)
         self._backlog.dispatch(item, now)
         waited_s = now - item.offered_s
-        return Dispatch(item.request, self._engine.stamp(rank), saturated, waited_s, promoted)
+        return Dispatch(item.request, self._engine.stamp(rank), saturated, waited_s)
 
     def _order(self, item: Item, promoted: bool = False) -> None:
         """Tell the request what goes before it in an engine that yields."""
@@ -264,14 +253,17 @@ class AdmissionQueue:
         if item.request.urgency != urgency:
             item.request = replace(item.request, urgency=urgency)
 
-    def _settle_input(self, item: Item, cached_tokens: int) -> None:
+    def _settle_input(
+        self, item: Item, cached_tokens: int, prompt_tokens: int | None = None
+    ) -> None:
         settings = self._settings
-        cached = min(cached_tokens, item.request.prompt_tokens)
-        saved = (settings.input_weight - settings.cached_weight) * cached
+        prompt = item.request.prompt_tokens if prompt_tokens is None else prompt_tokens
+        cached = min(cached_tokens, prompt)
+        cost = settings.input_weight * (prompt - cached) + settings.cached_weight * cached
         reserved, item.input_reserved = item.input_reserved, 0.0
-        item.tenant.serve(reserved - saved, reserved)
-        item.priority_class.serve(reserved - saved, reserved)
-        if saved:
+        item.tenant.serve(cost, reserved)
+        item.priority_class.serve(cost, reserved)
+        if cost < reserved:
             item.priority_class.touch(item.tenant)
 
     def _end(self, item: Item) -> None:

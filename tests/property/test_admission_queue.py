@@ -116,8 +116,8 @@ class QueueMachine(RuleBasedStateMachine):
         self.now += seconds
 
     @rule()
-    def tick(self) -> None:
-        for outcome in self.queue.tick():
+    def expire(self) -> None:
+        while not isinstance(outcome := self.queue.next(Slots(0)), Wait):
             assert isinstance(outcome, Shed | Spill)
             self.take_out(outcome.request)
 

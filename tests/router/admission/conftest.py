@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from router.admission import Share
+from router.admission import AdmissionQueue, Share, Shed, Spill
 from router.types import RouteRequest
 
 
@@ -49,6 +49,19 @@ def clock() -> Clock:
 @pytest.fixture
 def room() -> Room:
     return Room()
+
+
+@pytest.fixture
+def expired() -> Callable[[AdmissionQueue], list[Shed | Spill]]:
+    """What a queue refuses because its time is up, while nothing has room."""
+
+    def expire(queue: AdmissionQueue) -> list[Shed | Spill]:
+        found = []
+        while isinstance(outcome := queue.next(Room(slots=0)), Shed | Spill):
+            found.append(outcome)
+        return found
+
+    return expire
 
 
 @pytest.fixture
