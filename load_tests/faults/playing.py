@@ -73,7 +73,8 @@ def settings_of(tight: bool) -> Settings:
         name: {"urgency": urgency, "max_requests": 2}
         for urgency, name in enumerate(("interactive", "standard", "batch"))
     }
-    admission = {"limits": {"running": 2, "prefill_tokens": 24}, "classes": classes}
+    limits = {"places": {"running": 2}, "prefill": {"tokens": 24}}
+    admission = {"limits": limits, "classes": classes}
     return Settings(
         models=(ModelSettings(name="m", source="x", price=PRICE),),
         tenants=tuple(TenantSettings(id=t, key_sha256=(hash_key(t),)) for t in TENANTS),
