@@ -39,13 +39,18 @@ class ServerSettings(_Section):
 
 
 class GatewaySettings(_Section):
-    """The gateway deployment: ``replicas`` gateways that serve, and ``standbys`` that are up and
-    take over when one fails. With more than one replica, requests are spread over all."""
+    """The gateway deployment. Beside a single replica, ``standbys`` more are up and take over when
+    it fails; several replicas share the requests and take over from each other."""
 
     replicas: int = Field(1, ge=1)
     standbys: int = Field(1, ge=0)
     num_cpus: float = Field(0.0, ge=0)
     dispatch_attempts: int = Field(3, ge=1, le=10)
+
+    @property
+    def processes(self) -> int:
+        """Gateways that are up."""
+        return self.replicas + (self.standbys if self.replicas == 1 else 0)
 
 
 class RedisSettings(_Section):
