@@ -167,6 +167,9 @@ async def main(model):
                 if not same or any(joined[k] != ours[k] for k in ours if k != "logprobs"):
                     broken.append([cut, behind, joined])
         out["seams"][name] = broken
+    generator = VllmGenerator(client, plain.load, chats=formats["granite"])
+    out["unparsed"] = fold(await generate(generator, ids, SAMPLING, unparsed=True, logprobs=0,
+        chat={"structured_outputs": {"regex": THOUGHT}}))
     # As if the model took images: messages are rendered here, which are text all the same.
     pretending = ChatFormat(client, tool_parser="hermes")
     pretending.config = Pretended(client.model_config)
@@ -224,3 +227,10 @@ def test_messages_are_rendered_as_vllms_server_renders_them(found: dict[str, Any
     answer, first, tokens, expected = found["rendered"]
     assert answer == found["cases"]["schema"][1]
     assert (first, tokens) == ("Started", expected)
+
+
+def test_no_parser_reads_a_plain_completion(found: dict[str, Any]) -> None:
+    unparsed = found["unparsed"]
+    assert unparsed["reasoning"] == ""
+    assert unparsed["text"].startswith("Here is my thought process: ")
+    assert "Here is my response: " in unparsed["text"]
