@@ -65,7 +65,7 @@ Right = Callable[[Any, str], Said]
 class Kind:
     """``body`` makes the request body number *n*; bodies of different numbers share no prompt.
     ``right`` says what a choice is, from what its engine was asked and from the prompt as text.
-    ``choices``: how many answers there are, and ``prompts`` for how many prompts."""
+    ``choices``: how many answers there are."""
 
     name: str
     path: str
@@ -74,7 +74,6 @@ class Kind:
     right: Right
     streams: bool = True
     choices: int = 1
-    prompts: int = 1
 
 
 # Reading answers.
@@ -275,9 +274,9 @@ def _chat_kind(name: str, right: Right, body: Callable[[int], Any], choices: int
     return Kind(name, "/v1/chat/completions", body, read_chat, right, choices=choices)
 
 
-def _completion_kind(name: str, right: Right, body: Callable[[int], Any], prompts: int = 1) -> Kind:
+def _completion_kind(name: str, right: Right, body: Callable[[int], Any], choices: int = 1) -> Kind:
     path = "/v1/completions"
-    return Kind(name, path, body, read_completion, right, choices=prompts, prompts=prompts)
+    return Kind(name, path, body, read_completion, right, choices=choices)
 
 
 def _calling(choice: Any) -> Callable[[int], dict[str, Any]]:
@@ -303,7 +302,7 @@ KINDS: Sequence[Kind] = (
         "three-prompts",
         right_text,
         lambda n: _prompt(n) | {"prompt": [f"{_text(n)} w{i}" for i in (11, 12, 13)]},
-        prompts=3,
+        choices=3,
     ),
     Kind(
         "embeddings",
@@ -313,6 +312,5 @@ KINDS: Sequence[Kind] = (
         right_vector,
         streams=False,
         choices=2,
-        prompts=2,
     ),
 )

@@ -10,8 +10,8 @@ from typing import Any
 
 from deployments.gateway.prompts import PromptEncoder
 from deployments.gateway.settle import Record
-from deployments.testing.cluster import MemoryCluster, MemoryHost, memory_cluster
 from deployments.testing.exchange import MemoryExchange
+from deployments.testing.in_memory import MemoryCluster, MemoryHost, memory_cluster
 from deployments.testing.judging import ask
 from load_tests.faults.checks import Finding, judge
 from load_tests.faults.story import TENANTS, Change, Event, Story, Visit
