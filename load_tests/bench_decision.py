@@ -4,10 +4,10 @@
 tenants' contexts behind it, and sessions behind those, each on one replica. A decision is
 ``Dispatcher.offer`` for a prompt of 512 blocks, hashed already, with admission as shipped: expected
 length, lookup over all replicas, forecast, queue, room by all limits, scores, choice, reservation,
-and recording the dispatch in the index. 70 % of the prompts
-continue a session (448 of 512 blocks are held somewhere), the others open one (128). Between
-decisions, untimed, requests progress and finish and the engine's KV events arrive, so the index
-stays full. There is room for each request: what is timed is a decision, not a wait.
+and recording the dispatch in the index. 70 % of the prompts continue a session (448 of 512 blocks
+are held somewhere), the others open one (128). Between decisions, untimed, requests progress and
+finish and the engine's KV events arrive, so the index stays full. There is room for each request:
+what is timed is a decision, not a wait.
 
 Wall times on a machine that others use too show their work as well: ``cpu`` is the deciding
 thread's own time, and a note says how busy the machine was.

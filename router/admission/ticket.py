@@ -98,6 +98,7 @@ class Ticket:
 
         The new replica has the prompt and the ``resumed_tokens`` generated so far (None: all that
         :meth:`progress` told) to prefill, less what it has cached, and what is left to generate.
+        Tokens that are not resumed are generated again, and are told again by :meth:`progress`.
         ``block_hashes``: of prompt and resumed tokens (None: the prompt's own).
 
         Raises:
@@ -107,6 +108,7 @@ class Ticket:
         rest = self.request if not told and block_hashes is None else self._rest(told, block_hashes)
         old, self.grant = self.grant, self._issuer.router.choose(rest, exclude)
         old.release()
+        self.output_tokens = told
         self._started = False
         self._issuer.wake()
         return self.grant
