@@ -46,6 +46,8 @@ def choices_of(
         WeirError: the model has no replica, or a prompt does not fit.
     """
     dialect, body = request.dialect, request.body
+    if not dialect.choices(body):
+        return []
     choices: list[Choice] = []
     salt, each = salt_of(request.tenant), dialect.choices(body) // len(prompts)
     for number, prompt in enumerate(prompts):

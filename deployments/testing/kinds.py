@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from deployments import wire
@@ -65,7 +65,8 @@ Right = Callable[[Any, str], Said]
 class Kind:
     """``body`` makes the request body number *n*; bodies of different numbers share no prompt.
     ``right`` says what a choice is, from what its engine was asked and from the prompt as text.
-    ``choices``: how many answers there are."""
+    ``choices``: how many answers there are. ``asks_usage``: fields that make a stream tell its
+    token counts."""
 
     name: str
     path: str
@@ -74,6 +75,9 @@ class Kind:
     right: Right
     streams: bool = True
     choices: int = 1
+    asks_usage: Mapping[str, Any] = field(
+        default_factory=lambda: {"stream_options": {"include_usage": True}}
+    )
 
 
 # Reading answers.
@@ -98,6 +102,56 @@ def read_embeddings(raw: bytes, streamed: bool) -> Answer:
         return Answer(error=body["error"])
     said = tuple(Said(vector=tuple(item["embedding"])) for item in body["data"])
     return Answer(said, body["usage"], complete=True)
+
+
+#: Anthropic's reasons for an end in OpenAI's words.
+_REASONS = {"end_turn": "stop", "max_tokens": "length", "tool_use": "tool_calls"}
+
+
+def read_message(raw: bytes, streamed: bool) -> Answer:
+    """Of ``/v1/messages``."""
+    if not streamed:
+        body = json.loads(raw)
+        return Answer(error=body["error"]) if "error" in body else _message(body, complete=True)
+    message: dict[str, Any] = {"content": [], "stop_reason": None}
+    error, complete = None, False
+    for text in raw.decode("utf-8", "ignore").split("\n\n")[:-1]:
+        name, _, data = text.partition("\ndata: ")
+        event = json.loads(data)
+        assert name == f"event: {event['type']}"
+        match event["type"]:
+            case "message_start":
+                message |= event["message"]
+            case "content_block_start":
+                message["content"].append(event["content_block"] | {"json": ""})
+            case "content_block_delta":
+                delta, block = event["delta"], message["content"][event["index"]]
+                block["text"] = block.get("text", "") + delta.get("text", "")
+                block["json"] += delta.get("partial_json", "")
+            case "message_delta":
+                message |= event["delta"] | {"usage": event["usage"]}
+            case "message_stop":
+                complete = True
+            case "error":
+                error = event["error"]
+    return replace(_message(message, complete), error=error)
+
+
+def _message(told: Mapping[str, Any], complete: bool) -> Answer:
+    blocks = told["content"]
+    text = "".join(block["text"] for block in blocks if block["type"] == "text")
+    calls = tuple(
+        (block["name"], block["json"] if "json" in block else json.dumps(block["input"]))
+        for block in blocks
+        if block["type"] == "tool_use"
+    )
+    said = Said(text, calls, _REASONS.get(told["stop_reason"], told["stop_reason"]))
+    usage = told.get("usage", {"input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 0})
+    counts = {
+        "prompt_tokens": usage["input_tokens"] + usage["cache_read_input_tokens"],
+        "completion_tokens": usage["output_tokens"],
+    }
+    return Answer((said,), counts, complete=complete)
 
 
 def _read_events(raw: bytes, add: Callable[[_Choice, dict[str, Any]], None]) -> Answer:
@@ -202,6 +256,11 @@ def right_call(request: wire.Submit, prompt: str) -> Said:
     return Said("", (call,), "stop" if named else "tool_calls")
 
 
+def right_use(request: wire.Submit, prompt: str) -> Said:
+    """The same, whether or not it was the only tool allowed."""
+    return replace(right_call(request, prompt), finish_reason="tool_calls")
+
+
 def right_vector(request: wire.Embed, prompt: str) -> Said:
     """Nothing is known of a vector but that it has length 1; see :func:`agrees`."""
     return Said(vector=(1.0,))
@@ -279,6 +338,27 @@ def _completion_kind(name: str, right: Right, body: Callable[[int], Any], choice
     return Kind(name, path, body, read_completion, right, choices=choices)
 
 
+def _message_kind(name: str, right: Right, **fields: Any) -> Kind:
+    def body(number: int) -> dict[str, Any]:
+        return {**_chat(number), "system": "w4 w5", **fields}
+
+    return Kind(name, "/v1/messages", body, read_message, right, asks_usage={})
+
+
+_MESSAGE_TOOL = {"name": "weather", "input_schema": {"type": "object", "properties": {}}}
+
+
+def _message_round_trip(number: int) -> dict[str, Any]:
+    call = {"type": "tool_use", "id": "c1", "name": "weather", "input": {}}
+    result = {"type": "tool_result", "tool_use_id": "c1", "content": "w7 w8"}
+    body = _chat(number, tools=[_MESSAGE_TOOL])
+    body["messages"] += [
+        {"role": "assistant", "content": [call]},
+        {"role": "user", "content": [result]},
+    ]
+    return body
+
+
 def _calling(choice: Any) -> Callable[[int], dict[str, Any]]:
     return lambda number: _chat(number, tools=_TOOLS, tool_choice=choice)
 
@@ -303,6 +383,23 @@ KINDS: Sequence[Kind] = (
         right_text,
         lambda n: _prompt(n) | {"prompt": [f"{_text(n)} w{i}" for i in (11, 12, 13)]},
         choices=3,
+    ),
+    _message_kind("messages", right_text),
+    _message_kind("messages-stop", right_text, stop_sequences=["never"]),
+    _message_kind("messages-any", right_use, tools=[_MESSAGE_TOOL], tool_choice={"type": "any"}),
+    _message_kind(
+        "messages-tool",
+        right_use,
+        tools=[_MESSAGE_TOOL],
+        tool_choice={"type": "tool", "name": "weather"},
+    ),
+    Kind(
+        "messages-result",
+        "/v1/messages",
+        _message_round_trip,
+        read_message,
+        right_text,
+        asks_usage={},
     ),
     Kind(
         "embeddings",

@@ -29,7 +29,8 @@ def test_the_first_token_frees_the_prefill(play: Play, kind: Kind) -> None:
 
     async def scenario(cluster: Cluster) -> None:
         # A JSON object has eight tokens whatever is asked for: they take longer instead.
-        short = kind.name in ("tools-required", "tools-named", "json-schema")
+        calls = ("tools-required", "tools-named", "messages-any", "messages-tool")
+        short = kind.name in (*calls, "json-schema")
         host = await cluster.add("a", interval_s=0.4 if short else 0.02)
         length = {} if short else {"max_tokens": 150}
         told = [ask(cluster, kind, i, True, "one", f"r{i}", **length) for i in range(8)]
