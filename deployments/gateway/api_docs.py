@@ -23,7 +23,19 @@ _ERRORS = {
     "429": "A limit of the tenant's own; see Retry-After.",
     "503": "No room now; see Retry-After.",
 }
-_ERROR_SCHEMA: dict[str, Any] = {
+_ANTHROPIC_ERROR: dict[str, Any] = {
+    "type": "object",
+    "required": ["type", "error"],
+    "properties": {
+        "type": {"const": "error"},
+        "error": {
+            "type": "object",
+            "required": ["type", "message"],
+            "properties": {"type": {"type": "string"}, "message": {"type": "string"}},
+        },
+    },
+}
+_OPENAI_ERROR: dict[str, Any] = {
     "type": "object",
     "required": ["error"],
     "properties": {
@@ -51,15 +63,19 @@ def describe_api(app: FastAPI) -> dict[str, Any]:
     bodies = [(dialect.body, "validation") for dialect in DIALECTS]
     _, definitions = models_json_schema(bodies, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
     schemas |= definitions["$defs"]
-    schemas["Error"] = _ERROR_SCHEMA
-    components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    schemas |= {"OpenaiError": _OPENAI_ERROR, "AnthropicError": _ANTHROPIC_ERROR}
+    components["securitySchemes"] = {
+        "key": {"type": "http", "scheme": "bearer"},
+        "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+    }
     for dialect in DIALECTS:
         spec["paths"][dialect.path] = {"post": _operation(dialect)}
     for path, methods in spec["paths"].items():
         if path.startswith("/v1/"):
             for operation in methods.values():
-                operation["security"] = [{"key": []}]
-                operation["responses"] |= {c: _error(_ERRORS[c]) for c in ("401", "404")}
+                operation["security"] = [{"key": []}, {"x-api-key": []}]
+                family = operation["tags"][0]
+                operation["responses"] |= {c: _error(c, family) for c in ("401", "404")}
     app.openapi_schema = spec
     return spec
 
@@ -71,13 +87,13 @@ def _operation(dialect: Dialect) -> dict[str, Any]:
         answer["text/event-stream"] = {"schema": {"type": "string"}}
     responses = {"200": {"description": "The answer.", "content": answer}}
     return {
-        "tags": ["openai"],
+        "tags": [dialect.family],
         "summary": dialect.summary,
         "requestBody": {"required": True, "content": {"application/json": {"schema": reference}}},
-        "responses": responses | {code: _error(text) for code, text in _ERRORS.items()},
+        "responses": responses | {code: _error(code, dialect.family) for code in _ERRORS},
     }
 
 
-def _error(description: str) -> dict[str, Any]:
-    schema = {"$ref": "#/components/schemas/Error"}
-    return {"description": description, "content": {"application/json": {"schema": schema}}}
+def _error(code: str, family: str) -> dict[str, Any]:
+    schema = {"$ref": f"#/components/schemas/{family.capitalize()}Error"}
+    return {"description": _ERRORS[code], "content": {"application/json": {"schema": schema}}}

@@ -30,8 +30,8 @@ class GatewayApp:
         elif scope["method"] == "POST" and isinstance(dialect, ResponsesDialect):
             await self._responses.create(scope, receive, send)
         elif scope["method"] == "POST":
-            await self._gateway.handle(dialect, HttpDoor(scope, receive), HttpSink(send))
+            await self._gateway.handle(dialect, HttpDoor(scope, receive), HttpSink(send, dialect))
         else:
             method, path = scope["method"], scope["path"]
             error = MethodNotAllowedError(f"{method} is not allowed on {path}.")
-            await http.send_error(send, error, [(b"allow", b"POST")])
+            await http.send_error(send, error, dialect.error_body(error), [(b"allow", b"POST")])

@@ -158,7 +158,7 @@ class Gateway:
         await sink.fail(error, record.headers())
 
     def _authenticate(self, record: Record, door: Door) -> Tenant:
-        tenant = self.keys.authenticate(door.header(b"authorization"))
+        tenant = self.keys.authenticate(door.header(b"authorization"), door.header(b"x-api-key"))
         record.tenant = tenant.id
         return tenant
 
@@ -235,7 +235,7 @@ class Gateway:
         body, enrichment = request.body, request.enrichment
         fallback = self.parts.fallbacks.get(body.model)
         facts = RequestFacts(request.tenant.id, request.priority_class)
-        if fallback is None or not isinstance(body, TextBody):
+        if fallback is None or not isinstance(body, TextBody) or not prompts.choices:
             return Course(body.model), facts
         dear = 0.0
         if fallback.policy.cost.has_cap:
@@ -338,7 +338,8 @@ class Gateway:
             trial,
             patience_s,
         )
-        await self._generation.generate(run)
+        if attempt.choices:
+            await self._generation.generate(run)
         await answer.end(usage(record.attempts))
 
     def _open(

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from weir.errors import BodyTooLargeError, UnsupportedMediaTypeError, WeirError, error_body
+from weir.errors import BodyTooLargeError, UnsupportedMediaTypeError, WeirError
 from weir.errors import error_headers as headers_of_error
 
 Scope = dict[str, Any]
@@ -78,10 +78,12 @@ async def send_bytes(send: Send, status: int, body: bytes, headers: HeaderPairs)
     await send({"type": "http.response.body", "body": body})
 
 
-async def send_error(send: Send, error: WeirError, headers: HeaderPairs = ()) -> None:
-    """An error in OpenAI's shape, with Retry-After where a retry can help."""
+async def send_error(
+    send: Send, error: WeirError, body: dict[str, Any], headers: HeaderPairs = ()
+) -> None:
+    """An error as ``body``, with Retry-After where a retry can help."""
     extra = [(k.encode(), v.encode()) for k, v in headers_of_error(error).items()]
-    await send_bytes(send, error.status, orjson.dumps(error_body(error)), [JSON, *headers, *extra])
+    await send_bytes(send, error.status, orjson.dumps(body), [JSON, *headers, *extra])
 
 
 def _too_large(max_bytes: int) -> BodyTooLargeError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import hmac
 import logging
 import re
@@ -18,6 +19,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from deployments.gateway.api_docs import describe_api
+from deployments.gateway.dialects.message_writer import error_body as message_error
 from deployments.gateway.handle import Gateway
 from deployments.gateway.model import Model
 from deployments.gateway.response_pages import add_responses
@@ -34,7 +36,7 @@ from weir.errors import (
     error_body,
     error_headers,
 )
-from weir.tenancy import model_not_found
+from weir.tenancy import Tenant, model_not_found
 
 _LOG = logging.getLogger("weir.gateway")
 _SCRAPE_TIMEOUT_S = 2.0
@@ -62,33 +64,45 @@ def build_pages(
 
 
 def _add_errors(app: FastAPI) -> None:
-    def render(error: WeirError) -> JSONResponse:
-        return JSONResponse(error_body(error), error.status, headers=error_headers(error))
+    def render(request: Request, error: WeirError) -> JSONResponse:
+        body = message_error(error) if _is_anthropics(request) else error_body(error)
+        return JSONResponse(body, error.status, headers=error_headers(error))
 
-    async def on_weir_error(_: Request, error: Exception) -> JSONResponse:
+    async def on_weir_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, WeirError)
-        return render(error)
+        return render(request, error)
 
     async def on_http_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException | StarletteHTTPException)
         path = request.url.path
         if error.status_code == 405:
-            response = render(MethodNotAllowedError(f"{request.method} is not allowed on {path}."))
+            refusal = MethodNotAllowedError(f"{request.method} is not allowed on {path}.")
+            response = render(request, refusal)
             response.headers["allow"] = (error.headers or {}).get("allow", "GET")
             return response
         if error.status_code == 404:
-            return render(NotFoundError(f"There is nothing at {path}."))
-        return render(BadRequestError(str(error.detail)))
+            return render(request, NotFoundError(f"There is nothing at {path}."))
+        return render(request, BadRequestError(str(error.detail)))
 
-    async def on_invalid(_: Request, error: Exception) -> JSONResponse:
+    async def on_invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"][1:])
-        return render(BadRequestError(f"{field}: {first['msg']}.", param=field))
+        return render(request, BadRequestError(f"{field}: {first['msg']}.", param=field))
 
     app.add_exception_handler(WeirError, on_weir_error)
     app.add_exception_handler(StarletteHTTPException, on_http_error)
     app.add_exception_handler(RequestValidationError, on_invalid)
+
+
+def _is_anthropics(request: Request) -> bool:
+    """Whether one of Anthropic's clients asks: all of them send this header."""
+    return "anthropic-version" in request.headers
+
+
+def _tenant(gateway: Gateway, request: Request) -> Tenant:
+    headers = request.headers
+    return gateway.keys.authenticate(headers.get("authorization"), headers.get("x-api-key"))
 
 
 def _add_health(app: FastAPI, gateway: Gateway) -> None:
@@ -126,22 +140,35 @@ def _add_models(app: FastAPI, gateway: Gateway) -> None:
             "max_model_len": model.max_model_len or None,
         }
 
+    def message_card(model: Model) -> dict[str, Any]:
+        return {
+            "type": "model",
+            "id": model.name,
+            "display_name": model.name,
+            "created_at": dt.datetime.fromtimestamp(started, dt.UTC).isoformat(),
+            "lifecycle": "active",
+            "max_input_tokens": model.max_model_len or None,
+        }
+
     @app.get("/v1/models", tags=["openai"], summary="The models that the key may use")
     async def list_models(request: Request) -> dict[str, Any]:
-        tenant = gateway.keys.authenticate(request.headers.get("authorization"))
+        tenant = _tenant(gateway, request)
         visible = [
-            card(m) for m in gateway.models.values() if not tenant.models or m.name in tenant.models
+            m for m in gateway.models.values() if not tenant.models or m.name in tenant.models
         ]
-        return {"object": "list", "data": visible}
+        if not _is_anthropics(request):
+            return {"object": "list", "data": [card(m) for m in visible]}
+        ends = {"first_id": visible[0].name, "last_id": visible[-1].name} if visible else {}
+        return {"data": [message_card(m) for m in visible], "has_more": False, **ends}
 
     @app.get("/v1/models/{model:path}", tags=["openai"], summary="One model")
     async def get_model(model: str, request: Request) -> dict[str, Any]:
-        tenant = gateway.keys.authenticate(request.headers.get("authorization"))
+        tenant = _tenant(gateway, request)
         served = gateway.models.get(model)
         if served is None:
             raise model_not_found(model)
         tenant.require_model(model)
-        return card(served)
+        return message_card(served) if _is_anthropics(request) else card(served)
 
 
 def _add_metrics(app: FastAPI, gateway: Gateway, session: aiohttp.ClientSession) -> None:

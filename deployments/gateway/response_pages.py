@@ -15,7 +15,9 @@ def add_responses(app: FastAPI, responses: Responses) -> None:
     """The pages below ``/v1/responses/``."""
 
     def tenant_of(request: Request) -> Tenant:
-        return responses.gateway.keys.authenticate(request.headers.get("authorization"))
+        given = request.headers
+        keys = responses.gateway.keys
+        return keys.authenticate(given.get("authorization"), given.get("x-api-key"))
 
     @app.get("/v1/responses/{response_id}", tags=["openai"], summary="A response that is kept")
     async def get_response(

@@ -60,7 +60,7 @@ class Responses:
 
     async def create(self, scope: http.Scope, receive: http.Receive, send: http.Send) -> None:
         """Answer a request over HTTP; one in the background goes on after that."""
-        call = _Call(self, HttpDoor(scope, receive), HttpSink(send))
+        call = _Call(self, HttpDoor(scope, receive), send)
         loop = asyncio.get_running_loop()
         work = loop.create_task(self.gateway.handle(call.dialect, call, call.sink))
         answered = loop.create_task(call.answered.wait())
@@ -186,11 +186,11 @@ class _Call:
 
     tenant: Tenant
 
-    def __init__(self, responses: Responses, door: Door, sink: HttpSink) -> None:
+    def __init__(self, responses: Responses, door: Door, send: http.Send) -> None:
         self._responses = responses
         self._door = door
         self.dialect = ResponsesDialect(f"resp_{responses.gateway.parts.ids()}")
-        self.sink = _CallSink(self, sink)
+        self.sink = _CallSink(self, HttpSink(send, self.dialect))
         self.answered = asyncio.Event()
         self.begun: Stored | None = None
 
@@ -207,7 +207,7 @@ class _Call:
         """
         raw = await self._door.read(max_bytes)
         keys = self._responses.gateway.keys
-        self.tenant = keys.authenticate(self.header(b"authorization"))
+        self.tenant = keys.authenticate(self.header(b"authorization"), self.header(b"x-api-key"))
         self.dialect.earlier = ()
         if b'"previous_response_id"' in raw:
             await self._recall(raw)

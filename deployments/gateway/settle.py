@@ -98,7 +98,7 @@ class Settlement:
         metrics.of(metrics.requests, *labels, *told).inc()
         if record.client_left:
             metrics.cancelled.labels(*labels).inc()
-        shown = [a for a in record.attempts if a.shown]
+        shown = [a for a in record.attempts if a.shown and a.choices]
         if shown:
             self._observe(record, shown[-1], now_s)
 

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from deployments.gateway import http
-from deployments.gateway.dialects import Writer
+from deployments.gateway.dialects import Dialect, Writer
 from deployments.gateway.outputs import Collected, Counts, Output
 from weir.errors import WeirError
 
@@ -54,11 +54,12 @@ class Sink(Protocol):
 
 
 class HttpSink:
-    """Writes to an HTTP client. Created before anything is known of the request, so that every
-    error has a way out."""
+    """Writes to an HTTP client. Created before anything is known of the request but its dialect,
+    so that every error has a way out."""
 
-    def __init__(self, send: http.Send) -> None:
+    def __init__(self, send: http.Send, dialect: Dialect) -> None:
         self.send = send
+        self._dialect = dialect
         self.status = 0
         self.writer: Writer | None = None
 
@@ -82,7 +83,7 @@ class HttpSink:
             await self.send({"type": "http.response.body", "body": event, "more_body": False})
         elif not self.committed:
             self.status = error.status
-            await http.send_error(self.send, error, headers)
+            await http.send_error(self.send, error, self._dialect.error_body(error), headers)
 
 
 class _StreamedAnswer:

@@ -65,8 +65,8 @@ Right = Callable[[Any, str], Said]
 class Kind:
     """``body`` makes the request body number *n*; bodies of different numbers share no prompt.
     ``right`` says what a choice is, from what its engine was asked and from the prompt as text.
-    ``choices``: how many answers there are, and ``prompts`` for how many prompts. ``limit_field``
-    bounds each answer's tokens."""
+    ``choices``: how many answers there are. ``limit_field`` bounds each answer's tokens.
+    ``asks_usage``: fields that make a stream tell its token counts."""
 
     name: str
     path: str
@@ -75,8 +75,10 @@ class Kind:
     right: Right
     streams: bool = True
     choices: int = 1
-    prompts: int = 1
     limit_field: str = "max_tokens"
+    asks_usage: Mapping[str, Any] = field(
+        default_factory=lambda: {"stream_options": {"include_usage": True}}
+    )
 
 
 # Reading answers.
@@ -150,6 +152,56 @@ def _ended_response(body: dict[str, Any]) -> Answer:
 def _response_said(text: str, calls: dict[int, list[str]], ended: str | None) -> Said:
     made = tuple((name, arguments) for name, arguments in calls.values())
     return Said(text, made, "tool_calls" if made and ended == "stop" else ended)
+
+
+#: Anthropic's reasons for an end in OpenAI's words.
+_REASONS = {"end_turn": "stop", "max_tokens": "length", "tool_use": "tool_calls"}
+
+
+def read_message(raw: bytes, streamed: bool) -> Answer:
+    """Of ``/v1/messages``."""
+    if not streamed:
+        body = json.loads(raw)
+        return Answer(error=body["error"]) if "error" in body else _message(body, complete=True)
+    message: dict[str, Any] = {"content": [], "stop_reason": None}
+    error, complete = None, False
+    for text in raw.decode("utf-8", "ignore").split("\n\n")[:-1]:
+        name, _, data = text.partition("\ndata: ")
+        event = json.loads(data)
+        assert name == f"event: {event['type']}"
+        match event["type"]:
+            case "message_start":
+                message |= event["message"]
+            case "content_block_start":
+                message["content"].append(event["content_block"] | {"json": ""})
+            case "content_block_delta":
+                delta, block = event["delta"], message["content"][event["index"]]
+                block["text"] = block.get("text", "") + delta.get("text", "")
+                block["json"] += delta.get("partial_json", "")
+            case "message_delta":
+                message |= event["delta"] | {"usage": event["usage"]}
+            case "message_stop":
+                complete = True
+            case "error":
+                error = event["error"]
+    return replace(_message(message, complete), error=error)
+
+
+def _message(told: Mapping[str, Any], complete: bool) -> Answer:
+    blocks = told["content"]
+    text = "".join(block["text"] for block in blocks if block["type"] == "text")
+    calls = tuple(
+        (block["name"], block["json"] if "json" in block else json.dumps(block["input"]))
+        for block in blocks
+        if block["type"] == "tool_use"
+    )
+    said = Said(text, calls, _REASONS.get(told["stop_reason"], told["stop_reason"]))
+    usage = told.get("usage", {"input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 0})
+    counts = {
+        "prompt_tokens": usage["input_tokens"] + usage["cache_read_input_tokens"],
+        "completion_tokens": usage["output_tokens"],
+    }
+    return Answer((said,), counts, complete=complete)
 
 
 def _read_events(raw: bytes, add: Callable[[_Choice, dict[str, Any]], None]) -> Answer:
@@ -254,8 +306,8 @@ def right_call(request: wire.Submit, prompt: str) -> Said:
     return Said("", (call,), "stop" if named else "tool_calls")
 
 
-def right_response_call(request: wire.Submit, prompt: str) -> Said:
-    """A call of the first tool; a response does not tell a named choice from a free one."""
+def right_use(request: wire.Submit, prompt: str) -> Said:
+    """The same, whether or not it was the only tool allowed."""
     return replace(right_call(request, prompt), finish_reason="tool_calls")
 
 
@@ -333,9 +385,30 @@ def _chat_kind(name: str, right: Right, body: Callable[[int], Any], choices: int
     return Kind(name, "/v1/chat/completions", body, read_chat, right, choices=choices)
 
 
-def _completion_kind(name: str, right: Right, body: Callable[[int], Any], prompts: int = 1) -> Kind:
+def _completion_kind(name: str, right: Right, body: Callable[[int], Any], choices: int = 1) -> Kind:
     path = "/v1/completions"
-    return Kind(name, path, body, read_completion, right, choices=prompts, prompts=prompts)
+    return Kind(name, path, body, read_completion, right, choices=choices)
+
+
+def _message_kind(name: str, right: Right, **fields: Any) -> Kind:
+    def body(number: int) -> dict[str, Any]:
+        return {**_chat(number), "system": "w4 w5", **fields}
+
+    return Kind(name, "/v1/messages", body, read_message, right, asks_usage={})
+
+
+_MESSAGE_TOOL = {"name": "weather", "input_schema": {"type": "object", "properties": {}}}
+
+
+def _message_round_trip(number: int) -> dict[str, Any]:
+    call = {"type": "tool_use", "id": "c1", "name": "weather", "input": {}}
+    result = {"type": "tool_result", "tool_use_id": "c1", "content": "w7 w8"}
+    body = _chat(number, tools=[_MESSAGE_TOOL])
+    body["messages"] += [
+        {"role": "assistant", "content": [call]},
+        {"role": "user", "content": [result]},
+    ]
+    return body
 
 
 def _response(number: int, **fields: Any) -> dict[str, Any]:
@@ -350,8 +423,15 @@ def _response_round_trip(number: int) -> dict[str, Any]:
 
 
 def _response_kind(name: str, right: Right, body: Callable[[int], Any]) -> Kind:
-    limit = "max_output_tokens"
-    return Kind(name, "/v1/responses", body, read_response, right, limit_field=limit)
+    return Kind(
+        name,
+        "/v1/responses",
+        body,
+        read_response,
+        right,
+        limit_field="max_output_tokens",
+        asks_usage={},
+    )
 
 
 def _calling(choice: Any) -> Callable[[int], dict[str, Any]]:
@@ -377,12 +457,29 @@ KINDS: Sequence[Kind] = (
         "three-prompts",
         right_text,
         lambda n: _prompt(n) | {"prompt": [f"{_text(n)} w{i}" for i in (11, 12, 13)]},
-        prompts=3,
+        choices=3,
+    ),
+    _message_kind("messages", right_text),
+    _message_kind("messages-stop", right_text, stop_sequences=["never"]),
+    _message_kind("messages-any", right_use, tools=[_MESSAGE_TOOL], tool_choice={"type": "any"}),
+    _message_kind(
+        "messages-tool",
+        right_use,
+        tools=[_MESSAGE_TOOL],
+        tool_choice={"type": "tool", "name": "weather"},
+    ),
+    Kind(
+        "messages-result",
+        "/v1/messages",
+        _message_round_trip,
+        read_message,
+        right_text,
+        asks_usage={},
     ),
     _response_kind("response", right_text, _response),
     _response_kind(
         "response-tools",
-        right_response_call,
+        right_use,
         lambda n: _response(n, tools=_RESPONSE_TOOLS, tool_choice="required"),
     ),
     _response_kind("response-tool-result", right_text, _response_round_trip),
@@ -399,6 +496,5 @@ KINDS: Sequence[Kind] = (
         right_vector,
         streams=False,
         choices=2,
-        prompts=2,
     ),
 )

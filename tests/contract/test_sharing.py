@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -18,8 +19,18 @@ every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 streamed_kinds = pytest.mark.parametrize(
     "kind", [kind for kind in KINDS if kind.streams], ids=lambda kind: kind.name
 )
-#: Kinds of chat whose answers are short; responses of the same kind are, too.
-SHORT = ("tools", "tools-required", "tools-named", "json-schema")
+#: Kinds whose answers have eight tokens whatever is asked for.
+SHORT = frozenset(
+    {
+        "tools-required",
+        "tools-named",
+        "json-schema",
+        "messages-any",
+        "messages-tool",
+        "response-tools",
+        "response-json-schema",
+    }
+)
 STANDARD = {"x-weir-priority": "standard"}
 
 
@@ -30,10 +41,10 @@ def test_the_first_token_frees_the_prefill(play: Play, kind: Kind) -> None:
     request of the class that keeps to its share."""
 
     async def scenario(cluster: Cluster) -> None:
-        # A JSON object has eight tokens whatever is asked for: they take longer instead.
-        short = kind.name.removeprefix("response-") in SHORT
+        # Short answers take longer instead.
+        short = kind.name in SHORT
         host = await cluster.add("a", interval_s=0.4 if short else 0.02)
-        length = {} if short else {kind.limit_field: 150}
+        length: dict[str, Any] = {} if short else {kind.limit_field: 150}
         told = [ask(cluster, kind, i, True, "one", f"r{i}", **length) for i in range(8)]
         await until(lambda: len(host.meter.streams) == 8 * kind.choices)
         await until(lambda: all(served.output_tokens for served in host.meter.streams))
@@ -48,20 +59,7 @@ def test_the_first_token_frees_the_prefill(play: Play, kind: Kind) -> None:
     play(scenario, admission={"limits": {"prefill": {"tokens": 12}}})
 
 
-_ESTIMATED = pytest.mark.xfail(
-    strict=True,
-    reason="admission charges a prompt that its replica renders by an estimate (up to 1,024 tokens)"
-    " and never corrects it by what the replica says, so such tenants get too little",
-)
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(kind, id=kind.name, marks=_ESTIMATED if kind.name == "image" else ())
-        for kind in KINDS
-    ],
-)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_two_tenants_share_fairly(play: Play, kind: Kind) -> None:
     """One tenant chats, the other does this; both have more to do than the replica can take. Each
     is served the same, weighed as admission weighs it."""

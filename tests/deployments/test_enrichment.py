@@ -142,6 +142,19 @@ async def test_features_are_in_the_prompt_and_in_the_headers(setup: Setup) -> No
     assert setup.tail.noted == []
 
 
+async def test_features_are_in_the_prompt_of_anthropics_clients(setup: Setup) -> None:
+    await setup.start()
+    setup.redis.put(entity_key("t", "7"), "hello")
+    spoken = {"system": "system", "messages": MESSAGES[1:], "max_tokens": 5}
+    status, headers, _ = await setup.ask("7", path="messages", **spoken)
+    assert (status, headers["x-weir-features"]) == (200, "hit")
+    assert setup.prompt() == ENRICHED
+    counted = {name: value for name, value in spoken.items() if name != "max_tokens"}
+    _, headers, told = await setup.ask("7", path="messages/count_tokens", **counted)
+    assert headers["x-weir-features"] == "hit"
+    assert told == {"input_tokens": len(ENRICHED)}
+
+
 async def test_another_tenants_entity_is_answered_like_a_missing_one(setup: Setup) -> None:
     await setup.start()
     setup.redis.put(entity_key("other", "7"), "hello")

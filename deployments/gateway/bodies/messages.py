@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from deployments.gateway.bodies.parsing import Body, Name, bounded, refuse
+from deployments.gateway.bodies.parsing import Body, Json, Name, bounded_tools, refuse
 from deployments.gateway.conversation import TEXT_PARTS
 
 #: Kinds of parts that only the model's own processor can read.
@@ -137,7 +137,7 @@ class FunctionDefinition(Body):
 
     name: Name
     description: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: Json | None = None
     strict: bool | None = None
 
 
@@ -157,7 +157,7 @@ class Tool(Body):
         return {"type": self.type, "function": function}
 
 
-Tools = Annotated[list[Tool], Field(max_length=1024), BeforeValidator(bounded)]
+Tools = Annotated[list[Tool], Field(max_length=1024), BeforeValidator(bounded_tools)]
 
 
 class NamedFunction(Body):

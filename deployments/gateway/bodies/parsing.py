@@ -12,8 +12,10 @@ from pydantic_core import PydanticCustomError
 
 from weir.errors import BadRequestError
 
-#: The largest JSON that a schema, a list of tools or a template's arguments may be, in bytes.
+#: The largest JSON that a schema or a template's arguments may be, in bytes.
 MAX_JSON_BYTES = 64 * 1024
+#: The same of a list of tools: those of coding agents have 100 KiB, more with their plug-ins.
+MAX_TOOLS_BYTES = 1024 * 1024
 #: The deepest such JSON may be nested.
 MAX_JSON_DEPTH = 64
 
@@ -32,7 +34,7 @@ def _whole(value: Any) -> Any:
     return value
 
 
-def bounded(value: Any) -> Any:
+def bounded(value: Any, most_bytes: int = MAX_JSON_BYTES) -> Any:
     """Refuse JSON that is too large or too deep, before anything reads it."""
     level, depth = [value], 0
     while level:
@@ -47,9 +49,14 @@ def bounded(value: Any) -> Any:
                 nested += each
         level = nested
     size = len(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass"))
-    if size > MAX_JSON_BYTES:
-        refuse(f"larger than {MAX_JSON_BYTES // 1024} KiB")
+    if size > most_bytes:
+        refuse(f"larger than {most_bytes // 1024} KiB")
     return value
+
+
+def bounded_tools(value: Any) -> Any:
+    """The same of a list of tools."""
+    return bounded(value, MAX_TOOLS_BYTES)
 
 
 Whole = Annotated[int, Field(strict=True), BeforeValidator(_whole)]

@@ -6,6 +6,7 @@ from deployments.gateway.dialects.base import Dialect, Registry, Writer
 from deployments.gateway.dialects.chat import ChatDialect
 from deployments.gateway.dialects.completions import CompletionDialect
 from deployments.gateway.dialects.embeddings import EmbeddingDialect
+from deployments.gateway.dialects.messages import CountTokensDialect, MessagesDialect
 from deployments.gateway.dialects.responses import ResponsesDialect
 
 DIALECTS = Registry()
@@ -13,5 +14,7 @@ DIALECTS.register(ChatDialect())
 DIALECTS.register(CompletionDialect())
 DIALECTS.register(EmbeddingDialect())
 DIALECTS.register(ResponsesDialect())
+DIALECTS.register(MessagesDialect())
+DIALECTS.register(CountTokensDialect())
 
 __all__ = ["DIALECTS", "Dialect", "Registry", "Writer"]

@@ -41,13 +41,14 @@ class Writer(Protocol):
 
 class Dialect(Protocol):
     """One kind of request. ``task`` is what the engine must be able to do (generate, embed);
-    ``prompt_field`` names the prompt in error messages; ``summary`` and ``body`` describe it in
-    the API's documentation."""
+    ``prompt_field`` names the prompt in error messages; ``family`` (whose API it is), ``summary``
+    and ``body`` describe it in the API's documentation."""
 
     name: str
     path: str
     task: str
     prompt_field: str
+    family: str
     summary: str
 
     @property
@@ -72,7 +73,8 @@ class Dialect(Protocol):
         ...
 
     def choices(self, body: Any) -> int:
-        """How many answers there are to be: so many for each prompt, in the prompts' order."""
+        """How many answers there are to be: so many for each prompt, in the prompts' order. None
+        where the prompts are only to be looked at: then no replica is asked for anything."""
         ...
 
     def output_limit(self, body: Any) -> int | None:
@@ -99,6 +101,11 @@ class Dialect(Protocol):
         encoder: PromptEncoder,
     ) -> Writer:
         """The writer of the answer. ``created_s``: seconds since the epoch."""
+        ...
+
+    def error_body(self, error: WeirError) -> dict[str, Any]:
+        """An error that comes in place of the answer, of whatever has gone wrong since the first
+        byte of the request."""
         ...
 
 

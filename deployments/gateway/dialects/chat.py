@@ -23,7 +23,7 @@ from deployments.gateway.dialects.generating import (
 from deployments.gateway.encoding import Encoding
 from deployments.gateway.outputs import Collected, Counts, Output, extra_of
 from deployments.gateway.prompts import PromptEncoder
-from weir.errors import WeirError
+from weir.errors import WeirError, error_body
 
 
 class ChatDialect:
@@ -33,6 +33,7 @@ class ChatDialect:
     path = "/v1/chat/completions"
     task = "generate"
     prompt_field = "messages"
+    family = "openai"
     summary = "Answer a conversation"
     body = ChatBody
 
@@ -66,6 +67,9 @@ class ChatDialect:
         encoder: PromptEncoder,
     ) -> Writer:
         return ChatWriter(body, request_id, created_s, prompts)
+
+    def error_body(self, error: WeirError) -> dict[str, Any]:
+        return error_body(error)
 
 
 class ChatWriter:

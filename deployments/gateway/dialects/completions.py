@@ -22,7 +22,7 @@ from deployments.gateway.dialects.generating import (
 from deployments.gateway.encoding import Encoding
 from deployments.gateway.outputs import Collected, Counts, Output, extra_of
 from deployments.gateway.prompts import PromptEncoder
-from weir.errors import WeirError
+from weir.errors import WeirError, error_body
 
 
 class CompletionDialect:
@@ -32,6 +32,7 @@ class CompletionDialect:
     path = "/v1/completions"
     task = "generate"
     prompt_field = "prompt"
+    family = "openai"
     summary = "Continue a text"
     body = CompletionBody
 
@@ -73,6 +74,9 @@ class CompletionDialect:
     ) -> Writer:
         echoed = _echoed(body, prompts, encoder) if body.echo else []
         return CompletionWriter(body, request_id, created_s, prompts, echoed)
+
+    def error_body(self, error: WeirError) -> dict[str, Any]:
+        return error_body(error)
 
 
 class CompletionWriter:

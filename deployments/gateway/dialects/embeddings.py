@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from array import array
 from collections.abc import Sequence
+from typing import Any
 
 import orjson
 
@@ -15,7 +16,7 @@ from deployments.gateway.dialects.generating import error_event
 from deployments.gateway.encoding import Encoding
 from deployments.gateway.outputs import Collected, Counts, Output
 from deployments.gateway.prompts import PromptEncoder
-from weir.errors import WeirError
+from weir.errors import WeirError, error_body
 
 
 class EmbeddingDialect:
@@ -25,6 +26,7 @@ class EmbeddingDialect:
     path = "/v1/embeddings"
     task = "embed"
     prompt_field = "input"
+    family = "openai"
     summary = "Embed texts (where the model can)"
     body = EmbeddingBody
 
@@ -64,6 +66,9 @@ class EmbeddingDialect:
         encoder: PromptEncoder,
     ) -> Writer:
         return EmbeddingWriter(body)
+
+    def error_body(self, error: WeirError) -> dict[str, Any]:
+        return error_body(error)
 
 
 class EmbeddingWriter:

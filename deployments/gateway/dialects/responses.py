@@ -23,7 +23,7 @@ from deployments.gateway.dialects.response_items import Event, OutputItems
 from deployments.gateway.encoding import Encoding
 from deployments.gateway.outputs import Collected, Counts, Output
 from deployments.gateway.prompts import PromptEncoder
-from weir.errors import UnsupportedError, WeirError
+from weir.errors import UnsupportedError, WeirError, error_body
 
 _CHAT = ChatDialect()
 
@@ -39,6 +39,7 @@ class ResponsesDialect:
     path = "/v1/responses"
     task = "generate"
     prompt_field = "input"
+    family = "openai"
     summary = "Answer a conversation, with items and typed events"
     body = ResponsesBody
 
@@ -82,6 +83,9 @@ class ResponsesDialect:
     ) -> ResponsesWriter:
         response_id = self.response_id or f"resp_{request_id}"
         return ResponsesWriter(body, describe(body.asked, body.model, response_id, created_s))
+
+    def error_body(self, error: WeirError) -> dict[str, Any]:
+        return error_body(error)
 
 
 def describe(
