@@ -10,6 +10,11 @@ from deployments.gateway.responses import Responses
 from weir.errors import BadRequestError, NotFoundError
 from weir.tenancy import Tenant
 
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"description": "The request is wrong; `param` names the field."},
+    503: {"description": "What is kept cannot be reached now; see Retry-After."},
+}
+
 
 def add_responses(app: FastAPI, responses: Responses) -> None:
     """The pages below ``/v1/responses/``."""
@@ -19,7 +24,12 @@ def add_responses(app: FastAPI, responses: Responses) -> None:
         keys = responses.gateway.keys
         return keys.authenticate(given.get("authorization"), given.get("x-api-key"))
 
-    @app.get("/v1/responses/{response_id}", tags=["openai"], summary="A response that is kept")
+    @app.get(
+        "/v1/responses/{response_id}",
+        tags=["openai"],
+        summary="A response that is kept",
+        responses=_REFUSALS,
+    )
     async def get_response(
         response_id: str, request: Request, stream: bool = False
     ) -> dict[str, Any]:
@@ -28,7 +38,12 @@ def add_responses(app: FastAPI, responses: Responses) -> None:
             raise BadRequestError("A kept response cannot be streamed; poll it.", param="stream")
         return (await responses.find(tenant, response_id)).response
 
-    @app.delete("/v1/responses/{response_id}", tags=["openai"], summary="Forget a response")
+    @app.delete(
+        "/v1/responses/{response_id}",
+        tags=["openai"],
+        summary="Forget a response",
+        responses=_REFUSALS,
+    )
     async def delete_response(response_id: str, request: Request) -> dict[str, Any]:
         await responses.delete(tenant_of(request), response_id)
         return {"id": response_id, "object": "response", "deleted": True}
@@ -37,6 +52,7 @@ def add_responses(app: FastAPI, responses: Responses) -> None:
         "/v1/responses/{response_id}/cancel",
         tags=["openai"],
         summary="End a response that runs in the background",
+        responses=_REFUSALS,
     )
     async def cancel_response(response_id: str, request: Request) -> dict[str, Any]:
         return await responses.cancel(tenant_of(request), response_id)
@@ -45,6 +61,7 @@ def add_responses(app: FastAPI, responses: Responses) -> None:
         "/v1/responses/{response_id}/input_items",
         tags=["openai"],
         summary="The items that a response was generated from",
+        responses=_REFUSALS,
     )
     async def list_input_items(
         response_id: str,

@@ -87,6 +87,7 @@ class World:
     ) -> None:
         first = settings.models[0]
         self.gateway = gateway
+        self.responses = memory_responses(gateway, settings)
         self.model: Model = gateway.models[first.name]
         self.student = gateway.models[first.fallback.student] if first.fallback else None
         self.session = session
@@ -147,16 +148,17 @@ async def http_world(
             GatewayMetrics(CollectorRegistry()),
         )
         world = World(gateway, settings, session)
-        responses = memory_responses(gateway, settings)
-        pages = build_pages(gateway, responses, session, TOKEN, _deployment)
-        front = Listener(CancelOnDisconnect(GatewayApp(gateway, responses, pages)), "127.0.0.1")
+        pages = build_pages(gateway, world.responses, session, TOKEN, _deployment)
+        front = Listener(
+            CancelOnDisconnect(GatewayApp(gateway, world.responses, pages)), "127.0.0.1"
+        )
         await front.start()
         world.url = f"http://{front.address}"
         try:
             yield world
         finally:
             await front.stop()
-            await responses.aclose()
+            await world.responses.aclose()
             for model in gateway.models.values():
                 await model.close()
             for replica in world.replicas:

@@ -10,12 +10,16 @@ from typing import Any
 import pytest
 from openai.types.responses import Response, ResponseItemList
 
-from deployments.testing.world import KEY
+from deployments.gateway.prompts import PromptEncoder
+from deployments.gateway.responses import Responses
+from deployments.testing.world import KEY, http_world
 from weir.errors import BadRequestError
+from weir.settings import ModelSettings, Settings, TenantSettings
+from weir.settings.responses import ResponsesSettings
+from weir.tenancy import hash_key
 
 PATH = "/v1/responses"
 HEADERS = {"authorization": f"Bearer {KEY}"}
-pytestmark = pytest.mark.parametrize("world", [{}], indirect=True)
 
 
 async def _until(condition: Callable[[], Any]) -> None:
@@ -184,6 +188,90 @@ async def test_a_wrong_request_is_refused_before_it_goes_to_the_background(world
         asked = {"input": "x", "background": True, **body}
         response = await world.post(asked, path=PATH)
         assert response.status == status
+
+
+async def test_another_gateway_sees_cancels_and_notices_a_loss(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deployments.gateway.responses._TOUCH_S", 0.05)
+    replica = await world.add_replica("a")
+    other = Responses(world.gateway, world.responses.store, ResponsesSettings())
+    tenant = world.gateway.keys.authenticate(f"Bearer {KEY}")
+    begun = await _background(world)
+    await _until(lambda: "r1" in replica.generator.started)
+    assert (await other.find(tenant, begun["id"])).open
+    assert (await other.cancel(tenant, begun["id"]))["status"] == "cancelled"
+    await _until(lambda: replica.generator.aborted == ["r1"])
+    lost = await _background(world, "r2")
+    monkeypatch.setattr("deployments.gateway.responses.LOST_S", -1.0)
+    assert (await other.find(tenant, lost["id"])).response["status"] == "failed"
+    await _until(lambda: replica.generator.aborted == ["r1", "r2"])
+    await _until(lambda: world.outstanding() == 0)
+
+
+async def test_what_runs_when_the_gateway_stops_has_failed(world: Any) -> None:
+    replica = await world.add_replica("a")
+    begun = await _background(world)
+    await _until(lambda: "r1" in replica.generator.started)
+    await world.responses.aclose()
+    assert (await _ended(world, begun["id"]))["status"] == "failed"
+    await _until(lambda: world.outstanding() == 0)
+
+
+async def test_a_client_that_leaves_its_background_response_does_not_end_it(world: Any) -> None:
+    """It has left before it could be answered: while the response was being kept."""
+    replica = await world.add_replica("a")
+    store, keeping, go_on = world.responses.store, asyncio.Event(), asyncio.Event()
+    put = store.put
+
+    async def slow_put(tenant: str, stored: Any) -> None:
+        keeping.set()
+        await go_on.wait()
+        await put(tenant, stored)
+
+    store.put = slow_put
+    pending = asyncio.ensure_future(_background(world))
+    await keeping.wait()
+    pending.cancel()
+    await asyncio.gather(pending, return_exceptions=True)
+    go_on.set()
+    await _until(lambda: "r1" in replica.generator.started)
+    replica.generator.end("r1", "x")
+    await _until(lambda: world.outstanding() == 0)
+
+
+async def test_others_find_nothing_and_too_many_in_the_background_are_refused(
+    encoder: PromptEncoder,
+) -> None:
+    tenants = tuple(TenantSettings(id=t, key_sha256=(hash_key(t),)) for t in ("one", "two"))
+    settings = Settings(
+        models=(ModelSettings(name="m", source="x"),),
+        tenants=tenants,
+        responses=ResponsesSettings(max_background_per_tenant=1),
+    )
+    async with http_world(settings, {"m": encoder}) as world:
+        replica = await world.add_replica("a")
+        asked = {"input": "hello", "background": True}
+        one = {"authorization": "Bearer one"}
+        first = await world.post({**asked, "id": "r1"}, path=PATH, **one)
+        begun = await first.json()
+        second = await world.post({**asked, "id": "r2"}, path=PATH, **one)
+        assert (second.status, second.headers["retry-after"]) == (429, "1")
+        await _until(lambda: "r1" in replica.generator.started)
+        for path, method in (
+            ("", "GET"),
+            ("/input_items", "GET"),
+            ("", "DELETE"),
+            ("/cancel", "POST"),
+        ):
+            assert (await _get(world, f"/{begun['id']}{path}", "two", method))[0] == 404
+        gone_on = {"input": "x", "previous_response_id": begun["id"]}
+        foreign = await world.post(gone_on, path=PATH, authorization="Bearer two")
+        assert (await foreign.json())["error"]["code"] == "previous_response_not_found"
+        replica.generator.end("r1", "x")
+        await _until(lambda: world.outstanding() == 0)
+        third = await world.post({**asked, "id": "r3"}, path=PATH, **one)
+        assert third.status == 200
 
 
 async def test_a_client_that_leaves_ends_its_response(world: Any) -> None:
