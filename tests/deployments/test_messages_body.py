@@ -95,9 +95,15 @@ def test_a_call_without_text_has_no_content() -> None:
 
 def test_images_make_the_replica_render() -> None:
     url = {"type": "image", "source": {"type": "url", "url": "https://x/y.png"}}
-    body = _parse([{"role": "user", "content": [_text("what is it?"), url]}], stop_sequences=["x"])
+    body = _parse(
+        [{"role": "user", "content": [_text("what is it?"), url]}],
+        stop_sequences=["x"],
+        tools=[TOOL],
+        tool_choice={"type": "tool", "name": "f"},
+    )
     submit = MessagesDialect().submission(body, [], 5, False)
     assert submit.messages is not None
+    assert submit.messages["tool_choice"] == {"type": "function", "function": {"name": "f"}}
     assert submit.messages["messages"][0]["content"][1]["image_url"] == {"url": "https://x/y.png"}
     with pytest.raises(BadRequestError) as caught:
         _parse([{"role": "user", "content": [{"type": "image", "source": {"type": "file"}}]}])
