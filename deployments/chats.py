@@ -89,8 +89,11 @@ class ChatFormat:
         )
         self.parser: Any = self._renderer.parser
 
-    def read(self, chat: dict[str, Any], skip_special_tokens: bool) -> ChatReader:
-        """A reader for the output of a request whose prompt is rendered.
+    def read(
+        self, chat: dict[str, Any], skip_special_tokens: bool, unparsed: bool = False
+    ) -> ChatReader:
+        """A reader for the output of a request whose prompt is rendered. ``unparsed``: it takes the
+        grammar from ``chat`` and leaves the text as it is.
 
         Raises:
             BadRequestError: the fields are not what vLLM's model of a chat body allows, ask for a
@@ -99,6 +102,8 @@ class ChatFormat:
         given = {name: value for name, value in chat.items() if name in _READ}
         body = given | {"messages": [], "skip_special_tokens": skip_special_tokens}
         request = self._request(body)
+        if unparsed:
+            return ChatReader(request, None, {})
         if self.parser is not None and self._adjusts(request):
             request = self._parser_for(request).adjust_request(request=request)
         return self._reader(request)

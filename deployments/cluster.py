@@ -23,7 +23,7 @@ _ASK_TIMEOUT_S = 2.0
 
 # Read by Ray and Serve when they are imported, here and in every worker.
 _ENVIRONMENT = {
-    # Gateways listen themselves, behind weir's own HAProxy (docs/adr/0019-front-door.md).
+    # Gateways listen themselves, behind weir's own HAProxy (docs/adr/0020-front-door.md).
     "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
     # One event loop in a replica: each hop between threads costs tens of microseconds a chunk.
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",

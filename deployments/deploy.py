@@ -90,7 +90,7 @@ def application(settings: Settings) -> Any:
     models = {model.name: _model(model, settings) for model in students_first(settings)}
     deployment = serve.deployment(serve.ingress()(_placed(GatewayReplica, settings))).options(
         name=GATEWAY,
-        num_replicas=settings.gateway.replicas + settings.gateway.standbys,
+        num_replicas=settings.gateway.processes,
         max_ongoing_requests=_UNLIMITED,
         ray_actor_options={"num_cpus": settings.gateway.num_cpus},
         graceful_shutdown_timeout_s=settings.server.drain_timeout_s + 10.0,

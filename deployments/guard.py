@@ -21,6 +21,7 @@ _LOOK_S = 0.05
 _FOLLOW_S = 0.2
 # What cannot come up (its port was taken meanwhile) is tried again at this pace.
 _PAUSE_S = 1.0
+_STOP_S = 5.0
 
 
 class Part(Protocol):
@@ -70,7 +71,7 @@ class Guard:
         """Parts that end from now on stay as they are."""
         self._stopping.set()
         for thread in self._threads:
-            thread.join()
+            thread.join(_STOP_S)  # a call to a Ray that is gone may take longer
 
     def _keep_alive(self) -> None:
         while not self._stopping.wait(_LOOK_S):

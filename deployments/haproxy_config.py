@@ -2,7 +2,7 @@
 
 Serve can generate a configuration too (``RAY_SERVE_ENABLE_HA_PROXY``). Its own lets any client set
 headers that steer Serve, answers in HTML, never ends a connection on which no request arrives, and
-listens for statistics and metrics on every interface (docs/adr/0019-front-door.md).
+listens for statistics and metrics on every interface (docs/adr/0020-front-door.md).
 """
 
 from __future__ import annotations

@@ -134,7 +134,9 @@ class VllmGenerator:
         else:
             prompt = tokens_input(request.prompt, cache_salt=request.cache_salt)
             if request.chat is not None:
-                reader = self._chats.read(request.chat, sampling.skip_special_tokens)
+                reader = self._chats.read(
+                    request.chat, sampling.skip_special_tokens, request.unparsed
+                )
         more: dict[str, Any] = {"logprobs": request.logprobs}
         if request.messages is not None:
             left = self._client.model_config.max_model_len - len(prompt["prompt_token_ids"])

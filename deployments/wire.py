@@ -72,7 +72,8 @@ class Submit(msgspec.Struct, frozen=True, tag="submit", omit_defaults=True):
     ``parallel_tool_calls``, ``response_format``, ``structured_outputs``, ``include_reasoning``,
     ``reasoning_effort``, ``chat_template_kwargs``. Where it is given (it may be empty), the model's
     tool and reasoning parsers read the output and what comes back are :class:`RichChunk` and
-    :class:`RichDone`. ``messages``: a whole chat body whose prompt is not text; then ``prompt`` is
+    :class:`RichDone`. ``unparsed``: no parser reads the output; ``chat`` has the grammar of a plain
+    completion. ``messages``: a whole chat body whose prompt is not text; then ``prompt`` is
     empty and the replica renders it.
     """
 
@@ -86,6 +87,7 @@ class Submit(msgspec.Struct, frozen=True, tag="submit", omit_defaults=True):
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     chat: dict[str, Any] | None = None
+    unparsed: bool = False
     messages: dict[str, Any] | None = None
     resume: Resume | None = None
 

@@ -4,10 +4,10 @@
 tenants' contexts behind it, and sessions behind those, each on one replica. A decision is
 ``Dispatcher.offer`` for a prompt of 512 blocks, hashed already, with admission as shipped: expected
 length, lookup over all replicas, forecast, queue, room by all limits, scores, choice, reservation,
-and recording the dispatch in the index. One row shows ``Router.choose`` alone. 70 % of the prompts
-continue a session (448 of 512 blocks are held somewhere), the others open one (128). Between
-decisions, untimed, requests progress and finish and the engine's KV events arrive, so the index
-stays full. There is room for each request: what is timed is a decision, not a wait.
+and recording the dispatch in the index. 70 % of the prompts continue a session (448 of 512 blocks
+are held somewhere), the others open one (128). Between decisions, untimed, requests progress and
+finish and the engine's KV events arrive, so the index stays full. There is room for each request:
+what is timed is a decision, not a wait.
 
 Wall times on a machine that others use too show their work as well: ``cpu`` is the deciding
 thread's own time, and a note says how busy the machine was.
@@ -50,7 +50,6 @@ from load_tests.report import (
 )
 from router.admission import Ticket
 from router.hashing import BlockHasher, VllmHasher
-from router.ledger import Reservation
 from router.prefix_index import PrefixIndex
 from router.shipped import shipped_profile
 from router.types import ReplicaInfo, RouteRequest
@@ -153,27 +152,6 @@ class WeirSystem:
             self.router.index.stored(replica_id, session)
         else:
             self.router.index.dispatched(replica_id, session, self._now_s)
-
-
-class ChoiceAlone:
-    """``Router.choose`` on the router of another row, without what admission does before it."""
-
-    def __init__(self, system: WeirSystem) -> None:
-        self.name = f"{system.name}, Router.choose alone"
-        self._system = system
-        self._last: Reservation | None = None
-
-    def request(self, prompt: tuple[int, ...]) -> RouteRequest:
-        return replace(self._system.request(prompt), expected_output_tokens=200)
-
-    def decide(self, request: RouteRequest) -> float:
-        self._last = self._system.router.choose(request)
-        return self._last.decision.overlap_blocks / PROMPT_BLOCKS
-
-    def settle(self) -> None:
-        """The request is over before the next one comes."""
-        assert self._last is not None
-        self._last.release()
 
 
 class DeepSystem(WeirSystem):
@@ -343,7 +321,7 @@ def run(size: Size, options: argparse.Namespace) -> Report:
     silent = WeirSystem(world, "weir, replicas without KV events", "weir")
     small = World(replace(size, blocks=size.blocks // 20), options.seed)
     deep = DeepSystem(small, "weir, every replica at another depth", "weir", events=True)
-    systems: list[System] = [weir, ChoiceAlone(weir), silent, deep.prepare(world.prompts(1, 0)[0])]
+    systems: list[System] = [weir, silent, deep.prepare(world.prompts(1, 0)[0])]
     systems += [
         WeirSystem(small, name, policy, hashes=False)
         for name, policy in (

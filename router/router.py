@@ -152,10 +152,6 @@ class Router:
         """What this router dispatched to a replica and has not seen finished."""
         return self._ledger.load(replica_id)
 
-    def overlap(self, request: RouteRequest) -> Mapping[str, int]:
-        """Replica id → the request's leading blocks it holds (absent: none)."""
-        return self.index.lookup(request.block_hashes, self._clock())
-
     def view(
         self, exclude: Collection[str] = (), *, keeping: bool = False, thrashing: bool = False
     ) -> View:
@@ -173,13 +169,10 @@ class Router:
             thrashing=thrashing,
         )
 
-    def snapshot(
-        self, exclude: Collection[str] = (), overlap_blocks: Mapping[str, int] | None = None
-    ) -> Snapshot:
-        """All members except ``exclude`` (replicas that just failed this request) and, unless
-        nobody else is left, those to be avoided."""
-        view = self.view(exclude)
-        return Snapshot(view.now_s, overlap_blocks=overlap_blocks or {}, columns=view.columns)
+    def snapshot(self) -> Snapshot:
+        """All members now, for pages and tests; decisions read a :meth:`view`."""
+        view = self.view()
+        return Snapshot(view.now_s, columns=view.columns)
 
     def choose(
         self, request: RouteRequest, exclude: Collection[str] = (), view: View | None = None

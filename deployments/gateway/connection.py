@@ -25,6 +25,8 @@ from weir.errors import (
 _LOG = logging.getLogger("weir.gateway")
 #: A replica repeats its load at least once a second: silence is noticed after so many seconds.
 SILENCE_S = 3.0
+#: One that has been silent for so long is given nothing new, where another replica can take it.
+DOUBT_S = 1.5
 #: The least time that an engine with work may take for a step.
 STEP_S = 5.0
 #: Streams that a draining replica may still end by itself have so long for it.
@@ -53,6 +55,11 @@ class Listener(Protocol):
 
     def leaving(self, replica_id: str) -> None:
         """The replica drains."""
+        ...
+
+    def doubted(self, replica_id: str, for_s: float) -> None:
+        """The replica has been silent for longer than usual; said again within ``for_s`` seconds
+        while it is."""
         ...
 
 
@@ -218,7 +225,10 @@ class ReplicaConnection:
             now_s = self._clock()
             if self._voice.overdue(now_s):
                 self._break(f"it said nothing for {self._voice.bound_s:.1f} s")
-            elif not self._streams or not self._step_count:
+                return
+            if self._voice.silence_s(now_s) > DOUBT_S and not self.draining:
+                self._listener.doubted(self.replica_id, 2 * _WATCH_PERIOD_S)
+            if not self._streams or not self._step_count:
                 self._steps.rest(now_s)
             elif self._steps.overdue(now_s):
                 self._break(f"its engine made no step for {self._steps.bound_s:.1f} s")

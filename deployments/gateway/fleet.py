@@ -134,6 +134,11 @@ class Fleet:
         """A replica drains: nothing more goes there."""
         self.router.avoid(replica_id, float("inf"))
 
+    def doubted(self, replica_id: str, for_s: float) -> None:
+        """A replica is silent: nothing new goes there, where another can take it, until it is known
+        whether it is lost."""
+        self.router.avoid(replica_id, self._clock() + for_s)
+
     def lost(self, connection: ReplicaConnection) -> None:
         """A connection broke: the replica is avoided until there is another."""
         replica_id = connection.replica_id

@@ -149,7 +149,7 @@ class Generation:
                 if leg.started is None:
                     self._started(run, leg, stream, output)
                 tokens = choice.took(leg, output)
-                ticket.progress(tokens, _cached(leg))
+                ticket.progress(tokens, *_prompt_counts(leg))
                 if isinstance(output, wire.Embedded):
                     await put(index, output)
                     return
@@ -234,9 +234,10 @@ class Generation:
         _LOG.info("a stream goes on elsewhere", extra={"tokens": tokens, "reason": reason})
 
 
-def _cached(leg: Leg) -> int:
+def _prompt_counts(leg: Leg) -> tuple[int, int | None]:
+    """How many of the prompt's tokens were cached, and how many it has, as the replica says."""
     told = leg.last or leg.started
-    return told.cached_tokens if told is not None else 0
+    return (told.cached_tokens, told.prompt_tokens) if told is not None else (0, None)
 
 
 def _whole_start(output: Output) -> wire.Started | None:

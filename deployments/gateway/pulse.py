@@ -36,6 +36,10 @@ class Pulse:
         """Nothing was expected until now: the time before counts as no gap."""
         self._last_s = now_s
 
+    def silence_s(self, now_s: float) -> float:
+        """The present gap."""
+        return now_s - self._last_s
+
     def overdue(self, now_s: float) -> bool:
         """Whether the present gap is too long."""
-        return now_s - self._last_s > self.bound_s
+        return self.silence_s(now_s) > self.bound_s

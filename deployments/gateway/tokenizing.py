@@ -53,7 +53,9 @@ def choices_of(
     for number, prompt in enumerate(prompts):
         size = len(prompt) or min(UNKNOWN_PROMPT_TOKENS, model.context // 2)
         asked, field = dialect.output_limit(body), dialect.limit_field(body)
-        limit = model.output_limit(size, asked, dialect.prompt_field, field)
+        # How long a prompt is that its replica renders, only that knows: it caps the output.
+        known = len(prompt) if prompt else 1
+        limit = model.output_limit(known, asked, dialect.prompt_field, field)
         keys = model.hasher.keys(prompt, salt)
         submit = dialect.submission(body, prompt, limit, model.reasons)
         for _ in range(each):

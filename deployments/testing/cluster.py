@@ -8,38 +8,18 @@ network in between are stand-ins.
 from __future__ import annotations
 
 import asyncio
-import random
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from prometheus_client import CollectorRegistry
-
-from deployments.gateway.app import GatewayApp
-from deployments.gateway.building import build_gateway
 from deployments.gateway.handle import Gateway
 from deployments.gateway.model import Model
-from deployments.gateway.prompts import PromptEncoder
-from deployments.gateway.transport import ChannelClosedError
-from deployments.listener import Listener, ReplicaApp
 from deployments.streams import TokenStreams
 from deployments.testing.counting import BLOCK_TOKENS, CountingGenerator, Meter
-from deployments.testing.exchange import Exchange, MemoryExchange, SocketExchange
-from deployments.testing.world import (
-    TOKEN,
-    CancelOnDisconnect,
-    PlainEnricher,
-    World,
-    http_world,
-)
+from deployments.testing.exchange import Exchange
 from router.prefix_index import PrefixIndex
 from router.types import KvFeed, ReplicaInfo
-from weir.metrics import GatewayMetrics
-from weir.settings import Settings
-from weir.testing.links import LinkSettings
-from weir.testing.network import MemoryNetwork, Node
 
 CONTEXT_TOKENS = 512
 #: Prompts are hashed; nothing is published, so what was dispatched counts as cached.
@@ -206,175 +186,7 @@ async def until(condition: Callable[[], Any], limit_s: float = 20.0) -> None:
             await asyncio.sleep(0.002)
 
 
-class _SocketHost(Host):
-    def __init__(self, name: str, interval_s: float) -> None:
-        super().__init__(name, interval_s)
-        self._running = asyncio.Event()
-        self._running.set()
-        app = ReplicaApp(_nothing, self.streams, TOKEN)
-
-        async def stoppable(scope: Any, receive: Any, send: Any) -> None:
-            async def receive_running() -> Any:
-                event = await receive()
-                await self._running.wait()
-                return event
-
-            async def send_running(event: Any) -> None:
-                await self._running.wait()
-                await send(event)
-
-            await app(scope, receive_running, send_running)
-
-        self._listener = Listener(stoppable, "127.0.0.1")
-
-    @property
-    def address(self) -> str:
-        return self._listener.address
-
-    async def start(self) -> None:
-        """Listen."""
-        await self._listener.start()
-        telling = self.streams.tell_load_forever()
-        self._telling = asyncio.get_running_loop().create_task(telling)
-
-    async def kill(self) -> None:
-        self._running.set()
-        self._telling.cancel()
-        await asyncio.gather(self._telling, return_exceptions=True)
-        await self._listener.stop()
-
-    def freeze(self) -> None:
-        self._running.clear()
-        self.generator.freeze()
-
-    def thaw(self) -> None:
-        self._running.set()
-        self.generator.thaw()
-
-
-class SocketCluster(Cluster):
-    """Every message crosses a socket, the wall clock runs."""
-
-    virtual = False
-
-    def __init__(self, world: World) -> None:
-        super().__init__()
-        self._world = world
-        self.gateway, self.model = world.gateway, world.model
-
-    async def add(self, name: str, interval_s: float = 0.005, **details: Any) -> Host:
-        host = _SocketHost(name, interval_s)
-        await host.start()
-        self.hosts[name] = host
-        self.announce(host, **details)
-        await self.model.fleet.connection(name)
-        return host
-
-    def ask(self, path: str, body: Mapping[str, Any], key: str, **headers: str) -> Exchange:
-        self.asked += 1
-        told = {"authorization": f"Bearer {key}", **headers}
-        return SocketExchange().ask(self._world.url + path, body, told)
-
-
-@asynccontextmanager
-async def socket_cluster(
-    settings: Settings, encoder: PromptEncoder
-) -> AsyncIterator[SocketCluster]:
-    """Over real sockets, without replicas yet."""
-    encoders = {model.name: encoder for model in settings.models}
-    async with http_world(settings, encoders, feed=SilentFeed()) as world:
-        cluster = SocketCluster(world)
-        try:
-            yield cluster
-        finally:
-            await asyncio.gather(*(host.kill() for host in cluster.hosts.values()))
-
-
-class MemoryHost(Host):
-    def __init__(self, name: str, interval_s: float, network: MemoryNetwork) -> None:
-        super().__init__(name, interval_s)
-        self.node: Node = network.add_node(name, self._start)
-
-    def _start(self) -> Any:
-        streams = self._boot()
-        asyncio.get_running_loop().create_task(streams.tell_load_forever())
-        return streams.serve
-
-    @property
-    def address(self) -> str:
-        return self.name
-
-    async def kill(self) -> None:
-        self.node.kill()
-
-    def restart(self) -> None:
-        """Boot it again after :meth:`kill`."""
-        self.node.start()
-
-    def freeze(self) -> None:
-        self.node.freeze()
-
-    def thaw(self) -> None:
-        self.node.resume()
-
-
-class MemoryCluster(Cluster):
-    """In one virtual-time loop; ``network`` has the links and their faults."""
-
-    hosts: dict[str, MemoryHost]  # type: ignore[assignment]
-    virtual = True
-
-    def __init__(self, gateway: Gateway, network: MemoryNetwork) -> None:
-        super().__init__()
-        self.gateway = gateway
-        self.model = next(iter(gateway.models.values()))
-        self.network = network
-        self._app = CancelOnDisconnect(GatewayApp(gateway, _nothing))
-
-    async def add(self, name: str, interval_s: float = 0.005, **details: Any) -> Host:
-        host = MemoryHost(name, interval_s, self.network)
-        self.hosts[name] = host
-        self.announce(host, **details)
-        await self.model.fleet.connection(name)
-        return host
-
-    def ask(self, path: str, body: Mapping[str, Any], key: str, **headers: str) -> Exchange:
-        self.asked += 1
-        told = {"authorization": f"Bearer {key}", **headers}
-        return MemoryExchange(self._app).ask(path, body, told)
-
-
-@asynccontextmanager
-async def memory_cluster(
-    settings: Settings,
-    encoder: PromptEncoder,
-    seed: int = 0,
-    links: LinkSettings | None = None,
-) -> AsyncIterator[MemoryCluster]:
-    """In virtual time, without replicas yet. Everything random follows from ``seed``."""
-    loop = asyncio.get_running_loop()
-    rng = random.Random(f"gateway|{seed}")
-    async with MemoryNetwork(ChannelClosedError, seed, links) as network:
-        gateway = build_gateway(
-            settings,
-            {model.name: encoder for model in settings.models},
-            network.transport("gateway"),
-            SilentFeed(),
-            PlainEnricher(),
-            GatewayMetrics(CollectorRegistry()),
-            rng=rng,
-            ids=lambda: f"{rng.getrandbits(64):016x}",
-            wall_clock=loop.time,
-        )
-        cluster = MemoryCluster(gateway, network)
-        try:
-            yield cluster
-        finally:
-            for model in gateway.models.values():
-                await model.close()
-
-
-async def _nothing(scope: Any, receive: Any, send: Any) -> None:
+async def no_page(scope: Any, receive: Any, send: Any) -> None:
     """Pages and probes, of which there are none."""
     headers = [(b"content-length", b"0")]
     await send({"type": "http.response.start", "status": 404, "headers": headers})

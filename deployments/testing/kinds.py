@@ -65,8 +65,8 @@ Right = Callable[[Any, str], Said]
 class Kind:
     """``body`` makes the request body number *n*; bodies of different numbers share no prompt.
     ``right`` says what a choice is, from what its engine was asked and from the prompt as text.
-    ``choices``: how many answers there are, and ``prompts`` for how many prompts. ``asks_usage``:
-    fields that make a stream tell its token counts."""
+    ``choices``: how many answers there are. ``asks_usage``: fields that make a stream tell its
+    token counts."""
 
     name: str
     path: str
@@ -75,7 +75,6 @@ class Kind:
     right: Right
     streams: bool = True
     choices: int = 1
-    prompts: int = 1
     asks_usage: Mapping[str, Any] = field(
         default_factory=lambda: {"stream_options": {"include_usage": True}}
     )
@@ -334,9 +333,9 @@ def _chat_kind(name: str, right: Right, body: Callable[[int], Any], choices: int
     return Kind(name, "/v1/chat/completions", body, read_chat, right, choices=choices)
 
 
-def _completion_kind(name: str, right: Right, body: Callable[[int], Any], prompts: int = 1) -> Kind:
+def _completion_kind(name: str, right: Right, body: Callable[[int], Any], choices: int = 1) -> Kind:
     path = "/v1/completions"
-    return Kind(name, path, body, read_completion, right, choices=prompts, prompts=prompts)
+    return Kind(name, path, body, read_completion, right, choices=choices)
 
 
 def _message_kind(name: str, right: Right, **fields: Any) -> Kind:
@@ -383,7 +382,7 @@ KINDS: Sequence[Kind] = (
         "three-prompts",
         right_text,
         lambda n: _prompt(n) | {"prompt": [f"{_text(n)} w{i}" for i in (11, 12, 13)]},
-        prompts=3,
+        choices=3,
     ),
     _message_kind("messages", right_text),
     _message_kind("messages-stop", right_text, stop_sequences=["never"]),
@@ -410,6 +409,5 @@ KINDS: Sequence[Kind] = (
         right_vector,
         streams=False,
         choices=2,
-        prompts=2,
     ),
 )

@@ -82,6 +82,9 @@ def _kind_figures(done: Sequence[Round], phase: Phase) -> dict[str, Any]:
     keys = ("req_per_s", "ttft_ms_p50", "ttft_ms_p99", "gap_ms_p50", "text_chunks_per_request")
     row: dict[str, Any] = {key: _median([m.figures[key] for m in measured]) for key in keys}
     row["cpu_ms_per_request"] = median(_cpu_ms(one, phase) for one in done)
+    roles = dict.fromkeys(role for one in done for role in one.phases[phase.name].cpu_s)
+    costs = {r: median(_role_us(one, phase, r) / 1000 for one in done) for r in roles}
+    row |= {f"cpu_ms: {r}": ms for r, ms in costs.items() if ms and ms > NOTHING_MS}
     row["requests"] = sum(m.figures["requests"] for m in measured)
     row["errors"] = sum(m.figures["errors"] for m in measured)
     if faults := [fault for m in measured for fault in m.faults]:

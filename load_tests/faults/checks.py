@@ -12,8 +12,8 @@ from deployments import wire
 from deployments.gateway.legs import Choice
 from deployments.gateway.settle import Record
 from deployments.stub_generator import rendered_prompt
-from deployments.testing.cluster import MemoryCluster
 from deployments.testing.exchange import MemoryExchange
+from deployments.testing.in_memory import MemoryCluster
 from deployments.testing.kinds import Answer, Said, agrees
 from load_tests.faults.story import TENANTS, Visit
 from weir.errors import NoReplicaError, OverloadedError, RateLimitError

@@ -10,8 +10,8 @@ from typing import Any
 
 from deployments.gateway.prompts import PromptEncoder
 from deployments.gateway.settle import Record
-from deployments.testing.cluster import MemoryCluster, MemoryHost, memory_cluster
 from deployments.testing.exchange import MemoryExchange
+from deployments.testing.in_memory import MemoryCluster, MemoryHost, memory_cluster
 from deployments.testing.judging import ask
 from load_tests.faults.checks import Finding, judge
 from load_tests.faults.story import TENANTS, Change, Event, Story, Visit
@@ -73,7 +73,8 @@ def settings_of(tight: bool) -> Settings:
         name: {"urgency": urgency, "max_requests": 2}
         for urgency, name in enumerate(("interactive", "standard", "batch"))
     }
-    admission = {"limits": {"running": 2, "prefill_tokens": 24}, "classes": classes}
+    limits = {"places": {"running": 2}, "prefill": {"tokens": 24}}
+    admission = {"limits": limits, "classes": classes}
     return Settings(
         models=(ModelSettings(name="m", source="x", price=PRICE),),
         tenants=tuple(TenantSettings(id=t, key_sha256=(hash_key(t),)) for t in TENANTS),

@@ -10,13 +10,14 @@ class WeirError(Exception):
     """Base of everything weir raises on purpose.
 
     ``param`` names the request field (or config path) at fault; ``retry_after_s`` is given when
-    a retry can help.
+    a retry can help. ``hopeless``: a retry would cost as much and fail again.
     """
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
     code: ClassVar[str | None] = "internal_error"
     retryable: ClassVar[bool] = False
+    hopeless: ClassVar[bool] = False
 
     def __init__(
         self, message: str, *, param: str | None = None, retry_after_s: float | None = None
@@ -158,6 +159,7 @@ class RequestFailedError(WeirError):
     """Replica after replica failed on the request: it is the request's own fault."""
 
     code = "request_failed"
+    hopeless = True
 
 
 class GenerationTimeoutError(WeirError):
@@ -165,6 +167,7 @@ class GenerationTimeoutError(WeirError):
 
     status = 504
     code = "generation_timeout"
+    hopeless = True
 
 
 def error_body(error: WeirError) -> dict[str, Any]:
@@ -182,6 +185,8 @@ def error_body(error: WeirError) -> dict[str, Any]:
 def error_headers(error: WeirError) -> dict[str, str]:
     """HTTP headers that go with an error: ``Retry-After`` in whole seconds, at least 1. OpenAI's
     clients send whatever failed with 500 or more again, unless ``x-should-retry`` forbids it."""
+    if error.hopeless:
+        return {"x-should-retry": "false"}
     if not error.retryable:
-        return {"x-should-retry": "false"} if error.status >= 500 else {}
+        return {}
     return {"retry-after": str(max(1, round(error.retry_after_s or 1.0)))}

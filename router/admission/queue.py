@@ -122,14 +122,21 @@ class AdmissionQueue:
             return Wait()
         return self._next_dispatch(capacity, now) or Wait(self._timers.next_s())
 
-    def progress(self, request_id: str, output_tokens: int, cached_tokens: int = 0) -> None:
-        """``output_tokens`` more tokens came. The first call also settles the prompt, of which
-        ``cached_tokens`` were found cached. Unknown or ended requests: nothing happens."""
+    def progress(
+        self,
+        request_id: str,
+        output_tokens: int,
+        cached_tokens: int = 0,
+        prompt_tokens: int | None = None,
+    ) -> None:
+        """``output_tokens`` more tokens came. The first call also settles the prompt: of its
+        ``prompt_tokens`` (None: as many as the request said), ``cached_tokens`` were found cached.
+        Unknown or ended requests: nothing happens."""
         item = self._items.get(request_id)
         if item is None or item.state is not State.IN_FLIGHT:
             return
         if item.input_reserved:
-            self._settle_input(item, cached_tokens)
+            self._settle_input(item, cached_tokens, prompt_tokens)
         cost = self._settings.output_weight * output_tokens
         foreseen = min(cost, item.output_reserved)
         item.output_reserved -= foreseen
@@ -246,14 +253,17 @@ class AdmissionQueue:
         if item.request.urgency != urgency:
             item.request = replace(item.request, urgency=urgency)
 
-    def _settle_input(self, item: Item, cached_tokens: int) -> None:
+    def _settle_input(
+        self, item: Item, cached_tokens: int, prompt_tokens: int | None = None
+    ) -> None:
         settings = self._settings
-        cached = min(cached_tokens, item.request.prompt_tokens)
-        saved = (settings.input_weight - settings.cached_weight) * cached
+        prompt = item.request.prompt_tokens if prompt_tokens is None else prompt_tokens
+        cached = min(cached_tokens, prompt)
+        cost = settings.input_weight * (prompt - cached) + settings.cached_weight * cached
         reserved, item.input_reserved = item.input_reserved, 0.0
-        item.tenant.serve(reserved - saved, reserved)
-        item.priority_class.serve(reserved - saved, reserved)
-        if saved:
+        item.tenant.serve(cost, reserved)
+        item.priority_class.serve(cost, reserved)
+        if cost < reserved:
             item.priority_class.touch(item.tenant)
 
     def _end(self, item: Item) -> None:

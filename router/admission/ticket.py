@@ -68,15 +68,21 @@ class Ticket:
         self._started = False
         self._open = True
 
-    def progress(self, output_tokens: int, cached_tokens: int = 0) -> None:
+    def progress(
+        self, output_tokens: int, cached_tokens: int = 0, prompt_tokens: int | None = None
+    ) -> None:
         """``output_tokens`` more came (0: only the prefill is known to be done). The first call,
         and the first after a move, frees the replica's prefill, which may let the next request in.
+        ``prompt_tokens``: how long the prompt turned out to be, where the request could only
+        estimate it.
         """
         if not self._open:
             return
         self.output_tokens += output_tokens
         self.grant.progress(output_tokens)
-        self._issuer.queue.progress(self.request.request_id, output_tokens, cached_tokens)
+        self._issuer.queue.progress(
+            self.request.request_id, output_tokens, cached_tokens, prompt_tokens
+        )
         if not self._started:
             self._started = True
             self._issuer.wake()
@@ -92,6 +98,7 @@ class Ticket:
 
         The new replica has the prompt and the ``resumed_tokens`` generated so far (None: all that
         :meth:`progress` told) to prefill, less what it has cached, and what is left to generate.
+        Tokens that are not resumed are generated again, and are told again by :meth:`progress`.
         ``block_hashes``: of prompt and resumed tokens (None: the prompt's own).
 
         Raises:
@@ -101,6 +108,7 @@ class Ticket:
         rest = self.request if not told and block_hashes is None else self._rest(told, block_hashes)
         old, self.grant = self.grant, self._issuer.router.choose(rest, exclude)
         old.release()
+        self.output_tokens = told
         self._started = False
         self._issuer.wake()
         return self.grant

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from deployments.gateway.prompts import PromptEncoder
-from deployments.testing.cluster import Cluster, memory_cluster, socket_cluster
+from deployments.testing.cluster import Cluster
+from deployments.testing.in_memory import memory_cluster
+from deployments.testing.over_sockets import socket_cluster
 from deployments.testing.words import word_encoder
 from weir.settings import ModelSettings, PriceSettings, Settings, TenantSettings
 from weir.tenancy import hash_key

@@ -105,11 +105,6 @@ def test_an_image_goes_to_the_replica_whole(play: Play) -> None:
     play(scenario)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a prompt that its replica renders is taken for up to 1,024 tokens, or half the context,"
-    " when it is checked whether the answer fits: what would fit is refused",
-)
 def test_an_image_leaves_the_room_that_it_does_not_need(play: Play) -> None:
     async def scenario(cluster: Cluster) -> None:
         await cluster.add("a")

@@ -61,18 +61,24 @@ def test_in_the_queue(play: Play, kind: Kind) -> None:
 
 
 @streamed_kinds
-def test_in_the_output(play: Play, kind: Kind) -> None:
-    """What was delivered is billed, at most what the engines had generated when they were told."""
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+def test_in_the_output(play: Play, kind: Kind, stream: bool) -> None:
+    """What was delivered to the gateway is billed, at most what the engines had generated when they
+    were told; also of an answer that would have been sent whole."""
 
     async def scenario(cluster: Cluster) -> None:
-        host = await cluster.add("a", interval_s=0.02)
-        told = ask(cluster, kind, 1, True, "one", "r")
-        await until(lambda: told.raw.count(b"data:") >= 3 * kind.choices)
+        host = await cluster.add("a", interval_s=0.1)
+        told = ask(cluster, kind, 1, stream, "one", "r")
+        await until(lambda: len(host.meter.streams) == kind.choices)
+        await until(lambda: min(served.output_tokens for served in host.meter.streams) >= 2)
+        if stream:
+            await until(lambda: told.raw.count(b"data:") >= 2 * kind.choices)
         await told.leave()
         await cluster.idle()
         generated, bill = owed(cluster), cluster.bill("one")
         assert 0 < bill.output_tokens <= generated.output_tokens
-        assert generated.output_tokens - bill.output_tokens <= 2 * kind.choices
+        if cluster.virtual:  # a busy machine may be late to tell the engines
+            assert generated.output_tokens - bill.output_tokens <= kind.choices
         assert bill.prompt_tokens == generated.prompt_tokens
         assert not all(served.ended for served in host.meter.streams)
 

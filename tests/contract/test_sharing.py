@@ -47,20 +47,7 @@ def test_the_first_token_frees_the_prefill(play: Play, kind: Kind) -> None:
     play(scenario, admission={"limits": {"prefill": {"tokens": 12}}})
 
 
-_ESTIMATED = pytest.mark.xfail(
-    strict=True,
-    reason="admission charges a prompt that its replica renders by an estimate (up to 1,024 tokens)"
-    " and never corrects it by what the replica says, so such tenants get too little",
-)
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(kind, id=kind.name, marks=_ESTIMATED if kind.name == "image" else ())
-        for kind in KINDS
-    ],
-)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_two_tenants_share_fairly(play: Play, kind: Kind) -> None:
     """One tenant chats, the other does this; both have more to do than the replica can take. Each
     is served the same, weighed as admission weighs it."""

@@ -269,6 +269,9 @@ class Heard:
     def leaving(self, replica_id: str) -> None:
         """Nobody minds."""
 
+    def doubted(self, replica_id: str, for_s: float) -> None:
+        """Nobody minds."""
+
 
 async def _connect(world: Any, replica: Any, listener: Heard) -> ReplicaConnection:
     transport = WebSocketTransport(world.session, TOKEN)

@@ -196,3 +196,21 @@ async def test_a_stream_that_cannot_be_resumed_ends_with_a_clear_error(world: An
     raw = await response.read()
     assert b"A grammar cannot be resumed here." in raw
     await _until(lambda: world.outstanding() == 0)
+
+
+async def test_a_silent_replica_is_given_nothing_new(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deployments.gateway.connection.DOUBT_S", 0.3)
+    monkeypatch.setattr("deployments.streams._REPEAT_LOAD_S", 0.05)
+    silent, speaking = await world.add_replica("a"), await world.add_replica("b")
+    telling = asyncio.ensure_future(speaking.streams.tell_load_forever())
+    await asyncio.sleep(0.8)
+    asked = [asyncio.ensure_future(world.post({**HELLO, "id": f"r{n}"})) for n in range(6)]
+    await _until(lambda: len(speaking.generator.started) == 6)
+    assert not silent.generator.started
+    for n in range(6):
+        speaking.generator.end(f"r{n}", "x", count=1)
+    for pending in asked:
+        assert (await pending).status == 200
+    telling.cancel()

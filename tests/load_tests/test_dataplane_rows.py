@@ -75,8 +75,8 @@ def test_marks_are_medians_of_ratios_within_rounds_that_have_all_of_them() -> No
 
 def test_other_kinds_are_compared_where_both_were_asked_for_them() -> None:
     def with_tools(req_per_s: float) -> Round:
-        plain = one_round(100, 6.0)
-        return replace(plain, phases={**plain.phases, TOOLS.name: measured(req_per_s, 30.0, {})})
+        plain, cpu = one_round(100, 6.0), {"gateway": 500.0, "redis": 1.0}
+        return replace(plain, phases={**plain.phases, TOOLS.name: measured(req_per_s, 30.0, cpu)})
 
     rounds = {"a1": {0: with_tools(40)}, "a2": {0: with_tools(50)}, "b": {0: with_tools(60)}}
     found = by_name(marks(rounds, {}))
@@ -89,6 +89,8 @@ def test_other_kinds_are_compared_where_both_were_asked_for_them() -> None:
         ("system a2", "tools", 50.0),
         ("system b", "tools", 60.0),
     ]
+    assert rows[0]["cpu_ms: gateway"] == pytest.approx(0.5)
+    assert "cpu_ms: redis" not in rows[0]
 
 
 def test_a_peer_that_completes_nothing_is_no_divisor() -> None:

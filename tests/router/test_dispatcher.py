@@ -199,6 +199,7 @@ class TestMove:
         ticket.progress(20)
         new = ticket.move({ticket.grant.replica_id}, resumed_tokens=12).replica_id
         assert site.load(new) == ReplicaLoad(1, 172, 38, 172)
+        assert ticket.output_tokens == 12
 
     def test_the_best_cached_prefix_is_preferred_and_spares_prefill(self):
         site = Site(replicas=3)

@@ -94,7 +94,7 @@ class TestChoose:
         chosen = [made.choose(request).replica_id for request in small]
         assert chosen[0] == first
         assert len(set(chosen)) > 1
-        holders = made.overlap(hot)
+        holders = made.view().held(hot)
         assert set(chosen) <= set(holders)
 
     def test_excluded_replicas_are_not_chosen(self) -> None:
@@ -169,7 +169,7 @@ class TestMembership:
         old = made.choose(prompt("a"))
         made.set_replicas([info for info in infos(2) if info.replica_id != old.replica_id])
         made.set_replicas(infos(2))
-        assert made.overlap(prompt("a")) == {}
+        assert made.view().held(prompt("a")) == {}
         new = made.choose(prompt("b"), exclude=[r for r in ("r0", "r1") if r != old.replica_id])
         assert old.release()
         loads = {view.replica_id: view.load.requests for view in made.snapshot().replicas}
@@ -179,16 +179,16 @@ class TestMembership:
         made, clock = make(0)
         made.set_replicas(infos(1, kv_events=True))
         serve(made, prompt("a"))
-        assert made.overlap(prompt("a")) == {"r0": 10}
+        assert made.view().held(prompt("a")) == {"r0": 10}
         made.index.stored("r0", prompt("a").block_hashes[:4])
         clock.now_s += 3600.0
-        assert made.overlap(prompt("a")) == {"r0": 4}
+        assert made.view().held(prompt("a")) == {"r0": 4}
 
     def test_without_events_they_stay(self) -> None:
         made, clock = make(1)
         serve(made, prompt("a"))
         clock.now_s += 3600.0
-        assert made.overlap(prompt("a")) == {"r0": 10}
+        assert made.view().held(prompt("a")) == {"r0": 10}
 
 
 def test_latencies_are_learned_from_reservations() -> None:

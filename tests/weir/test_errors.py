@@ -36,7 +36,9 @@ def test_every_class_renders_as_openais_error(kind: type[WeirError]) -> None:
 @pytest.mark.parametrize("kind", sorted(set(classes()), key=lambda c: c.__name__))
 def test_only_what_can_be_retried_says_when(kind: type[WeirError]) -> None:
     headers = errors.error_headers(kind("x", retry_after_s=7.4))
-    assert headers == ({"retry-after": "7"} if kind.retryable else {})
+    forbidden = {"x-should-retry": "false"} if kind.hopeless else {}
+    assert headers == ({"retry-after": "7"} if kind.retryable else forbidden)
+    assert not (kind.retryable and kind.hopeless)
 
 
 def test_client_errors_are_no_server_errors() -> None:

@@ -32,6 +32,7 @@ def submission(
         logprobs=body.wants_logprobs,
         prompt_logprobs=body.wants_prompt_logprobs,
         chat=body.chat_fields(reasons),
+        unparsed=isinstance(body, CompletionBody),
         messages=messages,
     )
 

@@ -41,9 +41,9 @@ class ServerSettings(_Section):
 class GatewaySettings(_Section):
     """The gateway deployment.
 
-    ``replicas`` gateways serve; ``standbys`` are up and take over when one fails. With more than
-    one replica, requests are spread over all. ``dispatch_attempts``: replicas that may fail on a
-    request one after the other without any output. ``resume_wait_s``: so long a request whose
+    Beside a single replica, ``standbys`` more are up and take over when it fails; several replicas
+    share the requests and take over from each other. ``dispatch_attempts``: replicas that may fail
+    on a request one after the other without any output. ``resume_wait_s``: so long a request whose
     replica was lost waits for another to come.
     """
 
@@ -52,6 +52,11 @@ class GatewaySettings(_Section):
     num_cpus: float = Field(0.0, ge=0)
     dispatch_attempts: int = Field(3, ge=1, le=10)
     resume_wait_s: float = Field(30.0, ge=0)
+
+    @property
+    def processes(self) -> int:
+        """Gateways that are up."""
+        return self.replicas + (self.standbys if self.replicas == 1 else 0)
 
 
 class RedisSettings(_Section):

@@ -28,7 +28,8 @@ class KvParams:
 class KvLimit(Limit):
     """In use is the replica's word while it is fresh, else what the own requests keep; what the
     outstanding tokens will need is added to either. What the replica has cached of the request
-    needs no new blocks. Beyond its KV an engine preempts and computes again."""
+    needs no new blocks. Beyond its KV an engine preempts and computes again.
+    Its worth alone was not measured."""
 
     def __init__(self, params: KvParams) -> None:
         self._params = params

@@ -25,7 +25,7 @@ class PlacesParams:
 @register("places", PlacesParams)
 class PlacesLimit(Limit):
     """A place that an engine does not have is a place in its own queue, which can be neither
-    reordered nor moved."""
+    reordered nor moved. Its worth alone was not measured."""
 
     def __init__(self, params: PlacesParams) -> None:
         self._running = params.running

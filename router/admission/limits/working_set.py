@@ -41,6 +41,9 @@ class WorkingSetLimit(Limit):
     always pushes out something that comes back, and waiting for that costs more than it saves.
 
     Asked last: it chooses among those that have room by the other limits.
+
+    Worth on agent sessions (WEKA, 8 simulated replicas): 2.4 good requests per second instead of
+    0.39 at twice saturation, + 0.7 % below it (docs/simulator.md, "What tuning found").
     """
 
     def __init__(self, params: WorkingSetParams) -> None:

@@ -1,0 +1,99 @@
+"""A cluster over real sockets: every message crosses one, and the wall clock runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from deployments.gateway.prompts import PromptEncoder
+from deployments.listener import Listener, ReplicaApp
+from deployments.testing.cluster import Cluster, Host, SilentFeed, no_page
+from deployments.testing.exchange import Exchange, SocketExchange
+from deployments.testing.world import TOKEN, World, http_world
+from weir.settings import Settings
+
+
+class _SocketHost(Host):
+    def __init__(self, name: str, interval_s: float) -> None:
+        super().__init__(name, interval_s)
+        self._running = asyncio.Event()
+        self._running.set()
+        app = ReplicaApp(no_page, self.streams, TOKEN)
+
+        async def stoppable(scope: Any, receive: Any, send: Any) -> None:
+            async def receive_running() -> Any:
+                event = await receive()
+                await self._running.wait()
+                return event
+
+            async def send_running(event: Any) -> None:
+                await self._running.wait()
+                await send(event)
+
+            await app(scope, receive_running, send_running)
+
+        self._listener = Listener(stoppable, "127.0.0.1")
+
+    @property
+    def address(self) -> str:
+        return self._listener.address
+
+    async def start(self) -> None:
+        """Listen."""
+        await self._listener.start()
+        telling = self.streams.tell_load_forever()
+        self._telling = asyncio.get_running_loop().create_task(telling)
+
+    async def kill(self) -> None:
+        self._running.set()
+        self._telling.cancel()
+        await asyncio.gather(self._telling, return_exceptions=True)
+        await self._listener.stop()
+
+    def freeze(self) -> None:
+        self._running.clear()
+        self.generator.freeze()
+
+    def thaw(self) -> None:
+        self._running.set()
+        self.generator.thaw()
+
+
+class SocketCluster(Cluster):
+    """Every message crosses a socket, the wall clock runs."""
+
+    virtual = False
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+        self.gateway, self.model = world.gateway, world.model
+
+    async def add(self, name: str, interval_s: float = 0.005, **details: Any) -> Host:
+        host = _SocketHost(name, interval_s)
+        await host.start()
+        self.hosts[name] = host
+        self.announce(host, **details)
+        await self.model.fleet.connection(name)
+        return host
+
+    def ask(self, path: str, body: Mapping[str, Any], key: str, **headers: str) -> Exchange:
+        self.asked += 1
+        told = {"authorization": f"Bearer {key}", **headers}
+        return SocketExchange().ask(self._world.url + path, body, told)
+
+
+@asynccontextmanager
+async def socket_cluster(
+    settings: Settings, encoder: PromptEncoder
+) -> AsyncIterator[SocketCluster]:
+    """Over real sockets, without replicas yet."""
+    encoders = {model.name: encoder for model in settings.models}
+    async with http_world(settings, encoders, feed=SilentFeed()) as world:
+        cluster = SocketCluster(world)
+        try:
+            yield cluster
+        finally:
+            await asyncio.gather(*(host.kill() for host in cluster.hosts.values()))
