@@ -83,7 +83,7 @@ def describe_api(app: FastAPI) -> dict[str, Any]:
 def _operation(dialect: Dialect) -> dict[str, Any]:
     reference = {"$ref": f"#/components/schemas/{dialect.body.__name__}"}
     answer: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
-    if dialect.task == "generate":
+    if "stream" in dialect.body.model_fields:
         answer["text/event-stream"] = {"schema": {"type": "string"}}
     responses = {"200": {"description": "The answer.", "content": answer}}
     return {

@@ -165,6 +165,13 @@ def test_errors_are_of_their_types(kind: type[Any]) -> None:
     )
 
 
+def test_an_error_names_the_field_once() -> None:
+    silent = errors.ContextLengthError("It does not fit.", param="max_tokens")
+    assert error_body(silent)["error"]["message"] == "max_tokens: It does not fit."
+    telling = errors.BadRequestError("top_p: too large.", param="top_p")
+    assert error_body(telling)["error"]["message"] == "top_p: too large."
+
+
 def test_an_error_in_the_stream() -> None:
     writer = MessageWriter("m", "r", 1)
     (event,) = _events(writer.error_event(errors.ReplicaFailedError("gone")))

@@ -6,8 +6,12 @@ import json
 from typing import Any
 
 import pytest
+from anthropic.types import message_count_tokens_params, message_create_params
+from anthropic.types.beta import message_count_tokens_params as beta_message_count_tokens_params
+from anthropic.types.beta import message_create_params as beta_message_create_params
 
 from deployments.gateway.bodies import ChatBody
+from deployments.gateway.bodies.anthropic import CountTokensBody, MessagesBody
 from deployments.gateway.dialects.messages import CountTokensDialect, MessagesDialect
 from weir.errors import BadRequestError
 
@@ -91,9 +95,15 @@ def test_a_call_without_text_has_no_content() -> None:
 
 def test_images_make_the_replica_render() -> None:
     url = {"type": "image", "source": {"type": "url", "url": "https://x/y.png"}}
-    body = _parse([{"role": "user", "content": [_text("what is it?"), url]}], stop_sequences=["x"])
+    body = _parse(
+        [{"role": "user", "content": [_text("what is it?"), url]}],
+        stop_sequences=["x"],
+        tools=[TOOL],
+        tool_choice={"type": "tool", "name": "f"},
+    )
     submit = MessagesDialect().submission(body, [], 5, False)
     assert submit.messages is not None
+    assert submit.messages["tool_choice"] == {"type": "function", "function": {"name": "f"}}
     assert submit.messages["messages"][0]["content"][1]["image_url"] == {"url": "https://x/y.png"}
     with pytest.raises(BadRequestError) as caught:
         _parse([{"role": "user", "content": [{"type": "image", "source": {"type": "file"}}]}])
@@ -200,6 +210,26 @@ def test_hints_change_nothing() -> None:
     assert _parse(**hints) == _parse()
 
 
+def _documented(params: Any) -> set[str]:
+    return set(params.__required_keys__ | params.__optional_keys__) - {"betas"}
+
+
+def test_every_field_that_the_client_knows_is_used_ignored_or_refused() -> None:
+    body, count = MessagesBody, CountTokensBody
+    known = {*body.model_fields, *body.ignored, *body.refused}
+    for params in (
+        message_create_params.MessageCreateParamsStreaming,
+        beta_message_create_params.MessageCreateParamsStreaming,
+    ):
+        assert _documented(params) <= known
+    known = {*count.model_fields, *count.ignored, *count.refused}
+    for params in (
+        message_count_tokens_params.MessageCountTokensParams,
+        beta_message_count_tokens_params.MessageCountTokensParams,
+    ):
+        assert _documented(params) <= known
+
+
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"max_tokens": None}, "max_tokens"),
     ({"max_tokens": 0}, "max_tokens"),
@@ -235,6 +265,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"output_config": {"effort": "huge"}}, "output_config.effort"),
     ({"mcp_servers": [{"name": "x"}]}, "mcp_servers"),
     ({"stop": ["x"]}, "stop"),
+    ({"compaction": {}}, "compaction"),
+    ({"thread": {"type": "create"}}, "thread"),
     ({"frobnicate": 1}, "frobnicate"),
     ({"messages": [{"role": "system", "content": "x-anthropic-billing-header: a"}]}, "messages"),
 ]

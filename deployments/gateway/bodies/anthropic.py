@@ -222,6 +222,8 @@ class OutputFormat(BaseModel):
 class OutputConfig(Body):
     """How much effort, and which form the answer must have."""
 
+    ignored: ClassVar = frozenset({"task_budget"})
+
     effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
     format: OutputFormat | None = None
 
@@ -230,10 +232,13 @@ class OutputConfig(Body):
 _HINTS = frozenset(
     {
         "betas",
+        "billing_policy",
         "cache_control",
         "container",
         "context_management",
         "diagnostics",
+        "fallback_credit_token",
+        "fallbacks",
         "inference_geo",
         "service_tier",
         "speed",
@@ -251,6 +256,7 @@ _SAME_AS_CHAT = (
 )
 _REFUSED = {name: REFUSED[name] for name in _SAME_AS_CHAT} | {
     "mcp_servers": "servers of tools are not supported; send tools",
+    "thread": "conversations are not stored; send all messages",
     "n": "a message is one answer",
     "stop": "send stop_sequences",
     "max_tokens_to_sample": "send max_tokens",
@@ -260,7 +266,7 @@ _REFUSED = {name: REFUSED[name] for name in _SAME_AS_CHAT} | {
 class CountTokensBody(Body):
     """``POST /v1/messages/count_tokens``: everything that decides on the prompt."""
 
-    ignored: ClassVar = _HINTS
+    ignored: ClassVar = _HINTS | {"compaction"}
     refused: ClassVar = _REFUSED
     harmless: ClassVar = {"mcp_servers": ([],)}
 
@@ -298,6 +304,9 @@ def _without_nulls(value: Any) -> Any:
 
 class MessagesBody(CountTokensBody):
     """``POST /v1/messages``. ``metadata``: ``user_id``, and what features are looked up by."""
+
+    ignored: ClassVar = _HINTS
+    refused: ClassVar = _REFUSED | {"compaction": "summaries are not supported"}
 
     max_tokens: Positive
     stream: bool = False
