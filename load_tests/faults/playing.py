@@ -147,7 +147,7 @@ async def _freed(cluster: MemoryCluster) -> list[Finding]:
 
 async def _visit(cluster: MemoryCluster, played: Played, visit: Visit) -> None:
     await asyncio.sleep(visit.at_s)
-    limit: dict[str, Any] = {"max_tokens": visit.tokens} if visit.kind.streams else {}
+    limit: dict[str, Any] = {visit.kind.limit_field: visit.tokens} if visit.kind.streams else {}
     exchange = ask(
         cluster,
         visit.kind,
