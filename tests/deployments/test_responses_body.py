@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from openai.types.responses import ResponseItemList
+from openai.types.responses.response_create_params import ResponseCreateParamsBase
 
 from deployments.gateway.bodies.from_responses import (
     ResponsesChat,
@@ -14,6 +15,7 @@ from deployments.gateway.bodies.from_responses import (
     messages_of,
     read_items,
 )
+from deployments.gateway.bodies.responses import ResponsesBody
 from deployments.gateway.dialects.responses import ResponsesDialect
 from weir.errors import BadRequestError
 
@@ -170,3 +172,8 @@ def test_items_are_kept_and_read_again() -> None:
     again = read_items(json.loads(json.dumps(kept)))
     assert [m["role"] for m in messages_of(again)] == ["user", "assistant", "tool", "assistant"]
     assert kept_items(again, "other") == kept, "ids stay"
+
+
+def test_every_field_of_the_official_client_is_known() -> None:
+    known = {*ResponsesBody.model_fields, *ResponsesBody.ignored, *ResponsesBody.refused}
+    assert set(ResponseCreateParamsBase.__annotations__) - known == set()

@@ -274,7 +274,12 @@ _SAME_AS_CHAT = (
 class ResponsesBody(SamplingFields):
     """``POST /v1/responses``, with vLLM's further fields for sampling."""
 
-    ignored: ClassVar = HINTS | {"max_tool_calls", "prompt_cache_options", "image"}
+    ignored: ClassVar = HINTS | {
+        "access_programs",
+        "image",
+        "max_tool_calls",
+        "prompt_cache_options",
+    }
     refused: ClassVar = {name: REFUSED[name] for name in _SAME_AS_CHAT} | {
         "conversation": "conversations are not supported; send previous_response_id",
         "prompt": "stored prompts are not supported; send instructions and input",
