@@ -164,6 +164,18 @@ def test_log_probabilities() -> None:
     assert _whole(_writer(**fields), outputs) == events[-1].response
 
 
+def test_log_probabilities_are_those_of_the_text() -> None:
+    thought, said = wire.Scored(7, "h", -0.1), wire.Scored(8, "s", -0.2)
+    outputs: list[Output] = [
+        _chunk(reasoning="h", logprobs=[thought]),
+        _done("s", logprobs=[said]),
+    ]
+    fields = {"include": ["message.output_text.logprobs"]}
+    streamed = _stream(_writer(**fields), outputs)[-1].response
+    assert [scored.token for scored in streamed.output[1].content[0].logprobs] == ["s"]
+    assert _whole(_writer(**fields), outputs) == streamed
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [(ReplicaFailedError("gone"), "server_error"), (RateLimitError("x"), "rate_limit_exceeded")],

@@ -51,7 +51,9 @@ class OutputItems:
             wire.CallDelta(i, c.arguments, c.id, c.name) for i, c in enumerate(collected.calls)
         ]
         reasoning = wire.Extra(reasoning="".join(collected.reasoning))
-        rest = wire.Extra(logprobs=collected.logprobs, calls=calls)
+        # Reasoning comes first, and its tokens have log-probabilities too.
+        scored = collected.logprobs[collected.reasoning_tokens :]
+        rest = wire.Extra(logprobs=scored, calls=calls)
         for extra, text in ((reasoning, ""), (rest, collected.text)):
             for _ in self.add(wire.RichChunk(0, text, [], extra)):
                 pass
