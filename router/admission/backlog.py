@@ -95,18 +95,30 @@ class Backlog:
         """Its place among the urgencies of all classes; 0 is the most urgent."""
         return urgency_of(self.ranks[c.settings.urgency, IN_TIME])
 
-    def enter(self, item: Item, late: bool, now_s: float) -> None:
-        """``item`` waits from now on."""
+    def enter(self, item: Item, now_s: float) -> None:
+        """``item`` waits from now on, in the lane that it says."""
         c = item.priority_class
-        item.lane = LATE if late else IN_TIME
         if not c.waiting:
             c.overlooked[IN_TIME].restart(now_s, self._dispatches)
-        if late and not len(c.late):
+        if item.lane == LATE and not len(c.late):
             c.overlooked[LATE].restart(now_s, self._dispatches)
         self.waiting += 1
         c.entered(item)
         if c.waiting == 1:
             self._levels[c.settings.urgency].add(c)
+
+    def pass_by(self, item: Item, now_s: float) -> None:
+        """:meth:`enter` and :meth:`dispatch` in one, while nothing waits: with nobody to be
+        compared with, ``item`` needs no place in any order."""
+        c, tenant = item.priority_class, item.tenant
+        self._dispatches += 1
+        c.overlooked[IN_TIME].restart(now_s, self._dispatches)
+        if item.lane == LATE:
+            c.overlooked[LATE].restart(now_s, self._dispatches)
+        self._levels[c.settings.urgency].passed(c)
+        c.active.passed(tenant)
+        c.drain.passed(item.cost)
+        self._run(item, now_s)
 
     def now_late(self, item: Item, now_s: float) -> None:
         """A waiting ``item`` can no longer be in time."""
@@ -128,17 +140,21 @@ class Backlog:
         # What overtakes a late request that is held back does not take its turn of ageing, too.
         if item.lane == LATE and item is tenant.lines[LATE].head():
             c.overlooked[LATE].restart(now_s, self._dispatches)
-        c.last_dispatch_s = now_s
-        item.state = State.IN_FLIGHT
+        self._run(item, now_s)
         self._leave(item, now_s, served=True)
-        c.flying += not tenant.in_flight
-        tenant.reserve(item.cost)
-        c.reserve(item.cost)
         if tenant in c.active:
             c.active.moved_on(tenant)
         level = self._levels[c.settings.urgency]
         if c in level:
             level.moved_on(c)
+
+    def _run(self, item: Item, now_s: float) -> None:
+        c, tenant = item.priority_class, item.tenant
+        item.state = State.IN_FLIGHT
+        c.last_dispatch_s = now_s
+        c.flying += not tenant.in_flight
+        tenant.reserve(item.cost)
+        c.reserve(item.cost)
 
     def _leave(self, item: Item, now_s: float, served: bool) -> None:
         c = item.priority_class
