@@ -17,7 +17,7 @@ from router.admission.outcomes import Dispatch, Failed, Refused, SpillRule, Wait
 from router.admission.queue import AdmissionQueue
 from router.admission.settings import AdmissionSettings
 from router.admission.ticket import Ticket
-from router.forecast import foresee
+from router.forecast import Forecast
 from router.lengths import OutputLengths
 from router.returning import CacheUse
 from router.router import Router
@@ -100,7 +100,7 @@ class Dispatcher:
         request = self._completed(request)
         view = self._view()
         cached = view.most_cached_tokens(request)
-        foreseen = foresee(request, view, self.router.latency.fit())
+        foreseen = Forecast(request, view, self.router.latency.fit(), cached)
         room = None if self._closed or self._pumping else self._room(view)
         outcome = self.queue.offer(request, body_bytes, foreseen, room)
         self._caches.observe(request.block_hashes, request.prompt_tokens, cached)

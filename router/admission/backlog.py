@@ -25,8 +25,17 @@ class Backlog:
         self._levels: dict[int, ActiveSet[PriorityClass]] = {o: ActiveSet() for o in urgencies}
         self._ageing_after_s = settings.ageing_after_s
         self._ageing_every = settings.ageing_every
+        #: Class → its place among the urgencies of all; class → the classes before it.
+        self._urgencies = {
+            c.name: urgency_of(self.ranks[c.urgency, IN_TIME]) for c in settings.classes
+        }
+        self._before = {
+            c.name: tuple(
+                other for other in self.classes.values() if other.settings.urgency < c.urgency
+            )
+            for c in settings.classes
+        }
         self._limits = narrowing(settings.built_limits)
-        self._first_urgency = urgencies[0]
         self._dispatches = 0
         self.waiting = 0
 
@@ -72,7 +81,7 @@ class Backlog:
         c, tenant = item.priority_class, item.tenant
         standing = Standing(
             c.settings.share,
-            c.settings.urgency == self._first_urgency,
+            not self._before[c.name],
             self._urgent_idle_s(c, now_s),
             tenant.weight,
             tenant.in_flight,
@@ -84,16 +93,15 @@ class Backlog:
     def _urgent_idle_s(self, c: PriorityClass, now_s: float) -> float:
         """See :class:`Standing`."""
         idle_s = math.inf
-        for other in self.classes.values():
-            if other.settings.urgency < c.settings.urgency:
-                if other.in_flight:
-                    return 0.0
-                idle_s = min(idle_s, now_s - other.last_dispatch_s)
+        for other in self._before[c.name]:
+            if other.in_flight:
+                return 0.0
+            idle_s = min(idle_s, now_s - other.last_dispatch_s)
         return idle_s
 
     def urgency(self, c: PriorityClass) -> int:
         """Its place among the urgencies of all classes; 0 is the most urgent."""
-        return urgency_of(self.ranks[c.settings.urgency, IN_TIME])
+        return self._urgencies[c.name]
 
     def enter(self, item: Item, now_s: float) -> None:
         """``item`` waits from now on, in the lane that it says."""

@@ -109,7 +109,7 @@ class AdmissionQueue:
         priority_class = self._backlog.class_named(request.priority_class)
         tenant = priority_class.tenant(request.tenant)
         item = Item(request, body_bytes, now, priority_class, tenant)
-        self._set_due(item, foreseen or Foreseen(request.prompt_tokens))
+        self._set_due(item, foreseen)
         refusal = self._refuser.at_the_door(item, now)
         if refusal is not None:
             return refusal
@@ -198,20 +198,22 @@ class AdmissionQueue:
         now = self._clock()
         return tuple(_stats(c, now) for c in self._backlog.classes.values())
 
-    def _set_due(self, item: Item, foreseen: Foreseen) -> None:
+    def _set_due(self, item: Item, foreseen: Foreseen | None) -> None:
         """What it has to compute, and the latest dispatch at which the first token and the whole
         answer are still in time."""
         request, settings = item.request, item.priority_class.settings
-        item.uncached_tokens = foreseen.uncached_tokens
+        if foreseen is not None:
+            item.uncached_tokens = foreseen.uncached_tokens
         arrival_s = request.arrival_s or item.offered_s
         if settings.ttft_slo_ms is not None:
             due_s = arrival_s + settings.ttft_slo_ms / 1000.0
-            item.start_by_s = due_s - foreseen.first_token_s
+            item.start_by_s = due_s - (foreseen.first_token_s() if foreseen else 0.0)
         due = request.deadline_s
         if due is None and settings.deadline_s is not None:
             due = arrival_s + settings.deadline_s
         if due is not None:
-            item.start_by_s = min(item.start_by_s, due - foreseen.last_token_s)
+            due_s = due - (foreseen.last_token_s() if foreseen else 0.0)
+            item.start_by_s = min(item.start_by_s, due_s)
 
     def _price(self, item: Item, now: float) -> None:
         """What its accounts will be charged for it, and which lane it is in."""
