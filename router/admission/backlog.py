@@ -117,14 +117,10 @@ class Backlog:
 
     def pass_by(self, item: Item, now_s: float) -> None:
         """:meth:`enter` and :meth:`dispatch` in one, while nothing waits: with nobody to be
-        compared with, ``item`` needs no place in any order."""
-        c, tenant = item.priority_class, item.tenant
-        self._dispatches += 1
-        c.overlooked[IN_TIME].restart(now_s, self._dispatches)
-        if item.lane == LATE:
-            c.overlooked[LATE].restart(now_s, self._dispatches)
+        compared with, ``item`` needs no place in any order, and nobody is passed over."""
+        c = item.priority_class
         self._levels[c.settings.urgency].passed(c)
-        c.active.passed(tenant)
+        c.active.passed(item.tenant)
         c.drain.passed(item.cost)
         self._run(item, now_s)
 

@@ -152,10 +152,9 @@ class ActiveSet(Generic[_A]):
 
     def passed(self, account: _A) -> None:
         """:meth:`add` and :meth:`leave` in one, while no account is active: something of
-        ``account`` came and was served at once."""
+        ``account`` came and was served at once. No turn is taken: who comes next gets a later one
+        in any case."""
         account.service = max(account.service, self.floor())
-        self._turn += 1
-        account.since = self._turn
         self._last_left = account
 
     def moved_on(self, account: _A) -> None:
