@@ -8,6 +8,9 @@ smaller ones slipping past, a large request would wait for ever. A long prompt t
 the sake of what is cached (:mod:`router.admission.capacity`) holds back nothing else: there is
 room, only not for it, and its turn comes by ageing.
 
+When nothing waits and there is room, a request is dispatched as it is offered: there is nobody to
+be compared with, so it goes into no line, heap or timer (tests/property/test_admission_at_once.py).
+
 O(log n) per call in waiting requests and tenants, amortised; :meth:`AdmissionQueue.next` adds what
 the capacity costs, and a few looks per class (``MAX_LOOKS`` while prompts are held back).
 """
