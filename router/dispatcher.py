@@ -17,7 +17,7 @@ from router.admission.outcomes import Dispatch, Failed, Refused, SpillRule, Wait
 from router.admission.queue import AdmissionQueue
 from router.admission.settings import AdmissionSettings
 from router.admission.ticket import Ticket
-from router.forecast import foresee
+from router.forecast import Forecast
 from router.lengths import OutputLengths
 from router.returning import CacheUse
 from router.router import Router
@@ -100,9 +100,12 @@ class Dispatcher:
         request = self._completed(request)
         view = self._view()
         cached = view.most_cached_tokens(request)
-        foreseen = foresee(request, view, self.router.latency.fit())
-        outcome = self.queue.offer(request, body_bytes, foreseen)
+        foreseen = Forecast(request, view, self.router.latency.fit(), cached)
+        room = None if self._closed or self._pumping else self._room(view)
+        outcome = self.queue.offer(request, body_bytes, foreseen, room)
         self._caches.observe(request.block_hashes, request.prompt_tokens, cached)
+        if isinstance(outcome, Dispatch):
+            return self._grant(outcome, view)
         if not isinstance(outcome, Wait):
             return outcome
         waiting = self._waiting[request.request_id] = Waiting(request)
@@ -163,15 +166,17 @@ class Dispatcher:
     def _pump(self, view: View | None) -> None:
         while len(self.queue):  # No view is taken when nothing waits.
             view = view or self._view()
-            room: Capacity = Room(view, self._limits) if self._enabled else Unlimited()
-            outcome = self.queue.next(room)
+            outcome = self.queue.next(self._room(view))
             if isinstance(outcome, Wait):
                 return
             if isinstance(outcome, Dispatch):
-                self._dispatch(outcome, view)
+                self._settle(outcome.request, self._grant(outcome, view))
             else:
                 self._settle(outcome.request, outcome)
             view = None
+
+    def _room(self, view: View) -> Capacity:
+        return Room(view, self._limits) if self._enabled else Unlimited()
 
     def _view(self) -> View:
         return self.router.view(keeping=self._caches.keeping, thrashing=self._caches.thrashing)
@@ -186,17 +191,15 @@ class Dispatcher:
             return request
         return request.completed(expected, urgency)
 
-    def _dispatch(self, dispatch: Dispatch, view: View) -> None:
+    def _grant(self, dispatch: Dispatch, view: View) -> Ticket | Failed:
         request = dispatch.request
         try:
             grant = self.router.choose(request, dispatch.saturated, view)
         except Exception as error:  # noqa: BLE001
             # It belongs to whoever offered this request, not to whoever happened to wake us.
             self.queue.give_back(request.request_id)
-            self._settle(request, Failed(request, error))
-            return
-        ticket = Ticket(self, request, grant, dispatch.priority, dispatch.waited_s)
-        self._settle(request, ticket)
+            return Failed(request, error)
+        return Ticket(self, request, grant, dispatch.priority, dispatch.waited_s)
 
     def _settle(self, request: RouteRequest, outcome: Ticket | Refused) -> None:
         self._waiting.pop(request.request_id).settle(outcome)

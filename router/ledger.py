@@ -13,15 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from router.types import Decision, ReplicaLoad, RouteRequest
 from router.urgency import UrgencyColumns, UrgencyWork, work_of
 
 
-@dataclass(frozen=True, slots=True)
-class Outlook:
+class Outlook(NamedTuple):
     """What a request found when it was dispatched, itself included, and when (monotonic)."""
 
     at_s: float = 0.0

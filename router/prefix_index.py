@@ -31,7 +31,7 @@ from router.index_memory import IndexMemory, measure_index
 from router.prefix_tree import Run, RunTree, View, match_length
 
 _NEVER_S = float("inf")
-_NAMED_SETS = 4096
+_CLAIMS_KEPT = 1024
 #: A cache is full while its last eviction is no longer ago than this.
 EVICTING_S = 60.0
 
@@ -48,8 +48,9 @@ class PrefixIndex:
         self._tree = RunTree()
         self._views: dict[str, View] = {}
         self._stale: set[str] = set()
-        # Bits → replicas, for the combinations that lookups met; forgotten with membership.
-        self._named: dict[int, tuple[str, ...]] = {}
+        # Bits and depth → those replicas, each with that depth, for the combinations that lookups
+        # met; forgotten with membership. Copying a dict is far cheaper than making one.
+        self._claims: dict[tuple[int, int], dict[str, int]] = {}
         # The last lookup's prompt and runs: a dispatch of the same prompt follows it.
         self._last: tuple[Sequence[int], list[Run]] = ((), [])
         # (expires, view, prompt), soonest first.
@@ -68,14 +69,14 @@ class PrefixIndex:
             bit <<= 1
         self._tree.bits[replica_id] = bit
         self._views[replica_id] = View(replica_id, bit, max_blocks, events)
-        self._named.clear()
+        self._claims.clear()
 
     def remove_replica(self, replica_id: str) -> None:
         """The replica is gone, and all it held."""
         self.cleared(replica_id)
         self._views.pop(replica_id, None)
         self._tree.bits.pop(replica_id, None)
-        self._named.clear()
+        self._claims.clear()
 
     def blocks(self, replica_id: str) -> int:
         """Blocks indexed for a replica (0 for strangers)."""
@@ -238,7 +239,10 @@ class PrefixIndex:
             if not here:
                 break
             # Deeper runs overwrite: few sets of names recur, their differences are many.
-            claims.update(dict.fromkeys(self._names(here), depth))
+            if claims:
+                claims.update(self._claims_of(here, depth))
+            else:
+                claims = self._claims_of(here, depth).copy()
             if matched < length:
                 break
         self._last = (hashes, path)
@@ -253,13 +257,13 @@ class PrefixIndex:
             if among & bits[name]:
                 claims[name] = depth + (held if held < matched else matched)
 
-    def _names(self, bits: int) -> tuple[str, ...]:
-        found = self._named.get(bits)
+    def _claims_of(self, bits: int, depth: int) -> dict[str, int]:
+        found = self._claims.get((bits, depth))
         if found is None:
-            if len(self._named) > _NAMED_SETS:
-                self._named.clear()
+            if len(self._claims) > _CLAIMS_KEPT:
+                self._claims.clear()
             names = self._tree.bits.items()
-            found = self._named[bits] = tuple(name for name, bit in names if bits & bit)
+            found = self._claims[bits, depth] = {name: depth for name, bit in names if bits & bit}
         return found
 
     def _follow(self, view: View, hashes: tuple[int, ...], expires_s: float) -> bool:

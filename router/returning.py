@@ -10,6 +10,7 @@ depend on how busy the fleet is or how long its prompts are.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -43,13 +44,12 @@ class ReturnMeter:
         """A prompt came; how many of its tokens had come before. About two dictionary operations
         per doubling of its length."""
         seen, blocks, deepest = self._seen, len(hashes), 0
-        for depth in self._depths:
-            if depth > blocks:
-                break
+        use = seen.move_to_end
+        for depth in self._depths[: bisect_right(self._depths, blocks)]:
             block = hashes[depth - 1]
             if block in seen:
                 deepest = depth
-                seen.move_to_end(block)
+                use(block)
             else:
                 seen[block] = None
         while len(seen) > self._remembered:

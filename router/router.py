@@ -61,6 +61,7 @@ class Router:
         self._fleet = Fleet(())
         self._fleets: Fleets = {}  # of the subsets asked for lately
         self._stats: list[ReplicaStats] = []
+        self._most_blocks_used: int | None = None  # of ``_stats``; None: to be found out anew
         self._stepped_s: list[float] = []
         self._elsewhere_s = float("-inf")  # when a replica last told of other gateways' work
         self._slots: dict[str, int] = {}
@@ -94,6 +95,7 @@ class Router:
                 self._index_replica(info)
         known = {rid: self._stats[slot] for rid, slot in self._slots.items()}
         self._stats = [known.get(rid, ReplicaStats()) for rid in new]
+        self._most_blocks_used = None
         stepped = {rid: self._stepped_s[slot] for rid, slot in self._slots.items()}
         self._stepped_s = [stepped.get(rid, float("-inf")) for rid in new]
         self._slots = {rid: slot for slot, rid in enumerate(new)}
@@ -108,6 +110,7 @@ class Router:
         slot = self._slots.get(replica_id)
         if slot is not None:
             self._stats[slot] = stats
+            self._most_blocks_used = None
             if stats.elsewhere.requests:
                 self._elsewhere_s = stats.at_s
 
@@ -229,7 +232,18 @@ class Router:
         if now_s - self._elsewhere_s < ELSEWHERE_MAX_AGE_S:
             self._add_elsewhere(now_s, work, *own)
         urgencies = self._urgencies(now_s, token_s, own) if self._fleet.yields else None
-        return Columns(self._fleet, *own, self._stats[:], self._latency_column, work, urgencies)
+        columns = Columns(
+            self._fleet,
+            *own,
+            self._stats[:],
+            self._latency_column,
+            work,
+            urgencies,
+            self._most_blocks_used,
+        )
+        # Stats come once a second from each replica, decisions far more often.
+        self._most_blocks_used = columns.most_blocks_used
+        return columns
 
     def _urgencies(
         self, now_s: float, token_s: float, every: tuple[list[int], ...]

@@ -165,8 +165,8 @@ class Fleet:
     """What of the candidates does not change from decision to decision, as columns.
 
     ``capacity_tokens`` is what the KV cache holds (0: unknown), ``least_capacity_tokens`` the least
-    that is known. ``block_size`` is that of all of
-    them (0: they differ); ``attention_tokens`` the largest of any.
+    that is known. ``block_size`` is that of all of them (0: they differ), ``largest_block_size``
+    and ``attention_tokens`` are the largest of any.
     """
 
     __slots__ = (
@@ -176,6 +176,7 @@ class Fleet:
         "capacity_tokens",
         "ids",
         "infos",
+        "largest_block_size",
         "least_capacity_tokens",
         "least_max_running",
         "slots",
@@ -188,6 +189,7 @@ class Fleet:
         self.slots = {replica_id: slot for slot, replica_id in enumerate(self.ids)}
         self.block_sizes = tuple(info.block_size for info in infos)
         self.block_size = self.block_sizes[0] if len(set(self.block_sizes)) == 1 else 0
+        self.largest_block_size = max(self.block_sizes, default=0)
         self.capacity_tokens = tuple(info.kv_blocks_total * info.block_size for info in infos)
         self.least_capacity_tokens = min((c for c in self.capacity_tokens if c), default=0)
         self.attention_tokens = max(
@@ -231,6 +233,7 @@ class Columns:
 
     __slots__ = (
         "_latency",
+        "_most_blocks_used",
         "context_tokens",
         "decode_tokens",
         "fleet",
@@ -252,6 +255,7 @@ class Columns:
         latency: Sequence[LatencyFit] | Callable[[], Sequence[LatencyFit]],
         prefill_work: Sequence[float] | None = None,
         urgencies: Urgencies | None = None,
+        most_blocks_used: int | None = None,
     ) -> None:
         self.fleet = fleet
         self.requests = requests
@@ -262,6 +266,15 @@ class Columns:
         self.stats = stats
         self._latency = latency
         self.urgencies = urgencies
+        self._most_blocks_used = most_blocks_used
+
+    @property
+    def most_blocks_used(self) -> int:
+        """The most KV blocks that any candidate said to have in use, however long ago."""
+        if self._most_blocks_used is None:
+            used = [stats.kv_blocks_used for stats in self.stats]
+            self._most_blocks_used = max(used, default=0)
+        return self._most_blocks_used
 
     @property
     def latency(self) -> Sequence[LatencyFit]:

@@ -24,7 +24,6 @@ class View:
         "_held",
         "_lookup",
         "columns",
-        "idle",
         "keeping",
         "now_s",
         "thrashing",
@@ -46,11 +45,14 @@ class View:
         self.unused_s = unused_s
         self.keeping = keeping
         self.thrashing = thrashing
-        #: Whether a candidate has no request at all.
-        self.idle = not all(columns.requests)
         self._lookup = lookup
         self._held: dict[str, Mapping[str, int]] = {}
         self._by_urgency: dict[int, Columns] = {}
+
+    @property
+    def idle(self) -> bool:
+        """Whether a candidate has no request at all."""
+        return not all(self.columns.requests)
 
     def held(self, request: RouteRequest) -> Mapping[str, int]:
         """Replica id → leading blocks of the request's prompt that it holds (absent: none)."""

@@ -25,8 +25,17 @@ class Backlog:
         self._levels: dict[int, ActiveSet[PriorityClass]] = {o: ActiveSet() for o in urgencies}
         self._ageing_after_s = settings.ageing_after_s
         self._ageing_every = settings.ageing_every
+        #: Class → its place among the urgencies of all; class → the classes before it.
+        self._urgencies = {
+            c.name: urgency_of(self.ranks[c.urgency, IN_TIME]) for c in settings.classes
+        }
+        self._before = {
+            c.name: tuple(
+                other for other in self.classes.values() if other.settings.urgency < c.urgency
+            )
+            for c in settings.classes
+        }
         self._limits = narrowing(settings.built_limits)
-        self._first_urgency = urgencies[0]
         self._dispatches = 0
         self.waiting = 0
 
@@ -72,7 +81,7 @@ class Backlog:
         c, tenant = item.priority_class, item.tenant
         standing = Standing(
             c.settings.share,
-            c.settings.urgency == self._first_urgency,
+            not self._before[c.name],
             self._urgent_idle_s(c, now_s),
             tenant.weight,
             tenant.in_flight,
@@ -84,29 +93,36 @@ class Backlog:
     def _urgent_idle_s(self, c: PriorityClass, now_s: float) -> float:
         """See :class:`Standing`."""
         idle_s = math.inf
-        for other in self.classes.values():
-            if other.settings.urgency < c.settings.urgency:
-                if other.in_flight:
-                    return 0.0
-                idle_s = min(idle_s, now_s - other.last_dispatch_s)
+        for other in self._before[c.name]:
+            if other.in_flight:
+                return 0.0
+            idle_s = min(idle_s, now_s - other.last_dispatch_s)
         return idle_s
 
     def urgency(self, c: PriorityClass) -> int:
         """Its place among the urgencies of all classes; 0 is the most urgent."""
-        return urgency_of(self.ranks[c.settings.urgency, IN_TIME])
+        return self._urgencies[c.name]
 
-    def enter(self, item: Item, late: bool, now_s: float) -> None:
-        """``item`` waits from now on."""
+    def enter(self, item: Item, now_s: float) -> None:
+        """``item`` waits from now on, in the lane that it says."""
         c = item.priority_class
-        item.lane = LATE if late else IN_TIME
         if not c.waiting:
             c.overlooked[IN_TIME].restart(now_s, self._dispatches)
-        if late and not len(c.late):
+        if item.lane == LATE and not len(c.late):
             c.overlooked[LATE].restart(now_s, self._dispatches)
         self.waiting += 1
         c.entered(item)
         if c.waiting == 1:
             self._levels[c.settings.urgency].add(c)
+
+    def pass_by(self, item: Item, now_s: float) -> None:
+        """:meth:`enter` and :meth:`dispatch` in one, while nothing waits: with nobody to be
+        compared with, ``item`` needs no place in any order, and nobody is passed over."""
+        c = item.priority_class
+        self._levels[c.settings.urgency].passed(c)
+        c.active.passed(item.tenant)
+        c.drain.passed(item.cost)
+        self._run(item, now_s)
 
     def now_late(self, item: Item, now_s: float) -> None:
         """A waiting ``item`` can no longer be in time."""
@@ -128,17 +144,21 @@ class Backlog:
         # What overtakes a late request that is held back does not take its turn of ageing, too.
         if item.lane == LATE and item is tenant.lines[LATE].head():
             c.overlooked[LATE].restart(now_s, self._dispatches)
-        c.last_dispatch_s = now_s
-        item.state = State.IN_FLIGHT
+        self._run(item, now_s)
         self._leave(item, now_s, served=True)
-        c.flying += not tenant.in_flight
-        tenant.reserve(item.cost)
-        c.reserve(item.cost)
         if tenant in c.active:
             c.active.moved_on(tenant)
         level = self._levels[c.settings.urgency]
         if c in level:
             level.moved_on(c)
+
+    def _run(self, item: Item, now_s: float) -> None:
+        c, tenant = item.priority_class, item.tenant
+        item.state = State.IN_FLIGHT
+        c.last_dispatch_s = now_s
+        c.flying += not tenant.in_flight
+        tenant.reserve(item.cost)
+        c.reserve(item.cost)
 
     def _leave(self, item: Item, now_s: float, served: bool) -> None:
         c = item.priority_class

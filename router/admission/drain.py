@@ -29,6 +29,10 @@ class DrainMeter:
         self._advance(now_s)
         self._cost += cost
 
+    def passed(self, cost: float) -> None:
+        """A request of that cost was dispatched without waiting: it took no time."""
+        self._cost += cost
+
     def stop(self, now_s: float) -> None:
         """The queue is empty."""
         self._advance(now_s)

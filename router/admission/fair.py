@@ -150,6 +150,13 @@ class ActiveSet(Generic[_A]):
         self._by_service.put(account)
         self.moved_on(account)
 
+    def passed(self, account: _A) -> None:
+        """:meth:`add` and :meth:`leave` in one, while no account is active: something of
+        ``account`` came and was served at once. No turn is taken: who comes next gets a later one
+        in any case."""
+        account.service = max(account.service, self.floor())
+        self._last_left = account
+
     def moved_on(self, account: _A) -> None:
         """``account`` came or was just served: of equals it is the last."""
         self._turn += 1

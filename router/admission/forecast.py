@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Protocol
 
 
-class Foreseen(NamedTuple):
-    """If the request were dispatched now: prompt tokens that even the best holder of its prefix
-    has to compute, and seconds until its first and its last token."""
+class Foreseen(Protocol):
+    """If the request were dispatched now. The times are worked out when asked for: without an SLO
+    or a deadline nobody does."""
 
-    uncached_tokens: int
-    first_token_s: float = 0.0
-    last_token_s: float = 0.0
+    @property
+    def uncached_tokens(self) -> int:
+        """Prompt tokens that even the best holder of its prefix has to compute."""
+        ...
+
+    def first_token_s(self) -> float:
+        """Seconds until its first token."""
+        ...
+
+    def last_token_s(self) -> float:
+        """Seconds until its last token."""
+        ...

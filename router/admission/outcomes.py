@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from router.types import RouteRequest
 from weir.errors import OverloadedError, WeirError
@@ -20,8 +21,7 @@ class Refusal(StrEnum):
     CLOSED = "closed"
 
 
-@dataclass(frozen=True, slots=True)
-class Dispatch:
+class Dispatch(NamedTuple):
     """Run ``request`` now, on any replica not in ``saturated``.
 
     ``priority`` is for the engine's own priority scheduler: lower runs sooner and is preempted

@@ -8,6 +8,9 @@ smaller ones slipping past, a large request would wait for ever. A long prompt t
 the sake of what is cached (:mod:`router.admission.capacity`) holds back nothing else: there is
 room, only not for it, and its turn comes by ageing.
 
+When nothing waits and there is room, a request is dispatched as it is offered: there is nobody to
+be compared with, so it goes into no line, heap or timer (tests/property/test_admission_at_once.py).
+
 O(log n) per call in waiting requests and tenants, amortised; :meth:`AdmissionQueue.next` adds what
 the capacity costs, and a few looks per class (``MAX_LOOKS`` while prompts are held back).
 """
@@ -26,7 +29,7 @@ from router.admission.refusals import Refuser
 from router.admission.settings import AdmissionSettings
 from router.admission.share import AGED_SHARE
 from router.admission.timers import Timers
-from router.admission.waiting import LATE, Item, PriorityClass, State
+from router.admission.waiting import IN_TIME, LATE, Item, PriorityClass, State
 from router.types import RouteRequest
 
 # What ageing chose and that finds no room is overtaken until it was passed over this many times
@@ -88,10 +91,16 @@ class AdmissionQueue:
         return self._backlog.urgency(self._backlog.class_named(priority_class))
 
     def offer(
-        self, request: RouteRequest, body_bytes: int = 0, foreseen: Foreseen | None = None
-    ) -> Wait | Shed | Spill:
+        self,
+        request: RouteRequest,
+        body_bytes: int = 0,
+        foreseen: Foreseen | None = None,
+        capacity: Capacity | None = None,
+    ) -> Dispatch | Wait | Shed | Spill:
         """Queue the request, or say why not. ``Wait`` means queued: call :meth:`next`.
         ``foreseen`` None: a request is late only when its time is up, and nothing is cached.
+        ``capacity``: when nothing waits and there is room by it, the answer is the ``Dispatch``
+        that :meth:`next` would give.
 
         Raises:
             BadRequestError: unknown priority class.
@@ -103,10 +112,15 @@ class AdmissionQueue:
         priority_class = self._backlog.class_named(request.priority_class)
         tenant = priority_class.tenant(request.tenant)
         item = Item(request, body_bytes, now, priority_class, tenant)
-        self._set_due(item, foreseen or Foreseen(request.prompt_tokens))
+        self._set_due(item, foreseen)
         refusal = self._refuser.at_the_door(item, now)
         if refusal is not None:
             return refusal
+        self._price(item, now)
+        if capacity is not None and not self._backlog.waiting:
+            dispatch = self._dispatch_at_once(item, capacity, now)
+            if dispatch is not None:
+                return dispatch
         self._enter(item, now)
         return Wait(self._timers.next_s())
 
@@ -187,30 +201,48 @@ class AdmissionQueue:
         now = self._clock()
         return tuple(_stats(c, now) for c in self._backlog.classes.values())
 
-    def _set_due(self, item: Item, foreseen: Foreseen) -> None:
+    def _set_due(self, item: Item, foreseen: Foreseen | None) -> None:
         """What it has to compute, and the latest dispatch at which the first token and the whole
         answer are still in time."""
         request, settings = item.request, item.priority_class.settings
-        item.uncached_tokens = foreseen.uncached_tokens
+        if foreseen is not None:
+            item.uncached_tokens = foreseen.uncached_tokens
         arrival_s = request.arrival_s or item.offered_s
         if settings.ttft_slo_ms is not None:
             due_s = arrival_s + settings.ttft_slo_ms / 1000.0
-            item.start_by_s = due_s - foreseen.first_token_s
+            item.start_by_s = due_s - (foreseen.first_token_s() if foreseen else 0.0)
         due = request.deadline_s
         if due is None and settings.deadline_s is not None:
             due = arrival_s + settings.deadline_s
         if due is not None:
-            item.start_by_s = min(item.start_by_s, due - foreseen.last_token_s)
+            due_s = due - (foreseen.last_token_s() if foreseen else 0.0)
+            item.start_by_s = min(item.start_by_s, due_s)
 
-    def _enter(self, item: Item, now: float) -> None:
-        request, settings = item.request, item.priority_class.settings
+    def _price(self, item: Item, now: float) -> None:
+        """What its accounts will be charged for it, and which lane it is in."""
+        request = item.request
         item.input_reserved = self._settings.input_weight * request.prompt_tokens
         item.output_reserved = self._settings.output_weight * request.expected_output_tokens
         item.cost = item.input_reserved + item.output_reserved
-        self._items[request.request_id] = item
-        late = item.start_by_s <= now
-        self._backlog.enter(item, late, now)
-        if not late:
+        item.lane = LATE if item.start_by_s <= now else IN_TIME
+
+    def _dispatch_at_once(self, item: Item, capacity: Capacity, now: float) -> Dispatch | None:
+        """None if there is no room. Nothing waits, so nothing is overtaken or due."""
+        self._order(item)
+        share = self._backlog.share(item, now)
+        saturated = capacity.saturated_for(item.request, share)
+        if saturated is None:
+            return None
+        self._items[item.request.request_id] = item
+        self._backlog.pass_by(item, now)
+        priority = self._engine.stamp(self._backlog.rank(item))
+        return Dispatch(item.request, priority, saturated, 0.0)
+
+    def _enter(self, item: Item, now: float) -> None:
+        settings = item.priority_class.settings
+        self._items[item.request.request_id] = item
+        self._backlog.enter(item, now)
+        if item.lane == IN_TIME:
             self._timers.set(item.start_by_s, item, Refusal.DEADLINE)
         if settings.max_wait_s is not None:
             self._timers.set(now + settings.max_wait_s, item, Refusal.WAIT_LIMIT)

@@ -72,28 +72,29 @@ class ExpectedWork:
         p, columns, held = self._params, snapshot.columns, snapshot.overlap_blocks
         fleet, prompt = columns.fleet, request.prompt_tokens
         d, c = p.decode_weight, p.context_weight
-        saved: Iterable[float] = repeat(0.0)
+        charged: Mapping[int | str, float] = {0: 0.0}
+        keys: Iterable[int | str] = repeat(0)
         own = whole = prefill_work(prompt, 0, fleet.attention_tokens)
         if held:
-            saved, most, pull = self._savings(prompt, whole, held, fleet)
+            charged, keys, most, pull = self._savings(prompt, whole, held, fleet)
             own += pull * most
         # The hottest line of a decision: one pass over all candidates, no calls in it.
         return [
-            own + prefill + d * decode + c * context - spared
-            for prefill, decode, context, spared in zip(
+            own + prefill + d * decode + c * context - charged[key]
+            for prefill, decode, context, key in zip(
                 columns.prefill_work,
                 columns.decode_tokens,
                 columns.context_tokens,
-                saved,
-                strict=False,  # without overlap, ``saved`` has no end
+                keys,
+                strict=False,  # without overlap, ``keys`` has no end
             )
         ]
 
     def _savings(
         self, prompt: int, whole: float, held: Mapping[str, int], fleet: Fleet
-    ) -> tuple[Iterable[float], float, float]:
-        """What each replica's cache spares, charged ``1 + pull`` times; the most that any
-        spares; and the pull."""
+    ) -> tuple[Mapping[int | str, float], Iterable[int | str], float, float]:
+        """What a cache spares, charged ``1 + pull`` times, by key, and each replica's key; the
+        most that any spares; and the pull."""
         p, attention = self._params, fleet.attention_tokens
         if fleet.block_size:
             tokens: Mapping[int | str, float] = {n: n * fleet.block_size for n in {*held.values()}}
@@ -111,4 +112,4 @@ class ExpectedWork:
         pull /= 1.0 + max(1.0, whole - most) / DAMPING_TOKENS
         charged = {key: (1.0 + pull) * value for key, value in spared.items()}
         charged.setdefault(0, 0.0)
-        return map(charged.__getitem__, keys), most, pull
+        return charged, keys, most, pull

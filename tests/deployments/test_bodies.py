@@ -374,3 +374,11 @@ def test_any_json_in_a_completion_is_read_or_refused(field: str, value: Any) -> 
         return
     assert body.prompts()
     assert 1 <= len(body.prompts()) * body.n <= 128
+
+
+@pytest.mark.parametrize("penalty", [1e-320, 1e-46, 1e-38, 0.0099, 10.1])
+@pytest.mark.parametrize("body", [chat, completion])
+def test_a_penalty_that_makes_logits_infinite_is_refused_by_name(body: Any, penalty: float) -> None:
+    assert body(repetition_penalty=0.01).repetition_penalty == 0.01
+    with pytest.raises(BadRequestError, match="repetition_penalty"):
+        body(repetition_penalty=penalty)

@@ -7,8 +7,7 @@ import random
 import pytest
 
 import router.scorers  # noqa: F401  (registers the policies)
-from router.admission.forecast import Foreseen
-from router.forecast import foresee
+from router.forecast import Forecast
 from router.ledger import Outlook
 from router.policy import build_policy
 from router.router import Router
@@ -27,13 +26,15 @@ def ask(tokens: int = 100, output: int = 50) -> RouteRequest:
     return RouteRequest("q", "m", "t", tokens, output, output, block_hashes=hashes)
 
 
-def found(router: Router, request: RouteRequest) -> Foreseen:
-    return foresee(request, router.view(), router.latency.fit())
+def found(router: Router, request: RouteRequest) -> Forecast:
+    view = router.view()
+    return Forecast(request, view, router.latency.fit(), view.most_cached_tokens(request))
 
 
 def test_nothing_learned_and_nothing_cached(router_: Router) -> None:
     foreseen = found(router_, ask())
-    assert (foreseen.uncached_tokens, foreseen.first_token_s, foreseen.last_token_s) == (100, 0, 0)
+    assert foreseen.uncached_tokens == 100
+    assert (foreseen.first_token_s(), foreseen.last_token_s()) == (0, 0)
 
 
 def test_the_best_holder_counts_and_the_last_token_is_computed(router_: Router) -> None:
@@ -51,8 +52,8 @@ def test_times_come_from_what_was_learned_of_the_fleet(router_: Router) -> None:
         router_.latency.first_token("a", outlook, 0.05 + tokens / 1000.0)
         router_.latency.finished("b", outlook, 0.02, 10)
     foreseen = found(router_, ask(400, 50))
-    assert foreseen.first_token_s == pytest.approx(0.45, rel=0.1)
-    assert foreseen.last_token_s == pytest.approx(1.45, rel=0.1)
+    assert foreseen.first_token_s() == pytest.approx(0.45, rel=0.1)
+    assert foreseen.last_token_s() == pytest.approx(1.45, rel=0.1)
 
 
 def test_without_members_there_is_nothing_to_foresee() -> None:

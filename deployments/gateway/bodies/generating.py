@@ -82,7 +82,8 @@ class SamplingFields(Body):
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
+    # The engine divides 32-bit logits by it: 1e-46 is zero there, and 1e-38 makes them infinite.
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=10)] | None = None
     seed: Annotated[Whole, Field(ge=-_INT64, le=_INT64)] | None = None
     stop: _Stop | None = None
     stop_token_ids: Annotated[list[TokenId], Field(max_length=64)] | None = None

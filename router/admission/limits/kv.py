@@ -61,8 +61,8 @@ class KvLimit(Limit):
     def _most_in_use(self, view: View) -> int:
         """No candidate has more than this in use, and mostly none has nearly as much."""
         columns = view.columns
-        blocks = max([stats.kv_blocks_used for stats in columns.stats])
-        used = blocks * max(columns.fleet.block_sizes) + max(columns.prefill_tokens)
+        blocks = columns.most_blocks_used * columns.fleet.largest_block_size
+        used = blocks + max(columns.prefill_tokens)
         return max(used, max(columns.context_tokens)) + max(columns.decode_tokens)
 
     def _in_use(self, view: View, slot: int) -> int:

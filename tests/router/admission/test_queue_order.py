@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -17,13 +17,27 @@ from router.admission import (
     Shed,
     Wait,
 )
-from router.admission.forecast import Foreseen
 from router.admission.waiting import HELD_BACK_S, MAX_LOOKS
 from router.types import RouteRequest
 
 INTERACTIVE = ClassSettings("interactive", 0, max_wait_s=None)
 STANDARD = ClassSettings("standard", 1, max_wait_s=None, share=Share(0.8, 0.8, 0.8))
 BATCH = ClassSettings("batch", 2, max_wait_s=None, share=Share(0.5, 0.5, 0.5))
+
+
+@dataclass(frozen=True)
+class Told:
+    """A forecast as the test tells it."""
+
+    uncached_tokens: int
+    first_s: float = 0.0
+    last_s: float = 0.0
+
+    def first_token_s(self) -> float:
+        return self.first_s
+
+    def last_token_s(self) -> float:
+        return self.last_s
 
 
 def settings(*classes: ClassSettings, **more: Any) -> AdmissionSettings:
@@ -200,7 +214,7 @@ def test_what_is_cached_does_not_make_a_prompt_long(clock, room, make_request):
     only = replace(STANDARD, within="short-first", short_first_s_per_1k_tokens=1.0)
     queue = AdmissionQueue(settings(only), clock)
     queue.offer(make_request(prompt=500, request_id="small"))
-    queue.offer(make_request(prompt=9000, request_id="cached"), foreseen=Foreseen(10))
+    queue.offer(make_request(prompt=9000, request_id="cached"), foreseen=Told(10))
     assert ids(run(queue, room)) == ["cached", "small"]
 
 
@@ -331,7 +345,7 @@ def test_a_request_past_hope_runs_after_those_in_time(clock, room, make_request)
 
 
 def test_the_forecast_decides_what_can_still_be_in_time(clock, room, make_request):
-    slow = Foreseen(100, 0.4, 3.0)
+    slow = Told(100, 0.4, 3.0)
     slo = replace(INTERACTIVE, ttft_slo_ms=1000.0, on_hopeless="shed")
     queue = AdmissionQueue(settings(slo, STANDARD), clock)
     assert isinstance(queue.offer(make_request(deadline_s=clock.now + 2.9), foreseen=slow), Wait)
