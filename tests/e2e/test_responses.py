@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import openai
 import pytest
+import yaml
 from pydantic import BaseModel
+from redis import Redis
 
 pytestmark = pytest.mark.e2e
 
@@ -141,6 +143,10 @@ def test_kept_read_and_deleted(platform: Any) -> None:
     found = client.responses.retrieve(made.id)
     assert found.output == made.output
     assert found.metadata == {"a": "b"}
+    port = yaml.safe_load((platform.home / "e2e.yaml").read_text())["redis"]["port"]
+    with Redis(port=port) as redis:
+        kept = cast("dict[bytes, bytes]", redis.hgetall("{weir:responses}:blobs"))
+    assert any(made.id.encode() in name for name in kept), "in Redis, for all gateways"
     client.responses.delete(made.id)
     with pytest.raises(openai.NotFoundError):
         client.responses.retrieve(made.id)
