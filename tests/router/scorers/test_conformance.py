@@ -75,7 +75,7 @@ def fingerprint(snapshot: Snapshot) -> object:
     rows = [
         list(getattr(columns, name))
         for name in columns.__slots__
-        if name not in ("fleet", "urgencies")
+        if name not in ("fleet", "urgencies", "_most_blocks_used")  # the last follows from stats
     ]
     return snapshot.now_s, snapshot.replicas, dict(snapshot.overlap_blocks), rows
 
