@@ -54,5 +54,10 @@ def test_retry_after_is_whole_seconds_and_never_zero(seconds: float | None, head
 
 def test_codes_differ_where_clients_must_tell_them_apart() -> None:
     codes = {kind.code for kind in classes(BadRequestError)}
-    assert codes == {"invalid_value", "context_length_exceeded", "unsupported_operation"}
+    assert codes == {
+        "invalid_value",
+        "context_length_exceeded",
+        "unsupported_operation",
+        "previous_response_not_found",
+    }
     assert NoReplicaError.status == 503
