@@ -32,7 +32,10 @@ _ENVIRONMENT = {
     "RAY_SERVE_LOG_TO_STDERR": "0",
     # How long a stopping gateway stays reachable so that HAProxy learns of it.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
-    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.2",
+    # What Serve does in its loops costs CPU time on an idle platform too, on the cores that the
+    # engines need: its controller's look at all replicas, and the gauges that each process sets.
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
+    "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "2000",
     # A machine that is busy with imports is not broken.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "30",

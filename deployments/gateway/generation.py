@@ -145,32 +145,25 @@ class Generation:
         put, index = run.answer.put, choice.index
         try:
             while True:
-                output = await self._next(run, leg, stream)
+                try:
+                    output = await stream.next()
+                except ReplicaLeavingError:
+                    if run.model.fleet.others(leg.replica_id):
+                        raise
+                    continue  # there is nowhere to go: the replica waits for its last streams
+                if _is_aborted(output):
+                    raise ReplicaLostError("The replica stopped in the middle of the request.")
+                tokens = choice.took(leg, output)
                 if leg.started is None:
                     self._started(run, leg, stream, output)
-                tokens = choice.took(leg, output)
-                ticket.progress(tokens, *_prompt_counts(leg))
-                if isinstance(output, wire.Embedded):
-                    await put(index, output)
-                    return
-                choice.delivered.add(output)
+                    ticket.progress(tokens, *_prompt_counts(leg))
+                else:
+                    ticket.progress(tokens)
                 await put(index, output)
-                if isinstance(output, wire.Done):
+                if leg.last is not None:
                     return
         finally:
             stream.close()
-
-    async def _next(self, run: Run, leg: Leg, stream: TokenStream) -> Output:
-        while True:
-            try:
-                output = await stream.next()
-            except ReplicaLeavingError:
-                if run.model.fleet.others(leg.replica_id):
-                    raise
-                continue  # there is nowhere to go: the replica waits for its last streams
-            if isinstance(output, wire.Done) and output.finish_reason == "abort":
-                raise ReplicaLostError("The replica stopped in the middle of the request.")
-            return output
 
     def _started(self, run: Run, leg: Leg, stream: TokenStream, output: Output) -> None:
         """The first output of a leg is here."""
@@ -232,6 +225,10 @@ class Generation:
             self._metrics.recomputed_tokens.labels(name).inc(recomputed)
         reason = failure.message
         _LOG.info("a stream goes on elsewhere", extra={"tokens": tokens, "reason": reason})
+
+
+def _is_aborted(output: Output) -> bool:
+    return isinstance(output, wire.Done) and output.finish_reason == "abort"
 
 
 def _prompt_counts(leg: Leg) -> tuple[int, int | None]:

@@ -92,6 +92,7 @@ class Choice:
             return 0
         if isinstance(output, wire.Done):
             leg.last = output
+        self.delivered.add(output)
         leg.tokens += output.tokens
         return len(output.tokens)
 
