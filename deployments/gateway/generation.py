@@ -13,12 +13,17 @@ import msgspec
 
 from deployments import wire
 from deployments.gateway.account import Account, Charge
-from deployments.gateway.connection import ReplicaLeavingError, ReplicaLostError, TokenStream
+from deployments.gateway.connection import (
+    ReplicaLeavingError,
+    ReplicaLostError,
+    ReplicaStuckError,
+    TokenStream,
+)
 from deployments.gateway.fallbacks import Fallback, Trial
 from deployments.gateway.legs import Attempt, Choice, Leg
 from deployments.gateway.model import Model
 from deployments.gateway.outputs import Counts, Output
-from deployments.gateway.plan import Limits, Next, after_legs, ends_in_vain
+from deployments.gateway.plan import Limits, Loss, Next, after_legs, ends_in_vain
 from deployments.gateway.request import Request
 from deployments.gateway.sink import Answer
 from router.admission.ticket import Ticket
@@ -152,7 +157,7 @@ class Generation:
                         raise
                     continue  # there is nowhere to go: the replica waits for its last streams
                 if _is_aborted(output):
-                    raise ReplicaLostError("The replica stopped in the middle of the request.")
+                    raise ReplicaStuckError("The replica stopped in the middle of the request.")
                 tokens = choice.took(leg, output)
                 if leg.started is None:
                     self._started(run, leg, stream, output)
@@ -187,7 +192,7 @@ class Generation:
             ReplicaFailedError: there is none in time, or too much moves already.
         """
         limits, model = self._limits, run.model
-        choice.legs[-1].lost = isinstance(failure, ReplicaLostError)
+        choice.legs[-1].loss = _loss(failure)
         ends = [leg.end() for leg in choice.legs]
         following = after_legs(ends, limits.dispatch_attempts, limits.most_legs)
         if following is Next.OWN_FAULT:
@@ -225,6 +230,12 @@ class Generation:
             self._metrics.recomputed_tokens.labels(name).inc(recomputed)
         reason = failure.message
         _LOG.info("a stream goes on elsewhere", extra={"tokens": tokens, "reason": reason})
+
+
+def _loss(failure: ReplicaFailedError) -> Loss:
+    if isinstance(failure, ReplicaStuckError):
+        return Loss.STUCK
+    return Loss.GONE if isinstance(failure, ReplicaLostError) else Loss.NONE
 
 
 def _is_aborted(output: Output) -> bool:

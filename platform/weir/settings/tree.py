@@ -44,8 +44,9 @@ class GatewaySettings(_Section):
 
     Beside a single replica, ``standbys`` more are up and take over when it fails; several replicas
     share the requests and take over from each other. ``dispatch_attempts``: replicas that may fail
-    on a request one after the other without any output. ``resume_wait_s``: so long a request whose
-    replica was lost waits for another to come.
+    on a request, or get stuck under it, one after the other without any output (three times as many
+    that are lost whole). ``resume_wait_s``: so long a request whose replica was lost waits for
+    another to come.
     """
 
     replicas: int = Field(1, ge=1)
