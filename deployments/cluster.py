@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+from deployments import client_headers
 from deployments.haproxy_config import Target
 from deployments.names import APP
 from weir.settings import Settings
@@ -25,6 +26,7 @@ _ASK_TIMEOUT_S = 2.0
 _ENVIRONMENT = {
     # Gateways listen themselves, behind weir's own HAProxy (docs/adr/0020-front-door.md).
     "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": client_headers.CALLBACK,
     # One event loop in a replica: each hop between threads costs tens of microseconds a chunk.
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",

@@ -19,7 +19,7 @@ _ERRORS = {
     "401": "No API key, or not a valid one.",
     "404": "No such model.",
     "413": "The body is too large.",
-    "415": "The body is not JSON.",
+    "415": "The body is not JSON, or compressed in an unknown way.",
     "429": "A limit of the tenant's own; see Retry-After.",
     "503": "No room now; see Retry-After.",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
+from unicodedata import normalize
 
 from features.enrichment.claims import ClaimError, verified_claims
 from features.keys import entity_key
@@ -67,6 +68,8 @@ class EntitySource:
             entity = found.entity_id
         if not entity:
             return Found(None, "no-entity")
+        # One name in one form, whichever way the client's system writes an umlaut.
+        entity = normalize("NFC", entity)
         try:
             entity_key(tenant_id, entity)
         except ValueError:

@@ -18,11 +18,11 @@ from weir.settings.fallback import (
 )
 from weir.settings.features import FeaturesSettings
 from weir.settings.responses import ResponsesSettings
+from weir.settings.server import CorsSettings, MetricsSettings, Port
 from weir.settings.speculative import SpeculativeSettings
 
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
 TenantId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class _Section(BaseModel):
@@ -30,13 +30,27 @@ class _Section(BaseModel):
 
 
 class ServerSettings(_Section):
-    """Where clients connect, and what a request may cost before it is understood."""
+    """Where clients connect, and what a request may cost before it is understood.
+
+    ``max_body_bytes`` holds for a compressed body before and after it is decompressed.
+    ``max_connections``: open at a time; ``max_connections_per_source``: of them, from one address.
+    """
 
     host: str = "127.0.0.1"
     port: Port = 8000
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024)
     request_timeout_s: float = Field(600.0, gt=0)
     drain_timeout_s: float = Field(60.0, gt=0)
+    max_connections: int = Field(8192, ge=1)
+    max_connections_per_source: int = Field(6144, ge=1)
+    cors: CorsSettings = CorsSettings()
+    metrics: MetricsSettings = MetricsSettings()
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Self:
+        if self.metrics.port == self.port:
+            raise ValueError("metrics.port is the port of the clients")
+        return self
 
 
 class GatewaySettings(_Section):
