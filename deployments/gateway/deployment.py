@@ -14,7 +14,8 @@ from redis.asyncio import Redis
 
 from deployments.gateway.app import GatewayApp
 from deployments.gateway.building import build_gateway
-from deployments.gateway.enrichment import build_enricher, platform_redis_url
+from deployments.gateway.enrichment import build_enricher
+from deployments.gateway.feature_store import platform_redis_url
 from deployments.gateway.fleet import ReplicaChooser
 from deployments.gateway.pages import build_pages
 from deployments.gateway.prompts import PromptEncoder, locate_tokenizer
