@@ -16,7 +16,8 @@ from redis.exceptions import RedisError
 
 from deployments.gateway.app import GatewayApp
 from deployments.gateway.building import build_gateway
-from deployments.gateway.enrichment import build_enricher, platform_redis_url
+from deployments.gateway.enrichment import build_enricher
+from deployments.gateway.feature_store import platform_redis_url
 from deployments.gateway.fleet import ReplicaChooser
 from deployments.gateway.pages import Surroundings, build_pages
 from deployments.gateway.prompts import PromptEncoder, locate_tokenizer

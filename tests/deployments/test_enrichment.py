@@ -11,7 +11,8 @@ from unicodedata import normalize
 import pytest
 from prometheus_client import CollectorRegistry
 
-from deployments.gateway.enrichment import FeatureEnricher, store_url
+from deployments.gateway.enrichment import FeatureEnricher
+from deployments.gateway.feature_store import store_url
 from features.enrichment import compile_rules
 from features.keys import entity_key
 from features.online import CacheSettings, FeatureReader, StoreAddress, StoreLink
@@ -62,7 +63,7 @@ class Setup:
         settings = load_settings("stub", overlay={"features": section})
         link = StoreLink(StoreAddress.parse(self.redis.url), EAGER)
         self.enricher = FeatureEnricher(
-            compile_rules(settings.features, {"SECRET": "s"}),
+            compile_rules(settings.features, {"SECRET": "s" * 32}),
             link,
             FeatureReader(link, CacheSettings(0)),
             self.metrics,
