@@ -177,7 +177,8 @@ class Gateway:
         body = dialect.parse(raw)
         model = self._find_model(body.model, tenant)
         record.model = model.name
-        if model.tasks and dialect.task not in model.tasks:
+        suited = dialect.suited(model.tasks)
+        if suited is None:
             raise UnsupportedError(
                 f"The model {model.name!r} does not support {dialect.name}.", param="model"
             )
@@ -186,7 +187,7 @@ class Gateway:
             id=usable_id(door.header(b"x-request-id")) or own_id,
             serial=own_id,
             tenant=tenant,
-            dialect=dialect,
+            dialect=suited,
             body=body,
             priority_class=self._priority_class(door, tenant),
             header=door.header,
