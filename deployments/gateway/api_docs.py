@@ -71,7 +71,7 @@ def describe_api(app: FastAPI) -> dict[str, Any]:
     for dialect in DIALECTS:
         spec["paths"][dialect.path] = {"post": _operation(dialect)}
     for path, methods in spec["paths"].items():
-        if path.startswith("/v1/"):
+        if path.startswith("/v1/") or path in DIALECTS.paths:
             for operation in methods.values():
                 operation["security"] = [{"key": []}, {"x-api-key": []}]
                 family = operation["tags"][0]

@@ -182,7 +182,8 @@ class Gateway:
         body = dialect.parse(raw)
         model = self._find_model(body.model, tenant)
         record.model = model.name
-        if model.tasks and dialect.task not in model.tasks:
+        suited = dialect.suited(model.tasks)
+        if suited is None:
             raise UnsupportedError(
                 f"The model {model.name!r} does not support {dialect.name}.", param="model"
             )
@@ -190,7 +191,7 @@ class Gateway:
             id=record.id,
             serial=record.serial,
             tenant=tenant,
-            dialect=dialect,
+            dialect=suited,
             body=body,
             priority_class=self._priority_class(door, tenant),
             header=door.header,
