@@ -36,7 +36,9 @@ _CODES = {
     503: "overloaded",
     504: "gateway_timeout",
 }
-_RETRYABLE = (408, 500, 502, 503, 504)
+_RETRYABLE = (408, 500, 502, 503)
+# A request that took so long would take as long again. OpenAI's and Anthropic's clients obey this.
+_HOPELESS = (504,)
 # Serve reads these and decodes their values strictly: bytes that are not UTF-8 are its error 500.
 _PLAIN_TEXT_HEADERS = ("x-request-id", "x-session-id", "traceparent", "tracestate", "baggage")
 # Serve obeys these: no cancelling when the client leaves, a time limit, a model to load.
@@ -89,6 +91,8 @@ def error_pages() -> dict[int, str]:
         ]
         if status in _RETRYABLE:
             head.append(f"retry-after: {_RETRY_AFTER_S}")
+        if status in _HOPELESS:
+            head.append("x-should-retry: false")
         pages[status] = "\r\n".join([*head, "", body])
     return pages
 
@@ -141,8 +145,10 @@ def _defaults_section(config: FrontDoorConfig) -> list[str]:
         "    option redispatch 1",
         # Also how long a refused connection waits before it is tried elsewhere.
         "    timeout connect 500ms",
-        "    timeout client 3600s",
-        "    timeout server 3600s",
+        # Whoever waits, does so for as long as its class allows, and a client that leaves is
+        # noticed all the same: the gateway has all time limits of requests.
+        "    timeout client 86400s",
+        "    timeout server 86400s",
         "    timeout http-request 10s",
         "    timeout http-keep-alive 120s",
         "    timeout queue 5s",

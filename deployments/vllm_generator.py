@@ -15,6 +15,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from deployments import wire
 from deployments.chats import ChatFormat, ChatReader
+from deployments.grammar_trial import GrammarTrial, grammar_backend
 from deployments.outputs import Embedding, Outputs, RichOutputs, Wanted
 from deployments.resuming import RESUMED
 from deployments.seams import Delivered, Replay, replay
@@ -35,7 +36,8 @@ _REFUSALS = (ValueError, VLLMClientError)
 
 class VllmGenerator:
     """``load`` says what the engine last reported of itself, ``adapter`` finds a LoRA adapter by
-    name, ``resumes`` says whether the engine's scheduler continues streams."""
+    name, ``resumes`` says whether the engine's scheduler continues streams. ``grammars`` tries what
+    the engine would compile."""
 
     def __init__(
         self,
@@ -45,8 +47,11 @@ class VllmGenerator:
         chats: ChatFormat | None = None,
         adapter: Callable[[str], Any | None] = lambda name: None,
         resumes: bool = False,
+        grammars: GrammarTrial | None = None,
     ) -> None:
         self._client = client
+        self._grammars = grammars or GrammarTrial(lambda: grammar_backend(client))
+        self._vocabulary = int(client.model_config.get_vocab_size())
         self._defaults: dict[str, Any] = client.model_config.get_diff_sampling_param()
         self._chats = chats or ChatFormat(client)
         self._adapter = adapter
@@ -94,7 +99,7 @@ class VllmGenerator:
         collector = await self._client.add_request(
             request.request_id,
             tokens_input(request.prompt, cache_salt=request.cache_salt),
-            sampling_params(request.sampling, self._defaults),
+            sampling_params(request.sampling, self._defaults, self._vocabulary),
             lora_request=self._lora(request),
             priority=request.priority,
         )
@@ -150,7 +155,7 @@ class VllmGenerator:
             more["extra_args"] = {RESUMED: request.resume.tokens}
         else:  # told with the first output, which a resumed stream has had
             more["prompt_logprobs"] = request.prompt_logprobs
-        params = sampling_params(sampling, self._defaults, **more)
+        params = sampling_params(sampling, self._defaults, self._vocabulary, **more)
         return prompt, reader, params
 
     async def _build(
@@ -163,7 +168,11 @@ class VllmGenerator:
         if params.structured_outputs is None:
             built = inputs.process_inputs(*args, **kwargs)
         else:
-            built = await inputs.process_inputs_async(*args, **kwargs)
+            await self._grammars.check(params)
+            try:
+                built = await inputs.process_inputs_async(*args, **kwargs)
+            except RuntimeError as error:  # a RecursionError, too
+                raise BadRequestError(f"The grammar cannot be compiled: {error}") from error
         if reader is not None:
             ended, reasoning_kwargs = reader.reasoning(built.prompt_token_ids)
             built.reasoning_ended = ended
@@ -237,16 +246,21 @@ def _is_plain(request: wire.Submit) -> bool:
 
 
 def sampling_params(
-    sampling: wire.Sampling, defaults: dict[str, Any], **more: Any
+    sampling: wire.Sampling, defaults: dict[str, Any], vocabulary: int, **more: Any
 ) -> SamplingParams:
     """vLLM's parameters: what the request says, else the model's own defaults. ``more`` goes to
-    the constructor, which derives from some that the prefix cache must not be read."""
+    the constructor, which derives from some that the prefix cache must not be read.
+
+    Token ids that do not exist (``vocabulary`` is how many do) end no answer. They are left out,
+    because an engine that is to keep an answer from ending too early looks each of them up.
+    """
     chosen = {name: defaults[name] for name in _OVERRIDABLE if name in defaults}
     chosen |= {
         name: value for name in _OVERRIDABLE if (value := getattr(sampling, name)) is not None
     }
     bias = sampling.logit_bias
-    stops = [*(sampling.stop_token_ids or ()), *(defaults.get("stop_token_ids") or ())]
+    asked = [token for token in sampling.stop_token_ids or () if token < vocabulary]
+    stops = [*asked, *(defaults.get("stop_token_ids") or ())]
     given = {
         "max_tokens": sampling.max_tokens,
         "min_tokens": sampling.min_tokens,

@@ -218,7 +218,8 @@ class Limits:
     each priority class. ``dispatch_attempts``: replicas that may fail on a choice one after the
     other without a token. ``resume_wait_s``: so long a choice whose replica is lost waits for
     another one to come up. ``most_legs``: replicas that one choice may see in all.
-    ``body_timeout_s``: so long a client may take to send its body."""
+    ``body_timeout_s``: so long a client may take to send its body. ``early_headers_s``: so long
+    after its arrival a stream is opened without any output (None: never)."""
 
     max_body_bytes: int
     dispatch_attempts: int
@@ -226,6 +227,7 @@ class Limits:
     resume_wait_s: float = 30.0
     most_legs: int = 64
     body_timeout_s: float = 60.0
+    early_headers_s: float | None = None
 
 
 class MoveBudget:

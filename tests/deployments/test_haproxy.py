@@ -81,7 +81,8 @@ def test_every_page_is_json_of_its_stated_length() -> None:
         assert head.startswith(f"HTTP/1.1 {status} ")
         assert f"content-length: {len(body)}" in head
         assert set(json.loads(body)["error"]) == {"message", "type", "param", "code"}
-        assert ("retry-after" in head) == (status not in (400, 404))
+        assert ("retry-after" in head) == (status not in (400, 404, 504))
+        assert ("x-should-retry: false" in head) == (status == 504)
 
 
 def test_headers_that_steer_serve_stay_outside(front: FrontDoor) -> None:

@@ -11,7 +11,7 @@ import orjson
 
 from deployments import wire
 from deployments.gateway.bodies.requests import EmbeddingBody, parse_body
-from deployments.gateway.dialects.base import Prompts, Writer
+from deployments.gateway.dialects.base import COMMENT, Prompts, Writer
 from deployments.gateway.dialects.generating import error_event
 from deployments.gateway.encoding import Encoding
 from deployments.gateway.outputs import Collected, Counts, Output
@@ -29,19 +29,13 @@ class EmbeddingDialect:
     family = "openai"
     summary = "Embed texts (where the model can)"
     body = EmbeddingBody
+    keep_alive = COMMENT
 
     def parse(self, raw: bytes) -> EmbeddingBody:
         return parse_body(EmbeddingBody, raw)
 
     async def prompts(self, body: EmbeddingBody, encoding: Encoding) -> list[list[int]]:
-        several = body.prompts()
-        named = len(several) > 1
-        return [
-            await encoding.prompt(
-                prompt, f"input[{i}]" if named else "input", body.add_special_tokens
-            )
-            for i, prompt in enumerate(several)
-        ]
+        return await encoding.prompts(body.prompts(), "input", body.add_special_tokens)
 
     def choices(self, body: EmbeddingBody) -> int:
         return len(body.prompts())
@@ -69,6 +63,9 @@ class EmbeddingDialect:
 
     def error_body(self, error: WeirError) -> dict[str, Any]:
         return error_body(error)
+
+    def error_event(self, error: WeirError) -> bytes:
+        return error_event(error)
 
 
 class EmbeddingWriter:

@@ -30,12 +30,16 @@ class _Section(BaseModel):
 
 
 class ServerSettings(_Section):
-    """Where clients connect, and what a request may cost before it is understood."""
+    """Where clients connect, and what a request may cost before it is understood.
+
+    ``early_headers_s``: a stream that has no output by then is opened all the same (null: never).
+    """
 
     host: str = "127.0.0.1"
     port: Port = 8000
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024)
     request_timeout_s: float = Field(600.0, gt=0)
+    early_headers_s: float | None = Field(20.0, gt=0)
     drain_timeout_s: float = Field(60.0, gt=0)
 
 
