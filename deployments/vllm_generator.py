@@ -51,7 +51,6 @@ class VllmGenerator:
     ) -> None:
         self._client = client
         self._grammars = grammars or GrammarTrial(lambda: grammar_backend(client))
-        self._vocabulary = int(client.model_config.get_vocab_size())
         self._defaults: dict[str, Any] = client.model_config.get_diff_sampling_param()
         self._chats = chats or ChatFormat(client)
         self._adapter = adapter
@@ -99,7 +98,7 @@ class VllmGenerator:
         collector = await self._client.add_request(
             request.request_id,
             tokens_input(request.prompt, cache_salt=request.cache_salt),
-            sampling_params(request.sampling, self._defaults, self._vocabulary),
+            sampling_params(request.sampling, self._defaults),
             lora_request=self._lora(request),
             priority=request.priority,
         )
@@ -155,7 +154,7 @@ class VllmGenerator:
             more["extra_args"] = {RESUMED: request.resume.tokens}
         else:  # told with the first output, which a resumed stream has had
             more["prompt_logprobs"] = request.prompt_logprobs
-        params = sampling_params(sampling, self._defaults, self._vocabulary, **more)
+        params = sampling_params(sampling, self._defaults, **more)
         return prompt, reader, params
 
     async def _build(
@@ -246,21 +245,16 @@ def _is_plain(request: wire.Submit) -> bool:
 
 
 def sampling_params(
-    sampling: wire.Sampling, defaults: dict[str, Any], vocabulary: int, **more: Any
+    sampling: wire.Sampling, defaults: dict[str, Any], **more: Any
 ) -> SamplingParams:
     """vLLM's parameters: what the request says, else the model's own defaults. ``more`` goes to
-    the constructor, which derives from some that the prefix cache must not be read.
-
-    Token ids that do not exist (``vocabulary`` is how many do) end no answer. They are left out,
-    because an engine that is to keep an answer from ending too early looks each of them up.
-    """
+    the constructor, which derives from some that the prefix cache must not be read."""
     chosen = {name: defaults[name] for name in _OVERRIDABLE if name in defaults}
     chosen |= {
         name: value for name in _OVERRIDABLE if (value := getattr(sampling, name)) is not None
     }
     bias = sampling.logit_bias
-    asked = [token for token in sampling.stop_token_ids or () if token < vocabulary]
-    stops = [*asked, *(defaults.get("stop_token_ids") or ())]
+    stops = [*(sampling.stop_token_ids or ()), *(defaults.get("stop_token_ids") or ())]
     given = {
         "max_tokens": sampling.max_tokens,
         "min_tokens": sampling.min_tokens,
