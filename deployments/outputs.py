@@ -198,7 +198,7 @@ class RichOutputs(Outputs):
 
 
 class Embedding:
-    """Of a request for an embedding."""
+    """Of a request for an embedding or a score."""
 
     def __init__(self, number: int, prompt_tokens: int, put: Put) -> None:
         self._number = number
@@ -213,7 +213,7 @@ class Embedding:
             reason = str(output) or type(output).__name__
             self._put(wire.Failed(self._number, OverloadedError.status, reason))
             return
-        vector = output.outputs.data.tolist()
+        vector = output.outputs.data.flatten().tolist()
         if not vector:  # what vLLM gives for a request that it aborted
             self._put(wire.Failed(self._number, OverloadedError.status, "The engine gave up."))
             return

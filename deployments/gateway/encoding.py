@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from deployments.gateway.bodies.generating import Prompt
 from deployments.gateway.conversation import Conversation
 from deployments.gateway.off_loop import INLINE_BELOW, OffLoop
 from deployments.gateway.prompts import PromptEncoder
 from weir.errors import BadRequestError
+
+ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,19 @@ class Encoding:
     tenant: str
     body_bytes: int
 
+    def unbounded(self) -> Encoding:
+        """The same, for prompts that no replica is asked to hold."""
+        return replace(self, context=0)
+
+    async def run(self, size: int, read: Callable[[PromptEncoder], ResultT]) -> ResultT:
+        """What ``read`` makes with the model's encoder; ``size`` in characters, or so.
+
+        Raises:
+            WeirError: what ``read`` raises.
+            OverloadedError: too many long prompts are being read.
+        """
+        return await self.off_loop.run(self.tenant, size, lambda: read(self.encoder))
+
     async def chat(self, read: Callable[[], Conversation]) -> list[int]:
         """Token ids of the conversation that ``read`` makes of the body.
 
@@ -32,11 +48,12 @@ class Encoding:
             OverloadedError: too many long prompts are being read.
         """
         if self.body_bytes >= INLINE_BELOW:
-            size = self.body_bytes
-            return await self.off_loop.run(self.tenant, size, lambda: self._encode_long(read()))
+            return await self.run(self.body_bytes, lambda _: self._encode_long(read()))
         conversation = read()  # may be longer than the body, where it goes on from an earlier one
-        encode, at_most, size = self.encoder.encode_chat, self._at_most, conversation.text_size()
-        return await self.off_loop.run(self.tenant, size, lambda: encode(conversation, at_most))
+        at_most = self._at_most
+        return await self.run(
+            conversation.text_size(), lambda encoder: encoder.encode_chat(conversation, at_most)
+        )
 
     async def prompts(
         self, prompts: Sequence[Prompt], field: str, special: bool
@@ -51,7 +68,7 @@ class Encoding:
         """
         several = len(prompts) > 1
 
-        def encode() -> list[list[int]]:
+        def encode(_: PromptEncoder) -> list[list[int]]:
             named = [f"{field}[{i}]" if several else field for i in range(len(prompts))]
             return [
                 self._encode(prompt, name, special)
@@ -59,7 +76,22 @@ class Encoding:
             ]
 
         # All together: a thousand short texts take as long as one that is long.
-        return await self.off_loop.run(self.tenant, sum(map(len, prompts)), encode)
+        return await self.run(sum(map(len, prompts)), encode)
+
+    def checked(self, ids: list[int], field: str) -> list[int]:
+        """The same ids.
+
+        Raises:
+            BadRequestError: one is out of the model's range.
+        """
+        limit = self.encoder.vocabulary_size
+        if ids and max(ids) >= limit:
+            place = next(place for place, token in enumerate(ids) if token >= limit)
+            raise BadRequestError(
+                f"{field}[{place}]: token id {ids[place]} is not below {limit}.",
+                param=f"{field}[{place}]",
+            )
+        return ids
 
     @property
     def _at_most(self) -> int | None:
@@ -73,11 +105,4 @@ class Encoding:
     def _encode(self, prompt: Prompt, field: str, special: bool) -> list[int]:
         if isinstance(prompt, str):
             return self.encoder.encode_text(prompt, special=special, at_most=self._at_most)
-        limit = self.encoder.vocabulary_size
-        if prompt and max(prompt) >= limit:
-            place = next(place for place, token in enumerate(prompt) if token >= limit)
-            raise BadRequestError(
-                f"{field}[{place}]: token id {prompt[place]} is not below {limit}.",
-                param=f"{field}[{place}]",
-            )
-        return prompt
+        return self.checked(prompt, field)

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from deployments.client_headers import usable_id
 from deployments.gateway.account import Account
 from deployments.gateway.bodies import Body, TextBody
 from deployments.gateway.dialects import Dialect
@@ -32,7 +33,7 @@ from deployments.gateway.plan import (
     next_step,
     verdict,
 )
-from deployments.gateway.request import Door, Header, Request, patience_s, usable_id
+from deployments.gateway.request import Door, Header, Request, patience_s
 from deployments.gateway.settle import Record, Settlement
 from deployments.gateway.silence import Silence
 from deployments.gateway.sink import Answer, Sink
@@ -129,7 +130,9 @@ class Gateway:
         Which model answers is decided by rules over the outcomes so far
         (:func:`deployments.gateway.plan.next_step`), for as long as nothing has been shown.
         """
-        record = Record(dialect.name, self._clock())
+        serial = self.parts.ids()
+        given = usable_id(door.header(b"x-request-id"))
+        record = Record(dialect.name, self._clock(), given or serial, serial)
         async with self._answered(record, sink):
             tenant = self._authenticate(record, door)
             request = await self._validate(record, dialect, tenant, door)
@@ -156,13 +159,15 @@ class Gateway:
             if isinstance(gone, asyncio.CancelledError):
                 raise
         except Exception:  # noqa: BLE001 - the edge: count it, log it, answer it
-            _LOG.exception("request failed", extra={"endpoint": record.endpoint})
+            told = {"endpoint": record.endpoint, "request_id": record.id, "tenant": record.tenant}
+            _LOG.exception("request failed", extra=told)
             await self._fail(record, sink, InternalError("An internal error occurred."))
         finally:
             self._settlement.settle(record, sink.status, self._clock())
 
     async def _fail(self, record: Record, sink: Sink, error: WeirError) -> None:
         record.error = error
+        error.request_id = record.id
         await sink.fail(error, record.headers())
 
     def _authenticate(self, record: Record, door: Door) -> Tenant:
@@ -185,16 +190,16 @@ class Gateway:
         body = await self.parse(dialect, tenant, raw)
         model = self._find_model(body.model, tenant)
         record.model = model.name
-        if model.tasks and dialect.task not in model.tasks:
+        suited = dialect.suited(model.tasks)
+        if suited is None:
             raise UnsupportedError(
                 f"The model {model.name!r} does not support {dialect.name}.", param="model"
             )
-        own_id = self.parts.ids()
         record.request = Request(
-            id=usable_id(door.header(b"x-request-id")) or own_id,
-            serial=own_id,
+            id=record.id,
+            serial=record.serial,
             tenant=tenant,
-            dialect=dialect,
+            dialect=suited,
             body=body,
             priority_class=self._priority_class(door, tenant),
             header=door.header,

@@ -126,6 +126,15 @@ class PromptEncoder:
             return 0
         return -(-len(text.encode("utf-8", "surrogatepass")) // most)
 
+    def token_strings(self, ids: Sequence[int]) -> list[str]:
+        """Each token as the vocabulary spells it, which need not be text."""
+        return [str(self._tokenizer.id_to_token(token)) for token in ids]
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer itself; nobody changes it."""
+        return self._tokenizer
+
     @property
     def vocabulary_size(self) -> int:
         """Token ids are below this."""

@@ -14,7 +14,6 @@ from features.enrichment import Enrichment
 from weir.tenancy import Tenant
 
 Header = Callable[[bytes], str | None]
-_ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +81,6 @@ class MemoryDoor:
 
     async def read(self, max_bytes: int) -> bytes:
         return self._body
-
-
-def usable_id(given: str | None) -> str | None:
-    """The client's own request id, if it can stand in headers and logs."""
-    usable = given and len(given) <= 128 and _ID_CHARACTERS.issuperset(given)
-    return given if usable else None
 
 
 def patience_s(told: str | None) -> float | None:

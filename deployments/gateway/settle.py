@@ -22,11 +22,13 @@ _Pairs = list[tuple[bytes, bytes]]
 @dataclass(slots=True)
 class Record:
     """Filled step by step; everything told at the end follows from it. ``tenant`` and ``model``
-    stay empty for a request that came to its end before they were known. Times are on the loop's
-    clock."""
+    stay empty for a request that came to its end before they were known. ``id`` and ``serial`` are
+    the request's. Times are on the loop's clock."""
 
     endpoint: str
     arrival_s: float
+    id: str = ""
+    serial: str = ""
     tenant: str = ""
     model: str = ""
     request: Request | None = None

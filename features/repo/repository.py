@@ -19,6 +19,7 @@ from features.desk_data import VIEWS, DataFolder, View, view
 from features.desk_data.tables import schema
 from features.desk_data.views import CREATED, ENTITY, EVENT_TIMESTAMP
 from features.desk_data.writing import write_table
+from features.online import StoreSecurity
 from features.repo.config import store_config
 from features.repo.definitions import definitions
 from weir.errors import WeirError
@@ -61,10 +62,12 @@ class Held:
 class FeatureRepository:
     """weir's features in Feast. Building one costs the import of Feast, and little else."""
 
-    def __init__(self, redis_url: str, folder: DataFolder) -> None:
+    def __init__(
+        self, redis_url: str, folder: DataFolder, security: StoreSecurity | None = None
+    ) -> None:
         folder.root.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._store = FeatureStore(config=store_config(redis_url, folder.root))
+        self._store = FeatureStore(config=store_config(redis_url, folder.root, security))
 
     @property
     def store(self) -> FeatureStore:

@@ -20,6 +20,7 @@ from pydantic import (
 from deployments.gateway.bodies.known_fields import REFUSED
 from deployments.gateway.bodies.parsing import (
     Body,
+    Count,
     Json,
     Name,
     Positive,
@@ -308,7 +309,8 @@ def _without_nulls(value: Any) -> Any:
 
 
 class MessagesBody(CountTokensBody):
-    """``POST /v1/messages``. ``metadata``: ``user_id``, and what features are looked up by."""
+    """``POST /v1/messages``. ``metadata``: ``user_id``, and what features are looked up by.
+    ``min_tokens``, ``ignore_eos`` and ``skip_special_tokens`` are vLLM's."""
 
     ignored: ClassVar = _HINTS
     refused: ClassVar = _REFUSED | {"compaction": "summaries are not supported"}
@@ -318,6 +320,9 @@ class MessagesBody(CountTokensBody):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[Whole, Field(ge=-1, le=2**31 - 1)] | None = None
+    min_tokens: Count | None = None
+    ignore_eos: bool | None = None
+    skip_special_tokens: bool | None = None
     stop_sequences: (
         Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=16)] | None
     ) = None

@@ -9,7 +9,7 @@ import orjson
 
 from deployments import wire
 from deployments.gateway.bodies.requests import ChatBody, parse_body
-from deployments.gateway.dialects.base import COMMENT, Prompts, Writer
+from deployments.gateway.dialects.base import COMMENT, Dialect, Prompts, Writer
 from deployments.gateway.dialects.generating import (
     DONE,
     EventHead,
@@ -31,7 +31,6 @@ class ChatDialect:
 
     name = "chat"
     path = "/v1/chat/completions"
-    task = "generate"
     prompt_field = "messages"
     family = "openai"
     summary = "Answer a conversation"
@@ -40,6 +39,9 @@ class ChatDialect:
 
     def parse(self, raw: bytes) -> ChatBody:
         return parse_body(ChatBody, raw)
+
+    def suited(self, tasks: frozenset[str]) -> Dialect | None:
+        return self if not tasks or "generate" in tasks else None
 
     async def prompts(self, body: ChatBody, encoding: Encoding) -> list[list[int]]:
         return [[]] if body.has_other_parts else [await encoding.chat(body.conversation)]

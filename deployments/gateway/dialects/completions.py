@@ -9,7 +9,7 @@ import orjson
 
 from deployments import wire
 from deployments.gateway.bodies.requests import CompletionBody, parse_body
-from deployments.gateway.dialects.base import COMMENT, Prompts, Writer
+from deployments.gateway.dialects.base import COMMENT, Dialect, Prompts, Writer
 from deployments.gateway.dialects.generating import (
     DONE,
     EventHead,
@@ -30,7 +30,6 @@ class CompletionDialect:
 
     name = "completions"
     path = "/v1/completions"
-    task = "generate"
     prompt_field = "prompt"
     family = "openai"
     summary = "Continue a text"
@@ -39,6 +38,9 @@ class CompletionDialect:
 
     def parse(self, raw: bytes) -> CompletionBody:
         return parse_body(CompletionBody, raw)
+
+    def suited(self, tasks: frozenset[str]) -> Dialect | None:
+        return self if not tasks or "generate" in tasks else None
 
     async def prompts(self, body: CompletionBody, encoding: Encoding) -> list[list[int]]:
         return await encoding.prompts(body.prompts(), "prompt", body.add_special_tokens)

@@ -32,15 +32,16 @@ _STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 
 
 def error_body(error: WeirError) -> dict[str, Any]:
-    """Anthropic's error object: ``{"type": "error", "error": {type, message}}``. The type follows
-    from the status; there is no place for the field at fault but the message."""
+    """Anthropic's error object: ``{"type": "error", "error": {type, message}, "request_id"}``. The
+    type follows from the status; there is no place for the field at fault but the message."""
     kind = _ERROR_TYPES.get(error.status)
     if kind is None:
         kind = "invalid_request_error" if error.status < 500 else "api_error"
     message = error.message
     if error.param is not None and error.param not in message:
         message = f"{error.param}: {message}"
-    return {"type": "error", "error": {"type": kind, "message": message}}
+    named = {"request_id": error.request_id} if error.request_id else {}
+    return {"type": "error", "error": {"type": kind, "message": message}, **named}
 
 
 def error_event(error: WeirError) -> bytes:

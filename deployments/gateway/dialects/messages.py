@@ -6,11 +6,9 @@ the student, images) is there without a word about this dialect anywhere else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-import orjson
 
 from deployments import wire
 from deployments.gateway.bodies.anthropic import CountTokensBody, MessagesBody
@@ -25,10 +23,10 @@ from deployments.gateway.dialects.message_writer import (
     error_body,
     error_event,
 )
+from deployments.gateway.dialects.tokenizing import ToldWriter, prompt_ids
 from deployments.gateway.encoding import Encoding
-from deployments.gateway.outputs import Collected, Counts, Output
 from deployments.gateway.prompts import PromptEncoder
-from weir.errors import UnsupportedError, WeirError
+from weir.errors import WeirError
 
 
 class MessagesDialect(ChatDialect):
@@ -83,12 +81,7 @@ class CountTokensDialect(MessagesDialect):
         return 0
 
     async def prompts(self, body: ChatBody, encoding: Encoding) -> list[list[int]]:
-        if body.has_other_parts:
-            raise UnsupportedError(
-                "The tokens of images are known only where the model runs; they cannot be counted.",
-                param="messages",
-            )
-        return await super().prompts(body, encoding)
+        return [await prompt_ids(body, encoding)]
 
     def writer(
         self,
@@ -98,23 +91,4 @@ class CountTokensDialect(MessagesDialect):
         prompts: Prompts,
         encoder: PromptEncoder,
     ) -> Writer:
-        return _CountWriter(sum(map(len, prompts)))
-
-
-class _CountWriter:
-    """One number. There is no event stream of it."""
-
-    def __init__(self, tokens: int) -> None:
-        self._tokens = tokens
-
-    def event(self, choice: int, output: Output) -> bytes:
-        return b""
-
-    def last_event(self, counts: Counts) -> bytes:
-        return b""
-
-    def error_event(self, error: WeirError) -> bytes:
-        return b""
-
-    def whole(self, choices: Sequence[Collected], counts: Counts) -> bytes:
-        return orjson.dumps({"input_tokens": self._tokens})
+        return ToldWriter({"input_tokens": sum(map(len, prompts))})

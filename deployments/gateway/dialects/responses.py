@@ -17,7 +17,7 @@ from deployments import wire
 from deployments.gateway.bodies.from_responses import ResponsesChat, chat_body
 from deployments.gateway.bodies.parsing import parse_body
 from deployments.gateway.bodies.responses import Item, ResponsesBody
-from deployments.gateway.dialects.base import COMMENT, Prompts
+from deployments.gateway.dialects.base import COMMENT, Dialect, Prompts
 from deployments.gateway.dialects.chat import ChatDialect
 from deployments.gateway.dialects.response_items import Event, OutputItems
 from deployments.gateway.encoding import Encoding
@@ -37,7 +37,6 @@ class ResponsesDialect:
 
     name = "responses"
     path = "/v1/responses"
-    task = "generate"
     prompt_field = "input"
     family = "openai"
     summary = "Answer a conversation, with items and typed events"
@@ -56,6 +55,9 @@ class ResponsesDialect:
                 param="previous_response_id",
             )
         return chat_body(asked, self.earlier or ())
+
+    def suited(self, tasks: frozenset[str]) -> Dialect | None:
+        return self if not tasks or "generate" in tasks else None
 
     async def prompts(self, body: ResponsesChat, encoding: Encoding) -> list[list[int]]:
         return await _CHAT.prompts(body, encoding)

@@ -112,10 +112,22 @@ def test_another_tenants_entity_is_another_entity(features: Features) -> None:
     assert names[0] != names[1]
 
 
-def test_inspect_wants_a_tenant(features: Features) -> None:
-    features("inspect", "10001")
+def test_an_id_alone_is_of_the_only_tenant(features: Features) -> None:
+    """On the laptop profile the key that ``weir up`` prints is the tenant demo's."""
+    assert features.inspect("10001")["entity"] == "demo/10001"
+
+
+def test_an_id_alone_is_nobodys_where_there_are_several_tenants(features: Features) -> None:
+    file = features.folder / "home" / "settings.yaml"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("tenants: [{id: a}, {id: b}]\n")
+    try:
+        features("inspect", "10001")
+    finally:
+        file.unlink()
     assert isinstance(features.error, CommandError)
     assert features.error.exit_code == ExitCode.USAGE
+    assert "the tenants a, b" in str(features.error)
     assert "--tenant" in str(features.error.hint)
 
 
