@@ -250,11 +250,21 @@ def test_the_first_of_many_faults_is_told(messages: list[Any]) -> None:
 
 def test_bodies_of_too_many_values_are_refused_before_they_are_checked() -> None:
     part = {"type": "text", "text": "x"}
-    with pytest.raises(BadRequestError, match="more than 100,000 objects"):
-        chat(messages=[{"role": "user", "content": [part] * 30_000}])
+    for fields in (
+        {"messages": [{"role": "user", "content": [part] * 26_000}]},
+        {"messages": [{"role": "user", "content": [0] * 263_000}]},
+        {"messages": [[]] * 101_000},
+        {"logit_bias": {str(n): 1 for n in range(101_000)}},
+    ):
+        with pytest.raises(BadRequestError, match="more than 100,000 names"):
+            chat(**fields)
     assert chat(messages=[{"role": "user", "content": [part] * 5_000}])
-    assert completion(prompt=[7] * 150_000)
-    assert chat(messages=[{"role": "user", "content": "{,[" * 200_000}])
+    assert completion(prompt=[7] * 250_000)
+
+
+@pytest.mark.parametrize("text", ["{,[", '"', "\\", '\\"', '\\\\"{,['])
+def test_what_is_in_texts_is_not_counted(text: str) -> None:
+    assert chat(messages=[{"role": "user", "content": text * 150_000}])
 
 
 def test_biases_words_and_stops_are_bounded() -> None:
