@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from deployments.client_headers import usable_id
 from deployments.gateway.account import Account
@@ -21,6 +21,7 @@ from deployments.gateway.fallbacks import Fallback, Trial
 from deployments.gateway.generation import Generation, Run
 from deployments.gateway.holding import DoubtfulAnswerError, HeldAnswer
 from deployments.gateway.http import ClientGoneError
+from deployments.gateway.intake import Intake
 from deployments.gateway.legs import Attempt, usage
 from deployments.gateway.model import Model
 from deployments.gateway.off_loop import OffLoop
@@ -43,7 +44,6 @@ from features.enrichment import Enrichment
 from weir.errors import (
     BadRequestError,
     InternalError,
-    RequestTimeoutError,
     UnsupportedError,
     WeirError,
 )
@@ -56,8 +56,6 @@ PRIORITY_HEADER = "x-weir-priority"
 INTENT_HEADER = b"x-weir-intent"
 #: In it OpenAI's and Anthropic's libraries say after how many seconds without a byte they give up.
 PATIENCE_HEADER = b"x-stainless-read-timeout"
-#: Smaller bodies are checked within two milliseconds, whatever is in them.
-PARSED_INLINE_BELOW = 16 * 1024
 
 
 def random_ids() -> Callable[[], str]:
@@ -113,6 +111,7 @@ class Gateway:
         self.metrics = parts.metrics
         self._clock = asyncio.get_running_loop().time
         self._generation = Generation(parts.account, parts.metrics, parts.limits)
+        self.intake = Intake(parts.limits, parts.off_loop)
         self._silence = Silence(parts.limits.early_headers_s)
         self._settlement = Settlement(parts.models, parts.fallbacks, parts.metrics, parts.slo_s)
         for name, fallback in parts.fallbacks.items():
@@ -179,15 +178,7 @@ class Gateway:
         self, record: Record, dialect: Dialect, tenant: Tenant, door: Door
     ) -> Request:
         """The body, read and checked; the model and the class, found."""
-        limits = self.parts.limits
-        try:
-            async with asyncio.timeout(limits.body_timeout_s):
-                raw = await door.read(limits.max_body_bytes)
-        except TimeoutError:
-            raise RequestTimeoutError(
-                f"The body was not complete after {limits.body_timeout_s:g} s."
-            ) from None
-        body = await self.parse(dialect, tenant, raw)
+        body, body_bytes = await self.intake.body(dialect, tenant, door)
         model = self._find_model(body.model, tenant)
         record.model = model.name
         suited = dialect.suited(model.tasks)
@@ -204,20 +195,10 @@ class Gateway:
             priority_class=self._priority_class(door, tenant),
             header=door.header,
             arrival_s=record.arrival_s,
-            body_bytes=len(raw),
+            body_bytes=body_bytes,
             deadline_s=self._deadline_s(record, body, door),
         )
         return record.request
-
-    async def parse(self, dialect: Dialect, tenant: Tenant, raw: bytes) -> Any:
-        """The body, checked; a large one beside the loop.
-
-        Raises:
-            WeirError: what the dialect raises, or too many large bodies are being read.
-        """
-        if len(raw) < PARSED_INLINE_BELOW:
-            return dialect.parse(raw)
-        return await self.parts.off_loop.run(tenant.id, len(raw), lambda: dialect.parse(raw))
 
     def _find_model(self, name: str, tenant: Tenant) -> Model:
         model = self.models.get(name)

@@ -218,7 +218,8 @@ class _Call:
         return raw
 
     async def _parsed(self, raw: bytes) -> ResponsesChat:
-        parsed: ResponsesChat = await self._responses.gateway.parse(self.dialect, self.tenant, raw)
+        intake = self._responses.gateway.intake
+        parsed: ResponsesChat = await intake.parse(self.dialect, self.tenant, raw)
         return parsed
 
     async def _recall(self, raw: bytes) -> None:
