@@ -107,7 +107,9 @@ def _defaults_section(config: FrontDoorConfig) -> list[str]:
         "    timeout connect 500ms",
         # For a client that has to send or to read something. One that waits for its answer has not.
         "    timeout client 90s",
-        "    timeout server 3600s",
+        # Whoever waits, does so for as long as its class allows: the gateway has all time limits of
+        # requests.
+        "    timeout server 86400s",
         "    timeout http-request 10s",
         "    timeout http-keep-alive 120s",
         "    timeout queue 5s",

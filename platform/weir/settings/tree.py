@@ -32,6 +32,7 @@ class _Section(BaseModel):
 class ServerSettings(_Section):
     """Where clients connect, and what a request may cost before it is understood.
 
+    ``early_headers_s``: a stream that has no output by then is opened all the same (null: never).
     ``max_body_bytes`` holds for a compressed body before and after it is decompressed.
     ``max_connections``: open at a time; ``max_connections_per_source``: of them, from one address.
     """
@@ -40,6 +41,7 @@ class ServerSettings(_Section):
     port: Port = 8000
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024)
     request_timeout_s: float = Field(600.0, gt=0)
+    early_headers_s: float | None = Field(20.0, gt=0)
     drain_timeout_s: float = Field(60.0, gt=0)
     max_connections: int = Field(8192, ge=1)
     max_connections_per_source: int = Field(6144, ge=1)
