@@ -31,7 +31,8 @@ help:
 setup: $(STAMP)
 
 $(STAMP): requirements/lock.txt requirements/overrides.txt requirements/uv.txt \
-          requirements/install requirements/uv_pip.py pyproject.toml
+          requirements/install requirements/uv_pip.py requirements/vllm/pyproject.toml \
+          pyproject.toml
 	@requirements/install $(VENV)
 	@touch $@
 

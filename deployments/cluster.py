@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+from deployments import client_headers
 from deployments.haproxy_config import Target
 from deployments.names import APP
 from weir.settings import Settings
@@ -25,6 +26,7 @@ _ASK_TIMEOUT_S = 2.0
 _ENVIRONMENT = {
     # Gateways listen themselves, behind weir's own HAProxy (docs/adr/0020-front-door.md).
     "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": client_headers.CALLBACK,
     # One event loop in a replica: each hop between threads costs tens of microseconds a chunk.
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
@@ -32,7 +34,10 @@ _ENVIRONMENT = {
     "RAY_SERVE_LOG_TO_STDERR": "0",
     # How long a stopping gateway stays reachable so that HAProxy learns of it.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
-    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.2",
+    # What Serve does in its loops costs CPU time on an idle platform too, on the cores that the
+    # engines need: its controller's look at all replicas, and the gauges that each process sets.
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
+    "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "2000",
     # A machine that is busy with imports is not broken.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "30",

@@ -36,7 +36,7 @@ _STATS_PERIOD_S = 2.0
 # Serve's own limit must never be the one that bites: admission is weir's.
 _UNLIMITED = 1_000_000
 # Serve replaces a gateway when a check finds it dead; its default would be 10 s.
-_GATEWAY_CHECK_PERIOD_S = 0.5
+_GATEWAY_CHECK_PERIOD_S = 1.0
 
 
 def llm_config(model: ModelSettings, registry: str | None = None) -> LLMConfig:

@@ -18,7 +18,7 @@ from weir.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 _LOOK_S = 0.05
-_FOLLOW_S = 0.2
+_FOLLOW_S = 0.5
 # What cannot come up (its port was taken meanwhile) is tried again at this pace.
 _PAUSE_S = 1.0
 _STOP_S = 5.0

@@ -21,12 +21,12 @@ from deployments.haproxy_config import (
     FrontDoorConfig,
     Target,
     assign_slots,
-    error_file,
-    error_pages,
     render,
     slot_name,
 )
+from deployments.haproxy_pages import write_pages
 from weir.errors import ConfigError
+from weir.settings.tree import ServerSettings
 
 _START_TIMEOUT_S = 10.0
 _ADMIN_TIMEOUT_S = 2.0
@@ -36,11 +36,11 @@ _MAX_THREADS = 4
 class FrontDoor:
     """HAProxy as a child process. Methods may be called from several threads."""
 
-    def __init__(self, host: str, port: int, folder: Path, one_active: bool) -> None:
+    def __init__(self, server: ServerSettings, folder: Path, one_active: bool) -> None:
         """``folder`` is made on start. ``one_active``: see :class:`FrontDoorConfig`."""
         threads = min(_MAX_THREADS, os.cpu_count() or 1)
-        self.port = port
-        self._config = FrontDoorConfig(host, port, folder, threads, one_active)
+        self.port = server.port
+        self._config = FrontDoorConfig(server, folder, threads, one_active)
         self._slots: dict[int, Target] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
@@ -61,8 +61,7 @@ class FrontDoor:
     def _start(self) -> None:
         folder = self._config.folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for status, page in error_pages().items():
-            error_file(folder, status).write_text(page, newline="")
+        write_pages(folder)
         file = folder / "haproxy.cfg"
         file.write_text(render(self._config, self._slots))
         self._config.socket.unlink(missing_ok=True)
@@ -73,10 +72,14 @@ class FrontDoor:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self._kill()
                 raise ConfigError(
-                    f"server: HAProxy did not come up on {self._config.host}:{self._config.port}; "
-                    "the log has the reason"
+                    f"server: HAProxy did not come up on {self._where()}; the log has the reason"
                 )
             time.sleep(0.01)
+
+    def _where(self) -> str:
+        server = self._config.server
+        metrics = f" and {server.metrics.host}:{server.metrics.port}" if server.metrics.port else ""
+        return f"{server.host}:{server.port}{metrics}"
 
     def alive(self) -> bool:
         """False once it has ended, whoever ended it."""

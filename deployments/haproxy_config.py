@@ -1,4 +1,4 @@
-"""HAProxy's configuration, and the answers that it gives itself. Pure text.
+"""HAProxy's configuration. Pure text.
 
 Serve can generate a configuration too (``RAY_SERVE_ENABLE_HA_PROXY``). Its own lets any client set
 headers that steer Serve, answers in HTML, never ends a connection on which no request arrives, and
@@ -7,44 +7,29 @@ listens for statistics and metrics on every interface (docs/adr/0020-front-door.
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
 from pathlib import Path
+
+from deployments.client_headers import PLAIN_TEXT, REQUEST_ID, REQUEST_ID_PATTERN, STEERING
+from deployments.haproxy_pages import STATUSES, page_file
+from weir.settings.server import CorsSettings
+from weir.settings.tree import ServerSettings
 
 BACKEND = "gateways"
 SLOTS = 32
 """Places for gateways; an empty one costs nothing. HAProxy cannot add any without a reload."""
 
-_RETRY_AFTER_S = 1
-_WORDS: Mapping[int, tuple[str, str]] = {
-    400: ("invalid_request_error", "The request is not valid HTTP, or its headers are too long."),
-    404: ("invalid_request_error", "There is nothing at this path."),
-    408: ("invalid_request_error", "The request did not arrive in time."),
-    500: ("server_error", "The gateway failed while it answered this request."),
-    502: ("server_error", "The gateway ended before it had answered. The request may be retried."),
-    503: ("overloaded_error", "No gateway is ready. Retry shortly."),
-    504: ("server_error", "The gateway did not answer in time."),
-}
-_CODES = {
-    400: "invalid_value",
-    404: "not_found",
-    408: "request_timeout",
-    500: "internal_error",
-    502: "gateway_failed",
-    503: "overloaded",
-    504: "gateway_timeout",
-}
-_RETRYABLE = (408, 500, 502, 503, 504)
-# Serve reads these and decodes their values strictly: bytes that are not UTF-8 are its error 500.
-_PLAIN_TEXT_HEADERS = ("x-request-id", "x-session-id", "traceparent", "tracestate", "baggage")
-# Serve obeys these: no cancelling when the client leaves, a time limit, a model to load.
-_STEERING_HEADERS = (
-    "^x-request-disconnect-disabled$",
-    "^x-request-timeout-seconds$",
-    "^serve[-_]multiplexed[-_]model[-_]id$",
-)
+_BUFFER_BYTES = 64 * 1024
+# HAProxy refuses what fills its buffer with a page of its own, in HTML.
+_MOST_HEADER_BYTES = 28 * 1024
+_MOST_HEADERS = 1024
+# Connections that the metrics' port, health checks and the admin socket may need beside clients'.
+_SPARE_CONNECTIONS = 128
+_METHODS = "GET, HEAD, POST, DELETE, OPTIONS"
+_EXPOSED = "x-request-id, request-id, retry-after, x-should-retry, *"
+_METRICS_PATHS = "/metrics /ready /health"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +49,7 @@ class FrontDoorConfig:
     others take over when it fails. Else requests go where the fewest are.
     """
 
-    host: str
-    port: int
+    server: ServerSettings
     folder: Path
     threads: int
     one_active: bool
@@ -75,36 +59,14 @@ class FrontDoorConfig:
         return self.folder / "haproxy.sock"
 
 
-def error_pages() -> dict[int, str]:
-    """Whole HTTP responses by status, in the shape of all of weir's errors."""
-    pages = {}
-    for status, (kind, message) in _WORDS.items():
-        error = {"message": message, "type": kind, "param": None, "code": _CODES[status]}
-        body = json.dumps({"error": error})
-        head = [
-            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
-            "content-type: application/json",
-            f"content-length: {len(body)}",
-            "cache-control: no-store",
-        ]
-        if status in _RETRYABLE:
-            head.append(f"retry-after: {_RETRY_AFTER_S}")
-        pages[status] = "\r\n".join([*head, "", body])
-    return pages
-
-
-def error_file(folder: Path, status: int) -> Path:
-    """Where the response of that status lies."""
-    return folder / f"{status}.http"
-
-
 def render(config: FrontDoorConfig, slots: Mapping[int, Target]) -> str:
     """``slots``: the gateways by slot, from 1 to :data:`SLOTS`."""
     return "\n".join(
         [
             *_global_section(config),
             *_defaults_section(config),
-            *_frontend(config),
+            *_clients(config),
+            *_metrics(config),
             *_backend(config, slots),
             "",
         ]
@@ -116,8 +78,10 @@ def _global_section(config: FrontDoorConfig) -> list[str]:
         "global",
         f"    stats socket {config.socket} mode 600 level admin",
         f"    nbthread {config.threads}",
-        "    maxconn 4096",
+        f"    maxconn {config.server.max_connections + _SPARE_CONNECTIONS}",
         "    no strict-limits",
+        f"    tune.bufsize {_BUFFER_BYTES}",
+        f"    tune.http.maxhdr {_MOST_HEADERS}",
         # A spliced connection is no longer watched, and a client that leaves is noticed only
         # when its answer is written.
         "    nosplice",
@@ -127,7 +91,7 @@ def _global_section(config: FrontDoorConfig) -> list[str]:
 def _defaults_section(config: FrontDoorConfig) -> list[str]:
     return [
         "http-errors weir",
-        *(f"    errorfile {status} {error_file(config.folder, status)}" for status in _WORDS),
+        *(f"    errorfile {status} {page_file(config.folder, status)}" for status in STATUSES),
         "defaults",
         "    mode http",
         "    option abortonclose",
@@ -141,8 +105,11 @@ def _defaults_section(config: FrontDoorConfig) -> list[str]:
         "    option redispatch 1",
         # Also how long a refused connection waits before it is tried elsewhere.
         "    timeout connect 500ms",
-        "    timeout client 3600s",
-        "    timeout server 3600s",
+        # For a client that has to send or to read something. One that waits for its answer has not.
+        "    timeout client 90s",
+        # Whoever waits, does so for as long as its class allows: the gateway has all time limits of
+        # requests.
+        "    timeout server 86400s",
         "    timeout http-request 10s",
         "    timeout http-keep-alive 120s",
         "    timeout queue 5s",
@@ -150,20 +117,118 @@ def _defaults_section(config: FrontDoorConfig) -> list[str]:
     ]
 
 
-def _frontend(config: FrontDoorConfig) -> list[str]:
-    rules = ["frontend clients", f"    bind {config.host}:{config.port}"]
-    rules += [f"    http-request del-header {name} -m reg" for name in _STEERING_HEADERS]
-    rules += [
-        f"    http-request del-header {name} if {{ req.fhdr({name}) -m reg [^\\x20-\\x7e] }}"
-        for name in _PLAIN_TEXT_HEADERS
-    ]
-    # weir's own errors are JSON. What is plain text comes from Serve, or from its HTTP server.
+def _clients(config: FrontDoorConfig) -> list[str]:
+    server = config.server
+    too_long = page_file(config.folder, 431)
+    # weir's own errors are JSON. What is plain text comes from Serve, or from its HTTP server; its
+    # 404 means that it has no application now.
     plain = "{ res.hdr(content-type) -m beg text/plain }"
-    rules += [
-        f"    http-response return status {status} errorfiles weir if {{ status {status} }} {plain}"
-        for status in _WORDS
+    return [
+        "frontend clients",
+        f"    bind {server.host}:{server.port}",
+        f"    maxconn {server.max_connections}",
+        "    stick-table type ipv6 size 64k expire 1m store conn_cur",
+        "    tcp-request connection track-sc0 src",
+        "    tcp-request connection reject if "
+        f"{{ sc0_conn_cur gt {server.max_connections_per_source} }}",
+        *_request_id(),
+        *_cors(server.cors),
+        f"    http-request return status 431 content-type application/json file {too_long} "
+        f"if {{ req.hdrs_bin,length gt {_MOST_HEADER_BYTES} }}",
+        "    http-request return status 404 errorfiles weir if { path,url_dec -m beg /-/ }",
+        *_client_headers(),
+        f"    http-response return status 503 errorfiles weir if {{ status 404 }} {plain}",
+        *(
+            f"    http-response return status {status} errorfiles weir "
+            f"if {{ status {status} }} {plain}"
+            for status in STATUSES
+            if status != 404
+        ),
+        f"    default_backend {BACKEND}",
     ]
-    return [*rules, f"    default_backend {BACKEND}"]
+
+
+def _request_id() -> list[str]:
+    """One id for each request: the gateway gets it and puts it into bodies and logs, the client
+    finds it in the headers, those of HAProxy's own answers included."""
+    given = f"req.fhdr({REQUEST_ID})"
+    known = "{ var(txn.id) -m found }"
+    return [
+        f"    http-request set-var(txn.id) {given} if {{ {given} -m reg '{REQUEST_ID_PATTERN}' }}",
+        f"    http-request set-var(txn.id) uuid unless {known}",
+        f"    http-request set-header {REQUEST_ID} %[var(txn.id)]",
+        f"    http-after-response set-header {REQUEST_ID} %[var(txn.id)] if {known}",
+        # Where Anthropic's clients look for it.
+        f"    http-after-response set-header request-id %[var(txn.id)] if {known}",
+    ]
+
+
+def _cors(cors: CorsSettings) -> list[str]:
+    """Preflight requests are answered here, whatever their path; answers to a page that may call
+    say so, errors and streams included."""
+    if not cors.origins:
+        return []
+    origin, known = "req.fhdr(origin)", "{ var(txn.origin) -m found }"
+    preflight, set_header = "{ var(txn.preflight) -m found }", "    http-after-response set-header "
+    asked = "req.fhdr(access-control-request-headers)"
+    headers = ", ".join(cors.headers) or "%[var(txn.asked)]"
+    some = "" if cors.headers else " { var(txn.asked) -m found }"
+    return [
+        f"    http-request set-var(txn.origin) {origin} "
+        f"if {{ {origin} -m reg '{origin_pattern(cors)}' }}",
+        "    http-request set-var(txn.preflight) bool(true) "
+        f"if METH_OPTIONS {known} {{ req.fhdr(access-control-request-method) -m found }}",
+        f"    http-request set-var(txn.asked) {asked} "
+        f"if {preflight} {{ {asked} -m reg '^[A-Za-z0-9_, -]+$' }}",
+        # Chrome asks when a public page calls a machine of a private network.
+        "    http-request set-var(txn.private) bool(true) "
+        f"if {preflight} {{ req.fhdr(access-control-request-private-network) -m found }}",
+        f"    http-request return status 204 if {preflight}",
+        f"{set_header}access-control-allow-origin %[var(txn.origin)] if {known}",
+        f"    http-after-response add-header vary Origin if {known}",
+        f'{set_header}access-control-expose-headers "{_EXPOSED}" if {known} !{preflight}',
+        f'{set_header}access-control-allow-methods "{_METHODS}" if {preflight}',
+        f'{set_header}access-control-allow-headers "{headers}" if {preflight}{some}',
+        f"{set_header}access-control-max-age {cors.max_age_s} if {preflight}",
+        f"{set_header}access-control-allow-private-network true if {{ var(txn.private) -m found }}",
+    ]
+
+
+def origin_pattern(cors: CorsSettings) -> str:
+    """The regular expression of the origins that may call."""
+    patterns = []
+    for origin in cors.origins:
+        exact = re.escape(origin).replace(r":\*", "(:[0-9]+)?").replace(r"\*", "[a-z0-9.-]+")
+        patterns.append(".*" if origin == "*" else exact)
+    return f"^({'|'.join(patterns)})$"
+
+
+def _client_headers() -> list[str]:
+    steering = ("^" + name.replace("-", "[-_]") + "$" for name in STEERING)
+    return [
+        *(f"    http-request del-header {name} -m reg" for name in steering),
+        *(
+            f"    http-request del-header {name} if {{ req.fhdr({name}) -m reg [^\\x20-\\x7e] }}"
+            for name in PLAIN_TEXT
+        ),
+    ]
+
+
+def _metrics(config: FrontDoorConfig) -> list[str]:
+    """A port for whoever reaches it: it asks the gateway with the platform's own token, which
+    HAProxy takes from its environment."""
+    metrics = config.server.metrics
+    if metrics.port is None:
+        return []
+    return [
+        "frontend metrics",
+        f"    bind {metrics.host}:{metrics.port}",
+        f"    http-request return status 404 errorfiles weir unless {{ path {_METRICS_PATHS} }}",
+        *_client_headers(),
+        f"    http-request del-header {REQUEST_ID}",
+        '    http-request set-header authorization "Bearer ${WEIR_INTERNAL_TOKEN}"',
+        f"    default_backend {BACKEND}",
+    ]
 
 
 def _backend(config: FrontDoorConfig, slots: Mapping[int, Target]) -> list[str]:

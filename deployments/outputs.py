@@ -187,7 +187,9 @@ class RichOutputs(Outputs):
 
     def _error(self) -> tuple[int, str]:
         structured = self._reader is not None and self._reader.structured_outputs is not None
-        if structured and not self._count:
+        if structured:
+            if self._count:
+                return 400, "The grammar that the request asks for leaves no way on."
             if self.delivered is not None:
                 what = "This engine could not bring the grammar to where the stream broke off."
                 return CannotDoError.status, what
@@ -196,7 +198,7 @@ class RichOutputs(Outputs):
 
 
 class Embedding:
-    """Of a request for an embedding."""
+    """Of a request for an embedding or a score."""
 
     def __init__(self, number: int, prompt_tokens: int, put: Put) -> None:
         self._number = number
@@ -211,7 +213,7 @@ class Embedding:
             reason = str(output) or type(output).__name__
             self._put(wire.Failed(self._number, OverloadedError.status, reason))
             return
-        vector = output.outputs.data.tolist()
+        vector = output.outputs.data.flatten().tolist()
         if not vector:  # what vLLM gives for a request that it aborted
             self._put(wire.Failed(self._number, OverloadedError.status, "The engine gave up."))
             return

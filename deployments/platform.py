@@ -58,8 +58,7 @@ class Platform:
         self._folder = make_run_folder(state)
         self._cluster = Cluster(settings, self._folder)
         self._front = FrontDoor(
-            settings.server.host,
-            settings.server.port,
+            settings.server,
             self._folder / "haproxy",
             one_active=settings.gateway.replicas == 1,
         )
@@ -111,7 +110,7 @@ class Platform:
         self._progress.tell("apply", "start", str(self._settings_file))
         try:
             settings = parse_settings(read_tree(self._settings_file), str(self._settings_file))
-            _require_same_base(self._settings, settings)
+            require_same_base(self._settings, settings)
             _check(settings)
             self._start_deployer()
             self._deploy()
@@ -341,7 +340,7 @@ def _check(settings: Settings) -> None:
         build_policy(model.routing.policy, model.routing.params)
 
 
-def _require_same_base(old: Settings, new: Settings) -> None:
+def require_same_base(old: Settings, new: Settings) -> None:
     """What only a restart can change.
 
     Raises:
@@ -350,8 +349,15 @@ def _require_same_base(old: Settings, new: Settings) -> None:
     for section in ("redis", "ray"):
         if getattr(old, section) != getattr(new, section):
             raise ConfigError(f"{section}: changes need a restart (weir down, weir up)")
-    if (old.server.host, old.server.port) != (new.server.host, new.server.port):
-        raise ConfigError("server: host and port change only with a restart (weir down, weir up)")
+    fixed = ("host", "port", "max_connections", "max_connections_per_source", "cors")
+    for name in fixed:
+        if getattr(old.server, name) != getattr(new.server, name):
+            raise ConfigError(f"server.{name}: changes need a restart (weir down, weir up)")
+    listening = [(s.server.metrics.host, s.server.metrics.port) for s in (old, new)]
+    if listening[0] != listening[1]:
+        raise ConfigError(
+            "server.metrics: host and port change only with a restart (weir down, weir up)"
+        )
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from deployments import wire
 from deployments.autoscaling import ONGOING
 from deployments.engine import WeirEngine
 from deployments.listener import Listener, ReplicaApp
+from deployments.pairs import SCORE, scores_pairs
 from deployments.probes import Probes
 from deployments.streams import TokenStreams
 from deployments.vllm_generator import VllmGenerator
@@ -66,27 +67,40 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
     async def _start_engine(self) -> None:
         # Ray's own would also start a telemetry actor, which imports vLLM: 0.4 GB and seconds.
         await self.engine.start()
+        from vllm.envs import enable_envs_cache
+
+        # vLLM asks the environment for its settings with every output, unless it is told that they
+        # are final: a twentieth of what the replica's front end does.
+        enable_envs_cache()
 
     async def record_replica_metadata(self) -> dict[str, Any]:
         """Published once, when the replica is ready: where it listens and what it can hold."""
         config = self.engine.client.vllm_config
+        blocks = config.cache_config.num_gpu_blocks or 0
+        feed = self._kv_endpoints if config.cache_config.enable_prefix_caching else None
         return {
             "address": self._listener.address,
             "block_size": config.cache_config.block_size,
-            "kv_blocks_total": config.cache_config.num_gpu_blocks or 0,
+            # One block, which nothing is ever put into, is what an engine without a cache has.
+            "kv_blocks_total": blocks if blocks > 1 else 0,
             "max_model_len": config.model_config.max_model_len,
             "max_num_seqs": config.scheduler_config.max_num_seqs,
             "yielding_step_tokens": (
                 config.scheduler_config.max_num_batched_tokens if self.engine.yields else 0
             ),
-            "tasks": list(await self.engine.client.get_supported_tasks()),
-            "kv_feed": self._kv_endpoints
+            "tasks": await self._tasks(),
+            "kv_feed": feed
             and {
-                **self._kv_endpoints,
+                **feed,
                 "algorithm": config.cache_config.prefix_caching_hash_algo,
                 "seed": os.environ.get("PYTHONHASHSEED", DEFAULT_SEED),
             },
         }
+
+    async def _tasks(self) -> list[str]:
+        client = self.engine.client
+        tasks = list(await client.get_supported_tasks())
+        return [*tasks, SCORE] if scores_pairs(client.model_config, tasks) else tasks
 
     async def record_routing_stats(self) -> dict[str, Any]:
         """Published periodically: the engine's load, for routers without a connection."""
@@ -114,12 +128,18 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
 
     async def _first_token(self) -> None:
         # The first step compiles and allocates; better before than in a client's request.
-        from vllm import SamplingParams
+        from vllm import PoolingParams, SamplingParams
         from vllm.inputs.engine import tokens_input
 
         client = self.engine.client
-        params = SamplingParams(max_tokens=2, min_tokens=2)
-        async for _ in client.generate(tokens_input([0]), params, "weir-warm-up"):
+        tasks = await client.get_supported_tasks()
+        if "generate" in tasks:
+            params = SamplingParams(max_tokens=2, min_tokens=2)
+            outputs = client.generate(tokens_input([0]), params, "weir-warm-up")
+        else:
+            reads = PoolingParams(task=client.model_config.get_pooling_task(tasks))
+            outputs = client.encode(tokens_input([0]), reads, "weir-warm-up")
+        async for _ in outputs:
             pass
         await client.reset_prefix_cache()
 

@@ -53,6 +53,19 @@ def stub_answer(prompt: Sequence[int], count: int, seed: int | None = None) -> s
     return "".join(stub_word(stub_token(number, i)) for i in range(count))
 
 
+def stub_vector(prompt: Sequence[int], count: int = 8) -> list[float]:
+    """The embedding of ``prompt``, of length 1."""
+    seed = prompt_seed(prompt)
+    raw = [stub_token(seed, i) / VOCABULARY - 0.5 for i in range(count)]
+    norm = math.sqrt(sum(value * value for value in raw)) or 1.0
+    return [value / norm for value in raw]
+
+
+def stub_score(prompt: Sequence[int]) -> float:
+    """How well the two texts of ``prompt`` suit each other."""
+    return stub_token(prompt_seed(prompt), 0) / VOCABULARY
+
+
 class StubGenerator:
     """One token a stream every ``interval_s`` of the running loop's clock. Never refuses."""
 
@@ -74,14 +87,15 @@ class StubGenerator:
         return self._add(_StubStream.of(request, put))
 
     async def embed(self, request: wire.Embed, put: Put) -> Abort:
-        """A vector of length 1 that follows from the prompt; 8 dimensions unless asked for."""
-        count = 8 if request.dimensions is None else request.dimensions
-        if count < 1:
-            raise BadRequestError("dimensions must be at least 1.", param="dimensions")
-        seed = prompt_seed(request.prompt)
-        raw = [stub_token(seed, i) / VOCABULARY - 0.5 for i in range(count)]
-        norm = math.sqrt(sum(value * value for value in raw)) or 1.0
-        vector = [value / norm for value in raw]
+        """A vector of length 1 that follows from the prompt; 8 dimensions unless asked for. Of a
+        pair, a score between 0 and 1."""
+        if request.pair is not None:
+            vector = [stub_score(request.prompt)]
+        else:
+            count = 8 if request.dimensions is None else request.dimensions
+            if count < 1:
+                raise BadRequestError("dimensions must be at least 1.", param="dimensions")
+            vector = stub_vector(request.prompt, count)
         put(wire.Embedded(request.stream, vector, len(request.prompt), 0))
         return _nothing
 

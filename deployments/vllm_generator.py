@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from vllm import PoolingParams, SamplingParams
@@ -15,7 +15,9 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from deployments import wire
 from deployments.chats import ChatFormat, ChatReader
+from deployments.grammar_trial import GrammarTrial, grammar_backend
 from deployments.outputs import Embedding, Outputs, RichOutputs, Wanted
+from deployments.pairs import scores_pairs
 from deployments.resuming import RESUMED
 from deployments.seams import Delivered, Replay, replay
 from deployments.streams import Abort, CannotDoError, Put
@@ -35,7 +37,8 @@ _REFUSALS = (ValueError, VLLMClientError)
 
 class VllmGenerator:
     """``load`` says what the engine last reported of itself, ``adapter`` finds a LoRA adapter by
-    name, ``resumes`` says whether the engine's scheduler continues streams."""
+    name, ``resumes`` says whether the engine's scheduler continues streams. ``grammars`` tries what
+    the engine would compile."""
 
     def __init__(
         self,
@@ -45,8 +48,10 @@ class VllmGenerator:
         chats: ChatFormat | None = None,
         adapter: Callable[[str], Any | None] = lambda name: None,
         resumes: bool = False,
+        grammars: GrammarTrial | None = None,
     ) -> None:
         self._client = client
+        self._grammars = grammars or GrammarTrial(lambda: grammar_backend(client))
         self._defaults: dict[str, Any] = client.model_config.get_diff_sampling_param()
         self._chats = chats or ChatFormat(client)
         self._adapter = adapter
@@ -74,14 +79,12 @@ class VllmGenerator:
             raise OverloadedError(str(error) or "The engine is down.") from error
 
     async def embed(self, request: wire.Embed, put: Put) -> Abort:
-        """Have the engine embed a prompt. Raises as :meth:`submit`."""
+        """Have the engine embed a prompt, or score a pair. Raises as :meth:`submit`."""
         try:
-            if "embed" not in await self._client.get_supported_tasks():
-                raise CannotDoError("This model generates text; it has no embeddings.")
             collector = await self._client.add_request(
                 request.request_id,
                 tokens_input(request.prompt, cache_salt=request.cache_salt),
-                PoolingParams(task="embed", dimensions=request.dimensions),
+                self._pooling(request, await self._client.get_supported_tasks()),
                 priority=request.priority,
             )
         except _REFUSALS as error:
@@ -89,6 +92,20 @@ class VllmGenerator:
         except EngineDeadError as error:
             raise OverloadedError(str(error) or "The engine is down.") from error
         return self._listen(collector, Embedding(request.stream, len(request.prompt), put))
+
+    def _pooling(self, request: wire.Embed, tasks: Sequence[str]) -> PoolingParams:
+        """vLLM's parameters."""
+        pair = request.pair
+        if pair is None:
+            if "embed" not in tasks:
+                raise CannotDoError("This model has no embeddings.")
+            return PoolingParams(task="embed", dimensions=request.dimensions)
+        if not scores_pairs(self._client.model_config, tasks):
+            raise CannotDoError("This model does not score pairs of texts.")
+        # A model whose tokenizer has one type of token takes no types.
+        typed = "token_type_ids" in self._chats.tokenizer.model_input_names
+        types = {"compressed_token_type_ids": pair.second} if typed and pair.second else None
+        return PoolingParams(task="classify", use_activation=pair.activate, extra_kwargs=types)
 
     async def _submit_plain(self, request: wire.Submit, put: Put) -> Abort:
         collector = await self._client.add_request(
@@ -163,7 +180,11 @@ class VllmGenerator:
         if params.structured_outputs is None:
             built = inputs.process_inputs(*args, **kwargs)
         else:
-            built = await inputs.process_inputs_async(*args, **kwargs)
+            await self._grammars.check(params)
+            try:
+                built = await inputs.process_inputs_async(*args, **kwargs)
+            except RuntimeError as error:  # a RecursionError, too
+                raise BadRequestError(f"The grammar cannot be compiled: {error}") from error
         if reader is not None:
             ended, reasoning_kwargs = reader.reasoning(built.prompt_token_ids)
             built.reasoning_ended = ended

@@ -92,8 +92,21 @@ class Submit(msgspec.Struct, frozen=True, tag="submit", omit_defaults=True):
     resume: Resume | None = None
 
 
+class Pair(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How the two texts of a pair are to be read. ``second``: where the tokens of the second type
+    begin (None: the tokenizer marks none); ``activate``: whether the score is squashed, mostly to
+    between 0 and 1 (None: as the model has it)."""
+
+    second: int | None = None
+    activate: bool | None = None
+
+
 class Embed(msgspec.Struct, frozen=True, tag="embed", omit_defaults=True):
-    """Embed ``prompt`` (token ids); the answer is one :class:`Embedded`."""
+    """Embed ``prompt`` (token ids); the answer is one :class:`Embedded`.
+
+    With ``pair``, the prompt is two texts, and the one number of the answer says how well the
+    second suits the first: what a cross-encoder computes.
+    """
 
     stream: int
     request_id: str
@@ -101,6 +114,7 @@ class Embed(msgspec.Struct, frozen=True, tag="embed", omit_defaults=True):
     dimensions: int | None = None
     priority: int = 0
     cache_salt: str | None = None
+    pair: Pair | None = None
 
 
 class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
@@ -223,7 +237,7 @@ class Started(msgspec.Struct, tag=7, array_like=True):
 
 
 class Embedded(msgspec.Struct, tag=6, array_like=True):
-    """The answer to an :class:`Embed`."""
+    """The answer to an :class:`Embed`: the embedding, or a pair's score alone."""
 
     stream: int
     vector: list[float]

@@ -6,12 +6,14 @@ prompt tokens, all distinct):
   a1  vLLM's own server in its default mode
   a2  vLLM's own server in the mode of weir's replica (VLLM_ENABLE_V1_MULTIPROCESSING=0)
   b   weir with one replica and everything on, through its front door
-      (these three also with a tool on offer, under a JSON schema and with log-probabilities)
+      (these three also with a tool on offer, under a JSON schema and with log-probabilities; weir
+      also in OpenAI's Responses, each kept, and in Anthropic's Messages)
   c   Ray Serve LLM's default path (build_openai_app, one replica)
 
 Gateway alone (before an upstream that emits 32 chunks at 5 ms intervals):
 
-  none, relay (20 lines of ASGI), weir, sglang (router), litellm (proxy)
+  none, relay (20 lines of ASGI), weir (also in Responses and Messages), sglang (router),
+  litellm (proxy)
 
 Each round starts each system afresh, alone on the machine, and ends it before the next starts: an
 idle Ray cluster or a polling engine would take CPU time from the one that is measured. Rounds are

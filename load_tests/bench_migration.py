@@ -157,7 +157,7 @@ class _Run:
         self, http: aiohttp.ClientSession, name: str, plan: Plan, faults: Faults | None
     ) -> Phase:
         window_s = plan.seconds if faults else plan.calm_s
-        before = await counters(http, self._target)
+        before = await counters(http, self._target, self._fleet.internal_token)
         attendance = Attendance()
         start_s, start_cpu_s = time.monotonic(), time.process_time()
         beside = [asyncio.create_task(attendance.follow(self._fleet, http))]
@@ -171,7 +171,7 @@ class _Run:
             for task in beside:
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
-        after = await counters(http, self._target)
+        after = await counters(http, self._target, self._fleet.internal_token)
         self._tell(name, answers)
         return Phase(
             name,

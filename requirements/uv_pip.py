@@ -1,6 +1,6 @@
 """Run uv with the package sources that pip is configured for, which uv itself does not read.
 
-    python requirements/uv_pip.py install          the lock, then this checkout (editable)
+    python requirements/uv_pip.py install          the lock, vllm's name, this checkout (editable)
     python requirements/uv_pip.py lock [ARGS...]   write requirements/lock.txt anew
     python requirements/uv_pip.py sources          show the arguments that uv is given
 
@@ -102,11 +102,12 @@ class Uv:
         return subprocess.run(command, cwd=ROOT, env=self._env, capture_output=quiet).returncode
 
     def install(self) -> int:
-        """The lock with its hashes, bytecode compiled, then this checkout without dependencies."""
+        """The lock with its hashes, bytecode compiled; then, without dependencies, the name under
+        which vLLM looks for itself (requirements/vllm) and this checkout."""
         into = ("install", "--python", sys.executable, "--compile-bytecode")
         lock = ("--require-hashes", "-r", "requirements/lock.txt", *self._override())
-        code = self.pip(*into, *lock, *self.sources)
-        return code or self.pip(*into, "--no-deps", "--no-build-isolation", "--editable", ".")
+        ours = ("--no-deps", "--no-build-isolation", "./requirements/vllm", "--editable", ".")
+        return self.pip(*into, *lock, *self.sources) or self.pip(*into, *ours)
 
     def lock(self, *arguments: str) -> int:
         """Resolve dev.in (which includes lock.in) into lock.txt: hashes, no index address."""

@@ -132,8 +132,14 @@ def push(
 
 @app.command(epilog="Example: [bold]weir features inspect 10023 --tenant acme[/]")
 def inspect(
-    entity: Annotated[str, typer.Argument(help="TENANT/ID, or the id with --tenant.")],
-    tenant: Annotated[str | None, typer.Option(help="Whose entity it is.")] = None,
+    entity: Annotated[str, typer.Argument(help="TENANT/ID, or the id alone.")],
+    tenant: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose entity an id alone is; the tenant of the settings if they name one at most "
+            "(demo on the laptop profile)."
+        ),
+    ] = None,
     data: DataOption = None,
     redis: RedisOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
@@ -141,8 +147,10 @@ def inspect(
     """Show an entity's features: values, age, freshness, lineage, and whether it is long-tail."""
     from deployments.feature_commands.display import held_as_json, held_table, long_tail
 
-    with Place.of(data, redis).repository() as repository:
-        held = repository.held(_key(entity, tenant))
+    place = Place.of(data, redis)
+    key = _key(entity, tenant, place)
+    with place.repository() as repository:
+        held = repository.held(key)
     now = dt.datetime.now(dt.UTC)
     if as_json:
         typer.echo(json.dumps(held_as_json(held, now)))
@@ -313,17 +321,18 @@ def _views(names: list[str] | None) -> list[str]:
     return names or list(_NAMES)
 
 
-def _key(entity: str, tenant: str | None) -> str:
-    from features.keys import entity_key, split_entity_key
+def _key(entity: str, tenant: str | None, place: Place) -> str:
+    """Raises: CommandError: no entity, or nobody said whose it is."""
+    from features.keys import SEPARATOR, entity_key, split_entity_key
 
     try:
-        if tenant is not None:
-            return entity_key(tenant, entity)
-        split_entity_key(entity)
+        if tenant is None and SEPARATOR in entity:
+            split_entity_key(entity)
+            return entity
+        return entity_key(tenant or place.only_tenant(), entity)
     except ValueError as error:
         hint = "give TENANT/ID, or the id with --tenant"
         raise CommandError(str(error), ExitCode.USAGE, hint=hint) from None
-    return entity
 
 
 def _event(number: int, line: str) -> dict[str, Any]:

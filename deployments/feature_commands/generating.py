@@ -159,7 +159,7 @@ def generate(
         done = publish(run, place.data, options.limits, dt.datetime.now(dt.UTC))
         materialized = _materialize(place, url, console) if done.rows else 0
         if not done.parts_left:
-            _tail(url, lambda queue: queue.done(run.plan().entities))
+            _tail(place, url, lambda queue: queue.done(run.plan().entities))
     return Summary(done, paid, prompt_tokens, output_tokens, materialized, stopped)
 
 
@@ -218,7 +218,7 @@ def _choose(place: Place, options: GenerateOptions, url: str) -> list[str]:
             # Ids that nobody has: requests can name anything.
             await queue.done([each.entity for each in taken if each.entity not in known])
 
-    _tail(url, take)
+    _tail(place, url, take)
     return chosen
 
 
@@ -245,7 +245,7 @@ def _work(job: Job, run: Run, console: Console) -> tuple[int, int, int, str | No
 def _materialize(place: Place, url: str, console: Console) -> int:
     from features.repo import FeatureRepository
 
-    repository = FeatureRepository(url, place.data)
+    repository = FeatureRepository(url, place.data, place.security())
     with progress_bar(console, "materializing", None) as told:
         written = repository.materialize(
             [GENERATED.name],
@@ -256,13 +256,14 @@ def _materialize(place: Place, url: str, console: Console) -> int:
     return written[GENERATED.name]
 
 
-def _tail(url: str, use: Callable[[TailQueue], object]) -> None:
+def _tail(place: Place, url: str, use: Callable[[TailQueue], object]) -> None:
     """Use the tail queue, where there is one: it lives in Redis."""
-    if not url.startswith(("redis://", "rediss://")):
+    queue_url = place.queue_url(url)
+    if queue_url is None:
         return
 
     async def within() -> None:
-        async with Redis.from_url(url) as redis:
+        async with Redis.from_url(queue_url) as redis:
             await use(TailQueue(redis))  # type: ignore[misc]
 
     asyncio.run(within())

@@ -19,7 +19,7 @@ _ERRORS = {
     "401": "No API key, or not a valid one.",
     "404": "No such model.",
     "413": "The body is too large.",
-    "415": "The body is not JSON.",
+    "415": "The body is not JSON, or compressed in an unknown way.",
     "429": "A limit of the tenant's own; see Retry-After.",
     "503": "No room now; see Retry-After.",
 }
@@ -71,7 +71,7 @@ def describe_api(app: FastAPI) -> dict[str, Any]:
     for dialect in DIALECTS:
         spec["paths"][dialect.path] = {"post": _operation(dialect)}
     for path, methods in spec["paths"].items():
-        if path.startswith("/v1/"):
+        if path.startswith("/v1/") or path in DIALECTS.paths:
             for operation in methods.values():
                 operation["security"] = [{"key": []}, {"x-api-key": []}]
                 family = operation["tags"][0]

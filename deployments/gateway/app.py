@@ -24,7 +24,13 @@ class GatewayApp:
         self._pages = pages
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        dialect = DIALECTS.find(scope["path"]) if scope["type"] == "http" else None
+        if scope["type"] != "http":
+            await self._pages(scope, receive, send)
+            return
+        dialect = DIALECTS.find(scope["path"])
+        if dialect is None:
+            scope = as_page(scope)
+            dialect = DIALECTS.find(scope["path"])
         if dialect is None:
             await self._pages(scope, receive, send)
         elif scope["method"] == "POST" and isinstance(dialect, ResponsesDialect):
@@ -34,4 +40,13 @@ class GatewayApp:
         else:
             method, path = scope["method"], scope["path"]
             error = MethodNotAllowedError(f"{method} is not allowed on {path}.")
+            error.request_id = http.request_id(scope)
             await http.send_error(send, error, dialect.error_body(error), [(b"allow", b"POST")])
+
+
+def as_page(scope: dict[str, Any]) -> dict[str, Any]:
+    """The request for the page that is meant: without slashes that are empty or at the end, and
+    with GET for HEAD. The server that called leaves out the body of an answer to HEAD."""
+    parts = [part for part in scope["path"].split("/") if part]
+    method = "GET" if scope["method"] == "HEAD" else scope["method"]
+    return {**scope, "path": "/" + "/".join(parts), "method": method}

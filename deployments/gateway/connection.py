@@ -38,6 +38,10 @@ class ReplicaLostError(ReplicaFailedError):
     """The replica went away, or stopped answering, whatever the request was."""
 
 
+class ReplicaStuckError(ReplicaLostError):
+    """The replica's engine died, or it stopped answering: perhaps of the request."""
+
+
 class ReplicaLeavingError(ReplicaLostError):
     """The replica is draining: the stream goes on, but had better go on elsewhere."""
 
@@ -224,14 +228,15 @@ class ReplicaConnection:
             await asyncio.sleep(_WATCH_PERIOD_S)
             now_s = self._clock()
             if self._voice.overdue(now_s):
-                self._break(f"it said nothing for {self._voice.bound_s:.1f} s")
+                self._break(f"it said nothing for {self._voice.bound_s:.1f} s", stuck=True)
                 return
             if self._voice.silence_s(now_s) > DOUBT_S and not self.draining:
                 self._listener.doubted(self.replica_id, 2 * _WATCH_PERIOD_S)
             if not self._streams or not self._step_count:
                 self._steps.rest(now_s)
             elif self._steps.overdue(now_s):
-                self._break(f"its engine made no step for {self._steps.bound_s:.1f} s")
+                reason = f"its engine made no step for {self._steps.bound_s:.1f} s"
+                self._break(reason, stuck=True)
 
     def _dispatch(self, data: bytes) -> None:
         now_s = self._clock()
@@ -273,7 +278,7 @@ class ReplicaConnection:
         for stream in list(self._streams.values()):
             stream.advise(ReplicaLeavingError(f"Replica {self.replica_id} is leaving."))
 
-    def _break(self, reason: str, level: int = logging.WARNING) -> None:
+    def _break(self, reason: str, level: int = logging.WARNING, stuck: bool = False) -> None:
         if self.broken:
             return
         self.broken = True
@@ -284,8 +289,9 @@ class ReplicaConnection:
             extra={"replica": self.replica_id, "streams": len(streams), "reason": reason},
         )
         self._listener.lost(self)
+        kind = ReplicaStuckError if stuck else ReplicaLostError
         for stream in streams:
-            stream.fail(ReplicaLostError(f"The replica failed during the request: {reason}."))
+            stream.fail(kind(f"The replica failed during the request: {reason}."))
 
 
 def _failure(event: wire.Failed) -> WeirError:
@@ -294,5 +300,5 @@ def _failure(event: wire.Failed) -> WeirError:
     if event.status == 501:
         return UnsupportedError(event.message)
     if event.status == OverloadedError.status:
-        return ReplicaLostError(event.message)  # its engine is down: so for every request
+        return ReplicaStuckError(event.message)  # its engine is down: so for every request
     return ReplicaFailedError(event.message)

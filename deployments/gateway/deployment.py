@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
 from ray import serve
+from ray.exceptions import RayError
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from deployments.gateway.app import GatewayApp
 from deployments.gateway.building import build_gateway
-from deployments.gateway.enrichment import build_enricher, platform_redis_url
+from deployments.gateway.enrichment import build_enricher
+from deployments.gateway.feature_store import platform_redis_url
 from deployments.gateway.fleet import ReplicaChooser
-from deployments.gateway.pages import build_pages
+from deployments.gateway.pages import Surroundings, build_pages
 from deployments.gateway.prompts import PromptEncoder, locate_tokenizer
 from deployments.gateway.responses import Responses
 from deployments.gateway.sockets import KvEventFeed, WebSocketTransport
@@ -26,9 +30,14 @@ from deployments.gateway.stored_responses import (
     SharedResponses,
 )
 from deployments.sources import model_source
+from weir.errors import OverloadedError
 from weir.logs import configure_logging
 from weir.metrics import GatewayMetrics
 from weir.settings import Settings
+
+_PING_TIMEOUT_S = 1.0
+
+_SWITCH_S = 0.001
 
 
 class GatewayReplica:
@@ -41,6 +50,9 @@ class GatewayReplica:
         self, settings: Settings, handles: dict[str, ReplicaChooser]
     ) -> None:
         configure_logging(settings.log)
+        # While a thread reads a long prompt, the event loop waits so long for the interpreter's
+        # lock each time that it needs it.
+        sys.setswitchinterval(_SWITCH_S)
         token = os.environ.get("WEIR_INTERNAL_TOKEN", "")
         self._token = token
         self._session = aiohttp.ClientSession(
@@ -59,10 +71,10 @@ class GatewayReplica:
             metrics,
         )
         loop = asyncio.get_running_loop()
+        self._redis = Redis.from_url(platform_redis_url(settings, os.environ))
+        self._metrics_settings = settings.server.metrics
         self._kept = SharedResponses(
-            RedisResponses(
-                Redis.from_url(platform_redis_url(settings, os.environ)), settings.responses
-            ),
+            RedisResponses(self._redis, settings.responses),
             MemoryResponses(settings.responses, loop.time),
         )
         self._responses = Responses(self._gateway, self._kept, settings.responses)
@@ -73,10 +85,22 @@ class GatewayReplica:
 
     async def __serve_build_asgi_app__(self) -> Any:
         """Serve calls this after the constructor and serves what it returns."""
-        pages = build_pages(
-            self._gateway, self._responses, self._session, self._token, _deployment_states
+        around = Surroundings(
+            self._session,
+            self._token,
+            self._metrics_settings,
+            _deployment_states,
+            {"Redis": self._redis_answers},
         )
+        pages = build_pages(self._gateway, self._responses, around)
         return GatewayApp(self._gateway, self._responses, pages)
+
+    async def _redis_answers(self) -> bool:
+        with contextlib.suppress(RedisError, OSError, TimeoutError):
+            async with asyncio.timeout(_PING_TIMEOUT_S):
+                pong: Any = self._redis.ping()
+                return bool(await pong)
+        return False
 
     async def __del__(self) -> None:
         for task in self._tasks:
@@ -102,7 +126,10 @@ def _encoders(settings: Settings) -> Mapping[str, PromptEncoder]:
 
 
 async def _deployment_states() -> list[dict[str, Any]]:
-    status = await asyncio.get_running_loop().run_in_executor(None, serve.status)
+    try:
+        status = await asyncio.get_running_loop().run_in_executor(None, serve.status)
+    except RayError:
+        raise OverloadedError("Serve's controller does not answer now.") from None
     return [
         {
             "name": name,

@@ -12,6 +12,7 @@ from typing import Protocol
 from redis.asyncio import Redis
 
 from deployments.gateway.bodies.requests import ChatBody, ChatMessage, CompletionBody, ContentPart
+from deployments.gateway.feature_store import build_link, tail_url
 from features.enrichment import (
     Enrichment,
     EnrichRule,
@@ -22,18 +23,17 @@ from features.enrichment import (
 )
 from features.enrichment.outcome import require
 from features.enrichment.placement import Edit, join
-from features.keys import entity_key
+from features.enrichment.source import Found
 from features.online import (
     CacheSettings,
+    ClusterLink,
     FeatureReader,
     FeatureRow,
     Lookup,
-    StoreAddress,
     StoreLink,
     StoreState,
 )
 from features.tail import TailQueue
-from weir.errors import ConfigError
 from weir.metrics import GatewayMetrics
 from weir.settings import Settings
 from weir.tenancy import Tenant
@@ -82,7 +82,7 @@ class _Enriching:
         began_s = time.perf_counter()
         row = await self._lookup.row()
         waited_s = time.perf_counter() - began_s
-        if row.long_tail:
+        if row.long_tail and self._rule.source.keys.are_own:
             await self._enricher.note(self._who)
         return self._enricher.apply(
             self._rule, self._who, self._body, row, self._lookup.source, waited_s
@@ -106,7 +106,7 @@ class FeatureEnricher:
     def __init__(
         self,
         rules: RuleBook,
-        link: StoreLink,
+        link: StoreLink | ClusterLink,
         reader: FeatureReader,
         metrics: GatewayMetrics,
         tail: LongTail | None = None,
@@ -120,8 +120,10 @@ class FeatureEnricher:
         self._wall = wall
 
     def start(self) -> None:
-        """Connect in the background."""
+        """Connect, and fetch issuers' keys, in the background."""
         self._link.start()
+        for keys in self._rules.key_sets:
+            keys.start()
 
     async def connected(self) -> None:
         """For tests and benches; requests never wait for it."""
@@ -129,6 +131,8 @@ class FeatureEnricher:
 
     async def close(self) -> None:
         """Drop the connection."""
+        for keys in self._rules.key_sets:
+            await keys.close()
         await self._link.close()
         if self._tail is not None:
             await self._tail.aclose()
@@ -139,18 +143,22 @@ class FeatureEnricher:
         if rule is None:
             return NotEnriched(Enrichment(body))
         if not _has_text(body):
-            return self._off(tenant, body, "token-ids", rule)
+            return self._off(tenant, body, Found(None, "", "no-entity", "token-ids"), rule)
         found = rule.source.find(tenant.id, header, body.metadata, self._wall())
-        if found.entity_id is None:
-            return self._off(tenant, body, found.reason, rule)
-        key = entity_key(tenant.id, found.entity_id)
-        lookup = self._reader.begin(rule.plan, key, rule.budget_s)
+        if found.key is None:
+            return self._off(tenant, body, found, rule)
+        lookup = self._reader.begin(rule.plan, found.key, rule.budget_s)
         return _Enriching(self, rule, _Who(tenant.id, found.entity_id), body, lookup)
 
-    def _off(self, tenant: Tenant, body: Body, reason: str, rule: EnrichRule) -> NotEnriched:
+    def _off(self, tenant: Tenant, body: Body, found: Found, rule: EnrichRule) -> NotEnriched:
         metrics = self._metrics
-        metrics.of(metrics.feature_lookups, tenant.id, body.model, "off").inc()
-        enrichment: Enrichment[Body] = Enrichment(body, reason=reason)
+        enrichment: Enrichment[Body] = Enrichment(
+            body,
+            "invalid" if found.problem == "invalid" else "off",
+            reason=found.reason,
+            problem=found.problem,
+        )
+        metrics.of(metrics.feature_lookups, tenant.id, body.model, enrichment.outcome).inc()
         if rule.required:
             return _Refused(enrichment, rule.source.field)
         return NotEnriched(enrichment)
@@ -225,7 +233,7 @@ class _Refused(NotEnriched):
         self._field = field
 
     async def finish(self) -> Enrichment[Body]:
-        """Raises: EntityRequiredError."""
+        """Raises: WeirError: what is wrong with the entity or with its token."""
         require(self._enrichment, self._field)
         return self._enrichment
 
@@ -266,32 +274,6 @@ def _edited(messages: list[ChatMessage], edit: Edit, text: str) -> list[ChatMess
     return edited
 
 
-def store_url(settings: Settings, environment: Mapping[str, str]) -> str:
-    """Where the features are: ``WEIR_FEATURES_REDIS_URL``, ``features.redis_url``, or else the
-    platform's Redis.
-
-    Raises:
-        ConfigError: the platform's Redis is external and has no URL.
-    """
-    own = environment.get("WEIR_FEATURES_REDIS_URL") or settings.features.redis_url
-    return own or platform_redis_url(settings, environment)
-
-
-def platform_redis_url(settings: Settings, environment: Mapping[str, str]) -> str:
-    """Where the platform's Redis is.
-
-    Raises:
-        ConfigError: it is external and has no URL.
-    """
-    redis = settings.redis
-    if redis.mode == "embedded":
-        return f"redis://127.0.0.1:{redis.port}/0"
-    url = environment.get("WEIR_REDIS_URL") or redis.url
-    if not url:
-        raise ConfigError("redis.url: mode: external needs it, or WEIR_REDIS_URL")
-    return url
-
-
 def build_enricher(
     settings: Settings,
     metrics: GatewayMetrics,
@@ -309,9 +291,9 @@ def build_enricher(
         if state == "down":
             metrics.feature_store_breaks.inc()
 
-    url = store_url(settings, environment) if settings.features.enabled else "redis://"
-    link = StoreLink(StoreAddress.parse(url), on_change=on_change)
-    tail = TailQueue(Redis.from_url(url), on_drop=metrics.tail_notes_dropped.inc)
+    link = build_link(settings, environment, on_change)
+    queue = Redis.from_url(tail_url(settings, environment))
+    tail = TailQueue(queue, on_drop=metrics.tail_notes_dropped.inc)
     cache = settings.features.cache
     reader = FeatureReader(
         link, CacheSettings(cache.entries, cache.ttl_ms / 1000, cache.negative_ttl_ms / 1000)

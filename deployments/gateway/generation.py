@@ -13,12 +13,17 @@ import msgspec
 
 from deployments import wire
 from deployments.gateway.account import Account, Charge
-from deployments.gateway.connection import ReplicaLeavingError, ReplicaLostError, TokenStream
+from deployments.gateway.connection import (
+    ReplicaLeavingError,
+    ReplicaLostError,
+    ReplicaStuckError,
+    TokenStream,
+)
 from deployments.gateway.fallbacks import Fallback, Trial
 from deployments.gateway.legs import Attempt, Choice, Leg
 from deployments.gateway.model import Model
 from deployments.gateway.outputs import Counts, Output
-from deployments.gateway.plan import Limits, Next, after_legs, ends_in_vain
+from deployments.gateway.plan import Limits, Loss, Next, after_legs, ends_in_vain
 from deployments.gateway.request import Request
 from deployments.gateway.sink import Answer
 from router.admission.ticket import Ticket
@@ -145,32 +150,25 @@ class Generation:
         put, index = run.answer.put, choice.index
         try:
             while True:
-                output = await self._next(run, leg, stream)
+                try:
+                    output = await stream.next()
+                except ReplicaLeavingError:
+                    if run.model.fleet.others(leg.replica_id):
+                        raise
+                    continue  # there is nowhere to go: the replica waits for its last streams
+                if _is_aborted(output):
+                    raise ReplicaStuckError("The replica stopped in the middle of the request.")
+                tokens = choice.took(leg, output)
                 if leg.started is None:
                     self._started(run, leg, stream, output)
-                tokens = choice.took(leg, output)
-                ticket.progress(tokens, *_prompt_counts(leg))
-                if isinstance(output, wire.Embedded):
-                    await put(index, output)
-                    return
-                choice.delivered.add(output)
+                    ticket.progress(tokens, *_prompt_counts(leg))
+                else:
+                    ticket.progress(tokens)
                 await put(index, output)
-                if isinstance(output, wire.Done):
+                if leg.last is not None:
                     return
         finally:
             stream.close()
-
-    async def _next(self, run: Run, leg: Leg, stream: TokenStream) -> Output:
-        while True:
-            try:
-                output = await stream.next()
-            except ReplicaLeavingError:
-                if run.model.fleet.others(leg.replica_id):
-                    raise
-                continue  # there is nowhere to go: the replica waits for its last streams
-            if isinstance(output, wire.Done) and output.finish_reason == "abort":
-                raise ReplicaLostError("The replica stopped in the middle of the request.")
-            return output
 
     def _started(self, run: Run, leg: Leg, stream: TokenStream, output: Output) -> None:
         """The first output of a leg is here."""
@@ -194,7 +192,7 @@ class Generation:
             ReplicaFailedError: there is none in time, or too much moves already.
         """
         limits, model = self._limits, run.model
-        choice.legs[-1].lost = isinstance(failure, ReplicaLostError)
+        choice.legs[-1].loss = _loss(failure)
         ends = [leg.end() for leg in choice.legs]
         following = after_legs(ends, limits.dispatch_attempts, limits.most_legs)
         if following is Next.OWN_FAULT:
@@ -232,6 +230,16 @@ class Generation:
             self._metrics.recomputed_tokens.labels(name).inc(recomputed)
         reason = failure.message
         _LOG.info("a stream goes on elsewhere", extra={"tokens": tokens, "reason": reason})
+
+
+def _loss(failure: ReplicaFailedError) -> Loss:
+    if isinstance(failure, ReplicaStuckError):
+        return Loss.STUCK
+    return Loss.GONE if isinstance(failure, ReplicaLostError) else Loss.NONE
+
+
+def _is_aborted(output: Output) -> bool:
+    return isinstance(output, wire.Done) and output.finish_reason == "abort"
 
 
 def _prompt_counts(leg: Leg) -> tuple[int, int | None]:

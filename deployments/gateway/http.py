@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 import orjson
 
+from deployments.client_headers import usable_id
+from deployments.gateway.compressed import decompress, is_compressed
 from weir.errors import BodyTooLargeError, UnsupportedMediaTypeError, WeirError
 from weir.errors import error_headers as headers_of_error
 
-Scope = dict[str, Any]
+Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 HeaderPairs = Iterable[tuple[bytes, bytes]]
 
 JSON = (b"content-type", b"application/json")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 EVENT_STREAM = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -28,19 +31,29 @@ class ClientGoneError(Exception):
 
 
 def header(scope: Scope, name: bytes) -> str | None:
-    """The first header of that (lower-case) name."""
+    """The first header of that (lower-case) name. HTTP knows bytes only: they are UTF-8 where they
+    can be, and else Latin-1, which is what a browser sends."""
     for key, value in scope["headers"]:
         if key == name:
-            return str(value.decode("latin-1"))
+            try:
+                return str(value.decode())
+            except UnicodeDecodeError:
+                return str(value.decode("latin-1"))
     return None
 
 
+def request_id(scope: Scope) -> str:
+    """What the request is called, where whoever is in front has given it a name."""
+    return usable_id(header(scope, b"x-request-id")) or ""
+
+
 async def read_json_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
-    """The whole body.
+    """The whole body, decompressed and without a byte order mark.
 
     Raises:
-        UnsupportedMediaTypeError: it says that it is not JSON.
+        UnsupportedMediaTypeError: it says that it is not JSON, or compressed in an unknown way.
         BodyTooLargeError: it is longer than ``max_bytes``, announced or found.
+        BadRequestError: it cannot be decompressed.
         ClientGoneError: the client left before the end.
     """
     content_type = header(scope, b"content-type")
@@ -49,9 +62,17 @@ async def read_json_body(scope: Scope, receive: Receive, max_bytes: int) -> byte
             f"Content-Type must be application/json, not {content_type[:80]!r}.",
             param="Content-Type",
         )
+    compressed = is_compressed(header(scope, b"content-encoding"))
     announced = header(scope, b"content-length")
     if announced and announced.isdigit() and int(announced) > max_bytes:
         raise _too_large(max_bytes)
+    raw = await _read(receive, max_bytes)
+    if compressed:
+        raw = await decompress(raw, max_bytes)
+    return raw.removeprefix(_BYTE_ORDER_MARK)
+
+
+async def _read(receive: Receive, max_bytes: int) -> bytes:
     parts: list[bytes] = []
     size = 0
     while True:

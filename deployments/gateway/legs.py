@@ -10,24 +10,24 @@ import msgspec
 
 from deployments import wire
 from deployments.gateway.outputs import Counts, Delivered, Output, total
-from deployments.gateway.plan import LegEnd, Step
+from deployments.gateway.plan import LegEnd, Loss, Step
 from router.types import RouteRequest
 
 
 @dataclass(slots=True)
 class Leg:
     """One placement of a choice, and its token stream. ``tokens``: the ids that it put out;
-    ``lost``: it broke because its replica went away."""
+    ``loss``: whether it broke because its replica was lost."""
 
     replica_id: str
     tokens: list[int] = field(default_factory=list)
     started: wire.Started | None = None
     last: wire.Done | wire.Embedded | None = None
-    lost: bool = False
+    loss: Loss = Loss.NONE
 
     def end(self) -> LegEnd:
         """What rules want to know of a leg that broke."""
-        return LegEnd(self.replica_id, len(self.tokens), self.lost)
+        return LegEnd(self.replica_id, len(self.tokens), self.loss)
 
 
 @dataclass(slots=True)
@@ -92,6 +92,7 @@ class Choice:
             return 0
         if isinstance(output, wire.Done):
             leg.last = output
+        self.delivered.add(output)
         leg.tokens += output.tokens
         return len(output.tokens)
 

@@ -102,9 +102,9 @@ class Delivered:
     def add(self, output: wire.Chunk | wire.Done) -> None:
         """One more output was delivered."""
         self.text += len(output.text)
-        extra = extra_of(output)
-        if extra is None:
+        if not isinstance(output, wire.RichChunk | wire.RichDone):
             return
+        extra = output.extra
         self.reasoning += len(extra.reasoning)
         for call in extra.calls:
             while len(self.calls) <= call.index:

@@ -1,70 +1,78 @@
-"""Everything beside the request path: models, health, readiness, metrics, status, API docs."""
+"""Everything beside the request path: models, status, API docs, and the pages next to this file."""
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
-import hmac
 import logging
-import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request
 from fastapi.exceptions import HTTPException, RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from deployments.gateway import http
 from deployments.gateway.api_docs import describe_api
+from deployments.gateway.callers import Callers, tenant_of
 from deployments.gateway.dialects.message_writer import error_body as message_error
 from deployments.gateway.handle import Gateway
+from deployments.gateway.metrics_page import add_metrics
 from deployments.gateway.model import Model
+from deployments.gateway.readiness import Answers, DeploymentStates, add_health
 from deployments.gateway.response_pages import add_responses
 from deployments.gateway.responses import Responses
 from deployments.names import model_deployment
 from weir import __version__
 from weir.errors import (
-    AuthenticationError,
     BadRequestError,
+    InternalError,
     MethodNotAllowedError,
-    NoReplicaError,
     NotFoundError,
     WeirError,
     error_body,
     error_headers,
 )
-from weir.tenancy import Tenant, model_not_found
+from weir.settings.server import MetricsSettings
+from weir.tenancy import model_not_found
 
 _LOG = logging.getLogger("weir.gateway")
-_SCRAPE_TIMEOUT_S = 2.0
-
-DeploymentStates = Callable[[], Awaitable[list[dict[str, Any]]]]
+_MESSAGES = "/v1/messages"
 
 
-def build_pages(
-    gateway: Gateway,
-    responses: Responses,
-    session: aiohttp.ClientSession,
-    internal_token: str,
-    deployment_states: DeploymentStates,
-) -> FastAPI:
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the pages need to know beside the gateway. ``services``: see
+    :func:`deployments.gateway.readiness.add_health`."""
+
+    session: aiohttp.ClientSession
+    internal_token: str
+    metrics: MetricsSettings
+    deployment_states: DeploymentStates
+    services: Mapping[str, Answers] = field(default_factory=dict)
+
+
+def build_pages(gateway: Gateway, responses: Responses, around: Surroundings) -> FastAPI:
     """The FastAPI app behind every path but those of the request path."""
     app = FastAPI(title="weir", version=__version__, docs_url="/docs", redoc_url=None)
+    watchers = frozenset(around.metrics.key_sha256)
+    callers = Callers(gateway.keys, around.internal_token, watchers)
     _add_errors(app)
-    _add_health(app, gateway)
+    add_health(app, gateway, callers, around.deployment_states, around.services)
     _add_models(app, gateway)
     add_responses(app, responses)
-    _add_metrics(app, gateway, session)
-    _add_status(app, gateway, internal_token, deployment_states)
+    add_metrics(app, gateway, callers, around.session)
+    _add_status(app, gateway, callers, around.deployment_states)
     app.openapi = lambda: describe_api(app)  # type: ignore[method-assign]
     return app
 
 
 def _add_errors(app: FastAPI) -> None:
     def render(request: Request, error: WeirError) -> JSONResponse:
+        error.request_id = http.request_id(request.scope)
         body = message_error(error) if _is_anthropics(request) else error_body(error)
         return JSONResponse(body, error.status, headers=error_headers(error))
 
@@ -90,6 +98,12 @@ def _add_errors(app: FastAPI) -> None:
         field = ".".join(str(part) for part in first["loc"][1:])
         return render(request, BadRequestError(f"{field}: {first['msg']}.", param=field))
 
+    async def on_failure(request: Request, error: Exception) -> JSONResponse:
+        told = {"path": request.url.path, "request_id": http.request_id(request.scope)}
+        _LOG.error("page failed", exc_info=error, extra=told)
+        return render(request, InternalError("An internal error occurred."))
+
+    app.add_exception_handler(Exception, on_failure)
     app.add_exception_handler(WeirError, on_weir_error)
     app.add_exception_handler(StarletteHTTPException, on_http_error)
     app.add_exception_handler(RequestValidationError, on_invalid)
@@ -97,35 +111,8 @@ def _add_errors(app: FastAPI) -> None:
 
 def _is_anthropics(request: Request) -> bool:
     """Whether one of Anthropic's clients asks: all of them send this header."""
-    return "anthropic-version" in request.headers
-
-
-def _tenant(gateway: Gateway, request: Request) -> Tenant:
-    headers = request.headers
-    return gateway.keys.authenticate(headers.get("authorization"), headers.get("x-api-key"))
-
-
-def _add_health(app: FastAPI, gateway: Gateway) -> None:
-    @app.get("/health", tags=["platform"], summary="Is the gateway alive?")
-    async def health() -> dict[str, str]:
-        return {"status": "ok"}
-
-    @app.get(
-        "/ready",
-        tags=["platform"],
-        summary="Can every model take a request?",
-        responses={503: {"description": "Not yet; the message names the models."}},
-    )
-    async def ready() -> dict[str, Any]:
-        replicas = {name: len(m.router.members) for name, m in gateway.models.items()}
-        missing = [
-            name
-            for name, count in replicas.items()
-            if not count and gateway.models[name].settings.replicas and not gateway.covers(name)
-        ]
-        if missing:
-            raise NoReplicaError(f"No replica is up yet for: {', '.join(sorted(missing))}.")
-        return {"status": "ready", "replicas": replicas}
+    path = request.url.path
+    return "anthropic-version" in request.headers or path.startswith(f"{_MESSAGES}/")
 
 
 def _add_models(app: FastAPI, gateway: Gateway) -> None:
@@ -152,7 +139,7 @@ def _add_models(app: FastAPI, gateway: Gateway) -> None:
 
     @app.get("/v1/models", tags=["openai"], summary="The models that the key may use")
     async def list_models(request: Request) -> dict[str, Any]:
-        tenant = _tenant(gateway, request)
+        tenant = tenant_of(gateway.keys, request)
         visible = [
             m for m in gateway.models.values() if not tenant.models or m.name in tenant.models
         ]
@@ -163,7 +150,7 @@ def _add_models(app: FastAPI, gateway: Gateway) -> None:
 
     @app.get("/v1/models/{model:path}", tags=["openai"], summary="One model")
     async def get_model(model: str, request: Request) -> dict[str, Any]:
-        tenant = _tenant(gateway, request)
+        tenant = tenant_of(gateway.keys, request)
         served = gateway.models.get(model)
         if served is None:
             raise model_not_found(model)
@@ -171,88 +158,15 @@ def _add_models(app: FastAPI, gateway: Gateway) -> None:
         return message_card(served) if _is_anthropics(request) else card(served)
 
 
-def _add_metrics(app: FastAPI, gateway: Gateway, session: aiohttp.ClientSession) -> None:
-    @app.get(
-        "/metrics",
-        tags=["platform"],
-        summary="Prometheus metrics: the gateway's own, and those of its engines by replica",
-        response_class=PlainTextResponse,
-    )
-    async def metrics() -> Response:
-        for model in gateway.models.values():
-            members = model.router.members
-            gateway.metrics.replicas.labels(model.name).set(len(members))
-            views = model.router.snapshot().replicas
-            outstanding = sum(view.load.outstanding_tokens for view in views)
-            gateway.metrics.outstanding.labels(model.name).set(outstanding)
-            for stats in model.dispatcher.queue.stats():
-                gateway.metrics.waiting.labels(model.name, stats.name).set(stats.waiting)
-            blocks = sum(model.router.index.blocks(info.replica_id) for info in members)
-            gateway.metrics.indexed_blocks.labels(model.name).set(blocks)
-            error = model.router.latency.error()
-            errors = {"ttft": error.ttft_relative, "tpot": error.tpot_relative}
-            for quantity, value in errors.items():
-                gateway.metrics.latency_error.labels(model.name, quantity).set(value)
-        own = generate_latest(gateway.metrics.registry).decode()
-        engines = await _scrape_engines(gateway, session)
-        return Response(own + engines, media_type=CONTENT_TYPE_LATEST)
-
-
-async def _scrape_engines(gateway: Gateway, session: aiohttp.ClientSession) -> str:
-    targets = [
-        (info.replica_id, info.address)
-        for model in gateway.models.values()
-        for info in model.router.members
-    ]
-    texts = await asyncio.gather(*(_scrape(session, address) for _, address in targets))
-    return merge_metrics({rid: text for (rid, _), text in zip(targets, texts, strict=True)})
-
-
-async def _scrape(session: aiohttp.ClientSession, address: str) -> str:
-    timeout = aiohttp.ClientTimeout(total=_SCRAPE_TIMEOUT_S)
-    try:
-        async with session.get(f"http://{address}/metrics", timeout=timeout) as response:
-            return await response.text()
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        _LOG.info("replica gave no metrics", extra={"address": address, "reason": str(error)})
-        return ""
-
-
-_SAMPLE = re.compile(r"^(vllm:[A-Za-z0-9_:]+)(?:\{(.*)\})? (.+)$")
-
-
-def merge_metrics(by_replica: dict[str, str]) -> str:
-    """vLLM's metrics of several replicas as one exposition, told apart by a ``replica`` label."""
-    families: dict[str, list[str]] = {}
-    family = ""
-    for replica_id, text in by_replica.items():
-        for line in text.splitlines():
-            if line.startswith("#"):
-                family = line.split(" ", 3)[2] if line.count(" ") >= 2 else ""
-                if family.startswith("vllm:"):
-                    lines = families.setdefault(family, [])
-                    if line not in lines:
-                        lines.append(line)
-            elif (match := _SAMPLE.match(line)) and family in families:
-                name, labels, value = match.groups()
-                joined = f'replica="{replica_id}"' + (f",{labels}" if labels else "")
-                families[family].append(f"{name}{{{joined}}} {value}")
-    return "".join(line + "\n" for lines in families.values() for line in lines)
-
-
 def _add_status(
-    app: FastAPI, gateway: Gateway, internal_token: str, deployment_states: DeploymentStates
+    app: FastAPI, gateway: Gateway, callers: Callers, deployment_states: DeploymentStates
 ) -> None:
     started_s = time.monotonic()
     models = {model_deployment(name): model for name, model in gateway.models.items()}
 
     @app.get("/weir/status", include_in_schema=False)
     async def status(request: Request) -> dict[str, Any]:
-        given = request.headers.get("authorization", "")
-        if not internal_token or not hmac.compare_digest(
-            given.encode(), f"Bearer {internal_token}".encode()
-        ):
-            raise AuthenticationError("The platform's own token is needed here.")
+        callers.require_platform(request)
         deployments = await deployment_states()
         for deployment in deployments:
             model = models.get(deployment["name"])

@@ -168,14 +168,33 @@ def verdict(course: Course, outcomes: Sequence[Outcome]) -> WeirError | None:
     return last.error
 
 
+class Loss(StrEnum):
+    """How a replica was lost under a leg. ``NONE``: it is up, and failed on this request.
+    ``STUCK``: its engine died, or it stopped answering; a request can do that to it. ``GONE``: its
+    process or its connection ended, which a request hardly does."""
+
+    NONE = "none"
+    STUCK = "stuck"
+    GONE = "gone"
+
+
+# What a replica that went away whole says against the requests on it, in replicas that got stuck.
+_BLAME_OF_GONE = 1.0 / 3.0
+_ROUNDING = 1e-6
+
+
 @dataclass(frozen=True, slots=True)
 class LegEnd:
-    """How one leg of a choice ended early. ``tokens``: how many it had put out. ``lost``: its
-    replica went away, so that it need not be the request's fault."""
+    """How one leg of a choice ended early. ``tokens``: how many it had put out."""
 
     replica_id: str
     tokens: int
-    lost: bool
+    loss: Loss
+
+    @property
+    def blame(self) -> float:
+        """How much it says against the request."""
+        return _BLAME_OF_GONE if self.loss is Loss.GONE else 1.0
 
 
 class Next(StrEnum):
@@ -190,14 +209,16 @@ def after_legs(ends: Sequence[LegEnd], attempts: int, most_legs: int) -> Next:
     """Whether a choice whose legs ended like that may try another replica.
 
     A request that no replica can answer must not walk through the fleet. Two replicas that are up
-    and fail on it are enough; so are ``attempts`` that are lost under it one after the other. A
-    stream that makes progress in between may move until it has had ``most_legs`` legs.
+    and fail on it are enough; so are ``attempts`` that get stuck under it one after the other, or
+    three times as many that go away: when a replica is killed, requests that still wait in its
+    engine are lost with the others, again and again while one replica after the other is. A stream
+    that makes progress in between may move until it has had ``most_legs`` legs.
     """
     vain = ends_in_vain(ends)
-    failed_on = {end.replica_id for end in vain if not end.lost}
+    failed_on = {end.replica_id for end in vain if end.loss is Loss.NONE}
     if len(failed_on) > 1:
         return Next.OWN_FAULT
-    if len(vain) >= attempts:
+    if sum(end.blame for end in vain) >= attempts - _ROUNDING:
         return Next.OWN_FAULT if len({end.replica_id for end in vain}) > 1 else Next.GIVE_UP
     return Next.MOVE if len(ends) < most_legs else Next.GIVE_UP
 
@@ -215,10 +236,11 @@ def ends_in_vain(ends: Sequence[LegEnd]) -> list[LegEnd]:
 @dataclass(frozen=True, slots=True)
 class Limits:
     """``request_timeout_s`` runs from admission; waiting in the queue has a bound of its own for
-    each priority class. ``dispatch_attempts``: replicas that may fail on a choice one after the
-    other without a token. ``resume_wait_s``: so long a choice whose replica is lost waits for
-    another one to come up. ``most_legs``: replicas that one choice may see in all.
-    ``body_timeout_s``: so long a client may take to send its body."""
+    each priority class. ``dispatch_attempts``: see :func:`after_legs`. ``resume_wait_s``: so long a
+    choice whose replica is lost waits for another one to come up. ``most_legs``: replicas that one
+    choice may see in all. ``body_timeout_s``: so long a client may take to send its body.
+    ``early_headers_s``: so long after its arrival a stream is opened without any output (None:
+    never)."""
 
     max_body_bytes: int
     dispatch_attempts: int
@@ -226,6 +248,7 @@ class Limits:
     resume_wait_s: float = 30.0
     most_legs: int = 64
     body_timeout_s: float = 60.0
+    early_headers_s: float | None = None
 
 
 class MoveBudget:

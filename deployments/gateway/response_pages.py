@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Query, Request
 
+from deployments.gateway.callers import tenant_of
 from deployments.gateway.responses import Responses
 from weir.errors import BadRequestError, NotFoundError
-from weir.tenancy import Tenant
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"description": "The request is wrong; `param` names the field."},
@@ -19,10 +19,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 def add_responses(app: FastAPI, responses: Responses) -> None:
     """The pages below ``/v1/responses/``."""
 
-    def tenant_of(request: Request) -> Tenant:
-        given = request.headers
-        keys = responses.gateway.keys
-        return keys.authenticate(given.get("authorization"), given.get("x-api-key"))
+    keys = responses.gateway.keys
 
     @app.get(
         "/v1/responses/{response_id}",
@@ -33,7 +30,7 @@ def add_responses(app: FastAPI, responses: Responses) -> None:
     async def get_response(
         response_id: str, request: Request, stream: bool = False
     ) -> dict[str, Any]:
-        tenant = tenant_of(request)
+        tenant = tenant_of(keys, request)
         if stream:
             raise BadRequestError("A kept response cannot be streamed; poll it.", param="stream")
         return (await responses.find(tenant, response_id)).response
@@ -45,7 +42,7 @@ def add_responses(app: FastAPI, responses: Responses) -> None:
         responses=_REFUSALS,
     )
     async def delete_response(response_id: str, request: Request) -> dict[str, Any]:
-        await responses.delete(tenant_of(request), response_id)
+        await responses.delete(tenant_of(keys, request), response_id)
         return {"id": response_id, "object": "response", "deleted": True}
 
     @app.post(
@@ -55,7 +52,7 @@ def add_responses(app: FastAPI, responses: Responses) -> None:
         responses=_REFUSALS,
     )
     async def cancel_response(response_id: str, request: Request) -> dict[str, Any]:
-        return await responses.cancel(tenant_of(request), response_id)
+        return await responses.cancel(tenant_of(keys, request), response_id)
 
     @app.get(
         "/v1/responses/{response_id}/input_items",
@@ -70,7 +67,7 @@ def add_responses(app: FastAPI, responses: Responses) -> None:
         order: Literal["asc", "desc"] = "desc",
         after: str | None = None,
     ) -> dict[str, Any]:
-        stored = await responses.find(tenant_of(request), response_id)
+        stored = await responses.find(tenant_of(keys, request), response_id)
         items = stored.items if order == "asc" else stored.items[::-1]
         return _page(items, limit, after)
 

@@ -15,9 +15,11 @@ from typing import Any
 
 from deployments.gateway.handle import Gateway
 from deployments.gateway.model import Model
+from deployments.gateway.responses import Responses
 from deployments.streams import TokenStreams
 from deployments.testing.counting import BLOCK_TOKENS, CountingGenerator, Meter
 from deployments.testing.exchange import Exchange
+from deployments.testing.kinds import USUAL_TASKS
 from router.prefix_index import PrefixIndex
 from router.types import KvFeed, ReplicaInfo
 
@@ -84,15 +86,18 @@ class Host(ABC):
 
 
 class Cluster(ABC):
-    """``gateway`` has one model; ``hosts`` are its replicas, ``meters`` also those of the dead."""
+    """``gateway`` has one model; ``hosts`` are its replicas, whose engines can do ``tasks``.
+    ``responses`` are those that the gateway keeps."""
 
     gateway: Gateway
     model: Model
+    responses: Responses
     #: Whether its time is virtual.
     virtual: bool
 
     def __init__(self) -> None:
         self.hosts: dict[str, Host] = {}
+        self.tasks = USUAL_TASKS
         self.asked = 0
 
     @abstractmethod
@@ -116,7 +121,7 @@ class Cluster(ABC):
             kv_blocks_total=10_000,
             block_size=BLOCK_TOKENS,
             max_model_len=CONTEXT_TOKENS,
-            tasks=frozenset({"generate", "embed"}),
+            tasks=self.tasks,
             kv_feed=_FEED,
             **details,
         )

@@ -62,6 +62,7 @@ class MemoryCluster(Cluster):
     def __init__(self, gateway: Gateway, responses: Responses, network: MemoryNetwork) -> None:
         super().__init__()
         self.gateway = gateway
+        self.responses = responses
         self.model = next(iter(gateway.models.values()))
         self.network = network
         self._app = CancelOnDisconnect(GatewayApp(gateway, responses, no_page))

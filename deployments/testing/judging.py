@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deployments import wire
+from deployments.testing.background import BackgroundExchange
 from deployments.testing.cluster import Bill, Cluster
 from deployments.testing.counting import Served
 from deployments.testing.exchange import Exchange
@@ -22,11 +23,13 @@ def ask(
     priority_class: str = "standard",
     **body: Any,
 ) -> Exchange:
-    """A request of a kind by the tenant with that key."""
+    """A request of a kind by the tenant with that key. One in the background is asked for until it
+    has ended; leaving it cancels it."""
     fields = {"stream": True} if stream else {}
     whole = {"model": cluster.model.name, **kind.body(number), **fields, **body}
     headers = {"x-request-id": request_id, "x-weir-priority": priority_class}
-    return cluster.ask(kind.path, whole, key, **headers)
+    told = cluster.ask(kind.path, whole, key, **headers)
+    return BackgroundExchange(cluster.responses, told, key).ask() if kind.background else told
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +76,4 @@ def right_answers(cluster: Cluster, kind: Kind, request_id: str, number: int) ->
     for host in cluster.hosts.values():
         for served in host.meter.of(request_id):
             asked[served.request_id] = served.request
-    prompt = kind.body(number).get("prompt", "")
-    listed = prompt if isinstance(prompt, list) else [prompt]
-    return [
-        kind.right(asked[choice], str(listed[i * len(listed) // kind.choices]))
-        for i, choice in enumerate(sorted(asked))
-    ]
+    return kind.rights([asked[choice] for choice in sorted(asked)], number)

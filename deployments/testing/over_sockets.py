@@ -70,6 +70,7 @@ class SocketCluster(Cluster):
         super().__init__()
         self._world = world
         self.gateway, self.model = world.gateway, world.model
+        self.responses = world.responses
 
     async def add(self, name: str, interval_s: float = 0.005, **details: Any) -> Host:
         host = _SocketHost(name, interval_s)

@@ -12,13 +12,15 @@ from typing import Any
 import aiohttp
 from prometheus_client import CollectorRegistry
 
+from deployments.client_headers import ClientHeaders
 from deployments.gateway.app import GatewayApp
 from deployments.gateway.bodies import TextBody
 from deployments.gateway.building import build_gateway
 from deployments.gateway.handle import Enricher, Gateway
 from deployments.gateway.model import Model
-from deployments.gateway.pages import build_pages
+from deployments.gateway.pages import Surroundings, build_pages
 from deployments.gateway.prompts import PromptEncoder
+from deployments.gateway.readiness import Answers
 from deployments.gateway.request import Header
 from deployments.gateway.responses import Responses
 from deployments.gateway.sockets import KvEventFeed, WebSocketTransport
@@ -136,6 +138,7 @@ async def http_world(
     encoders: Mapping[str, PromptEncoder],
     enricher: Enricher | None = None,
     feed: CacheFeed | None = None,
+    services: Mapping[str, Answers] | None = None,
 ) -> AsyncIterator[World]:
     """A world over real sockets, without replicas yet."""
     async with aiohttp.ClientSession() as session:
@@ -148,10 +151,10 @@ async def http_world(
             GatewayMetrics(CollectorRegistry()),
         )
         world = World(gateway, settings, session)
-        pages = build_pages(gateway, world.responses, session, TOKEN, _deployment)
-        front = Listener(
-            CancelOnDisconnect(GatewayApp(gateway, world.responses, pages)), "127.0.0.1"
-        )
+        around = Surroundings(session, TOKEN, settings.server.metrics, _deployment, services or {})
+        pages = build_pages(gateway, world.responses, around)
+        app = CancelOnDisconnect(GatewayApp(gateway, world.responses, pages))
+        front = Listener(ClientHeaders(Ingress(app)), "127.0.0.1")
         await front.start()
         world.url = f"http://{front.address}"
         try:
@@ -194,6 +197,32 @@ class CancelOnDisconnect:
             if not task.done():
                 task.cancel()
         await asyncio.gather(work, reader, return_exceptions=True)
+
+
+class Ingress:
+    """What else Serve's ingress does: it answers health checks, names each request that comes
+    without a name, and tells the client."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._requests = 0
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["path"] == "/-/healthz":
+            await _no_metrics(scope, receive, send)
+            return
+        given = dict(scope["headers"]).get(b"x-request-id")
+        if given is None:
+            self._requests += 1
+            given = b"ingress-%d" % self._requests
+            scope["headers"] = [*scope["headers"], (b"x-request-id", given)]
+
+        async def named(event: dict[str, Any]) -> None:
+            if event["type"] == "http.response.start":
+                event["headers"] = [*event["headers"], (b"x-request-id", given)]
+            await send(event)
+
+        await self._app(scope, receive, named)
 
 
 async def _no_metrics(scope: dict[str, Any], receive: Any, send: Any) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
+from features.enrichment.source import Problem
 from features.online.service import Outcome as RowOutcome
-from weir.errors import BadRequestError, NotFoundError, OverloadedError
+from weir.errors import AuthenticationError, BadRequestError, NotFoundError, OverloadedError
 
 BodyT = TypeVar("BodyT")
-Outcome = RowOutcome | Literal["off"]
+Outcome = RowOutcome | Literal["off", "invalid"]
 
 HEADER = b"x-weir-features"
 AGE_HEADER = b"x-weir-features-age-s"
@@ -20,6 +21,18 @@ class EntityRequiredError(BadRequestError):
     """Features are required here, and the request names no entity."""
 
     code = "entity_required"
+
+
+class EntityInvalidError(BadRequestError):
+    """Features are required here, and what the request names can be no entity."""
+
+    code = "entity_invalid"
+
+
+class ClaimUnverifiedError(AuthenticationError):
+    """Features are required here, and the token that names the entity cannot be believed."""
+
+    code = "claim_unverified"
 
 
 class EntityNotFoundError(NotFoundError):
@@ -38,13 +51,15 @@ class FeaturesUnavailableError(OverloadedError):
 class Enrichment(Generic[BodyT]):
     """The body that is tokenized, and what was known.
 
-    ``outcome`` ``off``: nothing was looked up, ``reason`` says why. ``enriched``: text was added.
+    ``outcome`` ``off`` or ``invalid``: nothing was looked up, ``reason`` says why, and ``problem``
+    which kind of why. ``enriched``: text was added.
     ``long_tail``: the store answered, and has no generated features of the entity.
     """
 
     body: BodyT
     outcome: Outcome = "off"
     reason: str = ""
+    problem: Problem = ""
     enriched: bool = False
     long_tail: bool = False
     entity_id: str | None = None
@@ -67,13 +82,19 @@ def require(enrichment: Enrichment[BodyT], source_field: str) -> None:
 
     Raises:
         EntityRequiredError: the request names no entity (400).
+        EntityInvalidError: what it names can be no entity (400).
+        ClaimUnverifiedError: the token that names it cannot be believed (401).
         EntityNotFoundError: the tenant has no such entity (404).
         FeaturesUnavailableError: the store did not give all features, fresh, in time (503).
     """
     outcome, reason = enrichment.outcome, enrichment.reason
     if outcome == "hit":
         return
-    if outcome == "off":
+    if outcome == "invalid":
+        raise EntityInvalidError(f"{source_field}: {reason}.", param=source_field)
+    if enrichment.problem == "claim-unverified":
+        raise ClaimUnverifiedError(f"{source_field}: {reason}.", param=source_field)
+    if outcome == "off" and enrichment.problem != "no-issuer-keys":
         raise EntityRequiredError(
             f"{source_field}: this model needs to know whom the request is about ({reason}).",
             param=source_field,

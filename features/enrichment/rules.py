@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from features.enrichment.placement import Placement
 from features.enrichment.source import EntitySource
 from features.enrichment.template import Template, build_template
+from features.join_keys import EntityKeys, JoinKey
+from features.online.on_demand import ComputedFeature, Transformation, import_function
 from features.online.service import FeatureSpec, ServicePlan, ServiceSpec, ViewSpec
+from features.online.values import FeatureValue
 from weir.errors import ConfigError
-from weir.settings.features import EnrichSettings, FeatureServiceSettings, FeaturesSettings
+from weir.key_sets import KeySet, KeySetSettings, from_file, from_url
+from weir.settings.features import (
+    EnrichSettings,
+    FeatureServiceSettings,
+    FeatureSettings,
+    FeaturesSettings,
+    TokenSettings,
+)
+from weir.tokens import MIN_SECRET_BYTES, SharedSecret, TokenRules, TokenVerifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +46,11 @@ class EnrichRule:
 
 
 class RuleBook:
-    """Rules in order; the first that fits is used."""
+    """Rules in order; the first that fits is used. ``key_sets`` are to be started and closed."""
 
-    def __init__(self, rules: tuple[EnrichRule, ...]) -> None:
+    def __init__(self, rules: tuple[EnrichRule, ...], key_sets: tuple[KeySet, ...] = ()) -> None:
         self._rules = rules
+        self.key_sets = key_sets
         self._known: dict[tuple[str, str], EnrichRule | None] = {}
 
     def find(self, model: str, tenant_id: str) -> EnrichRule | None:
@@ -58,33 +71,34 @@ def compile_rules(settings: FeaturesSettings, environment: Mapping[str, str]) ->
     if not settings.enabled:
         return RuleBook(())
     plans = {name: _plan(name, service) for name, service in settings.services.items()}
-    return RuleBook(
-        tuple(
-            _rule(f"features.enrich[{number}]", rule, plans[rule.service], environment)
-            for number, rule in enumerate(settings.enrich)
-        )
+    tokens = _Tokens(environment)
+    rules = tuple(
+        _rule(f"features.enrich[{number}]", rule, plans, settings, tokens)
+        for number, rule in enumerate(settings.enrich)
     )
+    return RuleBook(rules, tuple(tokens.key_sets.values()))
 
 
 def _rule(
-    path: str, rule: EnrichSettings, plan: ServicePlan, environment: Mapping[str, str]
+    path: str,
+    rule: EnrichSettings,
+    plans: Mapping[str, ServicePlan],
+    settings: FeaturesSettings,
+    tokens: _Tokens,
 ) -> EnrichRule:
-    secret = b""
-    if rule.claim_secret_env is not None:
-        secret = environment.get(rule.claim_secret_env, "").encode()
-        if not secret:
-            raise ConfigError(
-                f"{path}.claim_secret_env: the environment has no {rule.claim_secret_env}"
-            )
     try:
         template = build_template(rule.template)
     except ValueError as error:
         raise ConfigError(f"{path}.template: {error}") from None
+    service = settings.services[rule.service]
+    keys = tuple(JoinKey(name, key.type, key.value) for name, key in service.keys.items())
     return EnrichRule(
         models=frozenset(rule.models),
         tenants=frozenset(rule.tenants),
-        plan=plan,
-        source=EntitySource.parse(rule.entity, secret),
+        plan=plans[rule.service],
+        source=EntitySource.parse(
+            rule.entity, EntityKeys(keys, service.project), tokens.verifier(path, rule)
+        ),
         budget_s=rule.budget_ms / 1000.0,
         required=rule.required,
         template=template,
@@ -92,23 +106,72 @@ def _rule(
     )
 
 
+class _Tokens:
+    """Verifiers of claims; rules with the same keys share one key set."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self.key_sets: dict[tuple[str, KeySetSettings], KeySet] = {}
+
+    def verifier(self, path: str, rule: EnrichSettings) -> TokenVerifier | None:
+        """Raises: ConfigError: the secret is not there or too short, the file has no keys."""
+        token = rule.token or TokenSettings()
+        rules = TokenRules(token.issuer, token.audience, token.leeway_s)
+        if rule.claim_secret_env is not None:
+            return TokenVerifier(SharedSecret(self._secret(path, rule.claim_secret_env)), rules)
+        if token.has_keys:
+            return TokenVerifier(self._key_set(path, token), rules)
+        return None
+
+    def _secret(self, path: str, name: str) -> bytes:
+        secret = self._environment.get(name, "").encode()
+        if not secret:
+            raise ConfigError(f"{path}.claim_secret_env: the environment has no {name}")
+        if len(secret) < MIN_SECRET_BYTES:
+            raise ConfigError(
+                f"{path}.claim_secret_env: {name} has {len(secret)} bytes; HS256 needs at least "
+                f"{MIN_SECRET_BYTES} (RFC 7518, section 3.2)"
+            )
+        return secret
+
+    def _key_set(self, path: str, token: TokenSettings) -> KeySet:
+        how = KeySetSettings(token.algorithms, token.refresh_s, token.min_pause_s)
+        origin = token.jwks_url or token.jwks_file or ""
+        if (origin, how) not in self.key_sets:
+            made = from_url(origin, how) if token.jwks_url else from_file(Path(origin), how)
+            if token.jwks_file is not None:
+                try:
+                    made.load()
+                except (OSError, ValueError) as error:
+                    raise ConfigError(f"{path}.token.jwks_file: {error}") from None
+            self.key_sets[origin, how] = made
+        return self.key_sets[origin, how]
+
+
 def _plan(name: str, service: FeatureServiceSettings) -> ServicePlan:
     views = tuple(
-        ViewSpec(
-            view_name,
-            tuple(
-                FeatureSpec(
-                    feature_name,
-                    feature.type,
-                    list(feature.default)
-                    if isinstance(feature.default, tuple)
-                    else feature.default,
-                )
-                for feature_name, feature in view.features.items()
-            ),
-            view.freshness_s,
-            view.optional,
-        )
+        ViewSpec(view_name, _specs(view.features), view.freshness_s, view.optional)
         for view_name, view in service.views.items()
     )
-    return ServicePlan(ServiceSpec(name, views, service.long_tail_view))
+    computed = []
+    for number, each in enumerate(service.on_demand):
+        path = f"features.services.{name}.on_demand[{number}].function"
+        try:
+            function = import_function(each.function)
+        except ValueError as error:
+            raise ConfigError(f"{path}: {error}") from None
+        made = tuple(
+            ComputedFeature(feature_name, feature.type, _default(feature))
+            for feature_name, feature in each.features.items()
+        )
+        computed.append(Transformation(function, made))
+    return ServicePlan(ServiceSpec(name, views, service.long_tail_view, tuple(computed)))
+
+
+def _specs(features: Mapping[str, FeatureSettings]) -> tuple[FeatureSpec, ...]:
+    return tuple(FeatureSpec(name, each.type, _default(each)) for name, each in features.items())
+
+
+def _default(feature: FeatureSettings) -> FeatureValue:
+    default = feature.default
+    return list(default) if isinstance(default, tuple) else default

@@ -7,16 +7,13 @@ request, the client's own Python is most of the time that a look-up takes.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, cast
 
 import hiredis
-from redis.connection import SSLConnection, UnixDomainSocketConnection, parse_url
 
-from weir.errors import ConfigError
+from features.online.address import StoreAddress
 
 OnReply = Callable[[Any], None]
 """Given a reply, or None when the connection broke before one came. Must not raise."""
@@ -24,50 +21,6 @@ OnReply = Callable[[Any], None]
 
 class StoreFailedError(Exception):
     """The store refused a command of the handshake, or went away during it."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoreAddress:
-    """Where a Redis is, from its URL (``redis://``, ``rediss://`` or ``unix://``)."""
-
-    host: str = "127.0.0.1"
-    port: int = 6379
-    path: str | None = None
-    db: int = 0
-    username: str | None = None
-    password: str | None = None
-    tls: ssl.SSLContext | None = None
-
-    @classmethod
-    def parse(cls, url: str) -> StoreAddress:
-        """Raises: ConfigError: no such URL."""
-        try:
-            parts: dict[str, Any] = dict(parse_url(url))  # type: ignore[no-untyped-call]
-        except ValueError as error:
-            raise ConfigError(f"features.redis_url: {error}") from None
-        kind = parts.get("connection_class")
-        tls = None
-        if kind is SSLConnection:
-            tls = ssl.create_default_context(cafile=parts.get("ssl_ca_certs"))
-        return cls(
-            parts.get("host", "127.0.0.1"),
-            int(parts.get("port", 6379)),
-            parts.get("path") if kind is UnixDomainSocketConnection else None,
-            int(parts.get("db", 0)),
-            parts.get("username"),
-            parts.get("password"),
-            tls,
-        )
-
-    def greeting(self) -> list[tuple[bytes, ...]]:
-        """The commands that a fresh connection begins with."""
-        commands: list[tuple[bytes, ...]] = []
-        if self.password is not None:
-            user = [self.username.encode()] if self.username else []
-            commands.append((b"AUTH", *user, self.password.encode()))
-        if self.db:
-            commands.append((b"SELECT", b"%d" % self.db))
-        return commands
 
 
 class RedisConnection(asyncio.Protocol):

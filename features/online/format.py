@@ -9,28 +9,42 @@ Feast and reads with this.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
+from typing import Final, Literal
 
 PROJECT = "weir"
 JOIN_KEY = "entity"
-_STRING_TYPE = 2
-"""``feast.types.ValueType.STRING``."""
+
+KeyValue = tuple[Literal["string"], str] | tuple[Literal["int32", "int64", "unix_timestamp"], int]
+"""The type and the value of a join key."""
+_VALUE_TYPES: Final = {"string": 2, "int32": 3, "int64": 4, "unix_timestamp": 8}
+"""Numbers of ``feast.types.ValueType``."""
 
 
 def hash_key(entity: str, join_key: str = JOIN_KEY, project: str = PROJECT) -> bytes:
     """The Redis key of an entity with one join key of type string."""
-    return hash_key_prefix(join_key) + hash_key_suffix(entity, project)
+    return serialized_key([(join_key, ("string", entity))]) + project.encode()
 
 
-def hash_key_prefix(join_key: str = JOIN_KEY) -> bytes:
-    """What all entities of a join key begin with."""
-    name = join_key.encode()
-    return struct.pack("<III", 1, _STRING_TYPE, len(name)) + name
+def serialized_key(pairs: Sequence[tuple[str, KeyValue]]) -> bytes:
+    """What Feast's ``serialize_entity_key`` makes of join keys and their values in its version 3,
+    the only one that Feast still writes: the number of keys, all names, then all values, each with
+    its type and its length. ``pairs`` are sorted by name."""
+    parts = [struct.pack("<I", len(pairs))]
+    for name, _ in pairs:
+        parts += _with_length("string", name.encode())
+    for _, (kind, value) in pairs:
+        data = value.encode() if isinstance(value, str) else _packed(kind, value)
+        parts += _with_length(kind, data)
+    return b"".join(parts)
 
 
-def hash_key_suffix(entity: str, project: str = PROJECT) -> bytes:
-    """What follows: the value's type, length and bytes, then the project."""
-    value = entity.encode()
-    return struct.pack("<II", _STRING_TYPE, len(value)) + value + project.encode()
+def _packed(kind: str, value: int) -> bytes:
+    return struct.pack("<i" if kind == "int32" else "<q", value)
+
+
+def _with_length(kind: str, data: bytes) -> tuple[bytes, bytes]:
+    return struct.pack("<II", _VALUE_TYPES[kind], len(data)), data
 
 
 def value_field(view: str, feature: str) -> bytes:

@@ -16,13 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from features.online.connection import (
-    OnReply,
-    RedisConnection,
-    StoreAddress,
-    StoreFailedError,
-    connect,
-)
+from features.online.address import SentinelAddress, StoreAddress
+from features.online.connection import OnReply, RedisConnection, StoreFailedError
+from features.online.discovery import open_connection, resolve
 
 _LOG = logging.getLogger("weir.features")
 
@@ -54,7 +50,7 @@ class StoreLink:
 
     def __init__(
         self,
-        address: StoreAddress,
+        address: StoreAddress | SentinelAddress,
         patience: Patience | None = None,
         rng: random.Random | None = None,
         on_change: Callable[[StoreState], None] = lambda state: None,
@@ -103,6 +99,16 @@ class StoreLink:
     def batches(self) -> int:
         """Writes on the present connection: look-ups of one turn of the loop share one."""
         return self._connection.batches if self._connection else 0
+
+    def route(self, key: bytes) -> StoreLink:
+        """The link that a key is read over: with one server, itself."""
+        return self
+
+    def moved(self, reply: str) -> StoreLink | None:
+        """Where a cluster sends a reader instead; a link to one server knows no other."""
+        if reply.startswith("MOVED "):
+            self.distrust("the server belongs to a cluster, whose URL is redis+cluster://HOST:PORT")
+        return None
 
     def send(self, command: bytes, on_reply: OnReply) -> bool:
         """Queue a command; False if the store is down or has too much to answer already."""
@@ -153,12 +159,9 @@ class StoreLink:
 
     async def _open(self) -> RedisConnection:
         patience = self._patience
-        async with asyncio.timeout(patience.connect_timeout_s):
-            connection = await connect(self._address)
+        address = await resolve(self._address, patience.connect_timeout_s)
+        connection = await open_connection(address, patience.connect_timeout_s)
         try:
-            async with asyncio.timeout(patience.connect_timeout_s):
-                for words in self._address.greeting():
-                    await connection.call(*words)
             async with asyncio.timeout(patience.probe_timeout_s):
                 if await connection.call(b"PING") not in (b"PONG", "PONG"):
                     raise StoreFailedError("PING: not a Redis")

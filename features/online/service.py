@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from features.online.format import timestamp_field, value_field
+from features.online.on_demand import Transformation
 from features.online.values import (
     TYPES,
     Check,
@@ -21,7 +22,9 @@ from features.online.values import (
 )
 
 Outcome = Literal["hit", "partial", "missing", "stale", "timeout", "down"]
-Reason = Literal["missing", "absent", "null", "stale", "wrong_type", "timeout", "down"]
+Reason = Literal[
+    "missing", "absent", "null", "stale", "wrong_type", "timeout", "down", "not_computed"
+]
 ViewState = Literal["fresh", "stale", "missing"]
 
 
@@ -51,12 +54,20 @@ class ViewSpec:
 class ServiceSpec:
     """Views that are read together. Feature names are unique among them.
 
-    An entity without fresh values in ``long_tail_view`` is long-tail; None: none is.
+    An entity without fresh values in ``long_tail_view`` is long-tail; None: none is. ``on_demand``
+    is computed from what was read, in this order; each may use what those before it computed.
     """
 
     name: str
     views: tuple[ViewSpec, ...]
     long_tail_view: str | None = None
+    on_demand: tuple[Transformation, ...] = ()
+
+    def columns(self) -> list[tuple[str, str, FeatureValue]]:
+        """Name, type and default of every feature, those that are computed last."""
+        read = [(f.name, f.type, f.default) for view in self.views for f in view.features]
+        made = [(f.name, f.type, f.default) for each in self.on_demand for f in each.features]
+        return read + made
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +112,7 @@ class ServicePlan:
             _View(view, tuple((f.name, TYPES[f.type], f.default) for f in view.features))
             for view in spec.views
         )
-        self._defaults = {f.name: f.default for view in spec.views for f in view.features}
+        self._defaults = {name: default for name, _, default in spec.columns()}
         names = [
             name
             for view in spec.views
@@ -141,6 +152,8 @@ class ServicePlan:
             end = at + 1 + len(view.columns)
             row.add(view, reply[at], reply[at + 1 : end])
             at = end
+        for each in self.spec.on_demand:
+            row.compute(each)
         return row.build(self.spec.long_tail_view)
 
 
@@ -180,6 +193,16 @@ class _RowBuilder:
                 self._values[name] = value
             else:
                 self._default(name, default, "wrong_type")
+
+    def compute(self, transformation: Transformation) -> None:
+        made = transformation.apply(self._values)
+        for each in transformation.features:
+            if each.name not in made:
+                self._default(each.name, each.default, "not_computed")
+            elif made[each.name] is None:
+                self._values[each.name], self._reasons[each.name] = each.default, "null"
+            else:
+                self._values[each.name] = made[each.name]
 
     def _default(self, name: str, default: FeatureValue, reason: Reason) -> None:
         self._values[name], self._reasons[name], self._short = default, reason, True
@@ -221,12 +244,12 @@ class _RowBuilder:
 
 
 def _require_sound(spec: ServiceSpec) -> None:
-    names = [f.name for view in spec.views for f in view.features]
+    names = [name for name, _, _ in spec.columns()]
     if not names:
         raise ValueError("a service needs at least one feature")
     if twice := next((n for n in names if names.count(n) > 1), None):
         raise ValueError(f"the feature {twice!r} is there twice")
-    if unknown := next((f.type for v in spec.views for f in v.features if f.type not in TYPES), ""):
+    if unknown := next((kind for _, kind, _ in spec.columns() if kind not in TYPES), ""):
         raise ValueError(f"no feature type {unknown!r}; known: {', '.join(TYPES)}")
     views = [view.name for view in spec.views]
     if spec.long_tail_view is not None and spec.long_tail_view not in views:

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from load_tests.loadgen import Load, chat_bodies, figures, prompt_texts, run_load
+from load_tests.loadgen import (
+    CHAT,
+    MESSAGES,
+    RESPONSES,
+    Dialect,
+    Load,
+    figures,
+    prompt_texts,
+    run_load,
+)
 from load_tests.servers import Accounts, EngineWorkload, Started, cpu_between, memory_by_role
 from load_tests.servers.accounting import CpuReading, Memory
 from load_tests.servers.first_answer import await_answer
@@ -19,13 +28,14 @@ DISTINCT_PROMPTS = 512  # more than the KV cache holds, so a prompt that comes a
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """``streams`` closed-loop streams of ``tokens`` output tokens each. ``asks``: what its bodies
-    have beyond those of a plain chat."""
+    """``streams`` closed-loop streams of ``tokens`` output tokens each, in a ``dialect``. ``asks``:
+    what its bodies have beyond those of a plain request."""
 
     name: str
     streams: int
     tokens: int
     asks: Mapping[str, Any] = field(default_factory=dict)
+    dialect: Dialect = CHAT
 
 
 LOOK_UP = {
@@ -62,9 +72,13 @@ JSON_SCHEMA = Phase(
     },
 )
 LOGPROBS = Phase("logprobs", 32, 32, {"logprobs": True, "top_logprobs": 2})
+IN_RESPONSES = Phase("responses", 32, 32, dialect=RESPONSES)
+IN_MESSAGES = Phase("messages", 32, 32, dialect=MESSAGES)
 PLAIN = (FULL, ONE_TOKEN, ALONE)
 KINDS = (TOOLS, JSON_SCHEMA, LOGPROBS)
-PHASES = (*PLAIN, *KINDS)
+#: Plain requests in other dialects than chat.
+SPOKEN = (IN_RESPONSES, IN_MESSAGES)
+PHASES = (*PLAIN, *KINDS, *SPOKEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +127,7 @@ class Prompts:
             seed = self._seed * 1_000_003 + number * 31 + PHASES.index(phase)
             texts = prompt_texts(seed, DISTINCT_PROMPTS, PROMPT_TOKENS, self._count_tokens)
             name = self._workload.served_name
-            self._made[key] = chat_bodies(name, texts, phase.tokens, phase.asks)
+            self._made[key] = phase.dialect.bodies(name, texts, phase.tokens, phase.asks)
         return self._made[key]
 
 
@@ -151,8 +165,10 @@ def _idle_cpu_share(server: Started, pace: Pace) -> dict[str, float]:
 def _measure(server: Started, phase: Phase, bodies: Sequence[bytes], pace: Pace) -> Measured:
     accounts = Accounts(server.pids())
     readings: list[CpuReading] = []
-    load = Load(phase.streams, phase.tokens, pace.warmup_s, pace.window_s)
-    outcome = run_load(server.target, load, bodies, lambda: readings.append(accounts.read()))
+    dialect = phase.dialect
+    load = Load(phase.streams, phase.tokens, pace.warmup_s, pace.window_s, dialect.shape)
+    target = replace(server.target, path=dialect.path) if phase in SPOKEN else server.target
+    outcome = run_load(target, load, bodies, lambda: readings.append(accounts.read()))
     return Measured(
         figures=figures(outcome.samples, outcome.window_s),
         cpu_s=cpu_between(readings[0], readings[1]),

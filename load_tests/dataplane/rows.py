@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from load_tests.dataplane.measure import ALONE, FULL, KINDS, ONE_TOKEN, Phase, Round
+from load_tests.dataplane.measure import ALONE, FULL, KINDS, ONE_TOKEN, SPOKEN, Phase, Round
 from load_tests.dataplane.systems import System
 from load_tests.report import Mark, absent_row, median
 
@@ -62,19 +62,24 @@ def system_rows(
 def kind_rows(systems: Sequence[System], rounds: Rounds) -> list[dict[str, Any]]:
     """What is not plain chat, at 32 streams: a row for each kind and each system that was asked."""
     rows = []
-    for phase in KINDS:
+    for phase in (*KINDS, *SPOKEN):
         for system in systems:
             done = [r for r in rounds.get(system.key, {}).values() if phase.name in r.phases]
             if done:
                 rows.append(
                     {
-                        "table": "more than plain chat, 32 streams, engine behind it",
+                        "table": _kind_table(system),
                         "system": system.title,
                         "asks for": phase.name,
                         **_kind_figures(done, phase),
                     }
                 )
     return rows
+
+
+def _kind_table(system: System) -> str:
+    where = "engine behind it" if system.kind == "engine" else "gateway alone"
+    return f"other than plain chat, 32 streams, {where}"
 
 
 def _kind_figures(done: Sequence[Round], phase: Phase) -> dict[str, Any]:
@@ -132,6 +137,11 @@ def marks(rounds: Rounds, missing: Mapping[str, str]) -> list[Mark]:
     def against_vllm(phase: Phase) -> Callable[[int], float]:
         return lambda number: by_round.against_vllm(number, phase)
 
+    def spoken(key: str, phase: Phase) -> Callable[[int], float]:
+        return lambda number: _ratio(
+            by_round.speed(key, number, phase), by_round.speed(key, number, FULL)
+        )
+
     def added(phase: Phase) -> Callable[[int], float]:
         return lambda number: (
             by_round.ttft("weir", number, phase) - by_round.ttft("none", number, phase)
@@ -142,6 +152,14 @@ def marks(rounds: Rounds, missing: Mapping[str, str]) -> list[Mark]:
     targets: tuple[tuple[str, Sequence[str], Callable[[int], float], str, float], ...] = (
         (f"{bare}, {full}", vllm, against_vllm(FULL), "x", 1.00),
         *((f"{bare}, {full}, {k.name}", vllm, against_vllm(k), "x", 1.00) for k in KINDS),
+        *(
+            (f"weir in {k.name} / in chat, {full}", ("b",), spoken("b", k), "x", 0.95)
+            for k in SPOKEN
+        ),
+        *(
+            (f"{gateway} in {k.name} / in chat, {full}", ("weir",), spoken("weir", k), "x", 0.95)
+            for k in SPOKEN
+        ),
         (f"weir - faster vLLM server, {one}", vllm, by_round.added_ttft, "ms", 1.0),
         (f"weir / Ray Serve LLM default, {full}", ("b", "c"), speeds("b", "c"), "x", 2.3),
         (f"{gateway} / nothing, {full}", alone, speeds("weir", "none"), "x", 0.98),

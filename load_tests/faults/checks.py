@@ -83,7 +83,7 @@ def _judge_visit(
     if exchange.status == 200 or record.client_left:
         _add_due(cluster, visit, choices, answer, exchange, due)
     if exchange.status == 200:
-        rights = [visit.kind.right(choice.submit, _prompt(visit, choice)) for choice in choices]
+        rights = visit.kind.rights([choice.submit for choice in choices], visit.number)
         yield from _text(visit, answer, rights)
     if record.error is not None and not record.client_left:
         yield from _error(played, visit, record, choices)
@@ -174,11 +174,6 @@ def _prompt_tokens(choice: Choice) -> int:
         told = any(leg.started or leg.last for leg in choice.legs)
         return len(rendered_prompt(submit.messages)) if told else 0
     return len(submit.prompt)
-
-
-def _prompt(visit: Visit, choice: Choice) -> str:
-    prompt = visit.kind.body(visit.number).get("prompt", "")
-    return str(prompt[choice.prompt_number] if isinstance(prompt, list) else prompt)
 
 
 def _bill(cluster: MemoryCluster, tenant: str, due: _Due) -> Iterator[Finding]:

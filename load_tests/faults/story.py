@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
 
-from deployments.testing.kinds import KINDS, Kind
+from deployments.testing.kinds import KINDS, USUAL_TASKS, Kind
 from weir.testing.schedules import Profile, Schedule, draw_schedule
 
 TENANTS = ("one", "two", "three")
 CLASSES = ("interactive", "standard", "batch")
 SPAN_S = 6.0
+#: Of a model that writes and embeds, by clients that wait for their answers.
+_ASKED = tuple(kind for kind in KINDS if kind.tasks == USUAL_TASKS and not kind.background)
 
 
 class Change(StrEnum):
@@ -106,7 +108,7 @@ def draw_story(seed: int) -> Story:
 
 
 def _visit(number: int, span_s: float, random: Random) -> Visit:
-    kind = random.choice(KINDS)
+    kind = random.choice(_ASKED)
     leaves_s = round(random.uniform(0.001, 3.0), 3) if random.random() < 0.25 else None
     return Visit(
         round(random.uniform(0, span_s), 3),

@@ -36,6 +36,7 @@ Open = Callable[[argparse.Namespace, AsyncExitStack], Awaitable[Read]]
 async def open_weir(options: argparse.Namespace, stack: AsyncExitStack) -> Read:
     """The look-up alone: from an entity to its typed, checked values."""
     from features.online import CacheSettings, FeatureReader, StoreAddress, StoreLink
+    from features.online.format import hash_key
 
     link = StoreLink(StoreAddress.parse(options.redis))
     link.start()
@@ -45,7 +46,7 @@ async def open_weir(options: argparse.Namespace, stack: AsyncExitStack) -> Read:
     reader, service = FeatureReader(link, cache), plan()
 
     async def read(customer_id: str) -> None:
-        row = await reader.begin(service, entity_key(TENANT, customer_id), 1.0).row()
+        row = await reader.begin(service, hash_key(entity_key(TENANT, customer_id)), 1.0).row()
         assert row.outcome == "hit", row
 
     return read

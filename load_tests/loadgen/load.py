@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import uvloop
 
 from load_tests.loadgen.connection import StreamConnection, Target
-from load_tests.loadgen.sample import Sample, Watch
+from load_tests.loadgen.sample import CHAT_SHAPE, Sample, Shape, Watch
 
 RECONNECT_PAUSE_S = 0.05
 DRAIN_TIMEOUT_S = 30.0
@@ -20,12 +20,14 @@ DRAIN_TIMEOUT_S = 30.0
 @dataclass(frozen=True, slots=True)
 class Load:
     """``streams`` requests under way at all times. The first ``warmup_s`` do not count; then
-    requests that end within ``window_s`` do. ``expected_tokens``: output tokens of each."""
+    requests that end within ``window_s`` do. ``expected_tokens``: output tokens of each;
+    ``shape``: how the answers are read."""
 
     streams: int
     expected_tokens: int
     warmup_s: float
     window_s: float
+    shape: Shape = CHAT_SHAPE
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,4 +130,4 @@ class _Run:
         return next(self._requests), self._watch
 
     def _watch(self, sent_s: float) -> Watch:
-        return Watch(sent_s, self._load.expected_tokens)
+        return Watch(sent_s, self._load.expected_tokens, self._load.shape)

@@ -10,15 +10,47 @@ from typing import Any
 
 from load_tests.report import percentile
 
-# What a client is shown: text, reasoning, or a piece of a tool call. An empty content (the role
-# chunk in front, the chunk with the finish reason at the end) is none of it.
-_OUTPUT = re.compile(
-    rb'"(?:content|reasoning|reasoning_content|arguments)":\s?"(?!")|"tool_calls":\s?\[\s?\{'
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How a dialect's event stream is read. ``output``: an event with what a client is shown (text,
+    reasoning, or a piece of a tool call); ``tokens`` and ``prompt``: token counts; ``length``: the
+    answer ended because it was long enough; ``end``: the stream's proper end."""
+
+    output: re.Pattern[bytes]
+    tokens: re.Pattern[bytes]
+    prompt: re.Pattern[bytes]
+    length: re.Pattern[bytes]
+    end: re.Pattern[bytes]
+
+
+#: Chat. An empty content (the role chunk in front, the chunk with the finish reason at the end)
+#: shows a client nothing.
+CHAT_SHAPE = Shape(
+    re.compile(
+        rb'"(?:content|reasoning|reasoning_content|arguments)":\s?"(?!")|"tool_calls":\s?\[\s?\{'
+    ),
+    re.compile(rb'"completion_tokens":\s?(\d+)'),
+    re.compile(rb'"prompt_tokens":\s?(\d+)'),
+    re.compile(rb'"finish_reason":\s?"length"'),
+    re.compile(rb"(?m)^data: ?\[DONE\]\s*\Z"),
 )
-_TOKENS = re.compile(rb'"completion_tokens":\s?(\d+)')
-_PROMPT = re.compile(rb'"prompt_tokens":\s?(\d+)')
-_LENGTH = re.compile(rb'"finish_reason":\s?"length"')
-_DONE = re.compile(rb"(?m)^data: ?\[DONE\]\s*\Z")
+RESPONSES_SHAPE = Shape(
+    re.compile(
+        rb"(?m)^event: response\.(?:output_text|reasoning_text|function_call_arguments)\.delta$"
+    ),
+    re.compile(rb'"output_tokens":\s?(\d+)'),
+    re.compile(rb'"input_tokens":\s?(\d+)'),
+    re.compile(rb'"reason":\s?"max_output_tokens"'),
+    re.compile(rb"(?m)^event: response\.(?:completed|incomplete)\ndata: .*\s*\Z"),
+)
+MESSAGES_SHAPE = Shape(
+    re.compile(rb'"type":\s?"(?:text|thinking|input_json)_delta"'),
+    re.compile(rb'"output_tokens":\s?(\d+)'),
+    re.compile(rb'"input_tokens":\s?(\d+)'),
+    re.compile(rb'"stop_reason":\s?"max_tokens"'),
+    re.compile(rb"(?m)^event: message_stop\ndata: .*\s*\Z"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +86,14 @@ class Watch:
 
     sent_s: float
     expected_tokens: int
+    shape: Shape = CHAT_SHAPE
     _parts: list[bytes] = field(default_factory=list)
     _reads: list[float] = field(default_factory=list)
 
     def body(self, part: bytes, now_s: float) -> None:
         """A piece of the body has arrived."""
         self._parts.append(part)
-        if _OUTPUT.search(part if self._reads else b"".join(self._parts)):
+        if self.shape.output.search(part if self._reads else b"".join(self._parts)):
             self._reads.append(now_s)
 
     def header(self, name: bytes, value: bytes) -> None:
@@ -69,14 +102,17 @@ class Watch:
     def finish(self, status: int, now_s: float) -> Sample:
         """The answer is over: is it complete?"""
         text = b"".join(self._parts)
-        tokens = _last_number(_TOKENS, text)
+        shape = self.shape
+        tokens = _last_number(shape.tokens, text)
         return Sample(
             sent_s=self.sent_s,
             done_s=now_s,
             reads_s=tuple(self._reads),
-            text_chunks=sum(_OUTPUT.search(event) is not None for event in text.split(b"\n\n")),
+            text_chunks=sum(
+                shape.output.search(event) is not None for event in text.split(b"\n\n")
+            ),
             output_tokens=tokens or 0,
-            prompt_tokens=_last_number(_PROMPT, text) or 0,
+            prompt_tokens=_last_number(shape.prompt, text) or 0,
             error=self._fault(status, text, tokens),
         )
 
@@ -87,14 +123,14 @@ class Watch:
     def _fault(self, status: int, text: bytes, tokens: int | None) -> str | None:
         if status != 200:
             return f"status {status}: {text[:200].decode('utf-8', 'replace')}"
-        if not _DONE.search(text):
-            return f"no [DONE] at the end: {text[-120:].decode('utf-8', 'replace')}"
+        if not self.shape.end.search(text):
+            return f"no proper end: {text[-120:].decode('utf-8', 'replace')}"
         if tokens is None:
             return "no usage in the stream"
         if tokens != self.expected_tokens:
             return f"{tokens} tokens instead of {self.expected_tokens}"
-        if not _LENGTH.search(text):
-            return "no finish_reason 'length'"
+        if not self.shape.length.search(text):
+            return "it did not end by its length"
         return None
 
 

@@ -156,9 +156,14 @@ def _signal(family: list[psutil.Process], number: signal.Signals) -> None:
             process.send_signal(number)
 
 
-async def counters(http: aiohttp.ClientSession, target: Target) -> Mapping[str, float]:
+async def counters(
+    http: aiohttp.ClientSession, target: Target, internal_token: str
+) -> Mapping[str, float]:
     """The gateway's counters of moved streams, by name (and reason)."""
-    async with http.get(f"http://{target.host}:{target.port}/metrics") as response:
+    url = f"http://{target.host}:{target.port}/metrics"
+    headers = {"Authorization": f"Bearer {internal_token}"}
+    async with http.get(url, headers=headers) as response:
+        response.raise_for_status()
         text = await response.text()
     wanted = (
         "weir_recomputed_tokens_total",

@@ -10,7 +10,8 @@ class WeirError(Exception):
     """Base of everything weir raises on purpose.
 
     ``param`` names the request field (or config path) at fault; ``retry_after_s`` is given when
-    a retry can help. ``hopeless``: a retry would cost as much and fail again.
+    a retry can help. ``hopeless``: a retry would cost as much and fail again. ``request_id`` is
+    filled in where the error is answered.
     """
 
     status: ClassVar[int] = 500
@@ -26,6 +27,7 @@ class WeirError(Exception):
         self.message = message
         self.param = param
         self.retry_after_s = retry_after_s
+        self.request_id = ""
 
 
 class InternalError(WeirError):
@@ -189,8 +191,11 @@ def error_body(error: WeirError) -> dict[str, Any]:
 
 
 def error_headers(error: WeirError) -> dict[str, str]:
-    """HTTP headers that go with an error: ``Retry-After`` in whole seconds, at least 1. OpenAI's
-    clients send whatever failed with 500 or more again, unless ``x-should-retry`` forbids it."""
+    """HTTP headers that go with an error: ``Retry-After`` in whole seconds, at least 1;
+    ``WWW-Authenticate`` with a 401. OpenAI's clients send whatever failed with 500 or more again,
+    unless ``x-should-retry`` forbids it."""
+    if error.status == 401:
+        return {"www-authenticate": 'Bearer realm="weir"'}
     if error.hopeless:
         return {"x-should-retry": "false"}
     if not error.retryable:

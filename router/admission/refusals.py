@@ -80,10 +80,8 @@ def _error(item: Item, refusal: Refusal, now_s: float, retry_after_s: float) -> 
             retry_after_s=retry_after_s,
         )
     if refusal is Refusal.QUEUE_FULL:
-        why = (
-            f"the {name} queue is full ({c.waiting} of {bounds.max_requests} requests, "
-            f"{c.waiting_bytes} of {bounds.max_bytes} bytes)"
-        )
+        # How full it is of others' requests is not for a tenant to know.
+        why = f"the {name} queue is full"
     elif refusal is Refusal.DEADLINE:
         why = f"the request can no longer meet its deadline (waited {waited_s:.1f} s)"
     elif refusal is Refusal.WAIT_LIMIT:

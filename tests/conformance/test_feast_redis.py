@@ -121,7 +121,7 @@ async def read(server: RedisServer, key: str, plan: ServicePlan = PLAN) -> Featu
     link.start()
     await link.wait_until_up()
     try:
-        return await FeatureReader(link, CacheSettings(0)).begin(plan, key, 30.0).row()
+        return await FeatureReader(link, CacheSettings(0)).begin(plan, hash_key(key), 30.0).row()
     finally:
         await link.close()
 

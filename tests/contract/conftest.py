@@ -41,7 +41,9 @@ def contract_settings(admission: dict[str, Any]) -> Settings:
 def play(
     request: pytest.FixtureRequest, encoder: PromptEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., None]:
-    """Runs a scenario. ``hasty``: over sockets, silence counts as a failure sooner."""
+    """Runs a scenario; a test of one kind has replicas whose model can do that. ``hasty``: over
+    sockets, silence counts as a failure sooner."""
+    kind = getattr(request.node, "callspec", None) and request.node.callspec.params.get("kind")
 
     def run(
         scenario: Scenario, admission: dict[str, Any] | None = None, hasty: bool = False
@@ -56,6 +58,8 @@ def play(
         async def main() -> None:
             make = socket_cluster if over_sockets else memory_cluster
             async with make(settings, encoder) as cluster:
+                if kind is not None:
+                    cluster.tasks = kind.tasks
                 await scenario(cluster)
 
         if over_sockets:

@@ -25,9 +25,9 @@ every_form = pytest.mark.parametrize(
 
 
 def test_every_dialect_has_a_kind() -> None:
-    # Counting generates nothing, and has a test of its own.
-    counting = {"/v1/messages/count_tokens"}
-    assert {dialect.path for dialect in DIALECTS} - counting == {kind.path for kind in KINDS}
+    # What only looks at a prompt generates nothing, and has tests of its own.
+    looking = {"/v1/messages/count_tokens", "/tokenize", "/detokenize"}
+    assert {dialect.path for dialect in DIALECTS} - looking == {kind.path for kind in KINDS}
 
 
 def test_counting_tokens_asks_no_replica_and_costs_nothing(play: Play) -> None:
@@ -63,7 +63,7 @@ def test_the_answer_is_right_and_the_bill_too(play: Play, kind: Kind, stream: bo
             assert told.status == 200, told.raw
             assert answer.complete
             right = right_answers(cluster, kind, request_id, number)
-            assert len(answer.said) == len(right) == kind.choices
+            assert len(answer.said) == len(right)
             assert all(map(agrees, answer.said, right)), (answer.said, right)
         await cluster.idle()
         due = owed(cluster)

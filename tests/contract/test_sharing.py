@@ -68,15 +68,12 @@ def test_two_tenants_share_fairly(play: Play, kind: Kind) -> None:
         await cluster.add("a", interval_s=0.002)
         numbers = itertools.count()
 
+        over = False
+
         async def keep_asking(key: str, kind: Kind) -> None:
-            while True:
+            while not over:
                 n = next(numbers)
-                told = ask(cluster, kind, n, False, key, f"{key}{n}")
-                try:
-                    await told.done()
-                finally:
-                    if not told.ended:
-                        await told.leave()
+                await ask(cluster, kind, n, False, key, f"{key}{n}").done()
 
         work = [
             asyncio.ensure_future(keep_asking(key, each))
@@ -85,9 +82,8 @@ def test_two_tenants_share_fairly(play: Play, kind: Kind) -> None:
         ]
         await until(lambda: _served(cluster, "one") + _served(cluster, "two") > 4000, 60.0)
         shares = _served(cluster, "one") / _served(cluster, "two")
-        for task in work:
-            task.cancel()
-        await asyncio.gather(*work, return_exceptions=True)
+        over = True
+        await asyncio.gather(*work)
         await cluster.idle()
         assert 0.6 < shares < 1.67
 

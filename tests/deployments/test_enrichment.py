@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from typing import Any
+from unicodedata import normalize
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from deployments.gateway.enrichment import FeatureEnricher, store_url
+from deployments.gateway.enrichment import FeatureEnricher
+from deployments.gateway.feature_store import store_url
 from features.enrichment import compile_rules
 from features.keys import entity_key
 from features.online import CacheSettings, FeatureReader, StoreAddress, StoreLink
@@ -61,7 +63,7 @@ class Setup:
         settings = load_settings("stub", overlay={"features": section})
         link = StoreLink(StoreAddress.parse(self.redis.url), EAGER)
         self.enricher = FeatureEnricher(
-            compile_rules(settings.features, {"SECRET": "s"}),
+            compile_rules(settings.features, {"SECRET": "s" * 32}),
             link,
             FeatureReader(link, CacheSettings(0)),
             self.metrics,
@@ -170,6 +172,14 @@ async def test_another_tenants_entity_is_answered_like_a_missing_one(setup: Setu
     _, headers, _ = await setup.ask("7", key=OTHER_KEY)
     assert headers["x-weir-features"] == "hit"
     assert setup.prompt() == ENRICHED
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+async def test_an_entity_may_have_any_letters(setup: Setup, form: Any) -> None:
+    await setup.start()
+    setup.redis.put(entity_key("t", normalize("NFC", "jörg")), "hello")
+    _, headers, _ = await setup.ask(normalize(form, "jörg"))
+    assert (headers["x-weir-features"], setup.prompt()) == ("hit", ENRICHED)
 
 
 async def test_without_an_entity_nothing_is_looked_up(setup: Setup) -> None:

@@ -16,7 +16,9 @@ import pytest
 
 from deployments.guard import Guard
 from deployments.haproxy import FrontDoor
-from deployments.haproxy_config import SLOTS, Target, assign_slots, error_pages
+from deployments.haproxy_config import SLOTS, Target, assign_slots
+from deployments.haproxy_pages import error_pages
+from weir.settings.tree import ServerSettings
 
 
 class _Gateway(BaseHTTPRequestHandler):
@@ -55,7 +57,7 @@ def _free_port() -> int:
 
 @pytest.fixture
 def front(tmp_path: Path) -> Iterator[FrontDoor]:
-    made = FrontDoor("127.0.0.1", _free_port(), tmp_path / "haproxy", one_active=True)
+    made = FrontDoor(ServerSettings(port=_free_port()), tmp_path / "haproxy", one_active=True)
     made.start()
     yield made
     made.stop()
@@ -81,7 +83,9 @@ def test_every_page_is_json_of_its_stated_length() -> None:
         assert head.startswith(f"HTTP/1.1 {status} ")
         assert f"content-length: {len(body)}" in head
         assert set(json.loads(body)["error"]) == {"message", "type", "param", "code"}
-        assert ("retry-after" in head) == (status not in (400, 404))
+        assert json.loads(body)["type"] == "error", "Anthropic's clients find their shape too"
+        assert ("retry-after" in head) == (status not in (400, 404, 504))
+        assert ("x-should-retry: false" in head) == (status == 504)
 
 
 def test_headers_that_steer_serve_stay_outside(front: FrontDoor) -> None:
@@ -98,7 +102,9 @@ def test_headers_that_steer_serve_stay_outside(front: FrontDoor) -> None:
         )
         got = {name.lower() for name in answer.json()["headers"]}
         assert got & {"x-weir-entity"}
-        assert not {name for name in got if "request" in name or "multiplexed" in name}
+        assert not {name for name in got if "x-request-" in name or "multiplexed" in name} - {
+            "x-request-id"
+        }
         assert "traceparent" not in got
         kept = _get(front, x_request_id="plain-1").json()["headers"]
         assert "x-request-id" in {name.lower() for name in kept}

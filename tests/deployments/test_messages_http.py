@@ -132,7 +132,8 @@ async def test_errors_before_the_body_is_read(world: Any) -> None:
         async with world.session.request(method, path, headers=sent, data=data) as response:
             assert response.status == status, (method, path)
             told = await response.json()
-            assert set(told) == {"type", "error"}
+            assert set(told) == {"type", "error", "request_id"}
+            assert told["request_id"] == response.headers["x-request-id"]
             assert set(told["error"]) == {"type", "message"}
 
 

@@ -5,15 +5,89 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from deployments.gateway.pages import list_replicas, merge_metrics
+import httpx
+import pytest
+
+from deployments.gateway.metrics_page import merge_metrics
+from deployments.gateway.pages import list_replicas
+from deployments.testing.world import KEY, http_world
+from weir.settings import ModelSettings, Settings, TenantSettings
+from weir.settings.server import MetricsSettings
+from weir.settings.tree import ServerSettings
+from weir.tenancy import hash_key
+
+TENANT = {"authorization": "Bearer weir_test-key"}
+PLATFORM = {"authorization": "Bearer internal"}
 
 
 async def test_ready_only_with_replicas(world: Any) -> None:
     async with world.session.get(world.url + "/ready") as response:
         assert response.status == 503
     await world.add_replica("a")
-    response = await world.session.get(world.url + "/ready")
-    assert await response.json() == {"status": "ready", "replicas": {"m": 1}}
+    async with world.session.get(world.url + "/ready") as response:
+        assert await response.json() == {"status": "ready"}, "strangers learn no more"
+    async with world.session.get(world.url + "/ready", headers=TENANT) as response:
+        assert await response.json() == {"status": "ready", "replicas": {"m": 1}}
+
+
+async def test_ready_names_what_is_missing_to_those_who_may_know(encoder: Any) -> None:
+    async def away() -> bool:
+        return False
+
+    watcher = {"authorization": "Bearer watch"}
+    settings = Settings(
+        server=ServerSettings(metrics=MetricsSettings(key_sha256=(hash_key("watch"),))),
+        models=(ModelSettings(name="m", source="x"),),
+        tenants=(TenantSettings(id="t", key_sha256=(hash_key(KEY),), models=("m",)),),
+    )
+    async with http_world(settings, {"m": encoder}, services={"Redis": away}) as world:
+        told = [await _ready(world, headers) for headers in ({}, TENANT, watcher)]
+        assert {status for status, _ in told} == {503}
+        stranger, tenant, all_of_it = (body["error"]["message"] for _, body in told)
+        assert "'m'" not in stranger
+        assert tenant == f"{stranger} No replica of 'm' is up."
+        named = "No replica of 'm' is up (1 running). Redis does not answer."
+        assert all_of_it == f"{stranger} {named}"
+        await world.add_replica("a")
+        up = {"status": "ready", "replicas": {"m": 1}}
+        assert await _ready(world, TENANT) == (200, up)
+        assert await _ready(world, watcher) == (200, up | {"missing": ["Redis does not answer."]})
+        async with world.session.get(world.url + "/metrics", headers=watcher) as response:
+            assert response.status == 200
+
+
+async def test_a_key_may_be_any_text(encoder: Any) -> None:
+    """Sent as UTF-8, as most clients do, or as Latin-1, as browsers do."""
+    settings = Settings(
+        models=(ModelSettings(name="m", source="x"),),
+        tenants=(TenantSettings(id="t", key_sha256=(hash_key("weir_schlüssel"),)),),
+    )
+    async with http_world(settings, {"m": encoder}) as world, httpx.AsyncClient() as client:
+        for encoding in ("utf-8", "latin-1"):
+            key = "weir_schlüssel".encode(encoding)
+            for headers in ({b"authorization": b"Bearer " + key}, {b"x-api-key": key}):
+                page = await client.get(f"{world.url}/v1/models", headers=headers)
+                chat = await client.post(
+                    f"{world.url}/v1/chat/completions", json={"model": "no"}, headers=headers
+                )
+                assert (page.status_code, chat.status_code) == (200, 400)
+
+
+async def _ready(world: Any, headers: dict[str, str]) -> tuple[int, Any]:
+    async with world.session.get(world.url + "/ready", headers=headers) as response:
+        return response.status, await response.json()
+
+
+async def test_a_page_that_fails_is_an_error_like_any_other(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise ValueError
+
+    monkeypatch.setattr(world.model.router, "snapshot", broken)
+    async with world.session.get(world.url + "/weir/status", headers=PLATFORM) as response:
+        assert response.status == 500
+        assert (await response.json())["error"]["code"] == "internal_error"
 
 
 async def test_status_is_for_the_platforms_own_token(world: Any) -> None:
@@ -59,7 +133,7 @@ async def test_metrics_count_requests(world: Any) -> None:
         await asyncio.sleep(0.005)
     replica.generator.end("q", "x", count=5)
     await (await pending).read()
-    text = await (await world.session.get(world.url + "/metrics")).text()
+    text = await (await world.session.get(world.url + "/metrics", headers=PLATFORM)).text()
     assert 'weir_output_tokens_total{model="m",tenant="t"} 5.0' in text
     assert 'weir_replicas{model="m"} 1.0' in text
 

@@ -13,6 +13,7 @@ from deployments.gateway.plan import (
     Course,
     ImpatientError,
     LegEnd,
+    Loss,
     MoveBudget,
     Next,
     Outcome,
@@ -125,31 +126,38 @@ def test_a_cascade_holds_the_students_answer_back() -> None:
 
 
 _ENDS = st.lists(
-    st.builds(LegEnd, st.sampled_from("abc"), st.integers(0, 2), st.booleans()), min_size=1
+    st.builds(LegEnd, st.sampled_from("abc"), st.integers(0, 2), st.sampled_from(Loss)),
+    min_size=1,
 )
 
 
 @given(_ENDS)
 def test_no_request_walks_through_the_fleet(ends: list[LegEnd]) -> None:
     following = after_legs(ends, 3, 64)
-    tail = [end.tokens for end in ends[-3:]]
-    if len(tail) == 3 and not any(tail):
+    tail = ends[-9:]
+    stuck = ends[-3:]
+    if len(tail) == 9 and not any(end.tokens for end in tail):
+        assert following is not Next.MOVE
+    if len(stuck) == 3 and not any(end.tokens or end.loss is Loss.GONE for end in stuck):
         assert following is not Next.MOVE
     if ends[-1].tokens and len(ends) < 64:
         assert following is Next.MOVE, "a stream that makes progress goes on"
 
 
 def test_whose_fault_it_is() -> None:
-    def ends(*legs: tuple[str, int, bool]) -> list[LegEnd]:
-        return [LegEnd(*leg) for leg in legs]
+    def after(*legs: tuple[str, int, Loss], attempts: int = 3) -> Next:
+        return after_legs([LegEnd(*leg) for leg in legs], attempts, 64)
 
-    assert after_legs(ends(("a", 0, False)), 3, 64) is Next.MOVE
-    assert after_legs(ends(("a", 0, False), ("b", 0, False)), 3, 64) is Next.OWN_FAULT
-    assert after_legs(ends(("a", 0, True), ("b", 0, True)), 3, 64) is Next.MOVE
-    lost = ends(("a", 0, True), ("b", 0, True), ("c", 0, True))
-    assert after_legs(lost, 3, 64) is Next.OWN_FAULT
-    assert after_legs(ends(("a", 0, True)), 1, 64) is Next.GIVE_UP
-    assert after_legs(ends(*[("a", 1, True)] * 64), 3, 64) is Next.GIVE_UP
+    up, stuck, gone = Loss.NONE, Loss.STUCK, Loss.GONE
+    assert after(("a", 0, up)) is Next.MOVE
+    assert after(("a", 0, up), ("b", 0, up)) is Next.OWN_FAULT
+    assert after(("a", 0, stuck), ("b", 0, stuck)) is Next.MOVE
+    assert after(("a", 0, stuck), ("b", 0, stuck), ("c", 0, stuck)) is Next.OWN_FAULT
+    assert after(("a", 0, stuck), attempts=1) is Next.GIVE_UP
+    assert after(*[("a", 1, stuck)] * 64) is Next.GIVE_UP
+    walked = [(name, 0, gone) for name in "abcdefghi"]
+    assert after(*walked[:8]) is Next.MOVE, "who waited in engines that were killed is innocent"
+    assert after(*walked) is Next.OWN_FAULT
 
 
 def test_a_fleet_that_loses_everything_is_not_given_it_over_and_over() -> None:

@@ -17,6 +17,7 @@ from redis.retry import Retry
 from deployments.guard import Guard
 from deployments.haproxy import FrontDoor
 from deployments.redis_server import RedisServer
+from weir.settings.tree import ServerSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore:pkg_resources is deprecated")
 
@@ -29,7 +30,8 @@ def _free_port() -> int:
 
 def test_a_killed_redis_is_started_again_and_keeps_acknowledged_writes(tmp_path: Path) -> None:
     server = RedisServer(tmp_path / "redis", _free_port(), tmp_path / "log")
-    front = FrontDoor("127.0.0.1", _free_port(), tmp_path / "haproxy", one_active=True)
+    settings = ServerSettings(port=_free_port())
+    front = FrontDoor(settings, tmp_path / "haproxy", one_active=True)
     again: list[str] = []
     told = threading.Event()
 

@@ -62,9 +62,16 @@ class RunningPlatform:
         assert result.returncode == 0, result.stderr
         return dict(json.loads(result.stdout))
 
+    def metrics(self) -> str:
+        """``/metrics``, read with the platform's own token."""
+        headers = {"authorization": f"Bearer {self.internal_token}"}
+        answer = httpx.get(f"{self.url}/metrics", headers=headers, timeout=30)
+        assert answer.status_code == 200, answer.text
+        return answer.text
+
     def engine_running(self) -> float:
         """Sequences running in all engines, from vLLM's own metric."""
-        text = httpx.get(f"{self.url}/metrics", timeout=30).text
+        text = self.metrics()
         values = [
             float(line.rpartition(" ")[2])
             for line in text.splitlines()

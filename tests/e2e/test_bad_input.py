@@ -130,8 +130,7 @@ def test_nothing_stays_reserved(platform: Any) -> None:
     """After all that was refused, no replica believes that it has work."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        with platform.http() as http:
-            metrics = http.get("/metrics").text
+        metrics = platform.metrics()
         line = next(x for x in metrics.splitlines() if x.startswith("weir_outstanding_tokens{"))
         if float(line.rpartition(" ")[2]) == 0 and platform.engine_running() == 0:
             return

@@ -105,7 +105,6 @@ def test_a_long_tail_customer_is_queued_for_generation(
 
 
 def test_the_metrics_tell(platform: Any, store: str) -> None:
-    with platform.http() as http:
-        page = http.get("/metrics").text
+    page = platform.metrics()
     assert "weir_feature_store_up 1.0" in page
     assert 'weir_feature_lookups_total{model="' in page

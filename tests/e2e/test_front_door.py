@@ -5,6 +5,7 @@ A platform of its own, with one replica of the teacher, because the last test ki
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -130,6 +131,44 @@ def test_every_socket_file_lies_in_the_run_folder(door: Door) -> None:
 def test_headers_for_serve_change_nothing(door: Door, headers: dict[str, str | bytes]) -> None:
     answer = _post(door, **headers)
     assert answer.status_code == 200, answer.text
+
+
+def test_a_gateway_obeys_no_such_header_past_haproxy_either(door: Door) -> None:
+    gateway = door.parts.active_gateway()
+    body = {"model": door.client.model, "prompt": "hello", "max_tokens": 3}
+    key = ("authorization", f"Bearer {door.client.key}")
+    for name, value in (
+        ("x-request-id", b"caf\xe9"),
+        ("x-request-timeout-seconds", b"0.001"),
+        ("serve_multiplexed_model_id", b"\xff"),
+    ):
+        statuses = []
+        for one in gateway.net_connections("tcp"):
+            if one.status == psutil.CONN_LISTEN and one.laddr:
+                url = f"http://127.0.0.1:{one.laddr.port}/v1/completions"
+                headers = [(key[0].encode(), key[1].encode()), (name.encode(), value)]
+                with contextlib.suppress(httpx.TransportError):
+                    statuses.append(httpx.post(url, json=body, headers=headers).status_code)
+        assert statuses == [200], name  # its other ports speak no HTTP
+
+
+def test_what_is_not_for_strangers(door: Door) -> None:
+    with httpx.Client(base_url=door.client.url, trust_env=False) as http:
+        assert http.get("/metrics").status_code == 401
+        assert http.get("/-/routes").status_code == 404
+        assert http.get("/ready").json() == {"status": "ready"}
+        key = {"authorization": f"Bearer {door.client.key}"}
+        assert http.get("/ready", headers=key).json()["replicas"] == {door.client.model: 1}
+
+
+def test_one_id_and_a_page_that_may_call(door: Door) -> None:
+    with httpx.Client(base_url=door.client.url, trust_env=False) as http:
+        asked = {"origin": "http://localhost:3000", "access-control-request-method": "POST"}
+        assert http.options("/v1/chat/completions", headers=asked).status_code == 204
+    answer = _post(door, origin="http://localhost:3000")
+    assert answer.headers["access-control-allow-origin"] == "http://localhost:3000"
+    named = answer.headers.get_list("x-request-id")
+    assert [answer.json()["id"]] == [f"chatcmpl-{name}" for name in named]
 
 
 def test_haproxy_killed(door: Door) -> None:

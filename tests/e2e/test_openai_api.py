@@ -177,7 +177,8 @@ def test_health_ready_docs_and_metrics(platform: Any) -> None:
         assert http.get("/ready").json()["replicas"] == {platform.model: 2, "weir-student": 1}
         assert "swagger" in http.get("/docs").text.lower()
         assert "/v1/chat/completions" in http.get("/openapi.json").json()["paths"]
-        metrics = http.get("/metrics").text
+        assert http.get("/metrics").status_code == 401
+    metrics = platform.metrics()
     for name in ("weir_requests_total", "weir_time_to_first_token_seconds_bucket", "vllm:"):
         assert name in metrics
 

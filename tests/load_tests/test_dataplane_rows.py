@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from load_tests.dataplane.measure import ALONE, FULL, ONE_TOKEN, TOOLS, Measured, Round
+from load_tests.dataplane.measure import ALONE, FULL, ONE_TOKEN, SPOKEN, TOOLS, Measured, Round
 from load_tests.dataplane.rows import Rounds, hop_rows, kind_rows, marks, system_rows
 from load_tests.dataplane.systems import System
 from load_tests.loadgen import Sample, figures
@@ -91,6 +91,28 @@ def test_other_kinds_are_compared_where_both_were_asked_for_them() -> None:
     ]
     assert rows[0]["cpu_ms: gateway"] == pytest.approx(0.5)
     assert "cpu_ms: redis" not in rows[0]
+
+
+def test_other_dialects_are_compared_with_the_chat_of_their_round() -> None:
+    def speaking(req_per_s: float) -> Round:
+        plain = one_round(100, 6.0)
+        spoken = {phase.name: measured(req_per_s, 30.0, {"gateway": 500.0}) for phase in SPOKEN}
+        return replace(plain, phases={**plain.phases, **spoken})
+
+    rounds = {"b": {0: speaking(90), 1: speaking(98)}, "weir": {0: speaking(97)}}
+    found = by_name(marks(rounds, {}))
+    full = "req/s at 32 streams"
+    assert found[f"weir in messages / in chat, {full}"].value == pytest.approx(0.94)
+    assert not found[f"weir in responses / in chat, {full}"].met
+    assert found[f"weir gateway alone in responses / in chat, {full}"].met
+    systems = (*SYSTEMS, System("weir", "weir gateway", "gateway", nowhere))  # type: ignore[arg-type]
+    rows = kind_rows(systems, rounds)
+    assert [(r["system"], r["asks for"], r["table"].rpartition(", ")[2]) for r in rows] == [
+        ("system b", "responses", "engine behind it"),
+        ("weir gateway", "responses", "gateway alone"),
+        ("system b", "messages", "engine behind it"),
+        ("weir gateway", "messages", "gateway alone"),
+    ]
 
 
 def test_a_peer_that_completes_nothing_is_no_divisor() -> None:

@@ -8,10 +8,17 @@ import json
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from deployments.testing.in_memory import memory_cluster
+from deployments.testing.words import word_encoder
 from load_tests.loadgen import (
+    CHAT,
+    MESSAGES,
+    RESPONSES,
+    Dialect,
     Load,
     Sample,
     Target,
@@ -23,6 +30,9 @@ from load_tests.loadgen import (
     run_load,
 )
 from load_tests.servers.chunk_upstream import ChunkAnswers, ChunkProtocol
+from weir.settings import ModelSettings, Settings, TenantSettings
+from weir.tenancy import hash_key
+from weir.testing import virtual_time
 
 ROLE = b'data: {"choices":[{"delta":{"role":"assistant","content":""}}]}\n\n'
 TEXT = b'data: {"choices":[{"delta":{"content":"hi \\"completion_tokens\\":9"}}]}\n\n'
@@ -92,9 +102,9 @@ def test_pieces_of_calls_scored_text_and_reasoning_are_output(piece: bytes) -> N
     ("parts", "status", "words"),
     [
         ((b'{"error": "busy"}',), 503, "status 503"),
-        ((ROLE, TEXT, STOP, USAGE), 200, r"no \[DONE\]"),
+        ((ROLE, TEXT, STOP, USAGE), 200, "no proper end"),
         ((ROLE, TEXT, STOP, DONE), 200, "no usage"),
-        ((ROLE, TEXT, USAGE, DONE), 200, "finish_reason"),
+        ((ROLE, TEXT, USAGE, DONE), 200, "by its length"),
         ((ROLE, TEXT, STOP, USAGE.replace(b":2", b":1"), DONE), 200, "1 tokens instead of 2"),
     ],
 )
@@ -223,3 +233,37 @@ def test_nobody_listening_is_an_error_and_not_a_crash() -> None:
     outcome = run_load(Target("127.0.0.1", port), Load(2, 6, 0.0, 0.2), [b"{}"])
     assert outcome.samples
     assert all("cannot connect" in fault for fault in outcome.faults)
+
+
+@pytest.mark.parametrize(
+    "dialect", [CHAT, RESPONSES, MESSAGES], ids=["chat", "responses", "messages"]
+)
+def test_every_dialect_that_weir_speaks_is_read(dialect: Dialect, tmp_path: Path) -> None:
+    """What the gateway itself writes is complete, and complete only as a whole."""
+    (body,) = dialect.bodies("m", ["w1 w2 w3"], 5, None)
+
+    async def main() -> bytes:
+        settings = Settings(
+            models=(ModelSettings(name="m", source="x"),),
+            tenants=(TenantSettings(id="t", key_sha256=(hash_key("k"),)),),
+        )
+        async with memory_cluster(settings, word_encoder(tmp_path)) as cluster:
+            await cluster.add("a")
+            told = await cluster.ask(dialect.path, json.loads(body), "k").done()
+            return bytes(told.raw)
+
+    raw = virtual_time.run(main())
+    events = [event + b"\n\n" for event in raw.split(b"\n\n")[:-1]]
+
+    def read(parts: list[bytes], expected: int = 5) -> Sample:
+        watch = Watch(0.0, expected, dialect.shape)
+        for part in parts:
+            watch.body(part, 1.0)
+        return watch.finish(200, 2.0)
+
+    sample = read(events)
+    assert sample.error is None
+    assert (sample.output_tokens, sample.text_chunks, len(sample.reads_s)) == (5, 5, 5)
+    assert sample.prompt_tokens > 3
+    assert read(events[:-1]).error is not None
+    assert read(events, expected=6).error is not None

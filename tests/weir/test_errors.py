@@ -37,6 +37,7 @@ def test_every_class_renders_as_openais_error(kind: type[WeirError]) -> None:
 def test_only_what_can_be_retried_says_when(kind: type[WeirError]) -> None:
     headers = errors.error_headers(kind("x", retry_after_s=7.4))
     forbidden = {"x-should-retry": "false"} if kind.hopeless else {}
+    assert (headers.pop("www-authenticate", None) is None) == (kind.status != 401)
     assert headers == ({"retry-after": "7"} if kind.retryable else forbidden)
     assert not (kind.retryable and kind.hopeless)
 

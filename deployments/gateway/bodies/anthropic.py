@@ -20,6 +20,7 @@ from pydantic import (
 from deployments.gateway.bodies.known_fields import REFUSED
 from deployments.gateway.bodies.parsing import (
     Body,
+    Count,
     Json,
     Name,
     Positive,
@@ -59,7 +60,8 @@ def _kind_of_content(value: Any) -> str:
 
 
 Content = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[list["Block"], Tag("<blocks>")],
+    Annotated[str, Tag("<text>")]
+    | Annotated[list["Block"], Field(fail_fast=True), Tag("<blocks>")],
     Discriminator(_kind_of_content),
 ]
 
@@ -271,10 +273,14 @@ class CountTokensBody(Body):
     harmless: ClassVar = {"mcp_servers": ([],)}
 
     model: Name
-    messages: Annotated[list[Turn], Field(min_length=1, max_length=4096)]
+    messages: Annotated[list[Turn], Field(fail_fast=True, min_length=1, max_length=4096)]
     system: Content | None = None
     tools: (
-        Annotated[list[AnthropicTool], Field(max_length=1024), BeforeValidator(bounded_tools)]
+        Annotated[
+            list[AnthropicTool],
+            Field(fail_fast=True, max_length=1024),
+            BeforeValidator(bounded_tools),
+        ]
         | None
     ) = None
     tool_choice: AnthropicChoice | None = None
@@ -303,7 +309,8 @@ def _without_nulls(value: Any) -> Any:
 
 
 class MessagesBody(CountTokensBody):
-    """``POST /v1/messages``. ``metadata``: ``user_id``, and what features are looked up by."""
+    """``POST /v1/messages``. ``metadata``: ``user_id``, and what features are looked up by.
+    ``min_tokens``, ``ignore_eos`` and ``skip_special_tokens`` are vLLM's."""
 
     ignored: ClassVar = _HINTS
     refused: ClassVar = _REFUSED | {"compaction": "summaries are not supported"}
@@ -313,6 +320,9 @@ class MessagesBody(CountTokensBody):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[Whole, Field(ge=-1, le=2**31 - 1)] | None = None
+    min_tokens: Count | None = None
+    ignore_eos: bool | None = None
+    skip_special_tokens: bool | None = None
     stop_sequences: (
         Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=16)] | None
     ) = None

@@ -68,6 +68,9 @@ def _sampling(body: MessagesBody) -> dict[str, Any]:
         "temperature": body.temperature,
         "top_p": body.top_p,
         "top_k": body.top_k,
+        "min_tokens": body.min_tokens,
+        "ignore_eos": body.ignore_eos,
+        "skip_special_tokens": body.skip_special_tokens,
         "stop": body.stop_sequences or None,
         "metadata": body.metadata,
     }

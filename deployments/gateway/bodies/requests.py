@@ -6,7 +6,7 @@ the answer without a word.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -22,7 +22,6 @@ from deployments.gateway.bodies.generating import (
     as_list,
     dump,
 )
-from deployments.gateway.bodies.known_fields import HINTS, REFUSED
 from deployments.gateway.bodies.messages import (
     ChatMessage,
     ContentPart,
@@ -31,15 +30,14 @@ from deployments.gateway.bodies.messages import (
     Tools,
 )
 from deployments.gateway.bodies.parsing import (
-    Body,
     Json,
-    Name,
     Positive,
     Whole,
     bounded,
     parse_body,
     refuse,
 )
+from deployments.gateway.bodies.pooling import PoolingFields
 from deployments.gateway.conversation import Conversation
 
 __all__ = [
@@ -81,7 +79,7 @@ _RESERVED = frozenset(
 class ChatBody(GenerationBody):
     """``POST /v1/chat/completions``."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=4096)]
+    messages: Annotated[list[ChatMessage], Field(fail_fast=True, min_length=1, max_length=4096)]
     max_tokens: Positive | None = None
     max_completion_tokens: Positive | None = None
     logprobs: bool = False
@@ -259,18 +257,13 @@ class CompletionBody(GenerationBody):
         return self.form_fields() or None
 
 
-class EmbeddingBody(Body):
+class EmbeddingBody(PoolingFields):
     """``POST /v1/embeddings``."""
 
-    ignored: ClassVar = HINTS
-    refused: ClassVar = {name: REFUSED[name] for name in ("priority", "truncate_prompt_tokens")}
-
-    model: Name
     input: Inputs
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Positive | None = None
     add_special_tokens: bool = True
-    user: Annotated[str, Field(max_length=512)] | None = None
 
     def prompts(self) -> list[Prompt]:
         """Each input, as text or token ids."""

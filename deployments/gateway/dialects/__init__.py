@@ -7,7 +7,9 @@ from deployments.gateway.dialects.chat import ChatDialect
 from deployments.gateway.dialects.completions import CompletionDialect
 from deployments.gateway.dialects.embeddings import EmbeddingDialect
 from deployments.gateway.dialects.messages import CountTokensDialect, MessagesDialect
+from deployments.gateway.dialects.ranking import RerankDialect, ScoreDialect
 from deployments.gateway.dialects.responses import ResponsesDialect
+from deployments.gateway.dialects.tokenizing import DetokenizeDialect, TokenizeDialect
 
 DIALECTS = Registry()
 DIALECTS.register(ChatDialect())
@@ -16,5 +18,9 @@ DIALECTS.register(EmbeddingDialect())
 DIALECTS.register(ResponsesDialect())
 DIALECTS.register(MessagesDialect())
 DIALECTS.register(CountTokensDialect())
+DIALECTS.register(RerankDialect(), "/rerank", "/v2/rerank")
+DIALECTS.register(ScoreDialect(), "/score")
+DIALECTS.register(TokenizeDialect(), "/v1/tokenize")
+DIALECTS.register(DetokenizeDialect(), "/v1/detokenize")
 
 __all__ = ["DIALECTS", "Dialect", "Registry", "Writer"]

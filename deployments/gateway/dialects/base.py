@@ -40,16 +40,16 @@ class Writer(Protocol):
 
 
 class Dialect(Protocol):
-    """One kind of request. ``task`` is what the engine must be able to do (generate, embed);
-    ``prompt_field`` names the prompt in error messages; ``family`` (whose API it is), ``summary``
-    and ``body`` describe it in the API's documentation."""
+    """One kind of request. ``prompt_field`` names the prompt in error messages; ``family`` (whose
+    API it is), ``summary`` and ``body`` describe it in the API's documentation. ``keep_alive``:
+    what clients of an event stream skip, at any place between two events."""
 
     name: str
     path: str
-    task: str
     prompt_field: str
     family: str
     summary: str
+    keep_alive: bytes
 
     @property
     def body(self) -> type[BaseModel]:
@@ -62,6 +62,11 @@ class Dialect(Protocol):
         Raises:
             BadRequestError: the first thing wrong, with ``param`` naming the field.
         """
+        ...
+
+    def suited(self, tasks: frozenset[str]) -> Dialect | None:
+        """The dialect in the way in which a model answers it whose engine can do ``tasks``
+        (generate, embed, score, ...); None where the model cannot."""
         ...
 
     async def prompts(self, body: Any, encoding: Encoding) -> list[list[int]]:
@@ -108,29 +113,43 @@ class Dialect(Protocol):
         byte of the request."""
         ...
 
+    def error_event(self, error: WeirError) -> bytes:
+        """The same on an event stream that was opened before there was an answer."""
+        ...
+
 
 Prompts = Sequence[Sequence[int]]
+#: A comment, in the words of the standard for server-sent events: no client sees it.
+COMMENT = b": waiting\n\n"
 
 
 class Registry:
     """The dialects by path. Registering a path twice is an error."""
 
     def __init__(self) -> None:
+        self._dialects: list[Dialect] = []
         self._by_path: dict[str, Dialect] = {}
 
-    def register(self, dialect: Dialect) -> None:
-        """Serve this dialect.
+    def register(self, dialect: Dialect, *also: str) -> None:
+        """Serve this dialect; ``also`` are further paths at which clients look for it.
 
         Raises:
-            ValueError: its path is taken.
+            ValueError: one of its paths is taken.
         """
-        if dialect.path in self._by_path:
-            raise ValueError(f"a dialect at {dialect.path} is registered already")
-        self._by_path[dialect.path] = dialect
+        for path in (dialect.path, *also):
+            if path in self._by_path:
+                raise ValueError(f"a dialect at {path} is registered already")
+            self._by_path[path] = dialect
+        self._dialects.append(dialect)
 
     def find(self, path: str) -> Dialect | None:
         """The dialect at a path; a slash at its end does not matter."""
         return self._by_path.get(path) or self._by_path.get(path.rstrip("/"))
 
     def __iter__(self) -> Iterator[Dialect]:
-        return iter(self._by_path.values())
+        return iter(self._dialects)
+
+    @property
+    def paths(self) -> dict[str, Dialect]:
+        """Every path, with what is spoken there."""
+        return dict(self._by_path)

@@ -11,11 +11,12 @@ import orjson
 
 from deployments import wire
 from deployments.gateway.bodies.requests import EmbeddingBody, parse_body
-from deployments.gateway.dialects.base import Prompts, Writer
+from deployments.gateway.dialects.base import COMMENT, Dialect, Prompts, Writer
 from deployments.gateway.dialects.generating import error_event
 from deployments.gateway.encoding import Encoding
 from deployments.gateway.outputs import Collected, Counts, Output
 from deployments.gateway.prompts import PromptEncoder
+from deployments.gateway.reading import text_ids
 from weir.errors import WeirError, error_body
 
 
@@ -24,24 +25,36 @@ class EmbeddingDialect:
 
     name = "embeddings"
     path = "/v1/embeddings"
-    task = "embed"
     prompt_field = "input"
     family = "openai"
     summary = "Embed texts (where the model can)"
     body = EmbeddingBody
+    keep_alive = COMMENT
 
     def parse(self, raw: bytes) -> EmbeddingBody:
         return parse_body(EmbeddingBody, raw)
 
+    def suited(self, tasks: frozenset[str]) -> Dialect | None:
+        return self if not tasks or "embed" in tasks else None
+
     async def prompts(self, body: EmbeddingBody, encoding: Encoding) -> list[list[int]]:
         several = body.prompts()
         named = len(several) > 1
-        return [
-            await encoding.prompt(
-                prompt, f"input[{i}]" if named else "input", body.add_special_tokens
-            )
-            for i, prompt in enumerate(several)
-        ]
+        cut = body.cut().within(encoding.context)
+
+        def read(encoder: PromptEncoder) -> list[list[int]]:
+            at_most, made = encoding.context or None, []
+            for i, prompt in enumerate(several):
+                field = f"input[{i}]" if named else "input"
+                if isinstance(prompt, str):
+                    special = body.add_special_tokens
+                    made.append(text_ids(encoder, prompt, special, cut, at_most, field))
+                else:
+                    made.append(cut.of(encoding.checked(prompt, field)))
+            return made
+
+        # All texts together: a thousand short ones take as long as a long one.
+        return await encoding.run(sum(map(len, several)), read)
 
     def choices(self, body: EmbeddingBody) -> int:
         return len(body.prompts())
@@ -69,6 +82,9 @@ class EmbeddingDialect:
 
     def error_body(self, error: WeirError) -> dict[str, Any]:
         return error_body(error)
+
+    def error_event(self, error: WeirError) -> bytes:
+        return error_event(error)
 
 
 class EmbeddingWriter:

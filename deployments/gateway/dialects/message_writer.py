@@ -26,20 +26,27 @@ _ERROR_TYPES: Mapping[int, str] = {
     503: "overloaded_error",
     504: "timeout_error",
 }
-_PING = b'event: ping\ndata: {"type":"ping"}\n\n'
+#: What Anthropic's own servers send to keep a stream open.
+PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 _STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 
 
 def error_body(error: WeirError) -> dict[str, Any]:
-    """Anthropic's error object: ``{"type": "error", "error": {type, message}}``. The type follows
-    from the status; there is no place for the field at fault but the message."""
+    """Anthropic's error object: ``{"type": "error", "error": {type, message}, "request_id"}``. The
+    type follows from the status; there is no place for the field at fault but the message."""
     kind = _ERROR_TYPES.get(error.status)
     if kind is None:
         kind = "invalid_request_error" if error.status < 500 else "api_error"
     message = error.message
     if error.param is not None and error.param not in message:
         message = f"{error.param}: {message}"
-    return {"type": "error", "error": {"type": kind, "message": message}}
+    named = {"request_id": error.request_id} if error.request_id else {}
+    return {"type": "error", "error": {"type": kind, "message": message}, **named}
+
+
+def error_event(error: WeirError) -> bytes:
+    """An error on an event stream."""
+    return b"event: error\ndata: " + orjson.dumps(error_body(error)) + b"\n\n"
 
 
 class MessageWriter:
@@ -83,7 +90,7 @@ class MessageWriter:
         return self._begin() + self._close() + told + _STOP
 
     def error_event(self, error: WeirError) -> bytes:
-        return b"event: error\ndata: " + orjson.dumps(error_body(error)) + b"\n\n"
+        return error_event(error)
 
     def whole(self, choices: Sequence[Collected], counts: Counts) -> bytes:
         choice = choices[0]
@@ -122,7 +129,7 @@ class MessageWriter:
         self._begun = True
         # What of it is cached is told at the end, like everything else that is billed.
         usage = _usage(Counts(self._prompt_tokens))
-        return _event("message_start", {"message": self._message([], None, None, usage)}) + _PING
+        return _event("message_start", {"message": self._message([], None, None, usage)}) + PING
 
     def _thinking(self, text: str) -> bytes:
         opening = self._switch("thinking", {"type": "thinking", "thinking": "", "signature": ""})

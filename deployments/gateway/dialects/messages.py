@@ -6,11 +6,9 @@ the student, images) is there without a word about this dialect anywhere else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-import orjson
 
 from deployments import wire
 from deployments.gateway.bodies.anthropic import CountTokensBody, MessagesBody
@@ -19,11 +17,16 @@ from deployments.gateway.bodies.parsing import parse_body
 from deployments.gateway.bodies.requests import ChatBody
 from deployments.gateway.dialects.base import Prompts, Writer
 from deployments.gateway.dialects.chat import ChatDialect
-from deployments.gateway.dialects.message_writer import MessageWriter, error_body
+from deployments.gateway.dialects.message_writer import (
+    PING,
+    MessageWriter,
+    error_body,
+    error_event,
+)
+from deployments.gateway.dialects.tokenizing import ToldWriter, prompt_ids
 from deployments.gateway.encoding import Encoding
-from deployments.gateway.outputs import Collected, Counts, Output
 from deployments.gateway.prompts import PromptEncoder
-from weir.errors import UnsupportedError, WeirError
+from weir.errors import WeirError
 
 
 class MessagesDialect(ChatDialect):
@@ -34,6 +37,7 @@ class MessagesDialect(ChatDialect):
     family = "anthropic"
     summary = "Answer a conversation, as Anthropic's clients have it"
     body: Any = MessagesBody
+    keep_alive = PING
 
     def parse(self, raw: bytes) -> ChatBody:
         return chat_body(parse_body(self.body, raw))
@@ -60,6 +64,9 @@ class MessagesDialect(ChatDialect):
     def error_body(self, error: WeirError) -> dict[str, Any]:
         return error_body(error)
 
+    def error_event(self, error: WeirError) -> bytes:
+        return error_event(error)
+
 
 class CountTokensDialect(MessagesDialect):
     """How long the prompt of the same messages would be. Nothing is generated, so nothing is
@@ -74,12 +81,7 @@ class CountTokensDialect(MessagesDialect):
         return 0
 
     async def prompts(self, body: ChatBody, encoding: Encoding) -> list[list[int]]:
-        if body.has_other_parts:
-            raise UnsupportedError(
-                "The tokens of images are known only where the model runs; they cannot be counted.",
-                param="messages",
-            )
-        return await super().prompts(body, encoding)
+        return [await prompt_ids(body, encoding)]
 
     def writer(
         self,
@@ -89,23 +91,4 @@ class CountTokensDialect(MessagesDialect):
         prompts: Prompts,
         encoder: PromptEncoder,
     ) -> Writer:
-        return _CountWriter(sum(map(len, prompts)))
-
-
-class _CountWriter:
-    """One number. There is no event stream of it."""
-
-    def __init__(self, tokens: int) -> None:
-        self._tokens = tokens
-
-    def event(self, choice: int, output: Output) -> bytes:
-        return b""
-
-    def last_event(self, counts: Counts) -> bytes:
-        return b""
-
-    def error_event(self, error: WeirError) -> bytes:
-        return b""
-
-    def whole(self, choices: Sequence[Collected], counts: Counts) -> bytes:
-        return orjson.dumps({"input_tokens": self._tokens})
+        return ToldWriter({"input_tokens": sum(map(len, prompts))})

@@ -17,7 +17,7 @@ from deployments import wire
 from deployments.gateway.bodies.from_responses import ResponsesChat, chat_body
 from deployments.gateway.bodies.parsing import parse_body
 from deployments.gateway.bodies.responses import Item, ResponsesBody
-from deployments.gateway.dialects.base import Prompts
+from deployments.gateway.dialects.base import COMMENT, Dialect, Prompts
 from deployments.gateway.dialects.chat import ChatDialect
 from deployments.gateway.dialects.response_items import Event, OutputItems
 from deployments.gateway.encoding import Encoding
@@ -37,11 +37,11 @@ class ResponsesDialect:
 
     name = "responses"
     path = "/v1/responses"
-    task = "generate"
     prompt_field = "input"
     family = "openai"
     summary = "Answer a conversation, with items and typed events"
     body = ResponsesBody
+    keep_alive = COMMENT
 
     def __init__(self, response_id: str = "") -> None:
         self.response_id = response_id
@@ -55,6 +55,9 @@ class ResponsesDialect:
                 param="previous_response_id",
             )
         return chat_body(asked, self.earlier or ())
+
+    def suited(self, tasks: frozenset[str]) -> Dialect | None:
+        return self if not tasks or "generate" in tasks else None
 
     async def prompts(self, body: ResponsesChat, encoding: Encoding) -> list[list[int]]:
         return await _CHAT.prompts(body, encoding)
@@ -86,6 +89,10 @@ class ResponsesDialect:
 
     def error_body(self, error: WeirError) -> dict[str, Any]:
         return error_body(error)
+
+    def error_event(self, error: WeirError) -> bytes:
+        told = {**error_body(error)["error"], "type": "error", "sequence_number": 0}
+        return b"event: error\ndata: " + orjson.dumps(told) + b"\n\n"
 
 
 def describe(

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -22,21 +23,38 @@ _SECRET_NAME = re.compile(r"(?:^|_)(?:token|secret|password|passwd|api_key|acces
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[\w.-]+)?")
 
 
-def effective_settings(
-    profile: str, config: Path | None, model: str | None, port: int | None
-) -> Settings:
+@dataclass(frozen=True, slots=True)
+class SettingsFlags:
+    """What the command line says about settings; each one wins over the file."""
+
+    profile: str = "laptop"
+    config: Path | None = None
+    model: str | None = None
+    port: int | None = None
+    redis_port: int | None = None
+
+
+def effective_settings(flags: SettingsFlags) -> Settings:
     """Profile, then the file, then the flags.
 
     Raises:
         SettingsError: the settings cannot be used.
-        CommandError: ``model`` is neither a directory nor an id.
+        CommandError: ``model`` is neither a directory nor an id, or ``redis_port`` is given and the
+            settings use an external Redis.
     """
     overlay: dict[str, Any] = {}
-    if port is not None:
-        overlay["server"] = {"port": port}
-    if model is not None:
-        overlay["models"] = [_one_model(model)]
-    settings = load_settings(profile, config, overlay)
+    if flags.port is not None:
+        overlay["server"] = {"port": flags.port}
+    if flags.redis_port is not None:
+        overlay["redis"] = {"port": flags.redis_port}
+    if flags.model is not None:
+        overlay["models"] = [_one_model(flags.model)]
+    config = flags.config
+    settings = load_settings(flags.profile, config, overlay)
+    if flags.redis_port is not None and settings.redis.mode == "external":
+        raise CommandError(
+            "--redis-port: the settings use an external Redis (redis.mode)", ExitCode.USAGE
+        )
     return _with_absolute_sources(settings, config.absolute().parent if config else Path.cwd())
 
 

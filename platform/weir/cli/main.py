@@ -57,14 +57,19 @@ ModelOption = Annotated[
 PortOption = Annotated[
     int | None, typer.Option("--port", min=1, max=65535, help="Port of the URL (server.port).")
 ]
+RedisPortOption = Annotated[
+    int | None,
+    typer.Option("--redis-port", min=1, max=65535, help="Port of the embedded Redis (redis.port)."),
+]
 
 
-@app.command(epilog="Example: [bold]weir up --port 9000[/]")
+@app.command(epilog="Example: [bold]weir up --port 9000 --redis-port 9001[/]")
 def up(
     profile: ProfileOption = "laptop",
     config: ConfigOption = None,
     model: ModelOption = None,
     port: PortOption = None,
+    redis_port: RedisPortOption = None,
     timeout: Annotated[
         float, typer.Option(min=1, help="Seconds to wait until the platform is ready.")
     ] = 600.0,
@@ -76,10 +81,12 @@ def up(
     ] = False,
 ) -> None:
     """Start the platform, print its URL, a key and a line to try; leave it running."""
+    from weir.cli.effective import SettingsFlags
     from weir.cli.up import UpOptions
     from weir.cli.up import up as start
 
-    options = UpOptions(profile, config, model, port, timeout, not no_wait, as_json)
+    flags = SettingsFlags(profile, config, model, port, redis_port)
+    options = UpOptions(flags, timeout, not no_wait, as_json)
     start(options, _state_folder(), _stderr())
 
 
@@ -161,18 +168,20 @@ def config_show(
     config: ConfigOption = None,
     model: ModelOption = None,
     port: PortOption = None,
+    redis_port: RedisPortOption = None,
     running: Annotated[
         bool, typer.Option("--running", help="Those of the last 'weir up' instead.")
     ] = False,
 ) -> None:
     """Print the effective settings as YAML, secrets masked."""
-    from weir.cli.effective import effective_settings, to_masked_yaml
+    from weir.cli.effective import SettingsFlags, effective_settings, to_masked_yaml
     from weir.settings import load_settings
 
     if running:
         settings = load_settings("laptop", _state_folder().settings_file)
     else:
-        settings = effective_settings(profile, config, model, port)
+        flags = SettingsFlags(profile, config, model, port, redis_port)
+        settings = effective_settings(flags)
     typer.echo(to_masked_yaml(settings, os.environ), nl=False)
 
 

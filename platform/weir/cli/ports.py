@@ -10,22 +10,29 @@ import psutil
 from weir.cli.exits import CommandError, ExitCode
 from weir.settings import Settings
 
+_REDIS_HINT = "choose another one: weir up --redis-port N"
+
 
 def require_free_ports(settings: Settings) -> None:
-    """Check the front door's port and, if it is embedded, Redis's.
+    """Check the front door's port and, if it is embedded, Redis's. All others are found free when
+    they are opened.
 
     Raises:
-        CommandError: the port is taken, or the address is not this machine's.
+        CommandError: the port is taken, the address is not this machine's, or both are to have
+            the same port.
     """
-    require_free(
-        settings.server.host,
-        settings.server.port,
-        "server.port",
-        hint="choose another one: weir up --port N",
-    )
-    if settings.redis.mode == "embedded":
-        hint = "choose another one in a settings file: weir up --config FILE"
-        require_free("127.0.0.1", settings.redis.port, "redis.port", hint)
+    server, redis = settings.server, settings.redis
+    embedded = redis.mode == "embedded"
+    if embedded and server.port == redis.port:
+        raise CommandError(
+            f"port {redis.port} is asked for twice (server.port, redis.port)",
+            ExitCode.CONFLICT,
+            hint=_REDIS_HINT,
+        )
+    hint = "choose another one: weir up --port N"
+    require_free(server.host, server.port, "server.port", hint)
+    if embedded:
+        require_free("127.0.0.1", redis.port, "redis.port", _REDIS_HINT)
 
 
 def require_free(host: str, port: int, setting: str, hint: str) -> None:

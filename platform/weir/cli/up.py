@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 from rich.console import Console
 from rich.markup import escape
 
 from weir.cli import process
-from weir.cli.effective import effective_settings, to_yaml, with_demo_tenant
+from weir.cli.effective import SettingsFlags, effective_settings, to_yaml, with_demo_tenant
 from weir.cli.exits import CommandError, ExitCode
 from weir.cli.ports import require_free_ports
 from weir.cli.progress import Progress, ProgressFile, display
@@ -28,10 +27,7 @@ _LOG_LINES = 15
 class UpOptions:
     """The flags of ``weir up``."""
 
-    profile: str
-    config: Path | None
-    model: str | None
-    port: int | None
+    settings: SettingsFlags
     timeout_s: float
     wait: bool
     as_json: bool
@@ -44,7 +40,7 @@ def up(options: UpOptions, state: State, console: Console) -> None:
         SettingsError: the settings cannot be used.
         CommandError: something is in the way, or the platform did not start.
     """
-    asked = effective_settings(options.profile, options.config, options.model, options.port)
+    asked = effective_settings(options.settings)
     with state.locked():
         settings = with_demo_tenant(asked, state.secrets().demo_key)
         record = state.supervisor()

@@ -19,11 +19,11 @@ from weir.settings.fallback import (
 from weir.settings.features import FeaturesSettings
 from weir.settings.parsers import check_parsers, with_parsers
 from weir.settings.responses import ResponsesSettings
+from weir.settings.server import CorsSettings, MetricsSettings, Port
 from weir.settings.speculative import SpeculativeSettings
 
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
 TenantId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class _Section(BaseModel):
@@ -31,13 +31,29 @@ class _Section(BaseModel):
 
 
 class ServerSettings(_Section):
-    """Where clients connect, and what a request may cost before it is understood."""
+    """Where clients connect, and what a request may cost before it is understood.
+
+    ``early_headers_s``: a stream that has no output by then is opened all the same (null: never).
+    ``max_body_bytes`` holds for a compressed body before and after it is decompressed.
+    ``max_connections``: open at a time; ``max_connections_per_source``: of them, from one address.
+    """
 
     host: str = "127.0.0.1"
     port: Port = 8000
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024)
     request_timeout_s: float = Field(600.0, gt=0)
+    early_headers_s: float | None = Field(20.0, gt=0)
     drain_timeout_s: float = Field(60.0, gt=0)
+    max_connections: int = Field(8192, ge=1)
+    max_connections_per_source: int = Field(6144, ge=1)
+    cors: CorsSettings = CorsSettings()
+    metrics: MetricsSettings = MetricsSettings()
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Self:
+        if self.metrics.port == self.port:
+            raise ValueError("metrics.port is the port of the clients")
+        return self
 
 
 class GatewaySettings(_Section):
@@ -45,8 +61,9 @@ class GatewaySettings(_Section):
 
     Beside a single replica, ``standbys`` more are up and take over when it fails; several replicas
     share the requests and take over from each other. ``dispatch_attempts``: replicas that may fail
-    on a request one after the other without any output. ``resume_wait_s``: so long a request whose
-    replica was lost waits for another to come.
+    on a request, or get stuck under it, one after the other without any output (three times as many
+    that are lost whole). ``resume_wait_s``: so long a request whose replica was lost waits for
+    another to come.
     """
 
     replicas: int = Field(1, ge=1)

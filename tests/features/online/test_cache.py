@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from features.online import CacheSettings, FeatureReader, FeatureRow, Lookup, StoreLink
 from features.online.cache import RowCache
+from features.online.format import hash_key
 from features.testing import LONG_S, PLAN, Times
 
 ROW = FeatureRow("hit", {"name": "Ada"}, changes_at_s=500.0)
@@ -56,6 +57,10 @@ class SlowLink:
         cell = b"\x12" + bytes([len(text)]) + text.encode()
         on_reply(None if lost else [b"\x08\x01", cell])
 
+    def route(self, key: bytes) -> Any:
+        """There is one."""
+        return self
+
     def answered(self) -> None:
         """Nothing is kept."""
 
@@ -92,7 +97,7 @@ async def _interleave(steps: list[tuple[str, Any]]) -> None:
     tasks: list[tuple[str, float, int, asyncio.Task[FeatureRow], Lookup]] = []
     for kind, value in steps:
         if kind == "begin":
-            lookup = reader.begin(PLAN, f"t/{value}", LONG_S)
+            lookup = reader.begin(PLAN, hash_key(f"t/{value}"), LONG_S)
             task = asyncio.ensure_future(lookup.row())
             tasks.append((value, clock.now_s, link.versions.get(value, 0), task, lookup))
         elif kind == "write":

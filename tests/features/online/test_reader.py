@@ -17,6 +17,7 @@ from features.online import (
     StoreAddress,
     StoreLink,
 )
+from features.online.format import hash_key
 from features.testing import EAGER, LONG_S, PLAN, FakeRedis, Times, until
 
 HANGING = Patience(
@@ -25,7 +26,7 @@ HANGING = Patience(
 
 
 async def read(reader: FeatureReader, entity: str, budget_s: float = LONG_S) -> FeatureRow:
-    return await reader.begin(PLAN, entity, budget_s).row()
+    return await reader.begin(PLAN, hash_key(entity), budget_s).row()
 
 
 async def test_a_row_is_read(redis: FakeRedis, reader: FeatureReader) -> None:
@@ -39,7 +40,7 @@ async def test_look_ups_of_one_turn_leave_together(
     redis: FakeRedis, link: StoreLink, reader: FeatureReader
 ) -> None:
     before = link.batches
-    lookups = [reader.begin(PLAN, f"t/{n}", LONG_S) for n in range(50)]
+    lookups = [reader.begin(PLAN, hash_key(f"t/{n}"), LONG_S) for n in range(50)]
     rows = [await lookup.row() for lookup in lookups]
     assert {row.outcome for row in rows} == {"missing"}
     assert (redis.reads, link.batches - before) == (50, 1)
@@ -94,7 +95,7 @@ async def test_a_late_answer_still_fills_the_cache(redis: FakeRedis, link: Store
     await arrived.wait()
     redis.writers[-1].write(b"*2\r\n$2\r\n\x08\x01\r\n$5\r\n\x12\x03Ada\r\n")
     await until(lambda: not reader.under_way)
-    lookup = reader.begin(PLAN, "t/1", LONG_S)
+    lookup = reader.begin(PLAN, hash_key("t/1"), LONG_S)
     assert (lookup.source, lookup.done) == ("cache", True)
     assert (await lookup.row()).values["name"] == "Ada"
 
@@ -111,7 +112,7 @@ async def test_after_a_few_timeouts_nobody_waits_any_more(redis: FakeRedis) -> N
     assert outcomes == ["timeout"] * 3
     await until(lambda: link.state == "down")
     for n in range(100):
-        lookup = reader.begin(PLAN, f"t/{n}", LONG_S)
+        lookup = reader.begin(PLAN, hash_key(f"t/{n}"), LONG_S)
         assert lookup.done
         assert (await lookup.row()).outcome == "down"
     assert redis.reads == 3
@@ -147,7 +148,7 @@ async def test_a_store_that_comes_back_is_used_again(
     redis.put("t/1", "Ada")
     await redis.stop()
     await until(lambda: link.state == "down")
-    assert reader.begin(PLAN, "t/1", LONG_S).done
+    assert reader.begin(PLAN, hash_key("t/1"), LONG_S).done
     await redis.start()
     await link.wait_until_up()
     assert (await read(reader, "t/1")).outcome == "hit"
@@ -218,9 +219,9 @@ async def test_nobody_there_is_told_at_once() -> None:
     link = StoreLink(StoreAddress("127.0.0.1", 9), EAGER)  # discard: nothing listens there
     link.start()
     reader = FeatureReader(link)
-    assert reader.begin(PLAN, "t/1", LONG_S).done
+    assert reader.begin(PLAN, hash_key("t/1"), LONG_S).done
     await until(lambda: link.state == "down")
-    lookup = reader.begin(PLAN, "t/1", LONG_S)
+    lookup = reader.begin(PLAN, hash_key("t/1"), LONG_S)
     assert (lookup.done, lookup.source) == (True, "none")
     await link.close()
 
@@ -277,7 +278,7 @@ async def test_the_store_is_not_flooded(redis: FakeRedis) -> None:
     await link.wait_until_up()
     reader = FeatureReader(link, CacheSettings(0, 0, 0))
     redis.answer = lambda: None
-    lookups = [reader.begin(PLAN, f"t/{n}", LONG_S) for n in range(8)]
+    lookups = [reader.begin(PLAN, hash_key(f"t/{n}"), LONG_S) for n in range(8)]
     assert [lookup.done for lookup in lookups] == [False] * 5 + [True] * 3
     await link.close()
     assert {(await lookup.row()).outcome for lookup in lookups} == {"down"}

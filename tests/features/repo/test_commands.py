@@ -112,10 +112,22 @@ def test_another_tenants_entity_is_another_entity(features: Features) -> None:
     assert names[0] != names[1]
 
 
-def test_inspect_wants_a_tenant(features: Features) -> None:
-    features("inspect", "10001")
+def test_an_id_alone_is_of_the_only_tenant(features: Features) -> None:
+    """On the laptop profile the key that ``weir up`` prints is the tenant demo's."""
+    assert features.inspect("10001")["entity"] == "demo/10001"
+
+
+def test_an_id_alone_is_nobodys_where_there_are_several_tenants(features: Features) -> None:
+    file = features.folder / "home" / "settings.yaml"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("tenants: [{id: a}, {id: b}]\n")
+    try:
+        features("inspect", "10001")
+    finally:
+        file.unlink()
     assert isinstance(features.error, CommandError)
     assert features.error.exit_code == ExitCode.USAGE
+    assert "the tenants a, b" in str(features.error)
     assert "--tenant" in str(features.error.hint)
 
 
@@ -138,6 +150,18 @@ def test_pushed_events_are_online_at_once_and_in_the_history(features: Features)
     assert joined["label"].tolist() == ["too old", "before"]
     assert pd.isna(joined["customer_profile__name"][0]), "older than its time to live"
     assert joined["customer_profile__name"][1] != PROFILE["name"], "leaked from the future"
+
+
+def test_an_entity_without_any_row_has_nulls_in_the_history(features: Features) -> None:
+    """Also where pushes have made several files of a view's history."""
+    event = PROFILE | {"entity": "b/10004", "event_timestamp": "2026-03-02T10:00:00+00:00"}
+    features("push", "customer_profile", "-", stdin=json.dumps(event) + "\n")
+    labels, out = features.folder / "nobody.csv", features.folder / "nobody.parquet"
+    labels.write_text("entity,event_timestamp\nb/99999,2026-11-02T00:00:00Z\n")
+    features("history", "--entities", str(labels), "--out", str(out))
+    joined = pd.read_parquet(out)
+    assert joined["entity"].tolist() == ["b/99999"]
+    assert joined.drop(columns=["entity", "event_timestamp"]).isna().all(axis=None)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import yaml
 
 from weir.cli.effective import (
     MASK,
+    SettingsFlags,
     effective_settings,
     holds_key,
     masked,
@@ -22,24 +23,31 @@ from weir.tenancy import hash_key
 
 
 def test_without_flags_the_profile_itself() -> None:
-    assert effective_settings("laptop", None, None, None) == load_settings("laptop")
+    assert effective_settings(SettingsFlags()) == load_settings("laptop")
 
 
 def test_port_and_model_reach_the_settings(tmp_path: Path) -> None:
     config = tmp_path / "c.yaml"
     config.write_text("server: {port: 7000, host: 0.0.0.0}")
-    settings = effective_settings("laptop", config, "org/Some-Model", 7001)
-    assert settings.server.port == 7001
+    settings = effective_settings(SettingsFlags("laptop", config, "org/Some-Model", 7001, 7002))
+    assert (settings.server.port, settings.redis.port) == (7001, 7002)
     assert settings.server.host == "0.0.0.0"
     assert [(m.name, m.source) for m in settings.models] == [("Some-Model", "org/Some-Model")]
     assert settings.models[0].engine == load_settings("laptop").models[0].engine
+
+
+def test_an_external_redis_has_no_port_to_choose(tmp_path: Path) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text("redis: {mode: external, url: 'redis://a'}")
+    with pytest.raises(CommandError, match="--redis-port: the settings use an external Redis"):
+        effective_settings(SettingsFlags(config=config, redis_port=7002))
 
 
 def test_a_directory_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my-model").mkdir()
     monkeypatch.chdir(tmp_path)
     for given in ("./my-model", "my-model", "my-model/"):
-        model = effective_settings("laptop", None, given, None).models[0]
+        model = effective_settings(SettingsFlags(model=given)).models[0]
         assert (model.name, model.source) == ("my-model", str(tmp_path / "my-model"))
 
 
@@ -50,21 +58,21 @@ def test_a_relative_source_is_relative_to_its_file(
     config = tmp_path / "here" / "c.yaml"
     config.write_text("models: [{name: m, source: ./model}, {name: n, source: org/n}]")
     monkeypatch.chdir(tmp_path)
-    models = effective_settings("laptop", Path("here/c.yaml"), None, None).models
+    models = effective_settings(SettingsFlags(config=Path("here/c.yaml"))).models
     assert [m.source for m in models] == [str(tmp_path / "here" / "model"), "org/n"]
 
 
 @pytest.mark.parametrize("given", ["./nowhere", "/nowhere/at/all", "~/no such model"])
 def test_a_missing_directory_is_a_usage_error(given: str) -> None:
     with pytest.raises(CommandError, match="no such directory") as caught:
-        effective_settings("laptop", None, given, None)
+        effective_settings(SettingsFlags(model=given))
     assert caught.value.exit_code == ExitCode.USAGE
 
 
 @pytest.mark.parametrize("given", ["", "a/b/c", "a b", "https://x/y"])
 def test_what_is_no_model_at_all(given: str) -> None:
     with pytest.raises((CommandError, SettingsError)):
-        effective_settings("laptop", None, given, None)
+        effective_settings(SettingsFlags(model=given))
 
 
 def test_the_demo_tenant_comes_only_where_there_are_none() -> None:

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from weir.cli import distill
 from weir.cli.distill import run_tool
-from weir.cli.effective import effective_settings
+from weir.cli.effective import SettingsFlags, effective_settings
 from weir.cli.exits import CommandError, ExitCode
 from weir.cli.main import app
 
@@ -63,5 +63,5 @@ def test_a_quantized_model_is_served_in_the_precision_its_kernels_take(
     config: str, dtype: str, tmp_path: Path
 ) -> None:
     (tmp_path / "config.json").write_text(config)
-    settings = effective_settings("laptop", None, str(tmp_path), None)
+    settings = effective_settings(SettingsFlags(model=str(tmp_path)))
     assert settings.models[0].engine.args["dtype"] == dtype

@@ -1,0 +1,72 @@
+"""Who asks for a page: a tenant, whoever watches the platform, or a stranger."""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from deployments.gateway import http
+from weir.errors import AuthenticationError
+from weir.tenancy import KeyRing, Tenant, hash_key
+
+
+def tenant_of(keys: KeyRing, request: Request) -> Tenant:
+    """The tenant whose key the request carries.
+
+    Raises:
+        AuthenticationError: it carries none.
+    """
+    scope = request.scope
+    return keys.authenticate(http.header(scope, b"authorization"), http.header(scope, b"x-api-key"))
+
+
+@dataclass(frozen=True, slots=True)
+class Callers:
+    """``internal_token`` is the platform's own; ``watchers`` are the digests of the keys in
+    ``server.metrics.key_sha256``."""
+
+    keys: KeyRing
+    internal_token: str
+    watchers: frozenset[str]
+
+    def require_platform(self, request: Request) -> None:
+        """Raises:
+        AuthenticationError: it is not the platform itself that asks.
+        """
+        if not self._is_platform(_bearer(request)):
+            raise AuthenticationError("The platform's own token is needed here.")
+
+    def require_watcher(self, request: Request) -> None:
+        """Raises:
+        AuthenticationError: it has no key of ``server.metrics``.
+        """
+        if not self.watches(request):
+            raise AuthenticationError(
+                "Metrics are for a key of server.metrics.key_sha256, or on server.metrics.port."
+            )
+
+    def watches(self, request: Request) -> bool:
+        """Whether whoever asks may see the whole platform."""
+        given = _bearer(request)
+        return self._is_platform(given) or (bool(given) and hash_key(given) in self.watchers)
+
+    def may_see(self, request: Request, model: str) -> bool:
+        """Whether whoever asks may know that there is such a model."""
+        if self.watches(request):
+            return True
+        try:
+            tenant = tenant_of(self.keys, request)
+        except AuthenticationError:
+            return False
+        return not tenant.models or model in tenant.models
+
+    def _is_platform(self, given: str) -> bool:
+        token = self.internal_token
+        return bool(token) and hmac.compare_digest(given.encode(), token.encode())
+
+
+def _bearer(request: Request) -> str:
+    scheme, _, key = (http.header(request.scope, b"authorization") or "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""
