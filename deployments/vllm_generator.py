@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from deployments import wire
 from deployments.chats import ChatFormat, ChatReader
+from deployments.grammar_trial import GrammarTrial, grammar_backend
 from deployments.outputs import Embedding, Outputs, RichOutputs, Wanted
 from deployments.pairs import scores_pairs
 from deployments.resuming import RESUMED
@@ -31,12 +33,15 @@ _OVERRIDABLE = (
     "presence_penalty",
     "repetition_penalty",
 )
+_FEW_TOOLS = 32
+_SMALL_FORM_BYTES = 4096
 _REFUSALS = (ValueError, VLLMClientError)
 
 
 class VllmGenerator:
     """``load`` says what the engine last reported of itself, ``adapter`` finds a LoRA adapter by
-    name, ``resumes`` says whether the engine's scheduler continues streams."""
+    name, ``resumes`` says whether the engine's scheduler continues streams. ``grammars`` tries what
+    the engine would compile."""
 
     def __init__(
         self,
@@ -46,8 +51,10 @@ class VllmGenerator:
         chats: ChatFormat | None = None,
         adapter: Callable[[str], Any | None] = lambda name: None,
         resumes: bool = False,
+        grammars: GrammarTrial | None = None,
     ) -> None:
         self._client = client
+        self._grammars = grammars or GrammarTrial(lambda: grammar_backend(client))
         self._defaults: dict[str, Any] = client.model_config.get_diff_sampling_param()
         self._chats = chats or ChatFormat(client)
         self._adapter = adapter
@@ -147,9 +154,11 @@ class VllmGenerator:
         else:
             prompt = tokens_input(request.prompt, cache_salt=request.cache_salt)
             if request.chat is not None:
-                reader = self._chats.read(
-                    request.chat, sampling.skip_special_tokens, request.unparsed
-                )
+                asked = (request.chat, sampling.skip_special_tokens, request.unparsed)
+                if _is_large(request.chat):
+                    reader = await asyncio.to_thread(self._chats.read, *asked)
+                else:
+                    reader = self._chats.read(*asked)
         more: dict[str, Any] = {"logprobs": request.logprobs}
         if request.messages is not None:
             left = self._client.model_config.max_model_len - len(prompt["prompt_token_ids"])
@@ -176,7 +185,11 @@ class VllmGenerator:
         if params.structured_outputs is None:
             built = inputs.process_inputs(*args, **kwargs)
         else:
-            built = await inputs.process_inputs_async(*args, **kwargs)
+            await self._grammars.check(params)
+            try:
+                built = await inputs.process_inputs_async(*args, **kwargs)
+            except RuntimeError as error:  # a RecursionError, too
+                raise BadRequestError(f"The grammar cannot be compiled: {error}") from error
         if reader is not None:
             ended, reasoning_kwargs = reader.reasoning(built.prompt_token_ids)
             built.reasoning_ended = ended
@@ -237,6 +250,12 @@ class VllmGenerator:
 
 async def _nothing() -> None:
     """Ends what has ended."""
+
+
+def _is_large(chat: dict[str, Any]) -> bool:
+    """Whether it takes milliseconds to check."""
+    forms = [chat.get("response_format"), chat.get("structured_outputs")]
+    return len(chat.get("tools") or ()) > _FEW_TOOLS or len(json.dumps(forms)) > _SMALL_FORM_BYTES
 
 
 def _is_rich(request: wire.Submit) -> bool:

@@ -43,11 +43,15 @@ class Record:
             return "client_gone"
         return (self.error.code or self.error.type) if self.error else ""
 
+    def early_headers(self) -> _Pairs:
+        """The headers of a stream that is opened before it is known who answers."""
+        if self.request is None or self.request.enrichment is None:
+            return []
+        return [*self.request.enrichment.headers()]
+
     def headers(self) -> _Pairs:
         """The response's headers, as its attempts are when it begins."""
-        pairs: _Pairs = []
-        if self.request is not None and self.request.enrichment is not None:
-            pairs += self.request.enrichment.headers()
+        pairs = self.early_headers()
         if self.attempts and self.error is None:
             pairs += _answered_by(self.attempts)
         return pairs

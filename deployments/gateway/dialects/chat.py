@@ -9,7 +9,7 @@ import orjson
 
 from deployments import wire
 from deployments.gateway.bodies.requests import ChatBody, parse_body
-from deployments.gateway.dialects.base import Dialect, Prompts, Writer
+from deployments.gateway.dialects.base import COMMENT, Dialect, Prompts, Writer
 from deployments.gateway.dialects.generating import (
     DONE,
     EventHead,
@@ -35,6 +35,7 @@ class ChatDialect:
     family = "openai"
     summary = "Answer a conversation"
     body = ChatBody
+    keep_alive = COMMENT
 
     def parse(self, raw: bytes) -> ChatBody:
         return parse_body(ChatBody, raw)
@@ -43,7 +44,7 @@ class ChatDialect:
         return self if not tasks or "generate" in tasks else None
 
     async def prompts(self, body: ChatBody, encoding: Encoding) -> list[list[int]]:
-        return [[]] if body.has_other_parts else [await encoding.chat(body.conversation())]
+        return [[]] if body.has_other_parts else [await encoding.chat(body.conversation)]
 
     def choices(self, body: ChatBody) -> int:
         return body.n
@@ -72,6 +73,9 @@ class ChatDialect:
 
     def error_body(self, error: WeirError) -> dict[str, Any]:
         return error_body(error)
+
+    def error_event(self, error: WeirError) -> bytes:
+        return error_event(error)
 
 
 class ChatWriter:

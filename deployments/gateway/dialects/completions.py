@@ -9,7 +9,7 @@ import orjson
 
 from deployments import wire
 from deployments.gateway.bodies.requests import CompletionBody, parse_body
-from deployments.gateway.dialects.base import Dialect, Prompts, Writer
+from deployments.gateway.dialects.base import COMMENT, Dialect, Prompts, Writer
 from deployments.gateway.dialects.generating import (
     DONE,
     EventHead,
@@ -34,6 +34,7 @@ class CompletionDialect:
     family = "openai"
     summary = "Continue a text"
     body = CompletionBody
+    keep_alive = COMMENT
 
     def parse(self, raw: bytes) -> CompletionBody:
         return parse_body(CompletionBody, raw)
@@ -42,14 +43,7 @@ class CompletionDialect:
         return self if not tasks or "generate" in tasks else None
 
     async def prompts(self, body: CompletionBody, encoding: Encoding) -> list[list[int]]:
-        several = body.prompts()
-        named = len(several) > 1
-        return [
-            await encoding.prompt(
-                prompt, f"prompt[{i}]" if named else "prompt", body.add_special_tokens
-            )
-            for i, prompt in enumerate(several)
-        ]
+        return await encoding.prompts(body.prompts(), "prompt", body.add_special_tokens)
 
     def choices(self, body: CompletionBody) -> int:
         return body.n * len(body.prompts())
@@ -79,6 +73,9 @@ class CompletionDialect:
 
     def error_body(self, error: WeirError) -> dict[str, Any]:
         return error_body(error)
+
+    def error_event(self, error: WeirError) -> bytes:
+        return error_event(error)
 
 
 class CompletionWriter:

@@ -17,7 +17,12 @@ from deployments.gateway.bodies.parsing import parse_body
 from deployments.gateway.bodies.requests import ChatBody
 from deployments.gateway.dialects.base import Prompts, Writer
 from deployments.gateway.dialects.chat import ChatDialect
-from deployments.gateway.dialects.message_writer import MessageWriter, error_body
+from deployments.gateway.dialects.message_writer import (
+    PING,
+    MessageWriter,
+    error_body,
+    error_event,
+)
 from deployments.gateway.dialects.tokenizing import ToldWriter, prompt_ids
 from deployments.gateway.encoding import Encoding
 from deployments.gateway.prompts import PromptEncoder
@@ -32,6 +37,7 @@ class MessagesDialect(ChatDialect):
     family = "anthropic"
     summary = "Answer a conversation, as Anthropic's clients have it"
     body: Any = MessagesBody
+    keep_alive = PING
 
     def parse(self, raw: bytes) -> ChatBody:
         return chat_body(parse_body(self.body, raw))
@@ -57,6 +63,9 @@ class MessagesDialect(ChatDialect):
 
     def error_body(self, error: WeirError) -> dict[str, Any]:
         return error_body(error)
+
+    def error_event(self, error: WeirError) -> bytes:
+        return error_event(error)
 
 
 class CountTokensDialect(MessagesDialect):
