@@ -15,6 +15,7 @@ import socket
 import time
 from typing import Any
 
+import msgspec
 import ray
 from ray.serve.llm import LLMConfig
 from ray.serve.llm.deployment import LLMServer
@@ -25,6 +26,7 @@ from deployments.engine import WeirEngine
 from deployments.listener import Listener, ReplicaApp
 from deployments.pairs import SCORE, scores_pairs
 from deployments.probes import Probes
+from deployments.replica_card import engine_card, usage_meter
 from deployments.streams import TokenStreams
 from deployments.vllm_generator import VllmGenerator
 from router.hashing import DEFAULT_SEED
@@ -46,6 +48,8 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
         self._kv_endpoints = _publish_kv_events(llm_config, host)
         await super().__init__(llm_config, engine_cls=WeirEngine)
         engine_seconds = time.monotonic() - started
+        work, accelerator = self.engine.recorder.work, llm_config.accelerator_type
+        self._usage = await usage_meter(work, self.engine.client.vllm_config, accelerator)
         client = self.engine.client
         self._drain_timeout_s = drain_timeout_s
         self._streams = TokenStreams(self._generator())
@@ -78,6 +82,7 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
         config = self.engine.client.vllm_config
         blocks = config.cache_config.num_gpu_blocks or 0
         feed = self._kv_endpoints if config.cache_config.enable_prefix_caching else None
+        card = engine_card(config)
         return {
             "address": self._listener.address,
             "block_size": config.cache_config.block_size,
@@ -88,6 +93,7 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
             "yielding_step_tokens": (
                 config.scheduler_config.max_num_batched_tokens if self.engine.yields else 0
             ),
+            **({"attention_tokens": card.attention_tokens} if card else {}),
             "tasks": await self._tasks(),
             "kv_feed": feed
             and {
@@ -155,7 +161,10 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
 
     def _load(self) -> wire.Load:
         load: wire.Load = self.engine.recorder.load
-        return load
+        if self._usage is None:
+            return load
+        mfu, mbu = self._usage.read(asyncio.get_running_loop().time())
+        return msgspec.structs.replace(load, mfu=mfu, mbu=mbu)
 
 
 def _publish_kv_events(llm_config: LLMConfig, host: str) -> dict[str, str] | None:

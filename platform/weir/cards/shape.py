@@ -10,7 +10,7 @@ from typing import Any
 from weir.cards.attention import Layer, head_size, is_mla, kv_heads, read_layers
 from weir.errors import ConfigError
 
-_UNGATED = {"starcoder2", "nemotron", "phi"}
+_UNGATED = {"starcoder2", "nemotron", "phi", "bert", "roberta", "xlm-roberta"}
 _NORMS_PER_LAYER = {"gemma2": 4, "gemma3": 4, "gemma3_text": 4}
 _HEAD_NORMS = {"qwen3", "qwen3_moe", "gemma3", "gemma3_text", "qwen3_next"}
 _BIASED_QKV = {"qwen2", "qwen2_moe"}
@@ -70,6 +70,8 @@ def read_shape(config: Mapping[str, Any]) -> ModelShape:
     except KeyError as error:
         name = config.get("model_type") or "of unknown type"
         raise CardError(f"no card for this model ({name}): its config.json lacks {error}") from None
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise CardError(f"no card for this model: its config.json is unusual ({error})") from None
 
 
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:

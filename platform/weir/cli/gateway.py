@@ -14,7 +14,7 @@ from weir.cli.state import PlatformRecord, State
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """One replica. ``kv_use`` in [0, 1]; None where the replica does not say."""
+    """One replica. ``kv_use``, ``mfu``, ``mbu`` in [0, 1]; None where the replica does not say."""
 
     replica_id: str
     state: str
@@ -24,6 +24,8 @@ class Replica:
     kv_use: float | None
     outstanding_tokens: int | None
     stats_age_s: float | None
+    mfu: float | None = None
+    mbu: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,8 @@ def _replica(held: dict[str, Any]) -> Replica:
         kv_use=number("kv_use"),
         outstanding_tokens=count("outstanding_tokens"),
         stats_age_s=number("stats_age_s"),
+        mfu=number("mfu"),
+        mbu=number("mbu"),
     )
 
 

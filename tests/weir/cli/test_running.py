@@ -19,7 +19,7 @@ def test_status_shows_replicas_and_their_load(running: Weir) -> None:
     run = running("status")
     assert run.returncode == 0
     row = next(line for line in run.stdout.splitlines() if "r1" in line)
-    assert row.split() == ["r1", "running", "42%", "3", "7", "512"]
+    assert row.split() == ["r1", "running", "42%", "3", "7", "512", "31%", "64%"]
     assert "1 of 2" in run.stdout
     assert "up 1 min 15 s" in run.stdout
 
