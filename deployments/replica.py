@@ -26,6 +26,7 @@ from deployments.engine import WeirEngine
 from deployments.listener import Listener, ReplicaApp
 from deployments.pairs import SCORE, scores_pairs
 from deployments.probes import Probes
+from deployments.profiling import Profiler
 from deployments.replica_card import engine_card, usage_meter
 from deployments.streams import TokenStreams
 from deployments.vllm_generator import VllmGenerator
@@ -54,7 +55,8 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
         self._drain_timeout_s = drain_timeout_s
         self._streams = TokenStreams(self._generator())
         token = os.environ.get("WEIR_INTERNAL_TOKEN", "")
-        self._listener = Listener(ReplicaApp(Probes(client), self._streams, token), host)
+        app = ReplicaApp(Probes(client), self._streams, token, Profiler(client))
+        self._listener = Listener(app, host)
         await self._listener.start()
         telling = self._streams.tell_load_forever()
         self._load_task = asyncio.get_running_loop().create_task(telling)

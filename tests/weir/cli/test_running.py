@@ -98,3 +98,10 @@ def test_a_model_name_may_hold_an_equals_sign() -> None:
     assert parse_scale(["a=b=2", "c=0"]) == {"a=b": 2, "c": 0}
     with pytest.raises(CommandError):
         parse_scale(["c"])
+
+
+def test_profiling_names_the_replicas_that_there_are(running: Weir) -> None:
+    run = running("profile", "r9")
+    assert run.returncode == 2
+    assert "there is no replica r9" in run.stderr
+    assert "there are: g1, r1" in run.stderr
