@@ -42,10 +42,11 @@ def profile(options: ProfileOptions, state: State) -> None:
     else:
         processes: dict[str, str] = answer["processes"]
         title = f"{replica.replica_id}, {options.seconds:g} s"
-        file = options.out or Path(f"flame-{replica.replica_id}.svg")
-        file.write_text(draw_flame_graph(processes, title))
+        picture = options.out or Path(f"flame-{replica.replica_id}.svg")
+        picture.write_text(draw_flame_graph(processes, title))
+        file = str(picture)
         costs = [(c.share, f"{c.process}: {c.function}") for c in largest_costs(processes)]
-    print(f"{file}")
+    print(file)
     if not costs:
         print("The replica did nothing in that time.")
     for number, (share, function) in enumerate(costs, 1):
