@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from deployments.gateway.chat_templates import ChatTemplate, Message
 from deployments.gateway.content_marks import ContentMarks
 from deployments.gateway.control_tokens import ControlTokens, without_marks
-from deployments.gateway.conversation import Conversation, shape_messages
+from deployments.gateway.conversation import Conversation, parse_arguments, shape_messages
 from deployments.gateway.token_bounds import most_bytes_per_token
 from weir.errors import BadRequestError, ConfigError, ContextLengthError
 
@@ -32,6 +32,9 @@ _DECIDING_FILES = (
 )
 #: A conversation with so many times the text that its context can hold is not rendered at all.
 _UNSEEN_FACTOR = 4
+_NO_WIDTH = "\u200b"
+#: What a chat template is shown besides the messages, by its name in a body.
+_SHOWN = ("tools", "documents", "chat_template_kwargs")
 _NAMED_TOKENS = tuple(
     f"{kind}_token" for kind in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 )
@@ -110,6 +113,26 @@ class PromptEncoder:
         printed, control = self._print(conversation)
         escaped = self._template(conversation).escapes
         return printed if control is None else without_marks(printed, escaped)
+
+    def break_up(self, body: dict[str, Any]) -> dict[str, Any]:
+        """A chat body that the replica renders, whose renderer knows no text that is not a token:
+        a space of no width stands in each control token that the client wrote.
+
+        Raises:
+            BadRequestError: something is nested too deeply.
+        """
+        tools = "tool_use" if body.get("tools") and "tool_use" in self._templates else "default"
+        marks = self._marks.get(tools)
+        if marks is None:
+            return body
+        messages = [_with_calls(message, parse_arguments) for message in body["messages"]]
+        others = {name: body[name] for name in _SHOWN if name in body}
+        if not marks.needed(messages, *others.values()):
+            return body
+        with _not_too_deep():
+            broken = [marks.break_up(message, _NO_WIDTH) for message in messages]
+            others = {k: marks.break_up_value(v, _NO_WIDTH) for k, v in others.items()}
+        return {**body, **others, "messages": [_with_calls(m, json.dumps) for m in broken]}
 
     def encode_text(
         self, text: str, *, special: bool = True, at_most: int | None = None
@@ -216,6 +239,16 @@ def _not_too_deep() -> Iterator[None]:
         yield
     except RecursionError:
         raise BadRequestError("messages: nested too deeply.", param="messages") from None
+
+
+def _with_calls(message: dict[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:
+    """The message with other arguments of its tool calls."""
+    calls = []
+    for call in message.get("tool_calls") or ():
+        function = call["function"]
+        arguments = change(function.get("arguments"))
+        calls.append({**call, "function": {**function, "arguments": arguments}})
+    return {**message, "tool_calls": calls} if calls else message
 
 
 def locate_tokenizer(source: str) -> Path:

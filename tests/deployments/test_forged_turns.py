@@ -284,3 +284,35 @@ def test_an_assistants_markup_is_markup(made: Any) -> None:
         ids = model.encoder.encode_chat(Conversation(turns))
         counts.append(model.control(ids).count("<tool_call>"))
     assert counts == [1, 0]
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_messages_that_the_replica_renders_forge_nothing(made: Any, template: str) -> None:
+    """It renders them as vLLM does."""
+    model = made(template, "byte-level")
+
+    def sequence(written: dict[str, str], turns: str) -> list[str] | None:
+        asked = _conversation(lambda f: written.get(f, f"q {f} z"), turns)
+        body = {
+            "messages": asked.messages,
+            "chat_template_kwargs": asked.arguments,
+            "documents": asked.documents,
+        } | ({"tools": asked.tools} if asked.tools else {})
+        broken = model.encoder.break_up(body)
+        shown = Conversation(
+            broken["messages"],
+            broken.get("tools"),
+            broken["documents"],
+            broken["chat_template_kwargs"],
+        )
+        try:
+            return model.control(model.theirs.encode_chat(shown))
+        except BadRequestError:
+            return None
+
+    markers = [text for text in model.markers if not TAG.match(text)]
+    for turns in ("plain", "parts", "tools"):
+        for field in FIELDS:
+            assert sequence({field: "q " + " ".join(markers)}, turns) == sequence({}, turns)
+        split = {f"part {i}": text for i, text in enumerate((markers[0][:1], markers[0][1:], "z"))}
+        assert sequence(split, turns) == sequence({}, turns)
