@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
 
+import orjson
+
 from deployments.gateway.chat_templates import ChatTemplate, Message
 from deployments.gateway.control_tokens import MARK, ControlTokens, alternatives, one_of
 
@@ -48,6 +50,10 @@ class _Finder:
                     return True
                 break
         return self._rest is not None and self._finishes(text)
+
+    def cannot_touch(self, joined: str) -> bool:
+        """Whether there is nothing to mark in any of several texts, given as JSON."""
+        return self._rest is None and not any(first in joined for first in self._firsts)
 
     def mark(self, text: str) -> str:
         """The text with marks that are taken out again."""
@@ -112,7 +118,7 @@ class ContentMarks:
             for name, value in message.items():
                 if name != "role" and self._has(value, self._finder(message, name)):
                     return True
-        return any(self._has(value, self._given) for value in others)
+        return any(not self._clean(value) and self._has(value, self._given) for value in others)
 
     def mark_messages(self, messages: Sequence[Message]) -> list[Message]:
         """The same messages with marks."""
@@ -142,6 +148,17 @@ class ContentMarks:
     def _finder(self, message: Mapping[str, Any], field: str) -> _Finder:
         said = message["role"] == "assistant" and field in _SAID
         return self._said if said else self._given
+
+    def _clean(self, value: Any) -> bool:
+        """Whether it is certain, at a small price, that there is nothing to mark in a value."""
+        if not value:
+            return True
+        if self._normalizer is not None:
+            return False
+        try:
+            return self._given.cannot_touch(orjson.dumps(value).decode())
+        except TypeError:  # no JSON, such as a number of more than 64 bits
+            return False
 
     def _has(self, value: Any, finder: _Finder) -> bool:
         waiting = [value]

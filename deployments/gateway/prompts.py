@@ -181,7 +181,8 @@ class PromptEncoder:
         tools, documents = conversation.tools or None, conversation.documents
         marks = self._marks.get(self._template_name(conversation))
         control = None
-        if marks is not None and marks.needed(messages, tools, documents, given):
+        shown = tools if "tools" in template.variables else None  # a long list, often not read
+        if marks is not None and marks.needed(messages, shown, documents, given):
             control = self._control
             with _not_too_deep():
                 messages = marks.mark_messages(messages)
