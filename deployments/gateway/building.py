@@ -104,4 +104,5 @@ def _limits(settings: Settings) -> Limits:
         settings.gateway.dispatch_attempts,
         settings.server.request_timeout_s,
         settings.gateway.resume_wait_s,
+        refuse_unknown_fields=settings.server.unknown_fields == "refuse",
     )

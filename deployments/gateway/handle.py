@@ -16,6 +16,7 @@ from typing import Protocol
 from deployments.client_headers import usable_id
 from deployments.gateway.account import Account
 from deployments.gateway.bodies import TextBody
+from deployments.gateway.bodies.unknown import Unknown
 from deployments.gateway.dialects import Dialect
 from deployments.gateway.fallbacks import Fallback, Trial
 from deployments.gateway.generation import Generation, Run
@@ -179,7 +180,8 @@ class Gateway:
             raise RequestTimeoutError(
                 f"The body was not complete after {limits.body_timeout_s:g} s."
             ) from None
-        body = dialect.parse(raw)
+        record.unknown = Unknown(limits.refuse_unknown_fields)
+        body = dialect.parse(raw, record.unknown)
         model = self._find_model(body.model, tenant)
         record.model = model.name
         suited = dialect.suited(model.tasks)

@@ -14,6 +14,7 @@ import orjson
 
 from deployments.gateway import http
 from deployments.gateway.bodies.from_responses import ResponsesChat, kept_items, read_items
+from deployments.gateway.bodies.unknown import Unknown
 from deployments.gateway.dialects import Writer
 from deployments.gateway.dialects.responses import (
     ResponsesDialect,
@@ -212,13 +213,17 @@ class _Call:
         if b'"previous_response_id"' in raw:
             await self._recall(raw)
         if b'"background"' in raw:
-            body = self.dialect.parse(raw)
+            body = self._parse(raw)
             if body.asked.background:
                 await self._detach(body)
         return raw
 
+    def _parse(self, raw: bytes) -> ResponsesChat:
+        limits = self._responses.gateway.parts.limits
+        return self.dialect.parse(raw, Unknown(limits.refuse_unknown_fields))
+
     async def _recall(self, raw: bytes) -> None:
-        previous = self.dialect.parse(raw).asked.previous_response_id
+        previous = self._parse(raw).asked.previous_response_id
         if previous is None:
             return
         stored = await self._responses.store.get(self.tenant.id, previous)

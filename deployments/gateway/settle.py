@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from deployments.gateway.bodies.unknown import Unknown
 from deployments.gateway.fallbacks import Fallback
 from deployments.gateway.legs import Attempt, billed
 from deployments.gateway.model import Model
@@ -32,6 +33,7 @@ class Record:
     tenant: str = ""
     model: str = ""
     request: Request | None = None
+    unknown: Unknown | None = None
     attempts: list[Attempt] = field(default_factory=list)
     error: WeirError | None = None
     client_left: bool = False
@@ -48,6 +50,8 @@ class Record:
         pairs: _Pairs = []
         if self.request is not None and self.request.enrichment is not None:
             pairs += self.request.enrichment.headers()
+        if self.unknown is not None:
+            pairs += self.unknown.headers()
         if self.attempts and self.error is None:
             pairs += _answered_by(self.attempts)
         return pairs

@@ -25,6 +25,7 @@ Top = Annotated[int, Field(ge=0, le=20, strict=True)]
 class StreamOptions(Body):
     """``include_usage``: one more chunk at the end, with the token counts."""
 
+    place: ClassVar = "stream_options"
     ignored: ClassVar = frozenset({"include_obfuscation"})
 
     include_usage: bool = False

@@ -90,6 +90,7 @@ Content = Annotated[
 class ChatMessage(Body):
     """One turn of the conversation."""
 
+    place: ClassVar = "messages[]"
     ignored: ClassVar = frozenset(
         {
             "annotations",
@@ -134,6 +135,8 @@ class FunctionDefinition(Body):
 
     # Frameworks leave notes of their own here, which no model sees.
     model_config = ConfigDict(extra="ignore")
+    place: ClassVar = "tools[].function"
+    ignored: ClassVar = frozenset({"cache_control", "defer_loading"})
 
     name: Name
     description: str | None = None
@@ -145,6 +148,8 @@ class Tool(Body):
     """A tool on offer."""
 
     model_config = ConfigDict(extra="ignore")
+    place: ClassVar = "tools[]"
+    ignored: ClassVar = frozenset({"cache_control", "defer_loading"})
 
     type: Literal["function"] = "function"
     function: FunctionDefinition
@@ -163,11 +168,15 @@ Tools = Annotated[list[Tool], Field(max_length=1024), BeforeValidator(bounded_to
 class NamedFunction(Body):
     """Names the function of a named tool choice."""
 
+    place: ClassVar = "tool_choice.function"
+
     name: Name
 
 
 class NamedTool(Body):
     """Forces one tool."""
+
+    place: ClassVar = "tool_choice"
 
     type: Literal["function"] = "function"
     function: NamedFunction

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Discriminator,
@@ -40,11 +39,15 @@ _PARTS: dict[str, str] = {
 }
 
 
-class Part(BaseModel):
+class Part(Body):
     """A part of an item's content. What a server adds to its own parts comes back with the next
     request, so other fields are ignored."""
 
     model_config = ConfigDict(extra="ignore")
+    place: ClassVar = "input[].content[]"
+    ignored: ClassVar = frozenset(
+        {"annotations", "logprobs", "parsed", "prompt_cache_breakpoint", "file_id"}
+    )
 
     type: Name
     text: str | None = None
@@ -73,11 +76,18 @@ Content = Annotated[
 ]
 
 
-class _Item(BaseModel):
+class _Item(Body):
     """An item of a conversation. What a server adds to its own items comes back with the next
     request, so other fields are ignored."""
 
     model_config = ConfigDict(extra="ignore")
+    place: ClassVar = "input[]"
+    ignored: ClassVar = frozenset(
+        {
+            *("agent", "caller", "created_by", "encrypted_content", "namespace", "phase"),
+            *("parsed_arguments", "status"),
+        }
+    )
 
     id: _Id | None = None
 
@@ -162,6 +172,8 @@ Input = Annotated[
 class FunctionTool(FunctionDefinition):
     """A function that the model may call."""
 
+    place: ClassVar = "tools[]"
+
     type: Literal["function"]
 
     @model_validator(mode="before")
@@ -175,6 +187,8 @@ class FunctionTool(FunctionDefinition):
 
 class NamedChoice(Body):
     """Forces one tool."""
+
+    place: ClassVar = "tool_choice"
 
     type: str
     name: Name | None = None
@@ -190,6 +204,8 @@ class NamedChoice(Body):
 
 class AllowedTools(Body):
     """Some of the tools only. ``mode``: whether one of them must be called."""
+
+    place: ClassVar = "tool_choice"
 
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
@@ -213,6 +229,8 @@ Choice = Annotated[
 class TextFormat(Body):
     """Free text, any JSON object, or JSON after a schema."""
 
+    place: ClassVar = "text.format"
+
     type: Literal["text", "json_object", "json_schema"] = "text"
     name: Name | None = None
     description: str | None = None
@@ -230,6 +248,7 @@ class TextFormat(Body):
 class TextConfig(Body):
     """Which form the answer must have."""
 
+    place: ClassVar = "text"
     ignored: ClassVar = frozenset({"verbosity"})
 
     format: TextFormat | None = None
@@ -238,6 +257,7 @@ class TextConfig(Body):
 class Reasoning(Body):
     """How much the model is to think. It is not summarized: a client gets the reasoning itself."""
 
+    place: ClassVar = "reasoning"
     ignored: ClassVar = frozenset({"summary", "generate_summary", "context", "mode"})
 
     effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
@@ -246,6 +266,7 @@ class Reasoning(Body):
 class StreamOptions(Body):
     """Hints on how events are sent. The last one always has the token counts."""
 
+    place: ClassVar = "stream_options"
     ignored: ClassVar = frozenset({"include_obfuscation", "include_usage"})
 
 

@@ -9,6 +9,7 @@ import orjson
 
 from deployments import wire
 from deployments.gateway.bodies.requests import ChatBody, parse_body
+from deployments.gateway.bodies.unknown import Unknown
 from deployments.gateway.dialects.base import Dialect, Prompts, Writer
 from deployments.gateway.dialects.generating import (
     DONE,
@@ -36,8 +37,8 @@ class ChatDialect:
     summary = "Answer a conversation"
     body = ChatBody
 
-    def parse(self, raw: bytes) -> ChatBody:
-        return parse_body(ChatBody, raw)
+    def parse(self, raw: bytes, unknown: Unknown | None = None) -> ChatBody:
+        return parse_body(ChatBody, raw, unknown)
 
     def suited(self, tasks: frozenset[str]) -> Dialect | None:
         return self if not tasks or "generate" in tasks else None

@@ -9,6 +9,7 @@ import orjson
 
 from deployments import wire
 from deployments.gateway.bodies.requests import CompletionBody, parse_body
+from deployments.gateway.bodies.unknown import Unknown
 from deployments.gateway.dialects.base import Dialect, Prompts, Writer
 from deployments.gateway.dialects.generating import (
     DONE,
@@ -35,8 +36,8 @@ class CompletionDialect:
     summary = "Continue a text"
     body = CompletionBody
 
-    def parse(self, raw: bytes) -> CompletionBody:
-        return parse_body(CompletionBody, raw)
+    def parse(self, raw: bytes, unknown: Unknown | None = None) -> CompletionBody:
+        return parse_body(CompletionBody, raw, unknown)
 
     def suited(self, tasks: frozenset[str]) -> Dialect | None:
         return self if not tasks or "generate" in tasks else None

@@ -33,6 +33,8 @@ class ServerSettings(_Section):
     """Where clients connect, and what a request may cost before it is understood.
 
     ``max_body_bytes`` holds for a compressed body before and after it is decompressed.
+    ``unknown_fields``: fields of a body that nobody knows are ignored and named in a header of the
+    answer, or refused. ``max_streams_per_request``: prompts times choices.
     ``max_connections``: open at a time; ``max_connections_per_source``: of them, from one address.
     """
 
@@ -41,6 +43,8 @@ class ServerSettings(_Section):
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024)
     request_timeout_s: float = Field(600.0, gt=0)
     drain_timeout_s: float = Field(60.0, gt=0)
+    unknown_fields: Literal["ignore", "refuse"] = "ignore"
+    max_streams_per_request: int = Field(128, ge=1, le=2048)
     max_connections: int = Field(8192, ge=1)
     max_connections_per_source: int = Field(6144, ge=1)
     cors: CorsSettings = CorsSettings()
