@@ -22,6 +22,11 @@ class Encoding:
         self._off_loop = off_loop
         self._at_most = context or None
 
+    @property
+    def truncation_side(self) -> str:
+        """The end at which the model's tokenizer cuts prompts where nobody says which."""
+        return self._encoder.truncation_side
+
     def unbounded(self) -> Encoding:
         """The same, for prompts that no replica is asked to hold."""
         return Encoding(self._encoder, self._off_loop, 0)

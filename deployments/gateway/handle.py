@@ -15,7 +15,7 @@ from typing import Protocol
 
 from deployments.client_headers import usable_id
 from deployments.gateway.account import Account
-from deployments.gateway.bodies import TextBody
+from deployments.gateway.bodies import Body, CompletionBody, TextBody
 from deployments.gateway.bodies.unknown import Unknown
 from deployments.gateway.dialects import Dialect
 from deployments.gateway.fallbacks import Fallback, Trial
@@ -189,6 +189,7 @@ class Gateway:
             raise UnsupportedError(
                 f"The model {model.name!r} does not support {dialect.name}.", param="model"
             )
+        _check_streams(body, limits.max_streams)
         record.request = Request(
             id=record.id,
             serial=record.serial,
@@ -369,3 +370,16 @@ class Gateway:
         if attempt.step.hold_back is not None:
             return HeldAnswer(answer, attempt.step.hold_back, attempt)
         return answer
+
+
+def _check_streams(body: Body, most: int) -> None:
+    if not isinstance(body, TextBody):
+        return
+    prompts = len(body.prompts()) if isinstance(body, CompletionBody) else 1
+    if prompts * body.n <= most:
+        return
+    told, field = f"prompts times n is {prompts * body.n}", "n"
+    if prompts == 1 or body.n == 1:
+        field = "prompt" if body.n == 1 else "n"
+        told = f"there are {prompts} prompts" if body.n == 1 else f"is {body.n}"
+    raise BadRequestError(f"{field}: {told}; at most {most} are accepted.", param=field)

@@ -63,6 +63,7 @@ class FunctionCall(Body):
     """The function that a tool call names, with its arguments as JSON text (or an object)."""
 
     model_config = ConfigDict(extra="allow")
+    place: ClassVar = "messages[].tool_calls[].function"
 
     name: Name
     arguments: Annotated[
@@ -75,6 +76,7 @@ class ToolCall(Body):
     """A tool call of an earlier assistant turn. What a stream adds (``index``) is passed on."""
 
     model_config = ConfigDict(extra="allow")
+    place: ClassVar = "messages[].tool_calls[]"
 
     id: Annotated[str, Field(max_length=256)]
     type: Literal["function"] = "function"
@@ -107,13 +109,12 @@ class ChatMessage(Body):
             "phase",
         }
     )
-    refused: ClassVar = {"function_call": "deprecated; send tool_calls"}
-
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Content | None = None
     name: Annotated[str, Field(max_length=256)] | None = None
     tool_calls: Annotated[list[ToolCall], Field(max_length=128)] | None = None
     tool_call_id: Annotated[str, Field(max_length=256)] | None = None
+    function_call: FunctionCall | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
 
@@ -121,6 +122,11 @@ class ChatMessage(Body):
     def _says_something(self) -> ChatMessage:
         if self.content is None and self.role != "assistant":
             refuse(f"a message of role {self.role!r} needs content", "content")
+        if self.function_call is not None:
+            # What tool calls were before they had that name.
+            if not self.tool_calls:
+                self.tool_calls = [ToolCall(id="", function=self.function_call)]
+            self.function_call = None
         return self
 
     @property

@@ -36,7 +36,8 @@ def refuse(message: str, field: str = "") -> NoReturn:
     raise PydanticCustomError("refused", "{reason}", {"reason": message, "field": field})
 
 
-def _whole(value: Any) -> Any:
+def whole(value: Any) -> Any:
+    """8 where 8.0 is given."""
     # Some languages write every number with a point.
     if isinstance(value, float) and value.is_integer():
         return int(value)
@@ -68,9 +69,9 @@ def bounded_tools(value: Any) -> Any:
     return bounded(value, MAX_TOOLS_BYTES)
 
 
-Whole = Annotated[int, Field(strict=True), BeforeValidator(_whole)]
-Count = Annotated[int, Field(ge=0, le=_INT32, strict=True), BeforeValidator(_whole)]
-Positive = Annotated[int, Field(ge=1, le=_INT32, strict=True), BeforeValidator(_whole)]
+Whole = Annotated[int, Field(strict=True), BeforeValidator(whole)]
+Count = Annotated[int, Field(ge=0, le=_INT32, strict=True), BeforeValidator(whole)]
+Positive = Annotated[int, Field(ge=1, le=_INT32, strict=True), BeforeValidator(whole)]
 TokenId = Annotated[int, Field(ge=0, le=_INT32, strict=True)]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 Json = Annotated[dict[str, Any], BeforeValidator(bounded)]

@@ -6,14 +6,13 @@ the answer without a word.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from deployments.gateway.bodies.generating import (
     COMPLETION_TOKENS,
     MAX_CHOICES,
-    MAX_STREAMS,
     GenerationBody,
     Inputs,
     Prompt,
@@ -22,6 +21,7 @@ from deployments.gateway.bodies.generating import (
     as_list,
     dump,
 )
+from deployments.gateway.bodies.known_fields import REFUSED
 from deployments.gateway.bodies.messages import (
     ChatMessage,
     ContentPart,
@@ -103,6 +103,8 @@ class ChatBody(GenerationBody):
     def _chat_fields_agree(self) -> ChatBody:
         if self.add_generation_prompt and self.continue_final_message:
             refuse("needs add_generation_prompt: false", "continue_final_message")
+        if self.truncate_prompt_tokens is not None and self.has_other_parts:
+            refuse("only a prompt of text can be cut", "truncate_prompt_tokens")
         if self.top_logprobs and not self.logprobs:
             refuse("needs logprobs: true", "top_logprobs")
         for name in self.chat_template_kwargs or ():
@@ -220,9 +222,6 @@ class CompletionBody(GenerationBody):
     def _completion_fields_agree(self) -> CompletionBody:
         if self.best_of is not None and self.best_of != self.n:
             refuse("only a best_of equal to n is supported", "best_of")
-        streams = len(self.prompts()) * self.n
-        if streams > MAX_STREAMS:
-            refuse(f"prompts times n is {streams}; at most {MAX_STREAMS} are accepted", "n")
         if self.max_tokens == 0 and not self.echo:
             refuse("0 needs echo: true", "max_tokens")
         return self
@@ -259,6 +258,21 @@ class CompletionBody(GenerationBody):
 
 class EmbeddingBody(PoolingFields):
     """``POST /v1/embeddings``."""
+
+    refused: ClassVar = PoolingFields.refused | {
+        "embed_dtype": "vectors are 32-bit floats",
+        "endianness": "vectors are little-endian",
+        "padding": "prompts are not padded",
+        "use_activation": "vectors are as the model has them",
+        "mm_processor_kwargs": REFUSED["mm_processor_kwargs"],
+        "messages": "send input",
+    }
+    harmless: ClassVar = {
+        "embed_dtype": ("float32",),
+        "endianness": ("native", "little"),
+        "padding": (False,),
+        "use_activation": (True,),
+    }
 
     input: Inputs
     encoding_format: Literal["float", "base64"] = "float"

@@ -19,6 +19,7 @@ from pydantic import (
 from deployments.gateway.bodies.generating import SamplingFields, Top
 from deployments.gateway.bodies.known_fields import HINTS, REFUSED
 from deployments.gateway.bodies.messages import FunctionDefinition
+from deployments.gateway.bodies.output_forms import Structure
 from deployments.gateway.bodies.parsing import Body, Json, Name, Positive, bounded, refuse
 
 #: Turns and calls of one request, those of earlier responses included.
@@ -289,6 +290,8 @@ _SAME_AS_CHAT = (
     "vllm_xargs",
     "chat_template",
     "request_id",
+    "mm_processor_kwargs",
+    "media_io_kwargs",
 )
 
 
@@ -299,7 +302,6 @@ class ResponsesBody(SamplingFields):
         "access_programs",
         "image",
         "max_tool_calls",
-        "prompt_cache_options",
     }
     refused: ClassVar = {name: REFUSED[name] for name in _SAME_AS_CHAT} | {
         "conversation": "conversations are not supported; send previous_response_id",
@@ -311,8 +313,14 @@ class ResponsesBody(SamplingFields):
         "max_completion_tokens": "send max_output_tokens",
         "response_format": "send text.format",
         "n": "a response is one answer",
+        "previous_input_messages": "send input",
+        "enable_response_messages": "not supported; GET the response's input_items",
     }
-    harmless: ClassVar = {"context_management": ([],), "n": (1,)}
+    harmless: ClassVar = {
+        "context_management": ([],),
+        "n": (1,),
+        "enable_response_messages": (False,),
+    }
 
     model: Name
     input: Input
@@ -331,6 +339,8 @@ class ResponsesBody(SamplingFields):
     parallel_tool_calls: bool | None = None
     text: TextConfig | None = None
     reasoning: Reasoning | None = None
+    include_reasoning: bool = True
+    structured_outputs: Structure | None = None
     include: Annotated[list[_Included], Field(max_length=16)] | None = None
     truncation: Literal["auto", "disabled"] | None = None
     metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None

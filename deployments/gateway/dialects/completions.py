@@ -14,10 +14,14 @@ from deployments.gateway.dialects.base import Dialect, Prompts, Writer
 from deployments.gateway.dialects.generating import (
     DONE,
     EventHead,
+    Read,
     Tally,
     data,
     error_event,
+    generation_prompt,
+    prompt_logprobs,
     submission,
+    token_name,
     wants_usage,
 )
 from deployments.gateway.encoding import Encoding
@@ -45,11 +49,14 @@ class CompletionDialect:
     async def prompts(self, body: CompletionBody, encoding: Encoding) -> list[list[int]]:
         several = body.prompts()
         named = len(several) > 1
+
+        def read(i: int) -> Read:
+            field = f"prompt[{i}]" if named else "prompt"
+            return lambda whole: whole.prompt(several[i], field, body.add_special_tokens)
+
+        limit = self.output_limit(body)
         return [
-            await encoding.prompt(
-                prompt, f"prompt[{i}]" if named else "prompt", body.add_special_tokens
-            )
-            for i, prompt in enumerate(several)
+            await generation_prompt(body, encoding, limit, read(i)) for i in range(len(several))
         ]
 
     def choices(self, body: CompletionBody) -> int:
@@ -100,6 +107,7 @@ class CompletionWriter:
         self._tally = Tally(body, sum(map(len, prompts)))
         self._offsets: dict[int, int] = {}
         self._begun: set[int] = set()
+        self._shown: set[int] = set()
 
     def event(self, choice: int, output: Output) -> bytes:
         if isinstance(output, wire.Embedded):
@@ -151,9 +159,18 @@ class CompletionWriter:
             told = choice
             if self._body.only_scores:
                 told = Collected(finish_reason=choice.finish_reason)
-            listed.append(self._choice(i, told, echo))
+            body = self._choice(i, told, echo)
+            if self._body.prompt_logprobs is not None:
+                body["prompt_logprobs"] = prompt_logprobs(choice.prompt_logprobs)
+            listed.append({"stop_reason": None, **body})
         return orjson.dumps(
-            {**self._head.fields, "choices": listed, "usage": self._billed(counts).usage()}
+            {
+                **self._head.fields,
+                "choices": listed,
+                "usage": self._billed(counts).usage(),
+                "service_tier": None,
+                "system_fingerprint": None,
+            }
         )
 
     def _billed(self, counts: Counts) -> Counts:
@@ -174,13 +191,16 @@ class CompletionWriter:
             told["stop_reason"] = choice.stop_reason
         if self._body.return_token_ids:
             told["token_ids"] = choice.tokens
-            told["prompt_token_ids"] = list(self._prompts[index // self._body.n])
+            if index not in self._shown:
+                self._shown.add(index)
+                told["prompt_token_ids"] = list(self._prompts[index // self._body.n])
         return told
 
     def _logprobs(self, choice: int, scored: Sequence[wire.Scored]) -> dict[str, Any] | None:
         """OpenAI's four lists. ``text_offset`` counts characters from the text's beginning."""
         if self._body.logprobs is None or not scored:
             return None
+        by_id = self._body.return_tokens_as_token_ids
         offsets, at = [], self._offsets.get(choice, 0)
         for token in scored:
             offsets.append(at)
@@ -188,10 +208,10 @@ class CompletionWriter:
         self._offsets[choice] = at
         return {
             "text_offset": offsets,
-            "tokens": [token.token for token in scored],
+            "tokens": [token_name(token, by_id) for token in scored],
             "token_logprobs": [token.logprob for token in scored],
             "top_logprobs": [
-                {t.token: t.logprob for t in (*token.top, token)}
+                {token_name(t, by_id): t.logprob for t in (*token.top, token)}
                 if token.logprob is not None
                 else None
                 for token in scored
