@@ -15,6 +15,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from deployments import wire
 from deployments.chats import ChatFormat, ChatReader
+from deployments.grammar_trial import GrammarTrial, grammar_backend
 from deployments.outputs import Embedding, Outputs, RichOutputs, Wanted
 from deployments.pairs import scores_pairs
 from deployments.resuming import RESUMED
@@ -36,7 +37,8 @@ _REFUSALS = (ValueError, VLLMClientError)
 
 class VllmGenerator:
     """``load`` says what the engine last reported of itself, ``adapter`` finds a LoRA adapter by
-    name, ``resumes`` says whether the engine's scheduler continues streams."""
+    name, ``resumes`` says whether the engine's scheduler continues streams. ``grammars`` tries what
+    the engine would compile."""
 
     def __init__(
         self,
@@ -46,8 +48,10 @@ class VllmGenerator:
         chats: ChatFormat | None = None,
         adapter: Callable[[str], Any | None] = lambda name: None,
         resumes: bool = False,
+        grammars: GrammarTrial | None = None,
     ) -> None:
         self._client = client
+        self._grammars = grammars or GrammarTrial(lambda: grammar_backend(client))
         self._defaults: dict[str, Any] = client.model_config.get_diff_sampling_param()
         self._chats = chats or ChatFormat(client)
         self._adapter = adapter
@@ -176,7 +180,11 @@ class VllmGenerator:
         if params.structured_outputs is None:
             built = inputs.process_inputs(*args, **kwargs)
         else:
-            built = await inputs.process_inputs_async(*args, **kwargs)
+            await self._grammars.check(params)
+            try:
+                built = await inputs.process_inputs_async(*args, **kwargs)
+            except RuntimeError as error:  # a RecursionError, too
+                raise BadRequestError(f"The grammar cannot be compiled: {error}") from error
         if reader is not None:
             ended, reasoning_kwargs = reader.reasoning(built.prompt_token_ids)
             built.reasoning_ended = ended

@@ -44,7 +44,7 @@ class Model:
         clock = asyncio.get_running_loop().time
         self.settings = settings
         self.encoder = encoder
-        self._off_loop = off_loop
+        self.off_loop = off_loop
         self.hasher = PromptHasher()
         profile = RoutingProfile(settings.routing.policy, settings.routing.params, admission)
         self.dispatcher = profile.dispatcher(clock, wall_clock, rng or random.Random(), spill)
@@ -64,9 +64,9 @@ class Model:
         """The model's tokenizer files, and of a local model all its files."""
         return self.encoder.folder
 
-    def encoding(self) -> Encoding:
-        """How prompts become token ids now."""
-        return Encoding(self.encoder, self._off_loop, self.max_model_len)
+    def encoding(self, tenant: str, body_bytes: int) -> Encoding:
+        """How a request's prompts become token ids now."""
+        return Encoding(self.encoder, self.off_loop, self.max_model_len, tenant, body_bytes)
 
     @property
     def reasons(self) -> bool:

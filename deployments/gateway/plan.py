@@ -239,7 +239,8 @@ class Limits:
     each priority class. ``dispatch_attempts``: see :func:`after_legs`. ``resume_wait_s``: so long a
     choice whose replica is lost waits for another one to come up. ``most_legs``: replicas that one
     choice may see in all. ``body_timeout_s``: so long a client may take to send its body.
-    ``refuse_unknown_fields``: fields that nobody knows are a 400; else they are ignored.
+    ``early_headers_s``: so long after its arrival a stream is opened without any output (None:
+    never). ``refuse_unknown_fields``: fields that nobody knows are a 400; else they are ignored.
     ``max_streams``: prompts times choices of one request."""
 
     max_body_bytes: int
@@ -248,6 +249,7 @@ class Limits:
     resume_wait_s: float = 30.0
     most_legs: int = 64
     body_timeout_s: float = 60.0
+    early_headers_s: float | None = None
     refuse_unknown_fields: bool = False
     max_streams: int = 128
 

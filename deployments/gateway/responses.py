@@ -14,7 +14,6 @@ import orjson
 
 from deployments.gateway import http
 from deployments.gateway.bodies.from_responses import ResponsesChat, kept_items, read_items
-from deployments.gateway.bodies.unknown import Unknown
 from deployments.gateway.dialects import Writer
 from deployments.gateway.dialects.responses import (
     ResponsesDialect,
@@ -213,17 +212,18 @@ class _Call:
         if b'"previous_response_id"' in raw:
             await self._recall(raw)
         if b'"background"' in raw:
-            body = self._parse(raw)
+            body = await self._parsed(raw)
             if body.asked.background:
                 await self._detach(body)
         return raw
 
-    def _parse(self, raw: bytes) -> ResponsesChat:
-        limits = self._responses.gateway.parts.limits
-        return self.dialect.parse(raw, Unknown(limits.refuse_unknown_fields))
+    async def _parsed(self, raw: bytes) -> ResponsesChat:
+        intake = self._responses.gateway.intake
+        parsed: ResponsesChat = await intake.parse(self.dialect, self.tenant, raw, intake.unknown())
+        return parsed
 
     async def _recall(self, raw: bytes) -> None:
-        previous = self._parse(raw).asked.previous_response_id
+        previous = (await self._parsed(raw)).asked.previous_response_id
         if previous is None:
             return
         stored = await self._responses.store.get(self.tenant.id, previous)
@@ -286,6 +286,14 @@ class _CallSink:
     def committed(self) -> bool:
         return self.target.committed
 
+    @property
+    def quiet(self) -> bool:
+        return self.target.quiet
+
+    @quiet.setter
+    def quiet(self, quiet: bool) -> None:
+        self.target.quiet = quiet
+
     def begin(self, writer: Writer, choices: int, stream: bool, headers: Headers) -> Answer:
         answer = self.target.begin(writer, choices, stream, headers)
         if self._call.begun is not None:
@@ -294,6 +302,9 @@ class _CallSink:
 
     async def fail(self, error: WeirError, headers: Sequence[tuple[bytes, bytes]]) -> None:
         await self.target.fail(error, headers)
+
+    def keep_open(self, headers: Headers) -> None:
+        self.target.keep_open(headers)
 
 
 class _KeptAnswer:

@@ -45,13 +45,18 @@ class Record:
             return "client_gone"
         return (self.error.code or self.error.type) if self.error else ""
 
-    def headers(self) -> _Pairs:
-        """The response's headers, as its attempts are when it begins."""
+    def early_headers(self) -> _Pairs:
+        """The headers of a stream that is opened before it is known who answers."""
         pairs: _Pairs = []
         if self.request is not None and self.request.enrichment is not None:
             pairs += self.request.enrichment.headers()
         if self.unknown is not None:
             pairs += self.unknown.headers()
+        return pairs
+
+    def headers(self) -> _Pairs:
+        """The response's headers, as its attempts are when it begins."""
+        pairs = self.early_headers()
         if self.attempts and self.error is None:
             pairs += _answered_by(self.attempts)
         return pairs

@@ -59,7 +59,8 @@ def _kind_of_content(value: Any) -> str:
 
 
 Content = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[list["Block"], Tag("<blocks>")],
+    Annotated[str, Tag("<text>")]
+    | Annotated[list["Block"], Field(fail_fast=True), Tag("<blocks>")],
     Discriminator(_kind_of_content),
 ]
 
@@ -295,10 +296,14 @@ class CountTokensBody(Body):
     harmless: ClassVar = {"mcp_servers": ([],)}
 
     model: Name
-    messages: Annotated[list[Turn], Field(min_length=1, max_length=4096)]
+    messages: Annotated[list[Turn], Field(fail_fast=True, min_length=1, max_length=4096)]
     system: Content | None = None
     tools: (
-        Annotated[list[AnthropicTool], Field(max_length=1024), BeforeValidator(bounded_tools)]
+        Annotated[
+            list[AnthropicTool],
+            Field(fail_fast=True, max_length=1024),
+            BeforeValidator(bounded_tools),
+        ]
         | None
     ) = None
     tool_choice: AnthropicChoice | None = None

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
 
 from deployments.gateway.bodies.known_fields import HARMLESS, HINTS, REFUSED
 from deployments.gateway.bodies.output_forms import Format, Structure
@@ -24,6 +31,11 @@ _INT64 = 2**63 - 1
 MAX_CHOICES = MAX_PROMPTS = 2048
 #: What OpenAI and vLLM generate for /v1/completions where the client sets no limit.
 COMPLETION_TOKENS = 16
+#: Entries of ``logit_bias``.
+MAX_BIASES = 1024
+#: Characters of a stop string, and of a bad word, which the replica turns into tokens.
+MAX_STOP_CHARACTERS = 4096
+MAX_WORD_CHARACTERS = 256
 
 Prompt = str | list[int]
 Top = Annotated[int, Field(ge=0, le=20, strict=True), BeforeValidator(whole)]
@@ -54,27 +66,40 @@ def _kind_of_prompt(value: Any) -> str:
 
 
 _Text = Annotated[str, Field(min_length=1)]
-_Ids = Annotated[list[TokenId], Field(min_length=1)]
+_Ids = Annotated[list[TokenId], Field(fail_fast=True, min_length=1)]
 Prompts = Annotated[
     Annotated[_Text, Tag("<text>")]
     | Annotated[_Ids, Tag("<ids>")]
-    | Annotated[list[_Text], Field(max_length=MAX_PROMPTS), Tag("<texts>")]
-    | Annotated[list[_Ids], Field(max_length=MAX_PROMPTS), Tag("<lists>")],
+    | Annotated[list[_Text], Field(fail_fast=True, max_length=MAX_PROMPTS), Tag("<texts>")]
+    | Annotated[list[_Ids], Field(fail_fast=True, max_length=MAX_PROMPTS), Tag("<lists>")],
     Discriminator(_kind_of_prompt),
 ]
 Inputs = Annotated[
     Annotated[_Text, Tag("<text>")]
     | Annotated[_Ids, Tag("<ids>")]
-    | Annotated[list[_Text], Field(max_length=2048), Tag("<texts>")]
-    | Annotated[list[_Ids], Field(max_length=2048), Tag("<lists>")],
+    | Annotated[list[_Text], Field(fail_fast=True, max_length=2048), Tag("<texts>")]
+    | Annotated[list[_Ids], Field(fail_fast=True, max_length=2048), Tag("<lists>")],
     Discriminator(_kind_of_prompt),
 ]
+_StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
+_Word = Annotated[str, Field(min_length=1, max_length=MAX_WORD_CHARACTERS)]
 _Stop = Annotated[
-    Annotated[_Text, Tag("<text>")] | Annotated[list[_Text], Field(max_length=16), Tag("<texts>")],
+    Annotated[_StopText, Tag("<text>")]
+    | Annotated[list[_StopText], Field(max_length=16), Tag("<texts>")],
     Discriminator(lambda value: "<texts>" if isinstance(value, list) else "<text>"),
 ]
-_Bias = dict[
-    Annotated[str, Field(pattern=r"^[0-9]{1,7}$")], Annotated[float, Field(ge=-100, le=100)]
+
+
+def _few_biases(value: Any) -> Any:
+    # Before each of them is looked at.
+    if isinstance(value, dict) and len(value) > MAX_BIASES:
+        refuse(f"has {len(value)} entries; at most {MAX_BIASES} are accepted")
+    return value
+
+
+_Bias = Annotated[
+    dict[Annotated[str, Field(pattern=r"^[0-9]{1,7}$")], Annotated[float, Field(ge=-100, le=100)]],
+    BeforeValidator(_few_biases),
 ]
 
 
@@ -118,9 +143,10 @@ class SamplingFields(Body):
     seed: Annotated[Whole, Field(ge=-_INT64, le=_INT64)] | None = None
     stop: _Stop | None = None
     stop_token_ids: Annotated[list[TokenId], Field(max_length=64)] | None = None
-    bad_words: Annotated[list[_Text], Field(max_length=128)] | None = None
+    bad_words: Annotated[list[_Word], Field(max_length=128)] | None = None
     allowed_token_ids: (
-        Annotated[list[TokenId], Field(min_length=1, max_length=MAX_ALLOWED_TOKENS)] | None
+        Annotated[list[TokenId], Field(fail_fast=True, min_length=1, max_length=MAX_ALLOWED_TOKENS)]
+        | None
     ) = None
     ignore_eos: bool = False
     skip_special_tokens: bool = True

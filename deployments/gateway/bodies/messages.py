@@ -84,7 +84,8 @@ class ToolCall(Body):
 
 
 Content = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[list[ContentPart], Tag("<parts>")],
+    Annotated[str, Tag("<text>")]
+    | Annotated[list[ContentPart], Field(fail_fast=True), Tag("<parts>")],
     Discriminator(lambda value: "<parts>" if isinstance(value, list) else "<text>"),
 ]
 
@@ -112,7 +113,7 @@ class ChatMessage(Body):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Content | None = None
     name: Annotated[str, Field(max_length=256)] | None = None
-    tool_calls: Annotated[list[ToolCall], Field(max_length=128)] | None = None
+    tool_calls: Annotated[list[ToolCall], Field(fail_fast=True, max_length=128)] | None = None
     tool_call_id: Annotated[str, Field(max_length=256)] | None = None
     function_call: FunctionCall | None = None
     reasoning: str | None = None
@@ -168,7 +169,9 @@ class Tool(Body):
         return {"type": self.type, "function": function}
 
 
-Tools = Annotated[list[Tool], Field(max_length=1024), BeforeValidator(bounded_tools)]
+Tools = Annotated[
+    list[Tool], Field(fail_fast=True, max_length=1024), BeforeValidator(bounded_tools)
+]
 
 
 class NamedFunction(Body):

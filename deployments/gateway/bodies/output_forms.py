@@ -74,5 +74,9 @@ class StructuredOutputs(Body):
         return self
 
 
-Format = Annotated[ResponseFormat, BeforeValidator(bounded)]
-Structure = Annotated[StructuredOutputs, BeforeValidator(bounded)]
+def _bounded_form(value: Any) -> Any:
+    return bounded(value, around=2)
+
+
+Format = Annotated[ResponseFormat, BeforeValidator(_bounded_form)]
+Structure = Annotated[StructuredOutputs, BeforeValidator(_bounded_form)]

@@ -19,14 +19,20 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from deployments.gateway.bodies.unknown import Unknown
+from deployments.schemas import MAX_BYTES, MAX_DEPTH
 from weir.errors import BadRequestError
 
-#: The largest JSON that a schema or a template's arguments may be, in bytes.
-MAX_JSON_BYTES = 64 * 1024
-#: The same of a list of tools: those of coding agents have 100 KiB, more with their plug-ins.
+#: The largest that a list of tools may be, in bytes: those of coding agents have 100 KiB, more with
+#: their plug-ins.
 MAX_TOOLS_BYTES = 1024 * 1024
-#: The deepest such JSON may be nested.
-MAX_JSON_DEPTH = 64
+#: Names and texts in one body; and objects and lists. Each takes microseconds to check.
+MAX_TEXTS = 100_000
+#: Values of any kind in one body, token ids among them.
+MAX_VALUES = 256 * 1024
+#: Smaller bodies cannot have so many that it matters.
+_COUNTED_FROM_BYTES = 64 * 1024
+#: How deep the JSON parser follows.
+_PARSED_DEPTH = 200
 
 _INT32 = 2**31 - 1
 
@@ -44,20 +50,18 @@ def whole(value: Any) -> Any:
     return value
 
 
-def bounded(value: Any, most_bytes: int = MAX_JSON_BYTES) -> Any:
-    """Refuse JSON that is too large or too deep, before anything reads it."""
-    level, depth = [value], 0
+def bounded(value: Any, most_bytes: int = MAX_BYTES, around: int = 0) -> Any:
+    """Refuse JSON that is too large or too deep, before anything reads it. ``around``: levels that
+    are around the schemas in it."""
+    level, depth = [value] if isinstance(value, dict | list) else [], 0
     while level:
         depth += 1
-        if depth > MAX_JSON_DEPTH:
-            refuse(f"nested deeper than {MAX_JSON_DEPTH}")
+        if depth > MAX_DEPTH + around:
+            refuse(f"nested deeper than {MAX_DEPTH + around}")
         nested: list[Any] = []
         for each in level:
-            if isinstance(each, dict):
-                nested += each.values()
-            elif isinstance(each, list):
-                nested += each
-        level = nested
+            nested += each.values() if isinstance(each, dict) else each
+        level = [each for each in nested if isinstance(each, dict | list)]
     size = len(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass"))
     if size > most_bytes:
         refuse(f"larger than {most_bytes // 1024} KiB")
@@ -66,7 +70,7 @@ def bounded(value: Any, most_bytes: int = MAX_JSON_BYTES) -> Any:
 
 def bounded_tools(value: Any) -> Any:
     """The same of a list of tools."""
-    return bounded(value, MAX_TOOLS_BYTES)
+    return bounded(value, MAX_TOOLS_BYTES, around=3)
 
 
 Whole = Annotated[int, Field(strict=True), BeforeValidator(whole)]
@@ -143,10 +147,29 @@ def parse_body(model: type[BodyT], body: bytes, unknown: Unknown | None = None) 
     Raises:
         BadRequestError: the first thing wrong, with ``param`` naming the field.
     """
+    body = body.removeprefix(b"\xef\xbb\xbf")
+    if len(body) >= _COUNTED_FROM_BYTES:
+        _count_values(body)
     try:
-        return model.model_validate_json(body.removeprefix(b"\xef\xbb\xbf"), context=unknown)
+        return model.model_validate_json(body, context=unknown)
     except ValidationError as error:
         raise _bad_request(error) from None
+
+
+def _count_values(body: bytes) -> None:
+    """Refuse what would take long to check, at a small part of the price: nothing is parsed."""
+    plain = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    texts = plain.count(b'"') // 2
+    if texts <= MAX_TEXTS:
+        around = b"".join(plain.split(b'"')[::2])
+        nested = around.count(b"[") + around.count(b"{")
+        if nested <= MAX_TEXTS and around.count(b",") <= MAX_VALUES:
+            return
+    raise BadRequestError(
+        f"The body has more than {MAX_TEXTS:,} names and texts, {MAX_TEXTS:,} objects and lists, "
+        f"or {MAX_VALUES:,} values.",
+        param=None,
+    )
 
 
 def check_body(model: type[BodyT], fields: Mapping[str, Any]) -> BodyT:
@@ -162,10 +185,14 @@ def check_body(model: type[BodyT], fields: Mapping[str, Any]) -> BodyT:
 
 
 def _bad_request(error: ValidationError) -> BadRequestError:
-    problems = error.errors(include_url=False)
+    problems = error.errors(include_url=False, include_input=False)
     problem = min(problems, key=_relevance)
     if problem["type"] == "json_invalid":
         detail = str(problem["msg"]).removeprefix("Invalid JSON: ")
+        if detail.startswith("recursion limit exceeded"):
+            return BadRequestError(
+                f"The body is nested more than {_PARSED_DEPTH} levels deep.", param=None
+            )
         return BadRequestError(f"The body is not valid JSON: {detail}.", param=None)
     param = _param_of(problem)
     message = str(problem["msg"]).removeprefix("Value error, ")

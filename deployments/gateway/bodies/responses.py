@@ -20,7 +20,7 @@ from deployments.gateway.bodies.generating import SamplingFields, Top
 from deployments.gateway.bodies.known_fields import HINTS, REFUSED
 from deployments.gateway.bodies.messages import FunctionDefinition
 from deployments.gateway.bodies.output_forms import Structure
-from deployments.gateway.bodies.parsing import Body, Json, Name, Positive, bounded, refuse
+from deployments.gateway.bodies.parsing import Body, Json, Name, Positive, bounded_tools, refuse
 
 #: Turns and calls of one request, those of earlier responses included.
 MAX_ITEMS = 4096
@@ -72,7 +72,7 @@ def _kind_of_content(value: Any) -> str:
 
 
 Content = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[list[Part], Tag("<parts>")],
+    Annotated[str, Tag("<text>")] | Annotated[list[Part], Field(fail_fast=True), Tag("<parts>")],
     Discriminator(_kind_of_content),
 ]
 
@@ -122,8 +122,8 @@ class ReasoningItem(_Item):
     """What the model thought before it answered."""
 
     type: Literal["reasoning"]
-    summary: list[Part] = Field(default_factory=list)
-    content: list[Part] | None = None
+    summary: Annotated[list[Part], Field(fail_fast=True)] = Field(default_factory=list)
+    content: Annotated[list[Part], Field(fail_fast=True)] | None = None
 
     @property
     def text(self) -> str:
@@ -163,7 +163,7 @@ Item = Annotated[
     | Annotated[_OtherItem, Tag("<other>")],
     Discriminator(_kind_of_item),
 ]
-Items = Annotated[list[Item], Field(min_length=1, max_length=MAX_ITEMS)]
+Items = Annotated[list[Item], Field(fail_fast=True, min_length=1, max_length=MAX_ITEMS)]
 Input = Annotated[
     Annotated[_Text, Tag("<text>")] | Annotated[Items, Tag("<items>")],
     Discriminator(lambda value: "<items>" if isinstance(value, list) else "<text>"),
@@ -210,7 +210,7 @@ class AllowedTools(Body):
 
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
-    tools: Annotated[list[NamedChoice], Field(min_length=1, max_length=1024)]
+    tools: Annotated[list[NamedChoice], Field(fail_fast=True, min_length=1, max_length=1024)]
 
 
 def _kind_of_choice(value: Any) -> str:
@@ -333,7 +333,12 @@ class ResponsesBody(SamplingFields):
     max_output_tokens: Positive | None = None
     top_logprobs: Top | None = None
     tools: (
-        Annotated[list[FunctionTool], Field(max_length=1024), BeforeValidator(bounded)] | None
+        Annotated[
+            list[FunctionTool],
+            Field(fail_fast=True, max_length=1024),
+            BeforeValidator(bounded_tools),
+        ]
+        | None
     ) = None
     tool_choice: Choice | None = None
     parallel_tool_calls: bool | None = None

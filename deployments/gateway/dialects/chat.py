@@ -11,19 +11,19 @@ import orjson
 from deployments import wire
 from deployments.gateway.bodies.requests import ChatBody, parse_body
 from deployments.gateway.bodies.unknown import Unknown
-from deployments.gateway.dialects.base import Dialect, Prompts, Writer
+from deployments.gateway.dialects.base import COMMENT, Dialect, Prompts, Writer
 from deployments.gateway.dialects.generating import (
     DONE,
     EventHead,
-    Read,
     Tally,
+    cut,
     data,
     error_event,
-    generation_prompt,
     prompt_logprobs,
     submission,
     token_bytes,
     token_name,
+    uncut,
     wants_usage,
 )
 from deployments.gateway.encoding import Encoding
@@ -41,6 +41,7 @@ class ChatDialect:
     family = "openai"
     summary = "Answer a conversation"
     body = ChatBody
+    keep_alive = COMMENT
 
     def parse(self, raw: bytes, unknown: Unknown | None = None) -> ChatBody:
         return parse_body(ChatBody, raw, unknown)
@@ -52,10 +53,9 @@ class ChatDialect:
         if body.has_other_parts:
             return [[]]
         if body.truncate_prompt_tokens is None:
-            return [await encoding.chat(body.conversation())]
-        limit = body.max_output_tokens
-        read: Read = lambda whole: whole.chat(body.conversation())  # noqa: E731
-        return [await generation_prompt(body, encoding, limit, read)]
+            return [await encoding.chat(body.conversation)]
+        ids = await uncut(body, encoding).chat(body.conversation)
+        return cut(body, encoding, [ids])
 
     def choices(self, body: ChatBody) -> int:
         return body.n
@@ -84,6 +84,9 @@ class ChatDialect:
 
     def error_body(self, error: WeirError) -> dict[str, Any]:
         return error_body(error)
+
+    def error_event(self, error: WeirError) -> bytes:
+        return error_event(error)
 
 
 class ChatWriter:

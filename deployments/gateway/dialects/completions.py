@@ -10,18 +10,18 @@ import orjson
 from deployments import wire
 from deployments.gateway.bodies.requests import CompletionBody, parse_body
 from deployments.gateway.bodies.unknown import Unknown
-from deployments.gateway.dialects.base import Dialect, Prompts, Writer
+from deployments.gateway.dialects.base import COMMENT, Dialect, Prompts, Writer
 from deployments.gateway.dialects.generating import (
     DONE,
     EventHead,
-    Read,
     Tally,
+    cut,
     data,
     error_event,
-    generation_prompt,
     prompt_logprobs,
     submission,
     token_name,
+    uncut,
     wants_usage,
 )
 from deployments.gateway.encoding import Encoding
@@ -39,6 +39,7 @@ class CompletionDialect:
     family = "openai"
     summary = "Continue a text"
     body = CompletionBody
+    keep_alive = COMMENT
 
     def parse(self, raw: bytes, unknown: Unknown | None = None) -> CompletionBody:
         return parse_body(CompletionBody, raw, unknown)
@@ -47,17 +48,11 @@ class CompletionDialect:
         return self if not tasks or "generate" in tasks else None
 
     async def prompts(self, body: CompletionBody, encoding: Encoding) -> list[list[int]]:
-        several = body.prompts()
-        named = len(several) > 1
-
-        def read(i: int) -> Read:
-            field = f"prompt[{i}]" if named else "prompt"
-            return lambda whole: whole.prompt(several[i], field, body.add_special_tokens)
-
-        limit = self.output_limit(body)
-        return [
-            await generation_prompt(body, encoding, limit, read(i)) for i in range(len(several))
-        ]
+        several, special = body.prompts(), body.add_special_tokens
+        if body.truncate_prompt_tokens is None:
+            return await encoding.prompts(several, "prompt", special)
+        ids = await uncut(body, encoding).prompts(several, "prompt", special)
+        return cut(body, encoding, ids)
 
     def choices(self, body: CompletionBody) -> int:
         return body.n * len(body.prompts())
@@ -87,6 +82,9 @@ class CompletionDialect:
 
     def error_body(self, error: WeirError) -> dict[str, Any]:
         return error_body(error)
+
+    def error_event(self, error: WeirError) -> bytes:
+        return error_event(error)
 
 
 class CompletionWriter:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -14,7 +14,6 @@ from deployments.gateway.encoding import Encoding
 from deployments.gateway.outputs import Counts
 from weir.errors import BadRequestError, WeirError, error_body
 
-Read = Callable[[Encoding], Awaitable[list[int]]]
 DONE = b"data: [DONE]\n\n"
 
 
@@ -148,28 +147,32 @@ def prompt_logprobs(scored: Sequence[wire.Scored]) -> list[dict[str, Any] | None
     return positions
 
 
-async def generation_prompt(
-    body: ChatBody | CompletionBody, encoding: Encoding, limit: int | None, read: Read
-) -> list[int]:
-    """A prompt's token ids, cut to length where the body says so. ``limit``: the most tokens of the
-    answer, which the context has to hold too.
+def uncut(body: ChatBody | CompletionBody, encoding: Encoding) -> Encoding:
+    """Encodes prompts that are cut to length afterwards (:func:`cut`), however long they are.
 
     Raises:
-        BadRequestError: more are to be kept than the context holds.
-        WeirError: what :class:`Encoding` raises.
+        BadRequestError: more are to be kept than the context holds beside the answer.
     """
-    most = body.truncate_prompt_tokens
-    if most is None:
-        return await read(encoding)
-    room = encoding.context - (1 if limit is None else limit)
-    if encoding.context and most > room:
+    room, most = _room(body, encoding), body.truncate_prompt_tokens
+    if encoding.context and most is not None and most > room:
         raise BadRequestError(
             f"truncate_prompt_tokens: beside the answer this model's context holds {room} tokens.",
             param="truncate_prompt_tokens",
         )
-    ids = await read(encoding.unbounded())
-    kept = most if most > 0 else room
-    if encoding.context and kept < len(ids):
-        side = body.truncation_side or encoding.truncation_side
-        return ids[len(ids) - kept :] if side == "left" else ids[: max(kept, 0)]
-    return ids
+    return encoding.unbounded()
+
+
+def cut(
+    body: ChatBody | CompletionBody, encoding: Encoding, prompts: list[list[int]]
+) -> list[list[int]]:
+    """The tokens of each prompt that the body wants kept. -1: as many as the context holds."""
+    most = body.truncate_prompt_tokens
+    if most is None or (most < 0 and not encoding.context):
+        return prompts
+    side = body.truncation_side or encoding.encoder.truncation_side
+    kept = most if most > 0 else max(1, _room(body, encoding))
+    return [ids[-kept:] if side == "left" else ids[:kept] for ids in prompts]
+
+
+def _room(body: ChatBody | CompletionBody, encoding: Encoding) -> int:
+    return encoding.context - max(1, body.max_output_tokens or 1)

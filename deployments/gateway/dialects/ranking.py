@@ -21,7 +21,7 @@ from deployments import wire
 from deployments.gateway.bodies.parsing import parse_body
 from deployments.gateway.bodies.ranking import ComparingFields, RerankBody, ScoreBody
 from deployments.gateway.bodies.unknown import Unknown
-from deployments.gateway.dialects.base import Dialect, Prompts, Writer
+from deployments.gateway.dialects.base import COMMENT, Dialect, Prompts, Writer
 from deployments.gateway.dialects.generating import error_event
 from deployments.gateway.encoding import Encoding
 from deployments.gateway.outputs import Collected, Counts, Output
@@ -41,6 +41,7 @@ class _Comparing(ABC, Generic[BodyT]):
     first_field: str
     prompt_field: str
     family = "openai"
+    keep_alive = COMMENT
     summary: str
     body: type[BaseModel]
 
@@ -122,6 +123,9 @@ class _Comparing(ABC, Generic[BodyT]):
 
     def error_body(self, error: WeirError) -> dict[str, Any]:
         return error_body(error)
+
+    def error_event(self, error: WeirError) -> bytes:
+        return error_event(error)
 
 
 class RerankDialect(_Comparing[RerankBody]):

@@ -21,7 +21,8 @@ from deployments.gateway.bodies.looking import (
 from deployments.gateway.bodies.parsing import parse_body
 from deployments.gateway.bodies.requests import ChatBody, CompletionBody
 from deployments.gateway.bodies.unknown import Unknown
-from deployments.gateway.dialects.base import Dialect, Prompts, Writer
+from deployments.gateway.dialects.base import COMMENT, Dialect, Prompts, Writer
+from deployments.gateway.dialects.generating import error_event
 from deployments.gateway.encoding import Encoding
 from deployments.gateway.outputs import Collected, Counts, Output
 from deployments.gateway.prompts import PromptEncoder
@@ -38,19 +39,21 @@ async def prompt_ids(body: ChatBody | CompletionBody, encoding: Encoding) -> lis
     """
     whole = encoding.unbounded()
     if isinstance(body, CompletionBody):
-        return await whole.prompt(body.prompts()[0], "prompt", body.add_special_tokens)
+        (ids,) = await whole.prompts(body.prompts()[:1], "prompt", body.add_special_tokens)
+        return ids
     if body.has_other_parts:
         raise UnsupportedError(
             "The tokens of images are known only where the model runs; they cannot be counted.",
             param="messages",
         )
-    return await whole.chat(body.conversation())
+    return await whole.chat(body.conversation)
 
 
 class LookingDialect:
     """What the kinds of request share that ask no replica for anything."""
 
     family = "openai"
+    keep_alive = COMMENT
 
     def choices(self, body: Any) -> int:
         return 0
@@ -68,6 +71,9 @@ class LookingDialect:
 
     def error_body(self, error: WeirError) -> dict[str, Any]:
         return error_body(error)
+
+    def error_event(self, error: WeirError) -> bytes:
+        return error_event(error)
 
 
 class _Read(list[int]):

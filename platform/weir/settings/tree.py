@@ -32,6 +32,7 @@ class _Section(BaseModel):
 class ServerSettings(_Section):
     """Where clients connect, and what a request may cost before it is understood.
 
+    ``early_headers_s``: a stream that has no output by then is opened all the same (null: never).
     ``max_body_bytes`` holds for a compressed body before and after it is decompressed.
     ``unknown_fields``: fields of a body that nobody knows are ignored and named in a header of the
     answer, or refused. ``max_streams_per_request``: prompts times choices.
@@ -42,6 +43,7 @@ class ServerSettings(_Section):
     port: Port = 8000
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024)
     request_timeout_s: float = Field(600.0, gt=0)
+    early_headers_s: float | None = Field(20.0, gt=0)
     drain_timeout_s: float = Field(60.0, gt=0)
     unknown_fields: Literal["ignore", "refuse"] = "ignore"
     max_streams_per_request: int = Field(128, ge=1, le=2048)
