@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from deployments.gateway.bodies.anthropic import CountTokensBody, MessagesBody
 from deployments.gateway.bodies.generating import SamplingFields
+from deployments.gateway.bodies.messages import ChatMessage
 from deployments.gateway.bodies.parsing import Body
 from deployments.gateway.bodies.requests import ChatBody, CompletionBody, EmbeddingBody
 from deployments.gateway.bodies.responses import ResponsesBody
@@ -71,6 +72,8 @@ def _own_rows(model: type[Body]) -> Iterator[Row]:
         top = (field.alias or name) if not before else model.place.split("[")[0].split(".")[0]
         fate: Fate = "passed to the engine" if top in _ENGINE else "used"
         yield Row(before + (field.alias or name), fate)
+    if model is ChatMessage:
+        yield Row(before + "function_call", "used")
     for name in model.ignored:
         yield Row(before + name, "a hint without effect")
     for name, reason in model.refused.items():

@@ -122,7 +122,7 @@ def test_hints_are_accepted(fields: dict[str, Any]) -> None:
         ({"messages": [{"role": "user", "content": [{"type": "x"}]}]}, "messages[0].content[0].ty"),
         (
             {"messages": [{**USER, "function_call": {"name": ""}}]},
-            "messages[0].function_call.name",
+            "messages[0].tool_calls[0].function.name",
         ),
         (
             {"messages": [{"role": "assistant", "tool_calls": [{"id": "1", "function": {}}]}]},

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     Discriminator,
@@ -37,9 +38,18 @@ MAX_BIASES = 1024
 MAX_STOP_CHARACTERS = 4096
 MAX_WORD_CHARACTERS = 256
 
+
+def _keeps_some(tokens: int) -> int:
+    if tokens == 0:
+        refuse("keeps nothing; send -1 for what the context holds")
+    return tokens
+
+
 Prompt = str | list[int]
 Top = Annotated[int, Field(ge=0, le=20, strict=True), BeforeValidator(whole)]
 ThinkingTokens = Annotated[Whole, Field(ge=-1, le=2**31 - 1)]
+# -1: as many of the prompt's tokens as the context holds.
+Kept = Annotated[Whole, Field(ge=-1, le=2**31 - 1), AfterValidator(_keeps_some)]
 # The engine compares so many tokens at each step.
 Small = Annotated[Whole, Field(ge=0, le=1024)]
 #: Entries of ``allowed_token_ids``.
@@ -187,7 +197,7 @@ class GenerationBody(SamplingFields):
     structured_outputs: Structure | None = None
     prompt_logprobs: Top | None = None
     return_tokens_as_token_ids: bool = False
-    truncate_prompt_tokens: Annotated[Whole, Field(ge=-1, le=2**31 - 1)] | None = None
+    truncate_prompt_tokens: Kept | None = None
     truncation_side: Literal["left", "right"] | None = None
     echo: bool = False
     return_token_ids: bool = False
@@ -196,16 +206,18 @@ class GenerationBody(SamplingFields):
     store: bool | None = None
 
     @model_validator(mode="after")
-    def _shared_fields_agree(self) -> GenerationBody:
+    def _fields_agree(self) -> Self:
+        self._check()
+        return self
+
+    def _check(self) -> None:
+        """Refuse fields that contradict one another."""
         if self.stream_options is not None and not self.stream:
             refuse("only for stream: true", "stream_options")
         if self.stream and self.prompt_logprobs:
             refuse("not available with stream: true", "prompt_logprobs")
-        if self.truncate_prompt_tokens == 0:
-            refuse("keeps nothing; send -1 for what the context holds", "truncate_prompt_tokens")
         if self.structured_outputs is not None and self._has_format:
             refuse("excludes response_format", "structured_outputs")
-        return self
 
     @property
     def stop_list(self) -> list[str] | None:

@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from deployments.gateway.bodies.parsing import Body, Json, Name, bounded_tools, refuse
+from deployments.gateway.bodies.unknown import Unknown
 from deployments.gateway.conversation import TEXT_PARTS
 
 #: Kinds of parts that only the model's own processor can read.
@@ -115,19 +116,22 @@ class ChatMessage(Body):
     name: Annotated[str, Field(max_length=256)] | None = None
     tool_calls: Annotated[list[ToolCall], Field(fail_fast=True, max_length=128)] | None = None
     tool_call_id: Annotated[str, Field(max_length=256)] | None = None
-    function_call: FunctionCall | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
+
+    @classmethod
+    def _not_known(cls, fields: dict[str, Any], unknown: Unknown | None) -> dict[str, Any]:
+        # What tool calls were before they had that name.
+        call = fields.pop("function_call", None)
+        kept = super()._not_known(fields, unknown)
+        if call is not None:
+            kept["tool_calls"] = [{"id": "", "type": "function", "function": call}]
+        return kept
 
     @model_validator(mode="after")
     def _says_something(self) -> ChatMessage:
         if self.content is None and self.role != "assistant":
             refuse(f"a message of role {self.role!r} needs content", "content")
-        if self.function_call is not None:
-            # What tool calls were before they had that name.
-            if not self.tool_calls:
-                self.tool_calls = [ToolCall(id="", function=self.function_call)]
-            self.function_call = None
         return self
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 
 from deployments.gateway.bodies.generating import (
     COMPLETION_TOKENS,
@@ -99,8 +99,8 @@ class ChatBody(GenerationBody):
     ) = None
     chat_template_kwargs: Json | None = None
 
-    @model_validator(mode="after")
-    def _chat_fields_agree(self) -> ChatBody:
+    def _check(self) -> None:
+        super()._check()
         if self.add_generation_prompt and self.continue_final_message:
             refuse("needs add_generation_prompt: false", "continue_final_message")
         if self.truncate_prompt_tokens is not None and self.has_other_parts:
@@ -111,7 +111,6 @@ class ChatBody(GenerationBody):
             if name in _RESERVED:
                 refuse("reserved", f"chat_template_kwargs.{name}")
         self._check_tool_choice()
-        return self
 
     def _check_tool_choice(self) -> None:
         choice = self.tool_choice
@@ -218,13 +217,12 @@ class CompletionBody(GenerationBody):
     best_of: Annotated[Whole, Field(ge=1, le=MAX_CHOICES)] | None = None
     add_special_tokens: bool = True
 
-    @model_validator(mode="after")
-    def _completion_fields_agree(self) -> CompletionBody:
+    def _check(self) -> None:
+        super()._check()
         if self.best_of is not None and self.best_of != self.n:
             refuse("only a best_of equal to n is supported", "best_of")
         if self.max_tokens == 0 and not self.echo:
             refuse("0 needs echo: true", "max_tokens")
-        return self
 
     def prompts(self) -> list[Prompt]:
         """Each prompt, as text or token ids."""
