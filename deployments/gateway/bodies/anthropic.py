@@ -25,6 +25,7 @@ from deployments.gateway.bodies.parsing import (
     Positive,
     Whole,
     bounded_tools,
+    check_choice,
     refuse,
 )
 
@@ -318,10 +319,7 @@ class CountTokensBody(Body):
         choice = self.tool_choice
         if choice is not None and choice.type in ("any", "tool"):
             names = {tool.name for tool in self.tools or ()}
-            if not names:
-                refuse("needs tools", "tool_choice")
-            if choice.name is not None and choice.name not in names:
-                refuse("no such tool in tools", "tool_choice.name")
+            check_choice(names, choice.name, "tool_choice.name")
         return self
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, NoReturn, TypeVar
 
 from pydantic import (
@@ -71,6 +71,15 @@ def bounded(value: Any, most_bytes: int = MAX_BYTES, around: int = 0) -> Any:
 def bounded_tools(value: Any) -> Any:
     """The same of a list of tools."""
     return bounded(value, MAX_TOOLS_BYTES, around=3)
+
+
+def check_choice(tools: Collection[str], named: str | None, field: str) -> None:
+    """Refuse a choice of a tool that is not on offer. ``tools``: the names of those that are;
+    ``field``: where the choice has the name."""
+    if not tools:
+        refuse("needs tools", "tool_choice")
+    if named is not None and named not in tools:
+        refuse("no such tool in tools", field)
 
 
 Whole = Annotated[int, Field(strict=True), BeforeValidator(whole)]

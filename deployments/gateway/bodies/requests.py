@@ -34,6 +34,7 @@ from deployments.gateway.bodies.parsing import (
     Positive,
     Whole,
     bounded,
+    check_choice,
     parse_body,
     refuse,
 )
@@ -116,13 +117,11 @@ class ChatBody(GenerationBody):
         choice = self.tool_choice
         if choice in (None, "none"):
             return
-        if not self.tools:
-            refuse("needs tools", "tool_choice")
-        if isinstance(choice, NamedTool):
-            if choice.function.name not in {tool.function.name for tool in self.tools or ()}:
-                refuse("no such tool in tools", "tool_choice.function.name")
-            if self.structured_outputs is not None:
-                refuse("excludes a named tool_choice", "structured_outputs")
+        named = choice.function.name if isinstance(choice, NamedTool) else None
+        names = {tool.function.name for tool in self.tools or ()}
+        check_choice(names, named, "tool_choice.function.name")
+        if named is not None and self.structured_outputs is not None:
+            refuse("excludes a named tool_choice", "structured_outputs")
 
     @property
     def max_output_tokens(self) -> int | None:

@@ -20,7 +20,15 @@ from deployments.gateway.bodies.generating import SamplingFields, Top
 from deployments.gateway.bodies.known_fields import HINTS, REFUSED
 from deployments.gateway.bodies.messages import FunctionDefinition
 from deployments.gateway.bodies.output_forms import Structure
-from deployments.gateway.bodies.parsing import Body, Json, Name, Positive, bounded_tools, refuse
+from deployments.gateway.bodies.parsing import (
+    Body,
+    Json,
+    Name,
+    Positive,
+    bounded_tools,
+    check_choice,
+    refuse,
+)
 
 #: Turns and calls of one request, those of earlier responses included.
 MAX_ITEMS = 4096
@@ -367,11 +375,9 @@ class ResponsesBody(SamplingFields):
         choice = self.tool_choice
         if choice in (None, "none", "auto"):
             return
-        if not self.tools:
-            refuse("needs tools", "tool_choice")
-        known = {tool.name for tool in self.tools}
-        if isinstance(choice, NamedChoice) and choice.name not in known:
-            refuse("no such tool in tools", "tool_choice.name")
+        known = {tool.name for tool in self.tools or ()}
+        named = choice.name if isinstance(choice, NamedChoice) else None
+        check_choice(known, named, "tool_choice.name")
         if isinstance(choice, AllowedTools):
             for number, named in enumerate(choice.tools):
                 if named.name not in known:
