@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,6 +33,8 @@ _OVERRIDABLE = (
     "presence_penalty",
     "repetition_penalty",
 )
+_FEW_TOOLS = 32
+_SMALL_FORM_BYTES = 4096
 _REFUSALS = (ValueError, VLLMClientError)
 
 
@@ -151,9 +154,11 @@ class VllmGenerator:
         else:
             prompt = tokens_input(request.prompt, cache_salt=request.cache_salt)
             if request.chat is not None:
-                reader = self._chats.read(
-                    request.chat, sampling.skip_special_tokens, request.unparsed
-                )
+                asked = (request.chat, sampling.skip_special_tokens, request.unparsed)
+                if _is_large(request.chat):
+                    reader = await asyncio.to_thread(self._chats.read, *asked)
+                else:
+                    reader = self._chats.read(*asked)
         more: dict[str, Any] = {"logprobs": request.logprobs}
         if request.messages is not None:
             left = self._client.model_config.max_model_len - len(prompt["prompt_token_ids"])
@@ -245,6 +250,12 @@ class VllmGenerator:
 
 async def _nothing() -> None:
     """Ends what has ended."""
+
+
+def _is_large(chat: dict[str, Any]) -> bool:
+    """Whether it takes milliseconds to check."""
+    forms = [chat.get("response_format"), chat.get("structured_outputs")]
+    return len(chat.get("tools") or ()) > _FEW_TOOLS or len(json.dumps(forms)) > _SMALL_FORM_BYTES
 
 
 def _is_rich(request: wire.Submit) -> bool:

@@ -12,6 +12,7 @@ import pytest
 
 from deployments.gateway.off_loop import OffLoop, OffLoopLimits
 from weir.errors import BadRequestError, OverloadedError, RateLimitError
+from weir.testing import virtual_time
 
 
 @pytest.fixture
@@ -150,3 +151,49 @@ async def test_a_call_that_waits_can_be_cancelled(executor: ThreadPoolExecutor) 
     go.set()
     await asyncio.gather(first, waiting[1])
     assert ran == [2]
+
+
+def test_what_is_refused_over_and_over_takes_a_fifth_of_a_thread() -> None:
+    took: list[float] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        executor = ThreadPoolExecutor(1)  # not used in virtual time
+        off_loop = OffLoop(executor, OffLoopLimits(inline_below=0, threads=1))
+
+        def refuse() -> None:
+            raise BadRequestError("no")
+
+        began_s = loop.time()
+        for _ in range(10):
+            with pytest.raises(BadRequestError):
+                await off_loop.run("bad", 1, refuse)
+        took.append(loop.time() - began_s)
+        began_s = loop.time()
+        for _ in range(10):
+            await off_loop.run("good", 1, int)
+        took.append(loop.time() - began_s)
+        assert off_loop.in_use == 0
+
+    virtual_time.run(main(), executor_s=0.1)
+    bad_s, good_s = took
+    assert bad_s > 4 * good_s > 0
+
+
+def test_others_go_on_during_a_penance() -> None:
+    async def main() -> None:
+        off_loop = OffLoop(ThreadPoolExecutor(1), OffLoopLimits(inline_below=0, penance=1e6))
+
+        def refuse() -> None:
+            raise BadRequestError("no")
+
+        with pytest.raises(BadRequestError):
+            await off_loop.run("bad", 1, refuse)
+        waiting = asyncio.create_task(off_loop.run("bad", 1, int))
+        assert await off_loop.run("good", 1, lambda: 5) == 5
+        assert not waiting.done()
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert off_loop.in_use == 0
+
+    virtual_time.run(main(), executor_s=0.1)

@@ -379,8 +379,8 @@ class ResponsesBody(SamplingFields):
         named = choice.name if isinstance(choice, NamedChoice) else None
         check_choice(known, named, "tool_choice.name")
         if isinstance(choice, AllowedTools):
-            for number, named in enumerate(choice.tools):
-                if named.name not in known:
+            for number, tool in enumerate(choice.tools):
+                if tool.name not in known:
                     refuse(f"number {number} is no tool in tools", "tool_choice.tools")
 
     @property
