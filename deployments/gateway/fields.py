@@ -43,11 +43,16 @@ Generated from the models that read them: `python -m deployments.gateway.fields 
 - **refused**: a 400 that names the field, because the answer would not be what was asked for.
 
 `null` is the same as absent, in nested objects too. Whole numbers may be written with a point \
-(`8.0`); numbers in quotes are refused. A field that is in no table is ignored and named in the \
-answer's header `x-weir-ignored` (at most 16 names), or a 400 with \
-`server.unknown_fields: refuse`. What is unknown in an object that a server's answer may \
-have come from (a turn of a conversation, a block, an item) is never refused where its row is not \
-in a table. `[]` stands for each element of a list.
+(`8.0`) or in quotes (`"8"`), as vLLM's servers take them. Token ids in prompts and in \
+`allowed_token_ids` may not, and counts of log-probabilities not in quotes.
+
+A field that is in no table is ignored and named in the answer's header `x-weir-ignored` (at most \
+16 names), or a 400 with `server.unknown_fields: refuse`. With `refuse`, unknown fields of tools, of \
+Anthropic's turns and blocks and of the items of Responses are ignored and named all the same: \
+servers and frameworks leave notes of their own there. Further fields of a chat's tool calls and \
+parts are shown to the model's template, which may read them.
+
+`[]` stands for each element of a list.
 """
 
 

@@ -152,7 +152,7 @@ class SamplingFields(Body):
     repetition_penalty: Annotated[float, Field(ge=0.01, le=10)] | None = None
     seed: Annotated[Whole, Field(ge=-_INT64, le=_INT64)] | None = None
     stop: _Stop | None = None
-    stop_token_ids: Annotated[list[TokenId], Field(max_length=64)] | None = None
+    stop_token_ids: Annotated[list[Count], Field(max_length=64)] | None = None
     bad_words: Annotated[list[_Word], Field(max_length=128)] | None = None
     allowed_token_ids: (
         Annotated[list[TokenId], Field(fail_fast=True, min_length=1, max_length=MAX_ALLOWED_TOKENS)]

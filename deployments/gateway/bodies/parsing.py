@@ -82,9 +82,17 @@ def check_choice(tools: Collection[str], named: str | None, field: str) -> None:
         refuse("no such tool in tools", field)
 
 
-Whole = Annotated[int, Field(strict=True), BeforeValidator(whole)]
-Count = Annotated[int, Field(ge=0, le=_INT32, strict=True), BeforeValidator(whole)]
-Positive = Annotated[int, Field(ge=1, le=_INT32, strict=True), BeforeValidator(whole)]
+def _quoted(value: Any) -> Any:
+    """8 where 8.0 is given, or "8", which vLLM's servers take too."""
+    if isinstance(value, str) and _is_whole(value):
+        return int(value)
+    return whole(value)
+
+
+_is_whole = re.compile("-?[0-9]{1,19}").fullmatch
+Whole = Annotated[int, Field(strict=True), BeforeValidator(_quoted)]
+Count = Annotated[int, Field(ge=0, le=_INT32, strict=True), BeforeValidator(_quoted)]
+Positive = Annotated[int, Field(ge=1, le=_INT32, strict=True), BeforeValidator(_quoted)]
 TokenId = Annotated[int, Field(ge=0, le=_INT32, strict=True)]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 Json = Annotated[dict[str, Any], BeforeValidator(bounded)]
