@@ -47,8 +47,8 @@ Generated from the models that read them: `python -m deployments.gateway.fields 
 `allowed_token_ids` may not, and counts of log-probabilities not in quotes.
 
 A field that is in no table is ignored and named in the answer's header `x-weir-ignored` (at most \
-16 names), or a 400 with `server.unknown_fields: refuse`. With `refuse`, unknown fields of tools, of \
-Anthropic's turns and blocks and of the items of Responses are ignored and named all the same: \
+16 names), or a 400 with `server.unknown_fields: refuse`. With `refuse`, unknown fields of tools, \
+of Anthropic's turns and blocks and of the items of Responses are ignored and named all the same: \
 servers and frameworks leave notes of their own there. Further fields of a chat's tool calls and \
 parts are shown to the model's template, which may read them.
 
