@@ -36,7 +36,7 @@ def build(folder, labels):
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]",
-        sep_token="[SEP]",
+        sep_token="[SEP]", model_input_names=["input_ids", "token_type_ids", "attention_mask"],
     )
     fast.save_pretrained(folder)
     torch.manual_seed(7)
@@ -55,7 +55,7 @@ def build(folder, labels):
 def scores(fast, model, documents, **more):
     inputs = [fast(QUERY, document, return_tensors="pt", **more) for document in documents]
     with torch.no_grad():
-        return [float(model(**each).logits[0, 0]) for each in inputs]
+        return [float(model(**each).logits[0, 0].sigmoid()) for each in inputs]
 
 async def main(labels):
     folder = tempfile.mkdtemp()
@@ -86,10 +86,11 @@ async def main(labels):
         rerank = {"query": QUERY, "documents": DOCUMENTS}
         await post("rerank", "/v1/rerank", **rerank)
         await post("top", "/v2/rerank", top_n=2, return_documents=False, **rerank)
+        await post("scores", "/v1/score", text_1=QUERY, text_2=DOCUMENTS)
         await post("raw", "/v1/score", text_1=QUERY, text_2=DOCUMENTS, use_activation=False)
-        await post("long", "/v1/score", text_1=QUERY, text_2=LONG, use_activation=False)
+        await post("long", "/v1/score", text_1=QUERY, text_2=LONG)
         await post(
-            "cut", "/v1/score", text_1=QUERY, text_2=LONG, use_activation=False,
+            "cut", "/v1/score", text_1=QUERY, text_2=LONG,
             truncate_prompt_tokens=-1,
         )
         await post("embed", "/v1/embeddings", input=[QUERY, *DOCUMENTS])
@@ -125,8 +126,9 @@ def _scores(found: Any) -> list[float]:
 
 def test_a_cross_encoder_scores_as_transformers_does(ranker: dict[str, Any]) -> None:
     assert {"classify", "score"} <= set(ranker["tasks"])
-    assert _scores(ranker["raw"]) == pytest.approx(ranker["right"], abs=1e-3)
+    assert _scores(ranker["scores"]) == pytest.approx(ranker["right"], abs=1e-3)
     assert max(ranker["right"]) - min(ranker["right"]) > 0.05
+    assert any(not 0.0 <= score <= 1.0 for score in _scores(ranker["raw"]))
     status, told = ranker["long"]
     assert (status, told["error"]["code"]) == (400, "context_length_exceeded")
     assert _scores(ranker["cut"]) == pytest.approx(ranker["right_cut"], abs=1e-3)
@@ -152,7 +154,7 @@ def test_an_embedding_model_ranks_by_the_cosine(embedder: dict[str, Any]) -> Non
     _, told = embedder["embed"]
     query, *documents = [each["embedding"] for each in told["data"]]
     right = [sum(a * b for a, b in zip(query, each, strict=True)) for each in documents]
-    assert _scores(embedder["raw"]) == pytest.approx(right, abs=1e-3)
+    assert _scores(embedder["scores"]) == pytest.approx(right, abs=1e-3)
     _, ranked = embedder["rerank"]
     assert ranked["results"][0]["index"] == 1
     assert ranked["results"][0]["relevance_score"] == pytest.approx(1.0, abs=1e-4)

@@ -17,6 +17,7 @@ from weir.settings.fallback import (
     check_fallbacks,
 )
 from weir.settings.features import FeaturesSettings
+from weir.settings.parsers import check_parsers, with_parsers
 from weir.settings.responses import ResponsesSettings
 from weir.settings.server import CorsSettings, MetricsSettings, Port
 from weir.settings.speculative import SpeculativeSettings
@@ -140,6 +141,7 @@ class EngineSettings(_Section):
         for key in args:
             if key in taken:
                 raise ValueError(f"{key} is set by {taken[key]}")
+        check_parsers(args)
         return args
 
 
@@ -166,6 +168,13 @@ class ModelSettings(_Section):
     drain_timeout_s: float = Field(60.0, gt=0)
     autoscaling: AutoscalingSettings | None = None
     fallback: FallbackSettings | None = None
+
+    @property
+    def engine_args(self) -> dict[str, Any]:
+        """``engine.args``, with the parsers of the model's family where they name none."""
+        if self.engine.mode == "stub":
+            return dict(self.engine.args)
+        return with_parsers(self.source, self.engine.args)
 
 
 class TenantSettings(_Section):
