@@ -24,6 +24,7 @@ ResultT = TypeVar("ResultT")
 
 #: Texts below this many characters are tokenized in about a millisecond.
 INLINE_BELOW = 4 * 1024
+_LONGEST_PAUSE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,8 @@ class OffLoop:
 
     def _punish(self, call: _Call) -> None:
         loop = asyncio.get_running_loop()
-        pause_s = self._limits.penance * (loop.time() - call.begun_s)
+        took_s = loop.time() - call.begun_s
+        pause_s = min(self._limits.penance * took_s, _LONGEST_PAUSE_S)
         self._free_s[call.tenant] = max(self._free_s.get(call.tenant, 0.0), loop.time() + pause_s)
         loop.call_later(pause_s, self._forgive, call.tenant)
 
