@@ -187,3 +187,21 @@ async def test_others_go_on_during_a_penance(executor: ThreadPoolExecutor) -> No
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
     assert off_loop.in_use == 0
+
+
+async def test_a_penance_ends_although_its_timer_is_early(
+    executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As uvloop's are, whose clock counts milliseconds."""
+
+    def refuse() -> None:
+        raise BadRequestError("no")
+
+    loop = asyncio.get_running_loop()
+    later = loop.call_later
+    monkeypatch.setattr(loop, "call_later", lambda _, *args: later(0.0, *args))
+    off_loop = _off_loop(executor, penance=1e6)
+    for _ in range(3):
+        with pytest.raises(BadRequestError):
+            await off_loop.run("bad", 1, refuse)
+    assert await off_loop.run("bad", 1, lambda: 5) == 5
