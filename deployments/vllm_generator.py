@@ -185,7 +185,7 @@ class VllmGenerator:
         if params.structured_outputs is None:
             built = inputs.process_inputs(*args, **kwargs)
         else:
-            await self._grammars.check(params)
+            await self._grammars.check(params, request.cache_salt or "")
             try:
                 built = await inputs.process_inputs_async(*args, **kwargs)
             except RuntimeError as error:  # a RecursionError, too
