@@ -322,14 +322,24 @@ function vercelProbes(make) {
   };
 }
 
+// Only OpenAI's own provider has an option for logprobs; none has one for n.
 const noField = notApplicable("the SDK has no argument for it");
-const withRest = (probes) => ({ ...probes, logprobs: noField, n: noField });
+function withRest(name, make) {
+  const own = async () => {
+    const providerOptions = { openai: { logprobs: 2 } };
+    const asked = { model: make(), prompt: QUESTION, maxOutputTokens: 16, maxRetries: 0 };
+    const { providerMetadata } = await generateText({ ...asked, providerOptions });
+    check(providerMetadata.openai.logprobs?.length, "no logprobs");
+  };
+  const logprobs = name.startsWith("vercel-openai") && !name.endsWith("compatible") ? own : noField;
+  return { ...vercelProbes(make), logprobs, n: noField };
+}
 const CLIENTS = {
   "openai-node-chat": openaiChat,
   "openai-node-responses": openaiResponses,
   "anthropic-node": anthropicNode,
   ...Object.fromEntries(
-    Object.entries(vercel).map(([name, make]) => [name, withRest(vercelProbes(make))]),
+    Object.entries(vercel).map(([name, make]) => [name, withRest(name, make)]),
   ),
 };
 

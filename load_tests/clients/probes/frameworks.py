@@ -100,6 +100,28 @@ def instructor_partial(server: Server) -> None:
     check(parts and parts[-1].order in ORDERS, parts[-1:])
 
 
+def instructor_usage(server: Server) -> None:
+    client = instructed(server, instructor.Mode.JSON_SCHEMA)
+    told: dict[str, Any] = {"model": server.model, "messages": MESSAGES, "max_tokens": 64}
+    _, completion = client.create_with_completion(response_model=Order, **told)
+    check(completion.usage.completion_tokens > 0, "no counts")
+
+
+def instructor_errors(server: Server) -> None:
+    client = instructed(server, instructor.Mode.JSON_SCHEMA)
+    told: dict[str, Any] = {"messages": MESSAGES, "max_tokens": 64, "max_retries": 1}
+    try:
+        client.create(response_model=Order, model="no-such-model", **told)
+    except (openai.NotFoundError, InstructorRetryException) as error:
+        check("no-such-model" in str(error), first_line(error))
+    else:
+        raise AssertionError("an unknown model went through")
+
+
+def only_objects(_: Server) -> None:
+    raise NotApplicable("instructor makes objects only, one at a time, which end with their schema")
+
+
 # pydantic-ai
 
 
@@ -296,7 +318,15 @@ def _named(client: str, probes: dict[str, Probe]) -> dict[str, Probe]:
 
 PROBES = {
     "instructor/json": instructor_mode("JSON_SCHEMA"),
-    "instructor/json streamed in parts": instructor_partial,
+    "instructor/chat": only_objects,
+    "instructor/stream": instructor_partial,
+    "instructor/tools streamed": only_objects,
+    "instructor/tool loop": only_objects,
+    "instructor/logprobs": only_objects,
+    "instructor/n": only_objects,
+    "instructor/usage": instructor_usage,
+    "instructor/cancel": only_objects,
+    "instructor/errors": instructor_errors,
     "instructor/tools": instructor_mode("TOOLS_STRICT"),
     "instructor/mode TOOLS": instructor_mode("TOOLS"),
     "instructor/mode JSON": instructor_mode("JSON", grammar=False),

@@ -180,6 +180,12 @@ def responses_json(server: Server) -> None:
     check(Order.model_validate_json(answer).order in ORDERS, answer)
 
 
+def responses_logprobs(server: Server) -> None:
+    include = ["message.output_text.logprobs"]
+    answer = respond(server, top_logprobs=2, include=include)
+    check(answer.output[-1].content[0].logprobs, "no logprobs")
+
+
 def responses_usage(server: Server) -> None:
     events = list(respond(server, stream=True))
     check(events[-1].response.usage.output_tokens > 0, "no counts in the stream")
@@ -224,7 +230,7 @@ PROBES = {
     "litellm-responses/tools streamed": responses_tools_streamed,
     "litellm-responses/tool loop": responses_tool_loop,
     "litellm-responses/json": responses_json,
-    "litellm-responses/logprobs": none,
+    "litellm-responses/logprobs": responses_logprobs,
     "litellm-responses/n": none,
     "litellm-responses/usage": responses_usage,
     "litellm-responses/cancel": responses_cancel,
