@@ -50,11 +50,12 @@ _LOOK_S = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A platform that answers, and the keys of its two tenants."""
+    """A platform that answers, the keys of its two tenants, and the one that opens its metrics."""
 
     url: str
     victim: str
     attacker: str
+    watcher: str
     parts: Parts
 
     @property
@@ -115,7 +116,7 @@ class Watcher:
             contextlib.suppress(OSError, http.client.HTTPException),
             contextlib.closing(connection),
         ):
-            headers = {"Authorization": f"Bearer {self.running.victim}"}
+            headers = {"Authorization": f"Bearer {self.running.watcher}"}
             connection.request("GET", path, headers=headers)
             return connection.getresponse().read().decode("utf-8", "replace")
         return ""
@@ -298,13 +299,16 @@ def _platform() -> Iterator[Running]:
         keys = {"victim": new_key(), "attacker": new_key()}
         tenants = [{"id": n, "key_sha256": [hash_key(key)]} for n, key in keys.items()]
         config = home / "bench.yaml"
-        config.write_text(yaml.safe_dump({**free_ports(), "tenants": tenants}), "utf-8")
+        watcher = new_key()
+        tree: dict[str, Any] = {**free_ports(), "tenants": tenants}
+        tree["server"] = {**tree["server"], "metrics": {"key_sha256": [hash_key(watcher)]}}
+        config.write_text(yaml.safe_dump(tree), "utf-8")
         try:
             up = _weir(home, "up", "--config", str(config), "--json", "--timeout", "280")
             if up.returncode != 0:
                 sys.exit(f"the platform does not come up:\n{up.stderr}")
             url = str(json.loads(up.stdout)["url"]).removesuffix("/v1")
-            yield Running(url, keys["victim"], keys["attacker"], Parts(home))
+            yield Running(url, keys["victim"], keys["attacker"], watcher, Parts(home))
         finally:
             _weir(home, "down", "--now")
 

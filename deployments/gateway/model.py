@@ -71,7 +71,7 @@ class Model:
     @property
     def reasons(self) -> bool:
         """Whether the model's output has reasoning in it that its parser takes out."""
-        return bool(self.settings.engine.args.get("reasoning_parser"))
+        return bool(self.settings.engine_args.get("reasoning_parser"))
 
     @property
     def max_model_len(self) -> int:

@@ -18,12 +18,13 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from weir.errors import OverloadedError, RateLimitError
+from weir.errors import BadRequestError, OverloadedError, RateLimitError
 
 ResultT = TypeVar("ResultT")
 
 #: Texts below this many characters are tokenized in about a millisecond.
 INLINE_BELOW = 4 * 1024
+_LONGEST_PAUSE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class OffLoopLimits:
     places: int = 128
     tenant_places: int = 32
     limit_s: float = 30.0
+    penance: float = 4.0
 
 
 @dataclass(slots=True, eq=False)
@@ -46,6 +48,7 @@ class _Call:
     function: Callable[[], Any]
     done: asyncio.Future[Any]
     begun: bool = False
+    begun_s: float = 0.0
 
 
 class OffLoop:
@@ -59,6 +62,7 @@ class OffLoop:
         self._lines: OrderedDict[str, deque[_Call]] = OrderedDict()
         self._held: dict[str, int] = {}
         self._running: dict[str, int] = {}
+        self._free_s: dict[str, float] = {}  # on the loop's clock: when a tenant's penance ends
 
     @property
     def in_use(self) -> int:
@@ -104,21 +108,25 @@ class OffLoop:
         if sum(self._running.values()) >= self._limits.threads:
             return
         for tenant, line in self._lines.items():
-            if line and self._running.get(tenant, 0) < self._share:
+            held_up = tenant in self._free_s or self._running.get(tenant, 0) >= self._share
+            if line and not held_up:
                 self._lines.move_to_end(tenant)
                 self._begin(line.popleft())
                 return
 
     def _begin(self, call: _Call) -> None:
-        call.begun = True
+        loop = asyncio.get_running_loop()
+        call.begun, call.begun_s = True, loop.time()
         self._running[call.tenant] = self._running.get(call.tenant, 0) + 1
-        work = asyncio.get_running_loop().run_in_executor(self._executor, call.function)
+        work = loop.run_in_executor(self._executor, call.function)
         work.add_done_callback(functools.partial(self._ended, call))
 
     def _ended(self, call: _Call, work: asyncio.Future[Any]) -> None:
         self._running[call.tenant] -= 1
         self._leave(call.tenant)
         error = None if work.cancelled() else work.exception()
+        if isinstance(error, BadRequestError):
+            self._punish(call)
         if call.done.done():
             pass  # nobody waits any more
         elif work.cancelled():
@@ -128,6 +136,20 @@ class OffLoop:
         else:
             call.done.set_result(work.result())
         self._begin_next()
+
+    def _punish(self, call: _Call) -> None:
+        loop = asyncio.get_running_loop()
+        now_s = loop.time()
+        pause_s = min(self._limits.penance * (now_s - call.begun_s), _LONGEST_PAUSE_S)
+        free_s = max(self._free_s.get(call.tenant, 0.0), now_s + pause_s)
+        self._free_s[call.tenant] = free_s
+        loop.call_later(free_s - now_s, self._forgive, call.tenant, free_s)
+
+    def _forgive(self, tenant: str, free_s: float) -> None:
+        # The last one's, if there were several. The clock is not asked: timers may be early.
+        if self._free_s.get(tenant) == free_s:
+            del self._free_s[tenant]
+            self._begin_next()
 
     def _leave(self, tenant: str) -> None:
         self._held[tenant] -= 1

@@ -87,7 +87,7 @@ def _huge_schema(model: str, number: int) -> Request:
 
 
 def _nested_schema(model: str, number: int) -> Request:
-    return _schema(model, _nested(20 + 10 * (number % 8), number))
+    return _schema(model, _nested(4 + number % 12, number))
 
 
 def _recursive_schema(model: str, number: int) -> Request:
@@ -123,7 +123,7 @@ def _many_tools(model: str, number: int) -> Request:
 
 
 def _huge_bias(model: str, number: int) -> Request:
-    return _chat(model, logit_bias={str(token): -1.0 for token in range(300_000)})
+    return _chat(model, logit_bias={str(token): -1.0 for token in range(200_000)})
 
 
 def _gzip_bomb(model: str, number: int) -> Request:
@@ -151,7 +151,7 @@ ABUSES: tuple[Abuse, ...] = (
     Abuse("nested regex", _nested_regex),
     Abuse("64 prompts, 2 or 16 choices", _many_streams, workers=2),
     Abuse("thousands of tools", _many_tools),
-    Abuse("300,000 biases", _huge_bias),
+    Abuse("200,000 biases", _huge_bias),
     Abuse("gzip bomb", _gzip_bomb),
     Abuse("slow bodies", _slow_body, workers=200, slow=True),
     Abuse("idle connections", _connection, workers=1500, slow=True),
