@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jinja2
 from tokenizers import Tokenizer
 
-from deployments.gateway.chat_templates import ChatTemplate
+from deployments.gateway.chat_templates import ChatTemplate, Message
+from deployments.gateway.content_marks import ContentMarks
+from deployments.gateway.control_tokens import ControlTokens, without_marks
 from deployments.gateway.conversation import Conversation, shape_messages
 from deployments.gateway.token_bounds import most_bytes_per_token
 from weir.errors import BadRequestError, ConfigError, ContextLengthError
@@ -36,26 +39,38 @@ _NAMED_TOKENS = tuple(
 
 class PromptEncoder:
     """Renders and tokenizes for one model. ``folder`` holds the model's tokenizer files.
+    ``special_tokens``: what the text of a control token in a conversation is, ``text`` or, as with
+    vLLM, the token (``models[].prompts.special_tokens``).
 
     Its methods change nothing and may be called in several threads at once.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, special_tokens: Literal["text", "vllm"] = "text") -> None:
         file = _required(folder / "tokenizer.json")
         self._tokenizer = Tokenizer.from_file(str(file))
         self.folder = folder
-        self.fingerprint = _fingerprint(folder)
+        self.fingerprint = f"{_fingerprint(folder)}-{special_tokens}"
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         config = json.loads(_required(folder / "tokenizer_config.json").read_text("utf-8"))
         self._special = _special_tokens(folder, config)
         self.truncation_side = "left" if config.get("truncation_side") == "left" else "right"
-        self._most_bytes_per_token = most_bytes_per_token(json.loads(file.read_text("utf-8")))
+        description = json.loads(file.read_text("utf-8"))
+        self._most_bytes_per_token = most_bytes_per_token(description)
         sources = _chat_templates(folder, config)
         try:
             self._templates = {name: ChatTemplate(source) for name, source in sources.items()}
         except jinja2.TemplateError as error:
             raise ConfigError(f"models[].source: {folder}: chat template: {error}") from error
+        self._control: ControlTokens | None = None
+        self._marks: dict[str, ContentMarks] = {}
+        if special_tokens == "text" and sources:
+            named = [text for kind, text in self._special.items() if kind != "unk_token"]
+            self._control = ControlTokens(self._tokenizer, description, sources.values(), named)
+            self._marks = {
+                name: ContentMarks(self._control, template)
+                for name, template in self._templates.items()
+            }
 
     def encode_chat(self, conversation: Conversation, at_most: int | None = None) -> list[int]:
         """Token ids of a conversation. ``at_most``: tokens that the model's context holds.
@@ -64,8 +79,14 @@ class PromptEncoder:
             BadRequestError: the model's chat template refuses the conversation, or it has none.
             ContextLengthError: the rendered text is too long for ``at_most`` tokens for certain.
         """
-        text = self.render_chat(conversation)
-        return self._ids(text, conversation.add_special_tokens, at_most, "messages")
+        printed, control = self._print(conversation)
+        special = conversation.add_special_tokens
+        if control is None:
+            return self._ids(printed, special, at_most, "messages")
+        escaped = self._template(conversation).escapes
+        self._check_length(without_marks(printed, escaped), at_most, "messages")
+        with _valid_unicode("messages"):
+            return control.encode(printed, special=special, escaped=escaped)
 
     def check_unseen(self, conversation: Conversation, at_most: int) -> None:
         """Refuse a conversation that is far too long, before it is rendered. A template may leave
@@ -87,20 +108,9 @@ class PromptEncoder:
         Raises:
             BadRequestError: the template refuses the conversation, or the model has none.
         """
-        template = self._template(bool(conversation.tools))
-        if template is None:
-            raise BadRequestError(
-                "This model has no chat template; use /v1/completions.", param="messages"
-            )
-        given = {k: v for k, v in conversation.arguments.items() if k in template.variables}
-        return template.render(
-            shape_messages(conversation, template),
-            tools=conversation.tools or None,
-            documents=conversation.documents,
-            add_generation_prompt=conversation.add_generation_prompt,
-            continue_final_message=conversation.continue_final_message,
-            arguments={**self._special, **given},
-        )
+        printed, control = self._print(conversation)
+        escaped = self._template(conversation).escapes
+        return printed if control is None else without_marks(printed, escaped)
 
     def encode_text(
         self, text: str, *, special: bool = True, at_most: int | None = None
@@ -141,25 +151,72 @@ class PromptEncoder:
         """Token ids are below this."""
         return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
 
-    def _template(self, with_tools: bool) -> ChatTemplate | None:
-        named = self._templates.get("tool_use") if with_tools else None
-        return named or self._templates.get("default")
+    def _print(self, conversation: Conversation) -> tuple[str, ControlTokens | None]:
+        """What the template prints, and what encodes it where there are marks in it."""
+        template = self._template(conversation)
+        messages: list[Message] = shape_messages(conversation, template)
+        given = {k: v for k, v in conversation.arguments.items() if k in template.variables}
+        tools, documents = conversation.tools or None, conversation.documents
+        marks = self._marks.get(self._template_name(conversation))
+        control = None
+        if marks is not None and marks.needed(messages, tools, documents, given):
+            control = self._control
+            with _not_too_deep():
+                messages = marks.mark_messages(messages)
+                tools, documents, given = (marks.mark(each) for each in (tools, documents, given))
+        printed = template.render(
+            messages,
+            tools=tools,
+            documents=documents,
+            add_generation_prompt=conversation.add_generation_prompt,
+            continue_final_message=conversation.continue_final_message,
+            arguments={**self._special, **given},
+        )
+        return printed, control
 
-    def _ids(self, text: str, special: bool, at_most: int | None, param: str) -> list[int]:
+    def _template_name(self, conversation: Conversation) -> str:
+        return "tool_use" if conversation.tools and "tool_use" in self._templates else "default"
+
+    def _template(self, conversation: Conversation) -> ChatTemplate:
+        try:
+            return self._templates[self._template_name(conversation)]
+        except KeyError:
+            raise BadRequestError(
+                "This model has no chat template; use /v1/completions.", param="messages"
+            ) from None
+
+    def _check_length(self, text: str, at_most: int | None, param: str) -> None:
         if at_most is not None and (fewest := self.fewest_tokens(text)) > at_most:
             raise ContextLengthError(
                 f"The prompt has at least {fewest} tokens; the model's context holds {at_most}.",
                 param=param,
             )
-        try:
+
+    def _ids(self, text: str, special: bool, at_most: int | None, param: str) -> list[int]:
+        self._check_length(text, at_most, param)
+        with _valid_unicode(param):
             # A batch of one: unlike ``encode`` it releases the interpreter's lock, and unlike
             # ``encode_batch`` it keeps no offsets, which nobody reads (2 to 5 times as fast).
             (encoding,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=special)
-        except (TypeError, UnicodeEncodeError):
-            # Half of a surrogate pair, which JSON can spell and UTF-8 cannot.
-            raise BadRequestError(f"{param}: not valid Unicode.", param=param) from None
         ids: list[int] = encoding.ids
         return ids
+
+
+@contextmanager
+def _valid_unicode(param: str) -> Iterator[None]:
+    try:
+        yield
+    except (TypeError, UnicodeEncodeError):
+        # Half of a surrogate pair, which JSON can spell and UTF-8 cannot.
+        raise BadRequestError(f"{param}: not valid Unicode.", param=param) from None
+
+
+@contextmanager
+def _not_too_deep() -> Iterator[None]:
+    try:
+        yield
+    except RecursionError:
+        raise BadRequestError("messages: nested too deeply.", param="messages") from None
 
 
 def locate_tokenizer(source: str) -> Path:

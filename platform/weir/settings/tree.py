@@ -156,6 +156,16 @@ class DisaggregationSettings(_Section):
     params: dict[str, Any] = Field(default_factory=dict)
 
 
+class PromptSettings(_Section):
+    """How a model's prompts are made of what clients send.
+
+    ``special_tokens``: the text of a control token (``<|im_start|>``) in a conversation is
+    ``text``, so that only the chat template can begin a turn; or the token itself, as in ``vllm``.
+    """
+
+    special_tokens: Literal["text", "vllm"] = "text"
+
+
 class RoutingSettings(_Section):
     """Which policy chooses the replica, and its parameters."""
 
@@ -175,6 +185,7 @@ class ModelSettings(_Section):
     accelerator: str | None = None
     num_cpus: float = Field(1.0, ge=0)
     price: PriceSettings = PriceSettings()
+    prompts: PromptSettings = PromptSettings()
     routing: RoutingSettings = RoutingSettings()
     speculative: SpeculativeSettings = SpeculativeSettings()
     drain_timeout_s: float = Field(60.0, gt=0)
