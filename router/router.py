@@ -57,7 +57,7 @@ class Router:
         placing: Placing | None = None,
     ) -> None:
         self._policy = policy
-        self._placing = placing
+        self.placing = placing
         #: Whether :meth:`place` decides: replicas have roles, or mixed ones may be pairs.
         self.places = False
         self._clock = clock
@@ -97,8 +97,8 @@ class Router:
         for gone in self._members.keys() - new.keys():
             self.index.remove_replica(gone)
             self.latency.forget(gone)
-            if self._placing is not None:
-                self._placing.forget(gone)
+            if self.placing is not None:
+                self.placing.forget(gone)
             self._avoided_s.pop(gone, None)
         for rid, info in new.items():
             if rid not in self._members:
@@ -114,9 +114,9 @@ class Router:
         self._fleet = Fleet(tuple(new.values()))
         self._fleets.clear()
         self._fits_version = -1
-        if self._placing is not None:
-            self._placing.members_changed()
-            self.places = self._placing.concerns(self._fleet)
+        if self.placing is not None:
+            self.placing.members_changed()
+            self.places = self.placing.concerns(self._fleet)
 
     def update_stats(self, replica_id: str, stats: ReplicaStats) -> None:
         """Keep a replica's own view of itself; ignored for strangers."""
@@ -217,10 +217,10 @@ class Router:
     ) -> Decision | None:
         """Where a request would go if ``saturated`` replicas are to get no more prompts; None: what
         the rule wants has no room. Only while :attr:`places`."""
-        assert self._placing is not None
+        assert self.placing is not None
         columns, held = view.for_urgency(request.urgency), view.held(request)
         snapshot = Snapshot(view.now_s, overlap_blocks=held, columns=columns)
-        return self._placing.place(request, snapshot, saturated, self._policy, self._rng)
+        return self.placing.place(request, snapshot, saturated, self._policy, self._rng)
 
     def _choose_placed(
         self, request: RouteRequest, view: View, saturated: Collection[str]
@@ -237,7 +237,7 @@ class Router:
             decision = self._policy.choose(request, snapshot, self._rng)
         prefill_id = prefill_replica_of(decision) or decision.replica_id
         info = self._members[prefill_id]
-        cached = max(0, min(held.get(prefill_id, 0) * info.block_size, request.prompt_tokens - 1))
+        cached = _cached_tokens(request, info, held)
         work = prefill_work(request.prompt_tokens - cached, cached, info.attention_tokens)
         prefill_s = work * max(0.0, self.latency.fit(prefill_id).ttft[1] / 1000.0)
         prefill: Reservation | None = None
@@ -246,9 +246,17 @@ class Router:
             only_prompt = request.completed(1, request.urgency)
             prefill = self._reserve(only_prompt, one, columns, held)
         answer = self._reserve(request, decision, columns, held, PlacedReservation)
-        attention = self._members[decision.replica_id].attention_tokens
-        assert self._placing is not None
-        answer.begin(self._placing, self._clock, prefill, prefill_s, attention)
+        assert self.placing is not None
+        answering = self._members[decision.replica_id]
+        answer.begin(
+            self.placing,
+            self._clock,
+            prefill,
+            prefill_s,
+            answering.attention_tokens,
+            _cached_tokens(request, answering, held),
+            lambda: self._arrived(request, decision.replica_id),
+        )
         return answer
 
     def _reserve(
@@ -263,15 +271,21 @@ class Router:
         blocks = held.get(replica_id, 0)
         if blocks != decision.overlap_blocks:
             decision = Decision(replica_id, decision.reason, blocks)
-        if request.block_hashes:
+        pair = kind is not Reservation and isinstance(decision, PairDecision)
+        if request.block_hashes and not pair:
             self.index.dispatched(replica_id, request.block_hashes, self._clock())
         info = self._members[replica_id]
         # Engines compute at least the last prompt token, also when all blocks are held.
         cached = max(0, min(blocks * info.block_size, request.prompt_tokens - 1))
-        if kind is not Reservation and isinstance(decision, PairDecision):
+        if pair:
             cached = request.prompt_tokens  # Another replica computes it.
         ahead = columns.prefill_work[columns.fleet.slots[replica_id]]
         return self._ledger.reserve(request, decision, cached, info.attention_tokens, ahead, kind)
+
+    def _arrived(self, request: RouteRequest, replica_id: str) -> None:
+        """The prompt's blocks came from another replica."""
+        if request.block_hashes and replica_id in self._members:
+            self.index.dispatched(replica_id, request.block_hashes, self._clock())
 
     def _left_out(self, exclude: Collection[str]) -> Collection[str]:
         """``exclude`` and who is to be avoided, if that leaves anybody."""
@@ -363,6 +377,11 @@ class Router:
         # Where events tell what leaves, the bound is only a guard; predictions need room too.
         bound = blocks + blocks // 4 if info.kv_events else blocks
         self.index.add_replica(info.replica_id, bound, events=info.kv_events)
+
+
+def _cached_tokens(request: RouteRequest, info: ReplicaInfo, held: Mapping[str, int]) -> int:
+    blocks = held.get(info.replica_id, 0)
+    return max(0, min(blocks * info.block_size, request.prompt_tokens - 1))
 
 
 def _without(columns: Columns, exclude: Collection[str], fleets: Fleets) -> Columns:

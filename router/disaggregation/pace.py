@@ -27,6 +27,15 @@ class Slo:
     tpot_s: float = 0.1
 
 
+def lateness(ratio: float, power: float) -> float:
+    """What a latency costs that is ``ratio`` times its target: ``ratio ** power`` up to the target,
+    from there on straight in the same direction. So what is early costs next to nothing, and what
+    is late still counts."""
+    if ratio <= 1.0:
+        return math.pow(max(0.0, ratio), power)
+    return 1.0 + power * (ratio - 1.0)
+
+
 class ReplicaPace:
     """One replica. ``prompt_s``: seconds that its finished prompts took, summed up since ever;
     ``decoding``: answers under way or reserved there; ``urgency`` the sum of 1 / TPOT target over
@@ -56,6 +65,14 @@ class ReplicaPace:
 
     def _busy(self, now_s: float) -> float:
         return self._busy_s * math.exp(-max(0.0, now_s - self._at_s) / self._window_s)
+
+    def harm(self, step_s: float, delay_s: float, power: float) -> float:
+        """What it costs the answers under way, together, when each waits ``delay_s`` once more;
+        ``step_s``: seconds per token without that. All are taken to be like their mean."""
+        count = self.decoding
+        before = step_s * self.urgency / count
+        after = before + delay_s * self.frailty / count
+        return count * (lateness(after, power) - lateness(before, power))
 
     def join(self, slo: Slo, tokens: int) -> None:
         """An answer of that many tokens is to be generated there."""

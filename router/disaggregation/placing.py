@@ -87,8 +87,10 @@ class PlacedReservation(Reservation):
     __slots__ = (
         "_answering",
         "_attention_tokens",
+        "_cached_tokens",
         "_clock",
         "_computing",
+        "_on_arrival",
         "_placing",
         "_prefill_s",
         "_prompt_done",
@@ -104,10 +106,15 @@ class PlacedReservation(Reservation):
         prefill: Reservation | None,
         prefill_s: float,
         attention_tokens: float,
+        cached_tokens: int,
+        on_arrival: Callable[[], None],
     ) -> None:
         """Once, by the router, right after the reservation was made. ``prefill_s``: what computing
-        the prompt is thought to take; ``attention_tokens``: the answering replica's."""
+        the prompt is thought to take; ``attention_tokens``, and the prompt's ``cached_tokens``: of
+        the answering replica; ``on_arrival``: called when it has the prompt's blocks of a pair."""
         self._attention_tokens = attention_tokens
+        self._cached_tokens = cached_tokens
+        self._on_arrival = on_arrival
         self.prefill = prefill
         self._placing = placing
         self._clock = clock
@@ -134,6 +141,7 @@ class PlacedReservation(Reservation):
             return
         self.prefill_done()
         self.prefill.release()
+        self._on_arrival()
         self._placing.transfers.observe(tokens, transfer_s)
 
     def transfer_failed(self) -> None:
@@ -146,19 +154,20 @@ class PlacedReservation(Reservation):
 
     def _compute_here(self) -> None:
         """The prompt is this replica's work now."""
-        prompt = self.request.prompt_tokens
-        work = round(prefill_work(prompt, 0, self._attention_tokens))
-        self._prefill_left += prompt
+        cached = self._cached_tokens
+        tokens = self.request.prompt_tokens - cached
+        work = round(prefill_work(tokens, cached, self._attention_tokens))
+        self._prefill_left += tokens
         self._work_left += work
-        self._ledger.change(self._account, 0, prompt, 0, 0, work, self.request.urgency)
+        self._ledger.change(self._account, 0, tokens, 0, 0, work, self.request.urgency)
 
     def progress(self, generated_tokens: int) -> None:
         if self.released:
             return
         first = self._first_s < 0.0 and generated_tokens > 0
         self.prefill_done()
-        if self.prefill is not None:
-            self.prefill.release()
+        if self.prefill is not None and self.prefill.release():
+            self._on_arrival()
         super().progress(generated_tokens)
         if first:
             self._prompts_s = self._answering.prompt_s

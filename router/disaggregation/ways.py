@@ -7,7 +7,8 @@ so neither side has a best choice of its own.
 
 Every way has a cost without a unit, made of
 
-- how late the request's own first token and own later tokens would be (:func:`lateness`);
+- how late the request's own first token and own later tokens would be
+  (:func:`~router.disaggregation.pace.lateness`);
 - how much later everybody else's would be: the answers that decode where the prompt is computed
   wait for it, and those that decode beside the new answer take longer steps;
 - a little of the expected work of :mod:`router.scorers.expected_work`, which decides while nothing
@@ -16,7 +17,6 @@ Every way has a cost without a unit, made of
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from functools import cached_property
 from heapq import nsmallest
 from operator import attrgetter
 
-from router.disaggregation.pace import PaceBook, Slo
+from router.disaggregation.pace import PaceBook, Slo, lateness
 from router.disaggregation.transfer import TransferBook
 from router.ledger import prefill_work
 from router.policy import Policy
@@ -36,25 +36,11 @@ from router.types import Columns, Decision, Fleet, PairDecision, RouteRequest, S
 _JOINTLY = 4
 
 
-def lateness(ratio: float, power: float) -> float:
-    """What a latency costs that is ``ratio`` times its target: ``ratio ** power`` up to the target,
-    from there on straight in the same direction. So what is early costs next to nothing, and what
-    is late still counts."""
-    if ratio <= 1.0:
-        return math.pow(max(0.0, ratio), power)
-    return 1.0 + power * (ratio - 1.0)
-
-
-def lateness_slope(ratio: float, power: float) -> float:
-    """Its derivative."""
-    return power * math.pow(min(1.0, max(0.0, ratio)), power - 1.0)
-
-
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """``power``: see :func:`lateness`. ``work``: what expected work costs, the time that it takes
-    being counted in TTFT targets. ``others``: what the lateness of others weighs (1: as one's
-    own)."""
+    """``power``: see :func:`~router.disaggregation.pace.lateness`. ``work``: what expected work
+    costs, the time that it takes being counted in TTFT targets. ``others``: what the lateness of
+    others weighs (1: as one's own)."""
 
     power: float = 4.0
     work: float = 0.1
@@ -246,9 +232,8 @@ class Ways:
             pace = self._pace.of(self.fleet.ids[slot])
             cost = prices.work * work * token_s / self.slo.ttft_s
             if pace.decoding:
-                ratio = self._step_s(slot, 0, 0, now_s) * pace.urgency / pace.decoding
-                slope = lateness_slope(ratio, prices.power)
-                cost += prices.others * slope * own * token_s * pace.frailty
+                step_s = self._step_s(slot, 0, 0, now_s)
+                cost += prices.others * pace.harm(step_s, own * token_s, prices.power)
             found.append(_Prefill(slot, first_s, cost))
         return found
 
@@ -261,9 +246,8 @@ class Ways:
             pace = self._pace.of(self.fleet.ids[slot])
             if pace.decoding:
                 before_s = self._step_s(slot, 0, 0, now_s)
-                slope = lateness_slope(before_s * pace.urgency / pace.decoding, power)
                 longer_s = max(0.0, tpot_s - before_s) * request.expected_output_tokens
-                cost += prices.others * slope * longer_s * pace.frailty
+                cost += prices.others * pace.harm(before_s, longer_s, power)
             missing = request.prompt_tokens - self.cached_tokens(slot)
             found.append(_Decode(slot, tpot_s, self._transfers.predict_s(missing), cost))
         return found
