@@ -19,6 +19,10 @@ _NO_SLOS: Mapping[str, Slo] = MappingProxyType({})
 _FLEETS_KEPT = 1024
 
 
+def _nobody() -> int:
+    return 0
+
+
 class Placing:
     """One per model, owned by its router. ``slos``: by class; one that is not there has
     :class:`Slo`'s defaults."""
@@ -28,6 +32,8 @@ class Placing:
         self._slos = slos
         self.pace = PaceBook()
         self.transfers = TransferBook()
+        #: How many requests wait in the gateway's queue; set by whoever owns one.
+        self.waiting: Callable[[], int] = _nobody
         self._fleets: dict[tuple[str, ...], Fleet] = {}
 
     def concerns(self, fleet: Fleet) -> bool:
@@ -60,6 +66,7 @@ class Placing:
             pace=self.pace,
             transfers=self.transfers,
             fleets=self._fleets,
+            waiting=self.waiting(),
         )
         way = self._rule.choose(ways)
         if way is None:

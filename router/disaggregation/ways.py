@@ -10,7 +10,8 @@ Every way has a cost without a unit, made of
 - how late the request's own first token and own later tokens would be
   (:func:`~router.disaggregation.pace.lateness`);
 - how much later everybody else's would be: the answers that decode where the prompt is computed
-  wait for it, and those that decode beside the new answer take longer steps;
+  wait for it, those that decode beside the new answer take longer steps, and who waits in the
+  gateway is let in later, the later the fewer replicas share the work;
 - a little of the expected work of :mod:`router.scorers.expected_work`, which decides while nothing
   is near its target: what is computed again is work that someone else waits for.
 """
@@ -81,7 +82,8 @@ class _Decode:
 
 
 class Ways:
-    """Of ``request`` now. ``saturated``: replicas that admission allows no more prompts."""
+    """Of ``request`` now. ``saturated``: replicas that admission allows no more prompts;
+    ``waiting``: requests in the gateway's queue."""
 
     def __init__(
         self,
@@ -95,6 +97,7 @@ class Ways:
         pace: PaceBook,
         transfers: TransferBook,
         fleets: dict[tuple[str, ...], Fleet],
+        waiting: int = 0,
     ) -> None:
         self.request = request
         self.snapshot = snapshot
@@ -109,6 +112,7 @@ class Ways:
         self._pace = pace
         self._transfers = transfers
         self._fleets = fleets
+        self._waiting = waiting
 
     # Who can do what.
 
@@ -165,11 +169,24 @@ class Ways:
 
     def pair(self, prices: Prices) -> Way | None:
         """The pair of least cost; None: no pair has room."""
-        return min(self._pairs(prices), key=_cost, default=None)
+        return min(self._pairs(self._unsaturated(self.prefillers), prices), key=_cost, default=None)
 
     def best(self, prices: Prices) -> Way | None:
-        """The way of least cost; None: none has room."""
-        ways = [*self._whole_ways(prices), *self._pairs(prices)]
+        """The way of least cost. None: that has no room now, and whatever has room costs more than
+        waiting for it (or nothing has)."""
+        room = self._least(self._whole_ways(self.wholes, prices))
+        pair = self._least(self._pairs(self._unsaturated(self.prefillers), prices))
+        now = self._least([way for way in (room, pair) if way is not None])
+        later: list[Way] = []
+        if room is None:
+            later += self._whole_ways(self.answerers or self.prefillers, prices)
+        if pair is None:
+            later += self._pairs(self.prefillers, prices)
+        if now is None or any(way.cost < now.cost for way in later):
+            return None
+        return now
+
+    def _least(self, ways: Sequence[Way]) -> Way | None:
         if not ways:
             return None
         least = min(ways, key=_cost).cost
@@ -178,7 +195,7 @@ class Ways:
 
     # What they cost.
 
-    def _whole_ways(self, prices: Prices) -> list[Way]:
+    def _whole_ways(self, slots: Sequence[int], prices: Prices) -> list[Way]:
         return [
             Way(
                 prefill.slot,
@@ -188,13 +205,12 @@ class Ways:
                 decode.tpot_s,
             )
             for prefill, decode in zip(
-                self._prefills(self.wholes, prices), self._decodes(self.wholes, prices), strict=True
+                self._prefills(slots, prices), self._decodes(slots, prices), strict=True
             )
         ]
 
-    def _pairs(self, prices: Prices) -> list[Way]:
+    def _pairs(self, prefillers: Sequence[int], prices: Prices) -> list[Way]:
         answerers = [i for i in self.answerers if has_room(self.request, self.columns, i)]
-        prefillers = self._unsaturated(self.prefillers)
         if not answerers or not prefillers:
             return []
         power, target_s = prices.power, self.slo.ttft_s
@@ -222,7 +238,7 @@ class Ways:
         if not slots:
             return []
         columns, prompt, now_s = self.columns, self.request.prompt_tokens, self.snapshot.now_s
-        found = []
+        found, count = [], len(slots)
         for slot, work in zip(slots, self._expected_work(slots), strict=True):
             cached, fit = self.cached_tokens(slot), columns.latency[slot]
             attention = self.fleet.infos[slot].attention_tokens
@@ -231,6 +247,7 @@ class Ways:
             token_s = max(0.0, fit.ttft[1] / 1000.0)
             pace = self._pace.of(self.fleet.ids[slot])
             cost = prices.work * work * token_s / self.slo.ttft_s
+            cost += prices.others * self._delay(first_s, own * token_s / count, prices)
             if pace.decoding:
                 step_s = self._step_s(slot, 0, 0, now_s)
                 cost += prices.others * pace.harm(step_s, own * token_s, prices.power)
@@ -251,6 +268,15 @@ class Ways:
             missing = request.prompt_tokens - self.cached_tokens(slot)
             found.append(_Decode(slot, tpot_s, self._transfers.predict_s(missing), cost))
         return found
+
+    def _delay(self, first_s: float, delay_s: float, prices: Prices) -> float:
+        """What it costs those who wait in the gateway that each is let in ``delay_s`` later; they
+        are taken to be as late as this one."""
+        if not self._waiting:
+            return 0.0
+        before = (self._waited_s + first_s) / self.slo.ttft_s
+        after = before + delay_s / self.slo.ttft_s
+        return self._waiting * (lateness(after, prices.power) - lateness(before, prices.power))
 
     def _step_s(self, slot: int, requests: int, context_tokens: int, now_s: float) -> float:
         """Seconds per token with so many more requests and so much more context."""
