@@ -40,7 +40,7 @@ class Contender:
 
 
 PREFILL_EIGHTHS = (2, 4, 6)
-ADAPTIVE = "adaptive, all mixed"
+ADAPTIVE = "adaptive, 4P+4D"
 
 
 def contenders() -> list[Contender]:
@@ -57,4 +57,4 @@ def contenders() -> list[Contender]:
             Contender(f"adaptive, {shape}", "weir", "adaptive", eighths),
         ]
     pairs = {"pairs_of_mixed": True}
-    return [*rows, Contender(ADAPTIVE, "weir", "adaptive", 0, pairs)]
+    return [*rows, Contender("adaptive, all mixed", "weir", "adaptive", 0, pairs)]

@@ -27,13 +27,24 @@ class Slo:
     tpot_s: float = 0.1
 
 
-def lateness(ratio: float, power: float) -> float:
-    """What a latency costs that is ``ratio`` times its target: ``ratio ** power`` up to the target,
-    from there on straight in the same direction. So what is early costs next to nothing, and what
-    is late still counts."""
-    if ratio <= 1.0:
-        return math.pow(max(0.0, ratio), power)
-    return 1.0 + power * (ratio - 1.0)
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What lateness costs. A latency of ``ratio`` times its target costs ``ratio ** power`` up to
+    the target, so what is early costs next to nothing; from there on it rises by ``late`` per
+    target, so what cannot be in time does not cost others theirs. ``others``: what the lateness of
+    others weighs (1: as one's own). ``work``: what expected work costs, the time that it takes
+    being counted in TTFT targets."""
+
+    power: float = 4.0
+    late: float = 1.0
+    others: float = 1.0
+    work: float = 0.1
+
+    def lateness(self, ratio: float) -> float:
+        """What a latency costs that is ``ratio`` times its target."""
+        if ratio <= 1.0:
+            return math.pow(max(0.0, ratio), self.power)
+        return 1.0 + self.late * (ratio - 1.0)
 
 
 class ReplicaPace:
@@ -66,13 +77,13 @@ class ReplicaPace:
     def _busy(self, now_s: float) -> float:
         return self._busy_s * math.exp(-max(0.0, now_s - self._at_s) / self._window_s)
 
-    def harm(self, step_s: float, delay_s: float, power: float) -> float:
+    def harm(self, step_s: float, delay_s: float, prices: Prices) -> float:
         """What it costs the answers under way, together, when each waits ``delay_s`` once more;
         ``step_s``: seconds per token without that. All are taken to be like their mean."""
         count = self.decoding
         before = step_s * self.urgency / count
         after = before + delay_s * self.frailty / count
-        return count * (lateness(after, power) - lateness(before, power))
+        return count * (prices.lateness(after) - prices.lateness(before))
 
     def join(self, slo: Slo, tokens: int) -> None:
         """An answer of that many tokens is to be generated there."""

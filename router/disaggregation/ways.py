@@ -8,7 +8,7 @@ so neither side has a best choice of its own.
 Every way has a cost without a unit, made of
 
 - how late the request's own first token and own later tokens would be
-  (:func:`~router.disaggregation.pace.lateness`);
+  (:class:`~router.disaggregation.pace.Prices`);
 - how much later everybody else's would be: the answers that decode where the prompt is computed
   wait for it, those that decode beside the new answer take longer steps, and who waits in the
   gateway is let in later, the later the fewer replicas share the work;
@@ -25,7 +25,7 @@ from functools import cached_property
 from heapq import nsmallest
 from operator import attrgetter
 
-from router.disaggregation.pace import PaceBook, Slo, lateness
+from router.disaggregation.pace import PaceBook, Prices, Slo
 from router.disaggregation.transfer import TransferBook
 from router.ledger import prefill_work
 from router.policy import Policy
@@ -35,17 +35,6 @@ from router.types import Columns, Decision, Fleet, PairDecision, RouteRequest, S
 
 #: How many replicas of either side are looked at together.
 _JOINTLY = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Prices:
-    """``power``: see :func:`~router.disaggregation.pace.lateness`. ``work``: what expected work
-    costs, the time that it takes being counted in TTFT targets. ``others``: what the lateness of
-    others weighs (1: as one's own)."""
-
-    power: float = 4.0
-    work: float = 0.1
-    others: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,15 +160,18 @@ class Ways:
         """The pair of least cost; None: no pair has room."""
         return min(self._pairs(self._unsaturated(self.prefillers), prices), key=_cost, default=None)
 
-    def best(self, prices: Prices) -> Way | None:
+    def best(self, prices: Prices, *, prefillers_answer: bool = False) -> Way | None:
         """The way of least cost. None: that has no room now, and whatever has room costs more than
-        waiting for it (or nothing has)."""
-        room = self._least(self._whole_ways(self.wholes, prices))
+        waiting for it (or nothing has). ``prefillers_answer``: whole requests may go to prefill
+        replicas, too."""
+        anyone = range(len(self.fleet.ids))
+        slots = anyone if prefillers_answer else self.answerers or self.prefillers
+        room = self._least(self._whole_ways(self._unsaturated(slots), prices))
         pair = self._least(self._pairs(self._unsaturated(self.prefillers), prices))
         now = self._least([way for way in (room, pair) if way is not None])
         later: list[Way] = []
         if room is None:
-            later += self._whole_ways(self.answerers or self.prefillers, prices)
+            later += self._whole_ways(slots, prices)
         if pair is None:
             later += self._pairs(self.prefillers, prices)
         if now is None or any(way.cost < now.cost for way in later):
@@ -213,10 +205,10 @@ class Ways:
         answerers = [i for i in self.answerers if has_room(self.request, self.columns, i)]
         if not answerers or not prefillers:
             return []
-        power, target_s = prices.power, self.slo.ttft_s
+        target_s = self.slo.ttft_s
 
         def first(way: _Prefill) -> float:
-            return way.cost + lateness((self._waited_s + way.first_s) / target_s, power)
+            return way.cost + prices.lateness((self._waited_s + way.first_s) / target_s)
 
         def then(way: _Decode) -> float:
             return way.cost + prices.work * way.transfer_s / target_s
@@ -232,7 +224,7 @@ class Ways:
         return Way(decode.slot, prefill.slot, cost, first_s, decode.tpot_s, decode.transfer_s)
 
     def _first_cost(self, first_s: float, prices: Prices) -> float:
-        return lateness((self._waited_s + first_s) / self.slo.ttft_s, prices.power)
+        return prices.lateness((self._waited_s + first_s) / self.slo.ttft_s)
 
     def _prefills(self, slots: Sequence[int], prices: Prices) -> list[_Prefill]:
         if not slots:
@@ -250,21 +242,21 @@ class Ways:
             cost += prices.others * self._delay(first_s, own * token_s / count, prices)
             if pace.decoding:
                 step_s = self._step_s(slot, 0, 0, now_s)
-                cost += prices.others * pace.harm(step_s, own * token_s, prices.power)
+                cost += prices.others * pace.harm(step_s, own * token_s, prices)
             found.append(_Prefill(slot, first_s, cost))
         return found
 
     def _decodes(self, slots: Sequence[int], prices: Prices) -> list[_Decode]:
-        request, now_s, power = self.request, self.snapshot.now_s, prices.power
+        request, now_s = self.request, self.snapshot.now_s
         found = []
         for slot in slots:
             tpot_s = self._step_s(slot, 1, request.prompt_tokens, now_s)
-            cost = lateness(tpot_s / self.slo.tpot_s, power)
+            cost = prices.lateness(tpot_s / self.slo.tpot_s)
             pace = self._pace.of(self.fleet.ids[slot])
             if pace.decoding:
                 before_s = self._step_s(slot, 0, 0, now_s)
                 longer_s = max(0.0, tpot_s - before_s) * request.expected_output_tokens
-                cost += prices.others * pace.harm(before_s, longer_s, power)
+                cost += prices.others * pace.harm(before_s, longer_s, prices)
             missing = request.prompt_tokens - self.cached_tokens(slot)
             found.append(_Decode(slot, tpot_s, self._transfers.predict_s(missing), cost))
         return found
@@ -276,7 +268,7 @@ class Ways:
             return 0.0
         before = (self._waited_s + first_s) / self.slo.ttft_s
         after = before + delay_s / self.slo.ttft_s
-        return self._waiting * (lateness(after, prices.power) - lateness(before, prices.power))
+        return self._waiting * (prices.lateness(after) - prices.lateness(before))
 
     def _step_s(self, slot: int, requests: int, context_tokens: int, now_s: float) -> float:
         """Seconds per token with so many more requests and so much more context."""

@@ -13,27 +13,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from router.disaggregation.pace import Prices
 from router.disaggregation.rule import register
-from router.disaggregation.ways import Prices, Way, Ways
+from router.disaggregation.ways import Way, Ways
 from weir.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
 class AdaptiveParams:
-    """``pairs_of_mixed``: every engine can hand its KV blocks over, whatever its role.
-    ``power``, ``work``, ``others``: see :class:`router.disaggregation.ways.Prices`."""
+    """``prefillers_answer``: engines of prefill replicas can decode (those of vLLM can), so they
+    take whole requests when that costs least. ``pairs_of_mixed``: every engine can hand its KV
+    blocks over, whatever its role.
+    ``power``, ``late``, ``others``, ``work``: see :class:`router.disaggregation.pace.Prices`."""
 
+    prefillers_answer: bool = True
     pairs_of_mixed: bool = False
     power: float = 4.0
-    work: float = 0.1
+    late: float = 1.0
     others: float = 1.0
+    work: float = 0.1
 
     def __post_init__(self) -> None:
         path = "routing.disaggregation.params"
         if not self.power >= 1.0:
             raise ConfigError(f"{path}.power: expected a number of at least 1")
-        if not self.work >= 0.0 or not self.others >= 0.0:
-            raise ConfigError(f"{path}: expected work and others of at least 0")
+        if not min(self.late, self.others, self.work) >= 0.0:
+            raise ConfigError(f"{path}: expected late, others and work of at least 0")
 
 
 @register("adaptive", AdaptiveParams)
@@ -42,7 +47,8 @@ class Adaptive:
 
     def __init__(self, params: AdaptiveParams) -> None:
         self.pairs_of_mixed = params.pairs_of_mixed
-        self._prices = Prices(params.power, params.work, params.others)
+        self._prefillers_answer = params.prefillers_answer
+        self._prices = Prices(params.power, params.late, params.others, params.work)
 
     def choose(self, ways: Ways) -> Way | None:
-        return ways.best(self._prices)
+        return ways.best(self._prices, prefillers_answer=self._prefillers_answer)
