@@ -10,6 +10,7 @@ computes prompts still holds when it does not, and the other way round.
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass
 
 from router.latency import LatencyBook
@@ -17,6 +18,8 @@ from router.ledger import Outlook
 
 #: Beyond that a replica is taken to do nothing but prompts.
 _MOST_SHARE = 0.9
+#: Answers between two estimates of their spread.
+_ESTIMATE_EVERY = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +50,55 @@ class Prices:
         return 1.0 + self.late * (ratio - 1.0)
 
 
+class LengthSpread:
+    """How far answers are from their expected length: actual over expected, as the means of four
+    equally large parts of the last answers. A delay is spread over an answer's tokens, so it is the
+    short ones that it makes late, and a mean length hides them."""
+
+    __slots__ = ("_new", "_seen", "in_flight", "parts")
+
+    def __init__(self, remembered: int = 128) -> None:
+        self._seen: deque[float] = deque(maxlen=remembered)
+        self._new = 0
+        self.parts = (1.0,)
+        #: How much of the answers under way at an instant each part is: long ones are longer there.
+        self.in_flight = (1.0,)
+
+    def observe(self, expected_tokens: int, tokens: int) -> None:
+        """An answer ended."""
+        self._seen.append(max(1, tokens) / max(1, expected_tokens))
+        self._new += 1
+        if self._new >= _ESTIMATE_EVERY and len(self._seen) >= 2 * _ESTIMATE_EVERY:
+            self._new = 0
+            ordered = sorted(self._seen)
+            size = len(ordered) // 4
+            self.parts = tuple(sum(ordered[i * size : (i + 1) * size]) / size for i in range(4))
+            total = sum(self.parts)
+            self.in_flight = tuple(part / total for part in self.parts)
+
+
 class ReplicaPace:
     """One replica. ``prompt_s``: seconds that its finished prompts took, summed up since ever;
     ``decoding``: answers under way or reserved there; ``urgency`` the sum of 1 / TPOT target over
     them, and ``frailty`` of 1 / (TPOT target * expected tokens): one second of delay uses up that
     much of their targets."""
 
-    __slots__ = ("_at_s", "_busy_s", "_window_s", "decoding", "frailty", "prompt_s", "urgency")
+    __slots__ = (
+        "_at_s",
+        "_busy_s",
+        "_window_s",
+        "decoding",
+        "frailty",
+        "prompt_s",
+        "prompts",
+        "urgency",
+    )
 
     def __init__(self, window_s: float) -> None:
         self._window_s = window_s
         self._busy_s = 0.0
         self._at_s = 0.0
+        self.prompts = 0.0  # decayed as the seconds are
         self.prompt_s = 0.0
         self.decoding = 0
         self.urgency = 0.0
@@ -66,24 +106,34 @@ class ReplicaPace:
 
     def dispatched(self, now_s: float, prefill_s: float) -> None:
         """A prompt of that many seconds goes there."""
-        self._busy_s = self._busy(now_s) + prefill_s
+        keep = self._kept(now_s)
+        self._busy_s = self._busy_s * keep + prefill_s
+        self.prompts = self.prompts * keep + 1.0
         self._at_s = now_s
 
     def share(self, now_s: float) -> float:
         """The part of its time that goes to prompts: those dispatched in the last window, weighted
         exponentially towards now; at most 0.9."""
-        return min(_MOST_SHARE, self._busy(now_s) / self._window_s)
+        return min(_MOST_SHARE, self._busy_s * self._kept(now_s) / self._window_s)
 
-    def _busy(self, now_s: float) -> float:
-        return self._busy_s * math.exp(-max(0.0, now_s - self._at_s) / self._window_s)
+    def mean_prompt_s(self) -> float:
+        """Seconds per prompt, of those that share counts."""
+        return self._busy_s / self.prompts if self.prompts > 0.0 else 0.0
 
-    def harm(self, step_s: float, delay_s: float, prices: Prices) -> float:
+    def _kept(self, now_s: float) -> float:
+        return math.exp(-max(0.0, now_s - self._at_s) / self._window_s)
+
+    def harm(self, step_s: float, delay_s: float, prices: Prices, spread: LengthSpread) -> float:
         """What it costs the answers under way, together, when each waits ``delay_s`` once more;
-        ``step_s``: seconds per token without that. All are taken to be like their mean."""
+        ``step_s``: seconds per token without that. Targets are taken to be like their mean."""
         count = self.decoding
         before = step_s * self.urgency / count
-        after = before + delay_s * self.frailty / count
-        return count * (prices.lateness(after) - prices.lateness(before))
+        later = delay_s * self.frailty / count
+        after = sum(
+            weight * prices.lateness(before + later / part)
+            for weight, part in zip(spread.in_flight, spread.parts, strict=True)
+        )
+        return count * (after - prices.lateness(before))
 
     def join(self, slo: Slo, tokens: int) -> None:
         """An answer of that many tokens is to be generated there."""
@@ -109,6 +159,7 @@ class PaceBook:
         self._window_s = window_s
         self._replicas: dict[str, ReplicaPace] = {}
         self.steps = LatencyBook()
+        self.spread = LengthSpread()
 
     def of(self, replica_id: str) -> ReplicaPace:
         """What is known of a replica."""

@@ -193,6 +193,8 @@ class PlacedReservation(Reservation):
         """How long a step without prompts takes here, from an answer of some length."""
         if self._after_first < 2:
             return
+        expected = self.request.expected_output_tokens
+        self._placing.pace.spread.observe(expected, self._after_first)
         took_s = self._clock() - self._first_s
         others_s = self._answering.prompt_s - self._prompts_s
         # What is left must be a time: prompts are thought to take longer than they do, sometimes.

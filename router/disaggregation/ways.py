@@ -18,6 +18,7 @@ Every way has a cost without a unit, made of
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -242,7 +243,7 @@ class Ways:
             cost += prices.others * self._delay(first_s, own * token_s / count, prices)
             if pace.decoding:
                 step_s = self._step_s(slot, 0, 0, now_s)
-                cost += prices.others * pace.harm(step_s, own * token_s, prices)
+                cost += prices.others * pace.harm(step_s, own * token_s, prices, self._pace.spread)
             found.append(_Prefill(slot, first_s, cost))
         return found
 
@@ -251,12 +252,12 @@ class Ways:
         found = []
         for slot in slots:
             tpot_s = self._step_s(slot, 1, request.prompt_tokens, now_s)
-            cost = prices.lateness(tpot_s / self.slo.tpot_s)
+            cost = self._own_lateness(slot, tpot_s, prices)
             pace = self._pace.of(self.fleet.ids[slot])
             if pace.decoding:
                 before_s = self._step_s(slot, 0, 0, now_s)
                 longer_s = max(0.0, tpot_s - before_s) * request.expected_output_tokens
-                cost += prices.others * pace.harm(before_s, longer_s, prices)
+                cost += prices.others * pace.harm(before_s, longer_s, prices, self._pace.spread)
             missing = request.prompt_tokens - self.cached_tokens(slot)
             found.append(_Decode(slot, tpot_s, self._transfers.predict_s(missing), cost))
         return found
@@ -270,13 +271,48 @@ class Ways:
         after = before + delay_s / self.slo.ttft_s
         return self._waiting * (prices.lateness(after) - prices.lateness(before))
 
+    def _own_lateness(self, slot: int, tpot_s: float, prices: Prices) -> float:
+        """Of the answer's own tokens. Prompts do not slow it down evenly: an answer meets one or
+        does not, and a short one that does is late."""
+        target_s = self.slo.tpot_s
+        busy = self._busy(slot)
+        if not busy:
+            return prices.lateness(tpot_s / target_s)
+        step_s = tpot_s * (1.0 - busy)
+        stall_s = max(self._pace.of(self.fleet.ids[slot]).mean_prompt_s(), 1e-6)
+        cost, alone = 0.0, prices.lateness(step_s / target_s)
+        parts = self._pace.spread.parts
+        for part in parts:
+            tokens = max(1.0, part * self.request.expected_output_tokens)
+            met = tokens * tpot_s * busy / stall_s  # prompts, on average
+            once = 1.0 - math.exp(-met)
+            # Given that it meets any, it meets so many.
+            late = prices.lateness((step_s + met / max(once, 1e-9) * stall_s / tokens) / target_s)
+            cost += (once * late + (1.0 - once) * alone) / len(parts)
+        return cost
+
+    def _busy(self, slot: int) -> float:
+        share = self._pace.of(self.fleet.ids[slot]).share(self.snapshot.now_s)
+        return max(share, self._shares[slot])
+
     def _step_s(self, slot: int, requests: int, context_tokens: int, now_s: float) -> float:
         """Seconds per token with so many more requests and so much more context."""
         replica_id, columns = self.fleet.ids[slot], self.columns
         step_s = self._pace.steps.fit(replica_id).tpot_s(
             columns.requests[slot] + requests, columns.context_tokens[slot] + context_tokens
         )
-        return step_s / (1.0 - self._pace.of(replica_id).share(now_s))
+        return step_s / (1.0 - self._busy(slot))
+
+    @cached_property
+    def _shares(self) -> list[float]:
+        """Per slot, the part of their time that replicas of its role give to prompts, on average.
+        What one has done lately says little: the one with the least to do gets the next prompt."""
+        by_role: dict[str, list[float]] = {}
+        for info in self.fleet.infos:
+            share = self._pace.of(info.replica_id).share(self.snapshot.now_s)
+            by_role.setdefault(info.role, []).append(share)
+        means = {role: sum(shares) / len(shares) for role, shares in by_role.items()}
+        return [means[info.role] for info in self.fleet.infos]
 
     def _expected_work(self, slots: Sequence[int]) -> Sequence[float]:
         columns, _ = self._only(slots)
