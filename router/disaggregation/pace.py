@@ -35,13 +35,17 @@ class Prices:
     """What lateness costs. A latency of ``ratio`` times its target costs ``ratio ** power`` up to
     the target, so what is early costs next to nothing; from there on it rises by ``late`` per
     target, so what cannot be in time does not cost others theirs. ``others``: what the lateness of
-    others weighs (1: as one's own). ``work``: what expected work costs, the time that it takes
-    being counted in TTFT targets."""
+    the answers under way weighs (1: as one's own), ``waiting``: that of who waits in the gateway.
+    ``work``: what expected work costs, the time that it takes being counted in TTFT targets.
+    ``step_tokens``: prompt tokens that an engine computes in one step at most; no token waits for
+    more than that."""
 
     power: float = 4.0
-    late: float = 1.0
-    others: float = 1.0
+    late: float = 0.2
+    others: float = 2.0
+    waiting: float = 0.1
     work: float = 0.1
+    step_tokens: int = 2048
 
     def lateness(self, ratio: float) -> float:
         """What a latency costs that is ``ratio`` times its target."""
@@ -60,9 +64,9 @@ class LengthSpread:
     def __init__(self, remembered: int = 128) -> None:
         self._seen: deque[float] = deque(maxlen=remembered)
         self._new = 0
-        self.parts = (1.0,)
+        self.parts: tuple[float, ...] = (1.0,)
         #: How much of the answers under way at an instant each part is: long ones are longer there.
-        self.in_flight = (1.0,)
+        self.in_flight: tuple[float, ...] = (1.0,)
 
     def observe(self, expected_tokens: int, tokens: int) -> None:
         """An answer ended."""
@@ -123,14 +127,18 @@ class ReplicaPace:
     def _kept(self, now_s: float) -> float:
         return math.exp(-max(0.0, now_s - self._at_s) / self._window_s)
 
-    def harm(self, step_s: float, delay_s: float, prices: Prices, spread: LengthSpread) -> float:
+    def harm(
+        self, step_s: float, delay_s: float, longest_s: float, prices: Prices, spread: LengthSpread
+    ) -> float:
         """What it costs the answers under way, together, when each waits ``delay_s`` once more;
-        ``step_s``: seconds per token without that. Targets are taken to be like their mean."""
+        ``step_s``: seconds per token without that, ``longest_s``: at most. Targets are taken to be
+        like their mean."""
         count = self.decoding
         before = step_s * self.urgency / count
+        most = max(before, longest_s * self.urgency / count)
         later = delay_s * self.frailty / count
         after = sum(
-            weight * prices.lateness(before + later / part)
+            weight * prices.lateness(min(most, before + later / part))
             for weight, part in zip(spread.in_flight, spread.parts, strict=True)
         )
         return count * (after - prices.lateness(before))

@@ -164,9 +164,12 @@ class Ways:
     def best(self, prices: Prices, *, prefillers_answer: bool = False) -> Way | None:
         """The way of least cost. None: that has no room now, and whatever has room costs more than
         waiting for it (or nothing has). ``prefillers_answer``: whole requests may go to prefill
-        replicas, too."""
+        replicas, too, if a token that waits for a step full of prompt is in time."""
         anyone = range(len(self.fleet.ids))
-        slots = anyone if prefillers_answer else self.answerers or self.prefillers
+        slots = self.answerers or self.prefillers
+        if prefillers_answer:
+            patient = [slot for slot in anyone if self._longest_s(slot, prices) <= self.slo.tpot_s]
+            slots = sorted({*slots, *patient})
         room = self._least(self._whole_ways(self._unsaturated(slots), prices))
         pair = self._least(self._pairs(self._unsaturated(self.prefillers), prices))
         now = self._least([way for way in (room, pair) if way is not None])
@@ -240,10 +243,12 @@ class Ways:
             token_s = max(0.0, fit.ttft[1] / 1000.0)
             pace = self._pace.of(self.fleet.ids[slot])
             cost = prices.work * work * token_s / self.slo.ttft_s
-            cost += prices.others * self._delay(first_s, own * token_s / count, prices)
+            cost += prices.waiting * self._delay(first_s, own * token_s / count, prices)
             if pace.decoding:
                 step_s = self._step_s(slot, 0, 0, now_s)
-                cost += prices.others * pace.harm(step_s, own * token_s, prices, self._pace.spread)
+                cost += prices.others * pace.harm(
+                    step_s, own * token_s, self._longest_s(slot, prices), prices, self._pace.spread
+                )
             found.append(_Prefill(slot, first_s, cost))
         return found
 
@@ -257,7 +262,9 @@ class Ways:
             if pace.decoding:
                 before_s = self._step_s(slot, 0, 0, now_s)
                 longer_s = max(0.0, tpot_s - before_s) * request.expected_output_tokens
-                cost += prices.others * pace.harm(before_s, longer_s, prices, self._pace.spread)
+                cost += prices.others * pace.harm(
+                    before_s, longer_s, math.inf, prices, self._pace.spread
+                )
             missing = request.prompt_tokens - self.cached_tokens(slot)
             found.append(_Decode(slot, tpot_s, self._transfers.predict_s(missing), cost))
         return found
@@ -281,15 +288,23 @@ class Ways:
         step_s = tpot_s * (1.0 - busy)
         stall_s = max(self._pace.of(self.fleet.ids[slot]).mean_prompt_s(), 1e-6)
         cost, alone = 0.0, prices.lateness(step_s / target_s)
-        parts = self._pace.spread.parts
+        parts, longest_s = self._pace.spread.parts, self._longest_s(slot, prices)
         for part in parts:
             tokens = max(1.0, part * self.request.expected_output_tokens)
             met = tokens * tpot_s * busy / stall_s  # prompts, on average
             once = 1.0 - math.exp(-met)
             # Given that it meets any, it meets so many.
-            late = prices.lateness((step_s + met / max(once, 1e-9) * stall_s / tokens) / target_s)
+            late_s = step_s + met / max(once, 1e-9) * stall_s / tokens
+            late = prices.lateness(min(late_s, longest_s) / target_s)
             cost += (once * late + (1.0 - once) * alone) / len(parts)
         return cost
+
+    def _longest_s(self, slot: int, prices: Prices) -> float:
+        """Seconds for a token whose step is full of prompt."""
+        token_s = max(0.0, self.columns.latency[slot].ttft[1] / 1000.0)
+        fit = self._pace.steps.fit(self.fleet.ids[slot])
+        step_s = fit.tpot_s(self.columns.requests[slot] + 1, self.columns.context_tokens[slot])
+        return prices.step_tokens * token_s + step_s
 
     def _busy(self, slot: int) -> float:
         share = self._pace.of(self.fleet.ids[slot]).share(self.snapshot.now_s)

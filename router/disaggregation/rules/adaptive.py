@@ -22,23 +22,27 @@ from weir.errors import ConfigError
 @dataclass(frozen=True, slots=True)
 class AdaptiveParams:
     """``prefillers_answer``: engines of prefill replicas can decode (those of vLLM can), so they
-    take whole requests when that costs least. ``pairs_of_mixed``: every engine can hand its KV
+    take whole requests when that costs least and the TPOT target is not shorter than a step full of
+    prompt. ``pairs_of_mixed``: every engine can hand its KV
     blocks over, whatever its role.
-    ``power``, ``late``, ``others``, ``work``: see :class:`router.disaggregation.pace.Prices`."""
+    ``power``, ``late``, ``others``, ``waiting``, ``work``, ``step_tokens``: see
+    :class:`router.disaggregation.pace.Prices`."""
 
     prefillers_answer: bool = True
     pairs_of_mixed: bool = False
     power: float = 4.0
-    late: float = 1.0
-    others: float = 1.0
+    late: float = 0.2
+    others: float = 2.0
+    waiting: float = 0.1
     work: float = 0.1
+    step_tokens: int = 2048
 
     def __post_init__(self) -> None:
         path = "routing.disaggregation.params"
         if not self.power >= 1.0:
             raise ConfigError(f"{path}.power: expected a number of at least 1")
-        if not min(self.late, self.others, self.work) >= 0.0:
-            raise ConfigError(f"{path}: expected late, others and work of at least 0")
+        if not min(self.late, self.others, self.waiting, self.work) >= 0.0:
+            raise ConfigError(f"{path}: expected late, others, waiting and work of at least 0")
 
 
 @register("adaptive", AdaptiveParams)
@@ -48,7 +52,14 @@ class Adaptive:
     def __init__(self, params: AdaptiveParams) -> None:
         self.pairs_of_mixed = params.pairs_of_mixed
         self._prefillers_answer = params.prefillers_answer
-        self._prices = Prices(params.power, params.late, params.others, params.work)
+        self._prices = Prices(
+            params.power,
+            params.late,
+            params.others,
+            params.waiting,
+            params.work,
+            params.step_tokens,
+        )
 
     def choose(self, ways: Ways) -> Way | None:
         return ways.best(self._prices, prefillers_answer=self._prefillers_answer)
