@@ -31,7 +31,7 @@ class AdaptiveParams:
     prefillers_answer: bool = True
     pairs_of_mixed: bool = False
     power: float = 4.0
-    late: float = 0.2
+    late: float = 2.0
     others: float = 2.0
     waiting: float = 0.1
     work: float = 0.1
