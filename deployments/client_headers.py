@@ -8,7 +8,8 @@ process, for requests that come past HAProxy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import Any
 
 from starlette.middleware import Middleware
@@ -29,10 +30,19 @@ REQUEST_ID_PATTERN = "^[A-Za-z0-9._:-]{1,128}$"
 CALLBACK = "deployments.client_headers:middlewares"
 
 _ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:")
-_STEERING = frozenset(name.replace("-", "_").encode() for name in STEERING)
 _PLAIN_TEXT = frozenset(name.encode() for name in PLAIN_TEXT)
 _REQUEST_ID = REQUEST_ID.encode()
 Pairs = Sequence[tuple[bytes, bytes]]
+
+
+def _spellings(name: str) -> Iterator[bytes]:
+    """With each dash as a dash and as an underscore: to Serve they are the same."""
+    for dashes in product("-_", repeat=name.count("-")):
+        yield (name.replace("-", "%s") % dashes).encode()
+
+
+_STEERING = frozenset(spelling for name in STEERING for spelling in _spellings(name))
+_SUSPECT = _STEERING | _PLAIN_TEXT | {_REQUEST_ID}
 
 
 def usable_id(given: str | None) -> str | None:
@@ -43,7 +53,7 @@ def usable_id(given: str | None) -> str | None:
 
 def harmless(headers: Pairs) -> list[tuple[bytes, bytes]]:
     """The headers that may reach Serve. Names are in lower case."""
-    return [pair for pair in headers if _is_harmless(*pair)]
+    return [pair for pair in headers if pair[0] not in _SUSPECT or _is_harmless(*pair)]
 
 
 def _is_harmless(name: bytes, value: bytes) -> bool:
@@ -51,7 +61,7 @@ def _is_harmless(name: bytes, value: bytes) -> bool:
         return usable_id(value.decode("latin-1")) is not None
     if name in _PLAIN_TEXT:
         return value.isascii()
-    return name.replace(b"-", b"_") not in _STEERING
+    return name not in _STEERING
 
 
 class ClientHeaders:

@@ -43,7 +43,7 @@ def llm_config(model: ModelSettings, registry: str | None = None) -> LLMConfig:
     """The model as ``ray.serve.llm`` describes it. ``registry``: ``registry.url``."""
     workers = model.parallel.tensor * model.parallel.pipeline
     engine_args = {
-        **model.engine.args,
+        **model.engine_args,
         "tensor_parallel_size": model.parallel.tensor,
         "pipeline_parallel_size": model.parallel.pipeline,
     }

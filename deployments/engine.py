@@ -196,9 +196,12 @@ class WeirEngine(VLLMEngine):  # type: ignore[misc]
     def chat_format(self) -> ChatFormat:
         """How the model writes tool calls and reasoning, by the engine's arguments."""
         args = self._vllm_args
+        tool_parser = args.tool_call_parser if args.enable_auto_tool_choice else None
+        if tool_parser is None:
+            _LOG.info("no tool_call_parser in engine.args: most models then refuse tools")
         return ChatFormat(
             self.client,
-            tool_parser=args.tool_call_parser if args.enable_auto_tool_choice else None,
+            tool_parser=tool_parser,
             reasoning_parser=self.client.vllm_config.structured_outputs_config.reasoning_parser,
             chat_template=load_chat_template(args.chat_template),
             content_format=args.chat_template_content_format,

@@ -21,7 +21,7 @@ BACKEND = "gateways"
 SLOTS = 32
 """Places for gateways; an empty one costs nothing. HAProxy cannot add any without a reload."""
 
-_BUFFER_BYTES = 32 * 1024
+_BUFFER_BYTES = 64 * 1024
 # HAProxy refuses what fills its buffer with a page of its own, in HTML.
 _MOST_HEADER_BYTES = 28 * 1024
 _MOST_HEADERS = 1024
@@ -105,8 +105,11 @@ def _defaults_section(config: FrontDoorConfig) -> list[str]:
         "    option redispatch 1",
         # Also how long a refused connection waits before it is tried elsewhere.
         "    timeout connect 500ms",
-        "    timeout client 3600s",
-        "    timeout server 3600s",
+        # For a client that has to send or to read something. One that waits for its answer has not.
+        "    timeout client 90s",
+        # Whoever waits, does so for as long as its class allows: the gateway has all time limits of
+        # requests.
+        "    timeout server 86400s",
         "    timeout http-request 10s",
         "    timeout http-keep-alive 120s",
         "    timeout queue 5s",

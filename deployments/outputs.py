@@ -187,7 +187,9 @@ class RichOutputs(Outputs):
 
     def _error(self) -> tuple[int, str]:
         structured = self._reader is not None and self._reader.structured_outputs is not None
-        if structured and not self._count:
+        if structured:
+            if self._count:
+                return 400, "The grammar that the request asks for leaves no way on."
             if self.delivered is not None:
                 what = "This engine could not bring the grammar to where the stream broke off."
                 return CannotDoError.status, what

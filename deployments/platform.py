@@ -110,7 +110,7 @@ class Platform:
         self._progress.tell("apply", "start", str(self._settings_file))
         try:
             settings = parse_settings(read_tree(self._settings_file), str(self._settings_file))
-            _require_same_base(self._settings, settings)
+            require_same_base(self._settings, settings)
             _check(settings)
             self._start_deployer()
             self._deploy()
@@ -340,7 +340,7 @@ def _check(settings: Settings) -> None:
         build_policy(model.routing.policy, model.routing.params)
 
 
-def _require_same_base(old: Settings, new: Settings) -> None:
+def require_same_base(old: Settings, new: Settings) -> None:
     """What only a restart can change.
 
     Raises:

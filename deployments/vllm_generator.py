@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from vllm import PoolingParams, SamplingParams
 from vllm.exceptions import VLLMClientError
 from vllm.inputs.engine import tokens_input
-from vllm.sampling_params import RequestOutputKind
+from vllm.sampling_params import RepetitionDetectionParams, RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from deployments import wire
 from deployments.chats import ChatFormat, ChatReader
+from deployments.grammar_trial import GrammarTrial, grammar_backend
 from deployments.outputs import Embedding, Outputs, RichOutputs, Wanted
 from deployments.pairs import scores_pairs
 from deployments.resuming import RESUMED
@@ -31,12 +33,15 @@ _OVERRIDABLE = (
     "presence_penalty",
     "repetition_penalty",
 )
+_FEW_TOOLS = 32
+_SMALL_FORM_BYTES = 4096
 _REFUSALS = (ValueError, VLLMClientError)
 
 
 class VllmGenerator:
     """``load`` says what the engine last reported of itself, ``adapter`` finds a LoRA adapter by
-    name, ``resumes`` says whether the engine's scheduler continues streams."""
+    name, ``resumes`` says whether the engine's scheduler continues streams. ``grammars`` tries what
+    the engine would compile."""
 
     def __init__(
         self,
@@ -46,8 +51,10 @@ class VllmGenerator:
         chats: ChatFormat | None = None,
         adapter: Callable[[str], Any | None] = lambda name: None,
         resumes: bool = False,
+        grammars: GrammarTrial | None = None,
     ) -> None:
         self._client = client
+        self._grammars = grammars or GrammarTrial(lambda: grammar_backend(client))
         self._defaults: dict[str, Any] = client.model_config.get_diff_sampling_param()
         self._chats = chats or ChatFormat(client)
         self._adapter = adapter
@@ -147,9 +154,11 @@ class VllmGenerator:
         else:
             prompt = tokens_input(request.prompt, cache_salt=request.cache_salt)
             if request.chat is not None:
-                reader = self._chats.read(
-                    request.chat, sampling.skip_special_tokens, request.unparsed
-                )
+                asked = (request.chat, sampling.skip_special_tokens, request.unparsed)
+                if _is_large(request.chat):
+                    reader = await asyncio.to_thread(self._chats.read, *asked)
+                else:
+                    reader = self._chats.read(*asked)
         more: dict[str, Any] = {"logprobs": request.logprobs}
         if request.messages is not None:
             left = self._client.model_config.max_model_len - len(prompt["prompt_token_ids"])
@@ -176,7 +185,11 @@ class VllmGenerator:
         if params.structured_outputs is None:
             built = inputs.process_inputs(*args, **kwargs)
         else:
-            built = await inputs.process_inputs_async(*args, **kwargs)
+            await self._grammars.check(params, request.cache_salt or "")
+            try:
+                built = await inputs.process_inputs_async(*args, **kwargs)
+            except RuntimeError as error:  # a RecursionError, too
+                raise BadRequestError(f"The grammar cannot be compiled: {error}") from error
         if reader is not None:
             ended, reasoning_kwargs = reader.reasoning(built.prompt_token_ids)
             built.reasoning_ended = ended
@@ -239,6 +252,12 @@ async def _nothing() -> None:
     """Ends what has ended."""
 
 
+def _is_large(chat: dict[str, Any]) -> bool:
+    """Whether it takes milliseconds to check."""
+    forms = [chat.get("response_format"), chat.get("structured_outputs")]
+    return len(chat.get("tools") or ()) > _FEW_TOOLS or len(json.dumps(forms)) > _SMALL_FORM_BYTES
+
+
 def _is_rich(request: wire.Submit) -> bool:
     """Whether its outputs carry more than text."""
     asked = (request.chat, request.messages, request.logprobs, request.prompt_logprobs)
@@ -247,6 +266,14 @@ def _is_rich(request: wire.Submit) -> bool:
 
 def _is_plain(request: wire.Submit) -> bool:
     return not _is_rich(request) and request.resume is None
+
+
+def _repetition(wanted: wire.Repetition | None) -> RepetitionDetectionParams | None:
+    if wanted is None:
+        return None
+    return RepetitionDetectionParams(
+        wanted.max_pattern_size, wanted.min_pattern_size, wanted.min_count
+    )
 
 
 def sampling_params(
@@ -272,6 +299,10 @@ def sampling_params(
         # OpenAI's bounds, as vLLM's own servers apply them.
         "logit_bias": bias and {i: min(100.0, max(-100.0, b)) for i, b in bias.items()},
         "bad_words": sampling.bad_words,
+        "allowed_token_ids": sampling.allowed_token_ids,
+        "spaces_between_special_tokens": sampling.spaces_between_special_tokens,
+        "thinking_token_budget": sampling.thinking_token_budget,
+        "repetition_detection": _repetition(sampling.repetition_detection),
         "output_kind": RequestOutputKind.DELTA,
         "skip_clone": True,
     }

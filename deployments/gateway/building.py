@@ -13,7 +13,7 @@ from deployments.gateway.account import Account, UnlimitedAccount
 from deployments.gateway.fallbacks import Fallback
 from deployments.gateway.handle import Enricher, Gateway, Parts, random_ids
 from deployments.gateway.model import Model
-from deployments.gateway.off_loop import OffLoop
+from deployments.gateway.off_loop import OffLoop, OffLoopLimits
 from deployments.gateway.plan import Limits
 from deployments.gateway.prompts import PromptEncoder
 from deployments.gateway.transport import CacheFeed, ReplicaTransport
@@ -21,9 +21,6 @@ from router.admission import parse_settings
 from weir.metrics import GatewayMetrics
 from weir.settings import ModelSettings, Settings
 from weir.tenancy import KeyRing
-
-#: Long prompts that are rendered and tokenized at a time.
-READING_THREADS = 2
 
 
 def build_gateway(
@@ -44,7 +41,8 @@ def build_gateway(
     Raises:
         ConfigError: the settings cannot be used.
     """
-    off_loop = OffLoop(ThreadPoolExecutor(READING_THREADS, "weir-prompts"))
+    reading = OffLoopLimits()
+    off_loop = OffLoop(ThreadPoolExecutor(reading.threads, "weir-prompts"), reading)
     shared = parse_settings(settings.admission)
     slo_s = {c.name: c.ttft_slo_ms / 1000 for c in shared.classes if c.ttft_slo_ms}
     fallbacks = _fallbacks(settings, encoders, slo_s)
@@ -72,6 +70,7 @@ def build_gateway(
             classes=[c.name for c in shared.classes],
             metrics=metrics,
             limits=_limits(settings),
+            off_loop=off_loop,
             fallbacks=fallbacks,
             slo_s=slo_s,
             ids=ids or random_ids(),
@@ -104,4 +103,7 @@ def _limits(settings: Settings) -> Limits:
         settings.gateway.dispatch_attempts,
         settings.server.request_timeout_s,
         settings.gateway.resume_wait_s,
+        max_streams=settings.server.max_streams_per_request,
+        refuse_unknown_fields=settings.server.unknown_fields == "refuse",
+        early_headers_s=settings.server.early_headers_s,
     )

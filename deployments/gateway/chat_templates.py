@@ -74,8 +74,9 @@ class ChatTemplate:
         # A template is foreign code that sees the client's data: it can raise anything, and
         # whatever it raises is about this one conversation.
         except Exception as error:
+            reason = str(error) or type(error).__name__
             raise BadRequestError(
-                f"messages: the model's chat template refused them: {error}", param="messages"
+                f"messages: the model's chat template refused them: {reason}", param="messages"
             ) from error
         return text if last is None else _cut_at_mark(text, last)
 

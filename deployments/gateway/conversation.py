@@ -60,6 +60,10 @@ class Conversation:
     continue_final_message: bool = False
     add_special_tokens: bool = False
 
+    def content_size(self) -> int:
+        """Characters of the messages' contents."""
+        return sum(sum(map(len, _contents(message))) for message in self.messages)
+
     def text_size(self) -> int:
         """About how many characters there are to render: decides whether a thread is worth it."""
         size = sum(_size(message) for message in self.messages)
@@ -69,12 +73,15 @@ class Conversation:
 
 
 def _size(message: Mapping[str, Any]) -> int:
-    content = message.get("content") or ""
-    texts = [message.get("reasoning") or message.get("reasoning_content")]
-    texts += [content] if isinstance(content, str) else [part.get("text") for part in content]
+    texts = [message.get("reasoning") or message.get("reasoning_content"), *_contents(message)]
     calls = message.get("tool_calls") or ()
     arguments = [str(call["function"].get("arguments", "")) for call in calls]
     return sum(len(text or "") for text in [*texts, *arguments])
+
+
+def _contents(message: Mapping[str, Any]) -> list[str]:
+    content = message.get("content") or ""
+    return [content] if isinstance(content, str) else [p.get("text") or "" for p in content]
 
 
 def shape_messages(conversation: Conversation, template: ChatTemplate) -> list[Message]:

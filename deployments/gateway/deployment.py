@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,6 +37,8 @@ from weir.settings import Settings
 
 _PING_TIMEOUT_S = 1.0
 
+_SWITCH_S = 0.001
+
 
 class GatewayReplica:
     """One gateway process.
@@ -47,6 +50,9 @@ class GatewayReplica:
         self, settings: Settings, handles: dict[str, ReplicaChooser]
     ) -> None:
         configure_logging(settings.log)
+        # While a thread reads a long prompt, the event loop waits so long for the interpreter's
+        # lock each time that it needs it.
+        sys.setswitchinterval(_SWITCH_S)
         token = os.environ.get("WEIR_INTERNAL_TOKEN", "")
         self._token = token
         self._session = aiohttp.ClientSession(

@@ -15,14 +15,16 @@ from typing import Protocol
 
 from deployments.client_headers import usable_id
 from deployments.gateway.account import Account
-from deployments.gateway.bodies import TextBody
+from deployments.gateway.bodies import Body, TextBody
 from deployments.gateway.dialects import Dialect
 from deployments.gateway.fallbacks import Fallback, Trial
 from deployments.gateway.generation import Generation, Run
 from deployments.gateway.holding import DoubtfulAnswerError, HeldAnswer
 from deployments.gateway.http import ClientGoneError
+from deployments.gateway.intake import Intake
 from deployments.gateway.legs import Attempt, usage
 from deployments.gateway.model import Model
+from deployments.gateway.off_loop import OffLoop
 from deployments.gateway.plan import (
     CircuitOpenError,
     Course,
@@ -32,8 +34,9 @@ from deployments.gateway.plan import (
     next_step,
     verdict,
 )
-from deployments.gateway.request import Door, Header, Request
+from deployments.gateway.request import Door, Header, Request, patience_s
 from deployments.gateway.settle import Record, Settlement
+from deployments.gateway.silence import Silence
 from deployments.gateway.sink import Answer, Sink
 from deployments.gateway.tokenizing import Prompts, choices_of
 from fallback.policies import RequestFacts
@@ -41,7 +44,6 @@ from features.enrichment import Enrichment
 from weir.errors import (
     BadRequestError,
     InternalError,
-    RequestTimeoutError,
     UnsupportedError,
     WeirError,
 )
@@ -52,6 +54,8 @@ from weir.tenancy import KeyRing, Tenant, model_not_found
 _LOG = logging.getLogger("weir.gateway")
 PRIORITY_HEADER = "x-weir-priority"
 INTENT_HEADER = b"x-weir-intent"
+#: In it OpenAI's and Anthropic's libraries say after how many seconds without a byte they give up.
+PATIENCE_HEADER = b"x-stainless-read-timeout"
 
 
 def random_ids() -> Callable[[], str]:
@@ -90,6 +94,7 @@ class Parts:
     classes: Sequence[str]
     metrics: GatewayMetrics
     limits: Limits
+    off_loop: OffLoop
     fallbacks: Mapping[str, Fallback] = field(default_factory=dict)
     slo_s: Mapping[str, float] = field(default_factory=dict)
     ids: Callable[[], str] = field(default_factory=random_ids)
@@ -106,6 +111,8 @@ class Gateway:
         self.metrics = parts.metrics
         self._clock = asyncio.get_running_loop().time
         self._generation = Generation(parts.account, parts.metrics, parts.limits)
+        self.intake = Intake(parts.limits, parts.off_loop)
+        self._silence = Silence(parts.limits.early_headers_s)
         self._settlement = Settlement(parts.models, parts.fallbacks, parts.metrics, parts.slo_s)
         for name, fallback in parts.fallbacks.items():
             fallback.watch(parts.models[name].router, parts.metrics)
@@ -128,7 +135,7 @@ class Gateway:
         async with self._answered(record, sink):
             tenant = self._authenticate(record, door)
             request = await self._validate(record, dialect, tenant, door)
-            with self._in_flight(request):
+            with self._in_flight(record, request, sink):
                 request = await self._enrich(record, request)
                 prompts = Prompts(request)
                 course, facts = await self._course(request, prompts)
@@ -171,15 +178,8 @@ class Gateway:
         self, record: Record, dialect: Dialect, tenant: Tenant, door: Door
     ) -> Request:
         """The body, read and checked; the model and the class, found."""
-        limits = self.parts.limits
-        try:
-            async with asyncio.timeout(limits.body_timeout_s):
-                raw = await door.read(limits.max_body_bytes)
-        except TimeoutError:
-            raise RequestTimeoutError(
-                f"The body was not complete after {limits.body_timeout_s:g} s."
-            ) from None
-        body = dialect.parse(raw)
+        record.unknown = self.intake.unknown()
+        body, body_bytes = await self.intake.body(dialect, tenant, door, record.unknown)
         model = self._find_model(body.model, tenant)
         record.model = model.name
         suited = dialect.suited(model.tasks)
@@ -196,7 +196,8 @@ class Gateway:
             priority_class=self._priority_class(door, tenant),
             header=door.header,
             arrival_s=record.arrival_s,
-            body_bytes=len(raw),
+            body_bytes=body_bytes,
+            deadline_s=self._deadline_s(record, body, door),
         )
         return record.request
 
@@ -219,12 +220,24 @@ class Gateway:
             )
         return asked
 
+    def _deadline_s(self, record: Record, body: Body, door: Door) -> float | None:
+        """When the client of a whole answer gives up. A stream keeps its client waiting."""
+        patience = None if _streams(body) else patience_s(door.header(PATIENCE_HEADER))
+        return None if patience is None else record.arrival_s + patience
+
     @contextmanager
-    def _in_flight(self, request: Request) -> Iterator[None]:
+    def _in_flight(self, record: Record, request: Request, sink: Sink) -> Iterator[None]:
         metrics = self.metrics
         gauge = metrics.of(metrics.in_flight, request.tenant.id, request.body.model)
-        with request_logging(request.id, request.tenant.id), gauge.track_inprogress():
-            yield
+        streams = _streams(request.body)
+        if streams:
+            self._silence.watch(sink, record.arrival_s, record.early_headers)
+        try:
+            with request_logging(request.id, request.tenant.id), gauge.track_inprogress():
+                yield
+        finally:
+            if streams:
+                self._silence.forget(sink)
 
     async def _enrich(self, record: Record, request: Request) -> Request:
         """Online features, within their budget of time."""
@@ -323,7 +336,9 @@ class Gateway:
         model = self.models[step.model]
         tokens = await prompts.of(model)
         fallback = self.parts.fallbacks[step.model] if step.watched else None
-        attempt.choices += choices_of(request, model, tokens, facts if step.watched else None)
+        keys = await prompts.keys_of(model, tokens)
+        asked = facts if step.watched else None
+        attempt.choices += choices_of(request, model, tokens, keys, asked)
         if step.hold_back is not None:
             for choice in attempt.choices:
                 choice.score()
@@ -362,8 +377,12 @@ class Gateway:
             body = body.model_copy(update={"model": model.name})
         created_s = int(self.parts.wall_clock())
         writer = request.dialect.writer(body, request.id, created_s, tokens, model.encoder)
-        stream = bool(getattr(body, "stream", False))
-        answer = sink.begin(writer, len(attempt.choices), stream, record.headers)
+        answer = sink.begin(writer, len(attempt.choices), _streams(body), record.headers)
         if attempt.step.hold_back is not None:
             return HeldAnswer(answer, attempt.step.hold_back, attempt)
         return answer
+
+
+def _streams(body: Body) -> bool:
+    """Whether the client asked for an event stream."""
+    return bool(getattr(body, "stream", False))

@@ -44,7 +44,7 @@ class Model:
         clock = asyncio.get_running_loop().time
         self.settings = settings
         self.encoder = encoder
-        self._off_loop = off_loop
+        self.off_loop = off_loop
         self.hasher = PromptHasher()
         routing = settings.routing
         profile = RoutingProfile(
@@ -71,14 +71,14 @@ class Model:
         """The model's tokenizer files, and of a local model all its files."""
         return self.encoder.folder
 
-    def encoding(self) -> Encoding:
-        """How prompts become token ids now."""
-        return Encoding(self.encoder, self._off_loop, self.max_model_len)
+    def encoding(self, tenant: str, body_bytes: int) -> Encoding:
+        """How a request's prompts become token ids now."""
+        return Encoding(self.encoder, self.off_loop, self.max_model_len, tenant, body_bytes)
 
     @property
     def reasons(self) -> bool:
         """Whether the model's output has reasoning in it that its parser takes out."""
-        return bool(self.settings.engine.args.get("reasoning_parser"))
+        return bool(self.settings.engine_args.get("reasoning_parser"))
 
     @property
     def max_model_len(self) -> int:

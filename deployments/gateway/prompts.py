@@ -27,6 +27,8 @@ _DECIDING_FILES = (
     "special_tokens_map.json",
     "chat_template.jinja",
 )
+#: A conversation with so many times the text that its context can hold is not rendered at all.
+_UNSEEN_FACTOR = 4
 _NAMED_TOKENS = tuple(
     f"{kind}_token" for kind in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 )
@@ -47,6 +49,7 @@ class PromptEncoder:
         self._tokenizer.no_truncation()
         config = json.loads(_required(folder / "tokenizer_config.json").read_text("utf-8"))
         self._special = _special_tokens(folder, config)
+        self.truncation_side = "left" if config.get("truncation_side") == "left" else "right"
         self._most_bytes_per_token = most_bytes_per_token(json.loads(file.read_text("utf-8")))
         sources = _chat_templates(folder, config)
         try:
@@ -63,6 +66,20 @@ class PromptEncoder:
         """
         text = self.render_chat(conversation)
         return self._ids(text, conversation.add_special_tokens, at_most, "messages")
+
+    def check_unseen(self, conversation: Conversation, at_most: int) -> None:
+        """Refuse a conversation that is far too long, before it is rendered. A template may leave
+        out some of it (blanks, reasoning), so that little more is certain.
+
+        Raises:
+            ContextLengthError: so it is.
+        """
+        size, most = conversation.content_size(), self._most_bytes_per_token
+        if most is not None and size > _UNSEEN_FACTOR * most * at_most:
+            raise ContextLengthError(
+                f"The messages have {size} characters; the model's context holds {at_most} tokens.",
+                param="messages",
+            )
 
     def render_chat(self, conversation: Conversation) -> str:
         """The text of a conversation, as the model's chat template prints it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,8 +21,8 @@ class Request:
     """What a client asks for, once it is known who asks and that it can be asked.
 
     ``id`` may be the client's own, and so may come twice; ``serial`` is the gateway's, and unique.
-    ``arrival_s`` is on the event loop's clock. ``body`` is the enriched one as soon as
-    ``enrichment`` is there.
+    ``arrival_s`` is on the event loop's clock, and so is ``deadline_s``: when the client has said
+    that it will give up. ``body`` is the enriched one as soon as ``enrichment`` is there.
     """
 
     id: str
@@ -33,6 +34,7 @@ class Request:
     header: Header
     arrival_s: float
     body_bytes: int = 0
+    deadline_s: float | None = None
     enrichment: Enrichment[TextBody] | None = None
 
 
@@ -79,3 +81,12 @@ class MemoryDoor:
 
     async def read(self, max_bytes: int) -> bytes:
         return self._body
+
+
+def patience_s(told: str | None) -> float | None:
+    """For how many seconds a client waits for a whole answer, from what it says of its time-out."""
+    try:
+        seconds = float(told) if told else 0.0
+    except ValueError:
+        return None
+    return seconds if 0.0 < seconds < math.inf else None

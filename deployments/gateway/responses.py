@@ -212,13 +212,18 @@ class _Call:
         if b'"previous_response_id"' in raw:
             await self._recall(raw)
         if b'"background"' in raw:
-            body = self.dialect.parse(raw)
+            body = await self._parsed(raw)
             if body.asked.background:
                 await self._detach(body)
         return raw
 
+    async def _parsed(self, raw: bytes) -> ResponsesChat:
+        intake = self._responses.gateway.intake
+        parsed: ResponsesChat = await intake.parse(self.dialect, self.tenant, raw, intake.unknown())
+        return parsed
+
     async def _recall(self, raw: bytes) -> None:
-        previous = self.dialect.parse(raw).asked.previous_response_id
+        previous = (await self._parsed(raw)).asked.previous_response_id
         if previous is None:
             return
         stored = await self._responses.store.get(self.tenant.id, previous)
@@ -281,6 +286,14 @@ class _CallSink:
     def committed(self) -> bool:
         return self.target.committed
 
+    @property
+    def quiet(self) -> bool:
+        return self.target.quiet
+
+    @quiet.setter
+    def quiet(self, quiet: bool) -> None:
+        self.target.quiet = quiet
+
     def begin(self, writer: Writer, choices: int, stream: bool, headers: Headers) -> Answer:
         answer = self.target.begin(writer, choices, stream, headers)
         if self._call.begun is not None:
@@ -289,6 +302,9 @@ class _CallSink:
 
     async def fail(self, error: WeirError, headers: Sequence[tuple[bytes, bytes]]) -> None:
         await self.target.fail(error, headers)
+
+    def keep_open(self, headers: Headers) -> None:
+        self.target.keep_open(headers)
 
 
 class _KeptAnswer:

@@ -13,6 +13,8 @@ from router.types import RouteRequest
 
 #: Tokens that a prompt which is not text is taken for until its replica has rendered it.
 UNKNOWN_PROMPT_TOKENS = 1024
+#: So many tokens are hashed in half a millisecond.
+HASHED_INLINE_BELOW = 8192
 
 
 class Prompts:
@@ -32,15 +34,31 @@ class Prompts:
         key = model.encoder.fingerprint
         if key not in self._made:
             request = self.request
-            self._made[key] = await request.dialect.prompts(request.body, model.encoding())
+            encoding = model.encoding(request.tenant.id, request.body_bytes)
+            self._made[key] = await request.dialect.prompts(request.body, encoding)
         return self._made[key]
+
+    async def keys_of(self, model: Model, prompts: list[list[int]]) -> list[tuple[int, ...]]:
+        """Each prompt's KV block keys, as that model's replicas make them."""
+        hasher, salt, context = model.hasher, salt_of(self.request.tenant), model.max_model_len
+        fitting = [prompt if len(prompt) < context else [] for prompt in prompts]
+        if sum(map(len, fitting)) < HASHED_INLINE_BELOW:
+            return [hasher.keys(prompt, salt) for prompt in fitting]
+        tenant, size = self.request.tenant.id, self.request.body_bytes
+        return await model.off_loop.run(
+            tenant, size, lambda: [hasher.keys(prompt, salt) for prompt in fitting]
+        )
 
 
 def choices_of(
-    request: Request, model: Model, prompts: list[list[int]], facts: RequestFacts | None
+    request: Request,
+    model: Model,
+    prompts: list[list[int]],
+    keys: list[tuple[int, ...]],
+    facts: RequestFacts | None,
 ) -> list[Choice]:
-    """What is to be generated. ``facts``: for the spill rule, where the request may spill:
-    the first choice is asked, and the others follow it.
+    """What is to be generated. ``keys``: each prompt's KV block keys. ``facts``: for the spill
+    rule, where the request may spill: the first choice is asked, and the others follow it.
 
     Raises:
         WeirError: the model has no replica, or a prompt does not fit.
@@ -56,7 +74,6 @@ def choices_of(
         # How long a prompt is that its replica renders, only that knows: it caps the output.
         known = len(prompt) if prompt else 1
         limit = model.output_limit(known, asked, dialect.prompt_field, field)
-        keys = model.hasher.keys(prompt, salt)
         submit = dialect.submission(body, prompt, limit, model.reasons)
         for _ in range(each):
             index = len(choices)
@@ -69,8 +86,9 @@ def choices_of(
                 max_output_tokens=limit,
                 expected_output_tokens=0,  # the dispatcher has learned it,
                 priority_class=request.priority_class,
-                block_hashes=keys,
+                block_hashes=keys[number],
                 arrival_s=request.arrival_s,
+                deadline_s=request.deadline_s,
                 facts=facts if index == 0 else None,
             )
             own = msgspec.structs.replace(submit, request_id=request.id + suffix, cache_salt=salt)

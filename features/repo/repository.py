@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 from feast import FeatureStore
 from feast.data_source import PushMode
+from feast.infra.offline_stores import dask
 
 from features.desk_data import VIEWS, DataFolder, View, view
 from features.desk_data.tables import schema
@@ -141,7 +142,7 @@ class FeatureRepository:
         self, entities: pd.DataFrame, refs: Sequence[str], *, only_known: bool
     ) -> pd.DataFrame:
         """Feast's historical join; see :mod:`features.history` for what it leaves to the caller."""
-        with _quiet():
+        with _quiet(), _one_partition():
             job = self._store.get_historical_features(
                 entities,
                 list(refs),
@@ -203,6 +204,23 @@ def _rows_table(view: View, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
         return pa.Table.from_pylist(checked, schema=schema(view))
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise PushError(f"an event does not fit {view.name}: {error}") from None
+
+
+@contextlib.contextmanager
+def _one_partition() -> Iterator[None]:
+    """A source of several files, as each push makes it, is several partitions to dask. Feast 0.67
+    sorts them by a time that has no value where an entity has no row, which dask refuses if a
+    partition has nothing else. One partition is sorted by pandas, which does not."""
+    read = dask._read_datasource
+
+    def whole(*arguments: Any) -> Any:
+        return read(*arguments).repartition(npartitions=1)
+
+    dask._read_datasource = whole
+    try:
+        yield
+    finally:
+        dask._read_datasource = read
 
 
 @contextlib.contextmanager

@@ -63,7 +63,8 @@ async def _kill(live: Live, http: aiohttp.ClientSession, killed: Killed, seconds
     killed.replicas = len(victims)
     while time.monotonic() < end_s and killed.up_s is None:
         await asyncio.sleep(0.1)
-        async with http.get(f"{live.url}/ready") as response:
+        key = {"Authorization": f"Bearer {live.tenants.spills}"}
+        async with http.get(f"{live.url}/ready", headers=key) as response:
             ready = await response.json()
         count = ready["replicas"][TEACHER] if response.status == 200 else 0
         if not count and killed.noticed_s is None:

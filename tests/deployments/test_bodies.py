@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from deployments.gateway.bodies.requests import ChatBody, CompletionBody, EmbeddingBody, parse_body
 from deployments.gateway.prompts import PromptEncoder
+from deployments.schemas import MAX_DEPTH, check_chat
 from weir.errors import BadRequestError
 
 USER = {"role": "user", "content": "hello"}
@@ -118,14 +120,17 @@ def test_hints_are_accepted(fields: dict[str, Any]) -> None:
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": [{"type": "x"}]}]}, "messages[0].content[0].ty"),
-        ({"messages": [{**USER, "function_call": {"name": "f"}}]}, "messages[0].function_call"),
+        (
+            {"messages": [{**USER, "function_call": {"name": ""}}]},
+            "messages[0].tool_calls[0].function.name",
+        ),
         (
             {"messages": [{"role": "assistant", "tool_calls": [{"id": "1", "function": {}}]}]},
             "messages[0].tool_calls[0].function.name",
         ),
         ({"stop": ["a"] * 17}, "stop"),
         ({"continue_final_message": True}, "continue_final_message"),
-        ({"n": 17}, "n"),
+        ({"n": 2049}, "n"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"documents": [{"title": 1}]}, "documents[0].title"),
     ],
@@ -141,9 +146,8 @@ def test_what_changes_the_answer_is_refused_by_name(fields: dict[str, Any], para
     ("fields", "param", "words"),
     [
         ({"prompt": ["Hello", ""]}, "prompt[1]", "at least 1 character"),
-        ({"prompt": ["Hi"] * 65}, "prompt", "at most 64 items"),
+        ({"prompt": ["Hi"] * 2049}, "prompt", "at most 2048 items"),
         ({"prompt": [[1], [2, "a"]]}, "prompt[1][1]", "integer"),
-        ({"prompt": ["a"] * 64, "n": 3}, "n", "192; at most 128"),
         ({"suffix": "x"}, "suffix", "not supported"),
         ({"n": 2, "best_of": 3}, "best_of", "equal to n"),
         ({"max_tokens": 0}, "max_tokens", "echo"),
@@ -184,6 +188,13 @@ def test_a_servers_own_message_can_be_sent_back() -> None:
     assert "annotations" not in shown
 
 
+def test_a_function_call_is_a_tool_call() -> None:
+    turn = {"role": "assistant", "function_call": {"name": "f", "arguments": "{}"}}
+    shown = chat(messages=[USER, turn]).conversation().messages[1]
+    assert shown["tool_calls"][0]["function"] == {"name": "f", "arguments": "{}"}
+    assert "function_call" not in shown
+
+
 def _deep(depth: int) -> dict[str, Any]:
     value: dict[str, Any] = {}
     for _ in range(depth):
@@ -205,6 +216,77 @@ def test_schemas_are_bounded(field: str, wrap: Any, inner: dict[str, Any]) -> No
     with pytest.raises(BadRequestError, match=r"nested deeper|larger than") as refused:
         chat(**{field: wrap(inner)})
     assert refused.value.param in (field, f"{field}[0].function.parameters")
+
+
+@pytest.mark.parametrize("word", ["anyOf", "oneOf"])
+def test_what_is_nested_too_deep_for_the_parser_is_called_so(word: str) -> None:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(130):
+        schema = {word: [schema]}
+    form = {"type": "json_schema", "json_schema": {"name": "s", "schema": schema}}
+    with pytest.raises(BadRequestError, match="nested more than 200 levels"):
+        chat(response_format=form)
+
+
+def test_a_schema_may_be_as_deep_as_the_replica_allows() -> None:
+    def form(depth: int) -> dict[str, Any]:
+        schema: dict[str, Any] = {"type": "string"}
+        for _ in range(depth - 1):
+            schema = {"items": schema}
+        return {"type": "json_schema", "json_schema": {"name": "s", "schema": schema}}
+
+    check_chat({"response_format": chat(response_format=form(MAX_DEPTH)).form_fields()})
+    with pytest.raises(BadRequestError, match="nested deeper"):
+        chat(response_format=form(MAX_DEPTH + 1))
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [0] * 100_000,
+        [{"role": "user", "content": [0] * 100_000}],
+        [{"role": "user", "content": [{"type": "text"}] * 20_000}],
+        [{"role": "assistant", "tool_calls": [0] * 100_000}],
+    ],
+)
+def test_the_first_of_many_faults_is_told(messages: list[Any]) -> None:
+    with pytest.raises(ValidationError) as refused:
+        ChatBody.model_validate_json(json.dumps({"model": "m", "messages": messages}))
+    assert refused.value.error_count() < 5
+    with pytest.raises(BadRequestError, match=r"messages\[0\]"):
+        chat(messages=messages)
+
+
+def test_bodies_of_too_many_values_are_refused_before_they_are_checked() -> None:
+    part = {"type": "text", "text": "x"}
+    for fields in (
+        {"messages": [{"role": "user", "content": [part] * 26_000}]},
+        {"messages": [{"role": "user", "content": [0] * 263_000}]},
+        {"messages": [[]] * 101_000},
+        {"logit_bias": {str(n): 1 for n in range(101_000)}},
+    ):
+        with pytest.raises(BadRequestError, match="more than 100,000 names"):
+            chat(**fields)
+    assert chat(messages=[{"role": "user", "content": [part] * 5_000}])
+    assert completion(prompt=[7] * 250_000)
+
+
+@pytest.mark.parametrize("text", ["{,[", '"', "\\", '\\"', '\\\\"{,['])
+def test_what_is_in_texts_is_not_counted(text: str) -> None:
+    assert chat(messages=[{"role": "user", "content": text * 150_000}])
+
+
+def test_biases_words_and_stops_are_bounded() -> None:
+    assert chat(logit_bias={str(n): 1 for n in range(1_024)})
+    for fields, told in (
+        ({"logit_bias": {str(n): 1 for n in range(1_025)}}, "at most 1024"),
+        ({"bad_words": ["x" * 257]}, "256"),
+        ({"stop": "x" * 4_097}, "4096"),
+        ({"stop": ["x" * 4_097]}, "4096"),
+    ):
+        with pytest.raises(BadRequestError, match=told) as refused:
+            chat(**fields)
+        assert (refused.value.param or "").startswith(next(iter(fields)))
 
 
 def test_the_four_kinds_of_prompt_as_lists() -> None:
@@ -373,7 +455,7 @@ def test_any_json_in_a_completion_is_read_or_refused(field: str, value: Any) -> 
     except BadRequestError:
         return
     assert body.prompts()
-    assert 1 <= len(body.prompts()) * body.n <= 128
+    assert 1 <= body.n <= 2048
 
 
 @pytest.mark.parametrize("penalty", [1e-320, 1e-46, 1e-38, 0.0099, 10.1])

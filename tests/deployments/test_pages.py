@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import httpx
 import pytest
 
 from deployments.gateway.metrics_page import merge_metrics
@@ -53,6 +54,23 @@ async def test_ready_names_what_is_missing_to_those_who_may_know(encoder: Any) -
         assert await _ready(world, watcher) == (200, up | {"missing": ["Redis does not answer."]})
         async with world.session.get(world.url + "/metrics", headers=watcher) as response:
             assert response.status == 200
+
+
+async def test_a_key_may_be_any_text(encoder: Any) -> None:
+    """Sent as UTF-8, as most clients do, or as Latin-1, as browsers do."""
+    settings = Settings(
+        models=(ModelSettings(name="m", source="x"),),
+        tenants=(TenantSettings(id="t", key_sha256=(hash_key("weir_schlüssel"),)),),
+    )
+    async with http_world(settings, {"m": encoder}) as world, httpx.AsyncClient() as client:
+        for encoding in ("utf-8", "latin-1"):
+            key = "weir_schlüssel".encode(encoding)
+            for headers in ({b"authorization": b"Bearer " + key}, {b"x-api-key": key}):
+                page = await client.get(f"{world.url}/v1/models", headers=headers)
+                chat = await client.post(
+                    f"{world.url}/v1/chat/completions", json={"model": "no"}, headers=headers
+                )
+                assert (page.status_code, chat.status_code) == (200, 400)
 
 
 async def _ready(world: Any, headers: dict[str, str]) -> tuple[int, Any]:

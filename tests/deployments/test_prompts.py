@@ -73,6 +73,11 @@ def test_a_template_may_refuse(encoder_with: Any) -> None:
     assert refused.value.param == "messages"
 
 
+def test_a_refusal_without_words_has_its_kind(encoder_with: Any) -> None:
+    with pytest.raises(BadRequestError, match="refused them: TemplateError"):
+        encoder_with("{{ raise_exception('') }}").encode_chat(Conversation(PARTS))
+
+
 def test_a_template_cannot_reach_python(encoder_with: Any) -> None:
     encoder = encoder_with("{{ messages.__class__.__mro__ }}")
     with pytest.raises(BadRequestError):

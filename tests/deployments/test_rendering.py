@@ -13,10 +13,13 @@ import pytest
 
 from deployments.gateway.bodies.requests import ChatBody, parse_body
 from deployments.gateway.prompts import PromptEncoder
-from tests.deployments.chat_templates import BODIES, TEMPLATES
+from tests.deployments.chat_templates import BODIES
+from tests.deployments.chat_templates import TEMPLATES as STYLES
+from tests.deployments.family_templates import FAMILY_TEMPLATES
 from weir.errors import BadRequestError
 
 TEACHER = Path(__file__).parents[2] / "platform/weir/artifacts/teacher"
+TEMPLATES = STYLES | FAMILY_TEMPLATES
 TEXTS = ["", " a  b\n", "<|end|>Größe 😀", "<s>x</s>"]
 
 

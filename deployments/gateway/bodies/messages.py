@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from deployments.gateway.bodies.parsing import Body, Json, Name, bounded_tools, refuse
+from deployments.gateway.bodies.unknown import Unknown
 from deployments.gateway.conversation import TEXT_PARTS
 
 #: Kinds of parts that only the model's own processor can read.
@@ -63,6 +64,7 @@ class FunctionCall(Body):
     """The function that a tool call names, with its arguments as JSON text (or an object)."""
 
     model_config = ConfigDict(extra="allow")
+    place: ClassVar = "messages[].tool_calls[].function"
 
     name: Name
     arguments: Annotated[
@@ -75,6 +77,7 @@ class ToolCall(Body):
     """A tool call of an earlier assistant turn. What a stream adds (``index``) is passed on."""
 
     model_config = ConfigDict(extra="allow")
+    place: ClassVar = "messages[].tool_calls[]"
 
     id: Annotated[str, Field(max_length=256)]
     type: Literal["function"] = "function"
@@ -82,7 +85,8 @@ class ToolCall(Body):
 
 
 Content = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[list[ContentPart], Tag("<parts>")],
+    Annotated[str, Tag("<text>")]
+    | Annotated[list[ContentPart], Field(fail_fast=True), Tag("<parts>")],
     Discriminator(lambda value: "<parts>" if isinstance(value, list) else "<text>"),
 ]
 
@@ -90,6 +94,7 @@ Content = Annotated[
 class ChatMessage(Body):
     """One turn of the conversation."""
 
+    place: ClassVar = "messages[]"
     ignored: ClassVar = frozenset(
         {
             "annotations",
@@ -106,15 +111,22 @@ class ChatMessage(Body):
             "phase",
         }
     )
-    refused: ClassVar = {"function_call": "deprecated; send tool_calls"}
-
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Content | None = None
     name: Annotated[str, Field(max_length=256)] | None = None
-    tool_calls: Annotated[list[ToolCall], Field(max_length=128)] | None = None
+    tool_calls: Annotated[list[ToolCall], Field(fail_fast=True, max_length=128)] | None = None
     tool_call_id: Annotated[str, Field(max_length=256)] | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
+
+    @classmethod
+    def _not_known(cls, fields: dict[str, Any], unknown: Unknown | None) -> dict[str, Any]:
+        # What tool calls were before they had that name.
+        call = fields.pop("function_call", None)
+        kept = super()._not_known(fields, unknown)
+        if call is not None:
+            kept["tool_calls"] = [{"id": "", "type": "function", "function": call}]
+        return kept
 
     @model_validator(mode="after")
     def _says_something(self) -> ChatMessage:
@@ -134,6 +146,8 @@ class FunctionDefinition(Body):
 
     # Frameworks leave notes of their own here, which no model sees.
     model_config = ConfigDict(extra="ignore")
+    place: ClassVar = "tools[].function"
+    ignored: ClassVar = frozenset({"cache_control", "defer_loading"})
 
     name: Name
     description: str | None = None
@@ -145,6 +159,8 @@ class Tool(Body):
     """A tool on offer."""
 
     model_config = ConfigDict(extra="ignore")
+    place: ClassVar = "tools[]"
+    ignored: ClassVar = frozenset({"cache_control", "defer_loading"})
 
     type: Literal["function"] = "function"
     function: FunctionDefinition
@@ -157,17 +173,23 @@ class Tool(Body):
         return {"type": self.type, "function": function}
 
 
-Tools = Annotated[list[Tool], Field(max_length=1024), BeforeValidator(bounded_tools)]
+Tools = Annotated[
+    list[Tool], Field(fail_fast=True, max_length=1024), BeforeValidator(bounded_tools)
+]
 
 
 class NamedFunction(Body):
     """Names the function of a named tool choice."""
+
+    place: ClassVar = "tool_choice.function"
 
     name: Name
 
 
 class NamedTool(Body):
     """Forces one tool."""
+
+    place: ClassVar = "tool_choice"
 
     type: Literal["function"] = "function"
     function: NamedFunction

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel
 
 from deployments import wire
+from deployments.gateway.bodies.unknown import Unknown
 from deployments.gateway.encoding import Encoding
 from deployments.gateway.outputs import Collected, Counts, Output
 from deployments.gateway.prompts import PromptEncoder
@@ -41,21 +42,23 @@ class Writer(Protocol):
 
 class Dialect(Protocol):
     """One kind of request. ``prompt_field`` names the prompt in error messages; ``family`` (whose
-    API it is), ``summary`` and ``body`` describe it in the API's documentation."""
+    API it is), ``summary`` and ``body`` describe it in the API's documentation. ``keep_alive``:
+    what clients of an event stream skip, at any place between two events."""
 
     name: str
     path: str
     prompt_field: str
     family: str
     summary: str
+    keep_alive: bytes
 
     @property
     def body(self) -> type[BaseModel]:
         """The model of its bodies."""
         ...
 
-    def parse(self, raw: bytes) -> Any:
-        """The body.
+    def parse(self, raw: bytes, unknown: Unknown | None = None) -> Any:
+        """The body. ``unknown`` is told of fields that nobody knows (None: they are refused).
 
         Raises:
             BadRequestError: the first thing wrong, with ``param`` naming the field.
@@ -111,8 +114,14 @@ class Dialect(Protocol):
         byte of the request."""
         ...
 
+    def error_event(self, error: WeirError) -> bytes:
+        """The same on an event stream that was opened before there was an answer."""
+        ...
+
 
 Prompts = Sequence[Sequence[int]]
+#: A comment, in the words of the standard for server-sent events: no client sees it.
+COMMENT = b": waiting\n\n"
 
 
 class Registry:

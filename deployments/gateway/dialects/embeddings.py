@@ -11,7 +11,8 @@ import orjson
 
 from deployments import wire
 from deployments.gateway.bodies.requests import EmbeddingBody, parse_body
-from deployments.gateway.dialects.base import Dialect, Prompts, Writer
+from deployments.gateway.bodies.unknown import Unknown
+from deployments.gateway.dialects.base import COMMENT, Dialect, Prompts, Writer
 from deployments.gateway.dialects.generating import error_event
 from deployments.gateway.encoding import Encoding
 from deployments.gateway.outputs import Collected, Counts, Output
@@ -29,9 +30,10 @@ class EmbeddingDialect:
     family = "openai"
     summary = "Embed texts (where the model can)"
     body = EmbeddingBody
+    keep_alive = COMMENT
 
-    def parse(self, raw: bytes) -> EmbeddingBody:
-        return parse_body(EmbeddingBody, raw)
+    def parse(self, raw: bytes, unknown: Unknown | None = None) -> EmbeddingBody:
+        return parse_body(EmbeddingBody, raw, unknown)
 
     def suited(self, tasks: frozenset[str]) -> Dialect | None:
         return self if not tasks or "embed" in tasks else None
@@ -81,6 +83,9 @@ class EmbeddingDialect:
 
     def error_body(self, error: WeirError) -> dict[str, Any]:
         return error_body(error)
+
+    def error_event(self, error: WeirError) -> bytes:
+        return error_event(error)
 
 
 class EmbeddingWriter:

@@ -26,7 +26,8 @@ _ERROR_TYPES: Mapping[int, str] = {
     503: "overloaded_error",
     504: "timeout_error",
 }
-_PING = b'event: ping\ndata: {"type":"ping"}\n\n'
+#: What Anthropic's own servers send to keep a stream open.
+PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 _STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 
 
@@ -41,6 +42,11 @@ def error_body(error: WeirError) -> dict[str, Any]:
         message = f"{error.param}: {message}"
     named = {"request_id": error.request_id} if error.request_id else {}
     return {"type": "error", "error": {"type": kind, "message": message}, **named}
+
+
+def error_event(error: WeirError) -> bytes:
+    """An error on an event stream."""
+    return b"event: error\ndata: " + orjson.dumps(error_body(error)) + b"\n\n"
 
 
 class MessageWriter:
@@ -84,7 +90,7 @@ class MessageWriter:
         return self._begin() + self._close() + told + _STOP
 
     def error_event(self, error: WeirError) -> bytes:
-        return b"event: error\ndata: " + orjson.dumps(error_body(error)) + b"\n\n"
+        return error_event(error)
 
     def whole(self, choices: Sequence[Collected], counts: Counts) -> bytes:
         choice = choices[0]
@@ -123,7 +129,7 @@ class MessageWriter:
         self._begun = True
         # What of it is cached is told at the end, like everything else that is billed.
         usage = _usage(Counts(self._prompt_tokens))
-        return _event("message_start", {"message": self._message([], None, None, usage)}) + _PING
+        return _event("message_start", {"message": self._message([], None, None, usage)}) + PING
 
     def _thinking(self, text: str) -> bytes:
         opening = self._switch("thinking", {"type": "thinking", "thinking": "", "signature": ""})

@@ -15,9 +15,15 @@ from deployments.gateway.bodies.anthropic import CountTokensBody, MessagesBody
 from deployments.gateway.bodies.from_anthropic import chat_body
 from deployments.gateway.bodies.parsing import parse_body
 from deployments.gateway.bodies.requests import ChatBody
+from deployments.gateway.bodies.unknown import Unknown
 from deployments.gateway.dialects.base import Prompts, Writer
 from deployments.gateway.dialects.chat import ChatDialect
-from deployments.gateway.dialects.message_writer import MessageWriter, error_body
+from deployments.gateway.dialects.message_writer import (
+    PING,
+    MessageWriter,
+    error_body,
+    error_event,
+)
 from deployments.gateway.dialects.tokenizing import ToldWriter, prompt_ids
 from deployments.gateway.encoding import Encoding
 from deployments.gateway.prompts import PromptEncoder
@@ -32,9 +38,10 @@ class MessagesDialect(ChatDialect):
     family = "anthropic"
     summary = "Answer a conversation, as Anthropic's clients have it"
     body: Any = MessagesBody
+    keep_alive = PING
 
-    def parse(self, raw: bytes) -> ChatBody:
-        return chat_body(parse_body(self.body, raw))
+    def parse(self, raw: bytes, unknown: Unknown | None = None) -> ChatBody:
+        return chat_body(parse_body(self.body, raw, unknown))
 
     def submission(
         self, body: ChatBody, prompt: list[int], max_tokens: int, reasons: bool
@@ -57,6 +64,9 @@ class MessagesDialect(ChatDialect):
 
     def error_body(self, error: WeirError) -> dict[str, Any]:
         return error_body(error)
+
+    def error_event(self, error: WeirError) -> bytes:
+        return error_event(error)
 
 
 class CountTokensDialect(MessagesDialect):

@@ -17,7 +17,8 @@ from deployments import wire
 from deployments.gateway.bodies.from_responses import ResponsesChat, chat_body
 from deployments.gateway.bodies.parsing import parse_body
 from deployments.gateway.bodies.responses import Item, ResponsesBody
-from deployments.gateway.dialects.base import Dialect, Prompts
+from deployments.gateway.bodies.unknown import Unknown
+from deployments.gateway.dialects.base import COMMENT, Dialect, Prompts
 from deployments.gateway.dialects.chat import ChatDialect
 from deployments.gateway.dialects.response_items import Event, OutputItems
 from deployments.gateway.encoding import Encoding
@@ -41,13 +42,14 @@ class ResponsesDialect:
     family = "openai"
     summary = "Answer a conversation, with items and typed events"
     body = ResponsesBody
+    keep_alive = COMMENT
 
     def __init__(self, response_id: str = "") -> None:
         self.response_id = response_id
         self.earlier: Sequence[Item] | None = None
 
-    def parse(self, raw: bytes) -> ResponsesChat:
-        asked = parse_body(ResponsesBody, raw)
+    def parse(self, raw: bytes, unknown: Unknown | None = None) -> ResponsesChat:
+        asked = parse_body(ResponsesBody, raw, unknown)
         if asked.previous_response_id is not None and self.earlier is None:
             raise UnsupportedError(
                 "previous_response_id: responses are not kept here; send the whole input.",
@@ -88,6 +90,10 @@ class ResponsesDialect:
 
     def error_body(self, error: WeirError) -> dict[str, Any]:
         return error_body(error)
+
+    def error_event(self, error: WeirError) -> bytes:
+        told = {**error_body(error)["error"], "type": "error", "sequence_number": 0}
+        return b"event: error\ndata: " + orjson.dumps(told) + b"\n\n"
 
 
 def describe(

@@ -20,7 +20,9 @@ from deployments.gateway.bodies.looking import (
 )
 from deployments.gateway.bodies.parsing import parse_body
 from deployments.gateway.bodies.requests import ChatBody, CompletionBody
-from deployments.gateway.dialects.base import Dialect, Prompts, Writer
+from deployments.gateway.bodies.unknown import Unknown
+from deployments.gateway.dialects.base import COMMENT, Dialect, Prompts, Writer
+from deployments.gateway.dialects.generating import error_event
 from deployments.gateway.encoding import Encoding
 from deployments.gateway.outputs import Collected, Counts, Output
 from deployments.gateway.prompts import PromptEncoder
@@ -37,19 +39,21 @@ async def prompt_ids(body: ChatBody | CompletionBody, encoding: Encoding) -> lis
     """
     whole = encoding.unbounded()
     if isinstance(body, CompletionBody):
-        return await whole.prompt(body.prompts()[0], "prompt", body.add_special_tokens)
+        (ids,) = await whole.prompts(body.prompts()[:1], "prompt", body.add_special_tokens)
+        return ids
     if body.has_other_parts:
         raise UnsupportedError(
             "The tokens of images are known only where the model runs; they cannot be counted.",
             param="messages",
         )
-    return await whole.chat(body.conversation())
+    return await whole.chat(body.conversation)
 
 
 class LookingDialect:
     """What the kinds of request share that ask no replica for anything."""
 
     family = "openai"
+    keep_alive = COMMENT
 
     def choices(self, body: Any) -> int:
         return 0
@@ -68,6 +72,9 @@ class LookingDialect:
     def error_body(self, error: WeirError) -> dict[str, Any]:
         return error_body(error)
 
+    def error_event(self, error: WeirError) -> bytes:
+        return error_event(error)
+
 
 class _Read(list[int]):
     """A prompt's token ids. ``strings``: each token as the vocabulary spells it, if asked for."""
@@ -85,8 +92,10 @@ class TokenizeDialect(LookingDialect):
     summary = "The token ids of a prompt, features included, as vLLM's servers tell them"
     body = TokenizeBody
 
-    def parse(self, raw: bytes) -> TokenizeChatBody | TokenizePromptBody:
-        body = parse_body(TokenizeBody, raw).root
+    def parse(
+        self, raw: bytes, unknown: Unknown | None = None
+    ) -> TokenizeChatBody | TokenizePromptBody:
+        body = parse_body(TokenizeBody, raw, unknown).root
         return body.model_copy(update={"stream": False}) if body.stream else body
 
     def suited(self, tasks: frozenset[str]) -> Dialect | None:
@@ -141,8 +150,8 @@ class DetokenizeDialect(LookingDialect):
     summary = "The text of token ids, as vLLM's servers tell it"
     body = DetokenizeBody
 
-    def parse(self, raw: bytes) -> DetokenizeBody:
-        return parse_body(DetokenizeBody, raw)
+    def parse(self, raw: bytes, unknown: Unknown | None = None) -> DetokenizeBody:
+        return parse_body(DetokenizeBody, raw, unknown)
 
     def suited(self, tasks: frozenset[str]) -> Dialect | None:
         return self

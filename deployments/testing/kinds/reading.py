@@ -50,7 +50,7 @@ def read_response(raw: bytes, streamed: bool) -> Answer:
         return Answer(error=body["error"]) if body["error"] else _ended_response(body)
     told = ""
     calls: dict[int, list[str]] = {}
-    for part in raw.decode("utf-8", "ignore").split("\n\n")[:-1]:
+    for part in _events(raw):
         event = json.loads(part.partition("\ndata: ")[2])
         kind, place = event["type"], event.get("output_index", 0)
         if kind == "response.output_text.delta":
@@ -59,6 +59,8 @@ def read_response(raw: bytes, streamed: bool) -> Answer:
             calls[place] = [event["item"]["name"], ""]
         elif kind == "response.function_call_arguments.delta":
             calls[place][1] += event["delta"]
+        elif kind == "error":
+            return Answer((_response_said(told, calls, None),), error=event)
         elif kind == "response.failed":
             return Answer((_response_said(told, calls, None),), error=event["response"]["error"])
         elif kind in ("response.completed", "response.incomplete"):
@@ -103,7 +105,7 @@ def read_message(raw: bytes, streamed: bool) -> Answer:
         return Answer(error=body["error"]) if "error" in body else _message(body, complete=True)
     message: dict[str, Any] = {"content": [], "stop_reason": None}
     error, complete = None, False
-    for text in raw.decode("utf-8", "ignore").split("\n\n")[:-1]:
+    for text in _events(raw):
         name, _, data = text.partition("\ndata: ")
         event = json.loads(data)
         assert name == f"event: {event['type']}"
@@ -142,12 +144,18 @@ def _message(told: Mapping[str, Any], complete: bool) -> Answer:
     return Answer((said,), counts, complete=complete)
 
 
+def _events(raw: bytes) -> list[str]:
+    """The events of a stream, without comments. A client that left may have a part of an event,
+    which says nothing yet."""
+    parts = raw.decode("utf-8", "ignore").split("\n\n")[:-1]
+    return [part for part in parts if not part.startswith(":")]
+
+
 def _read_events(raw: bytes, add: Callable[[_Choice, dict[str, Any]], None]) -> Answer:
     choices: dict[int, _Choice] = {}
     usage = error = None
     complete = False
-    # A client that left may have a part of an event, which says nothing yet.
-    for line in raw.decode("utf-8", "ignore").split("\n\n")[:-1]:
+    for line in _events(raw):
         told = line.removeprefix("data: ")
         if told == "[DONE]":
             complete = True

@@ -17,6 +17,7 @@ from weir.settings.fallback import (
     check_fallbacks,
 )
 from weir.settings.features import FeaturesSettings
+from weir.settings.parsers import check_parsers, with_parsers
 from weir.settings.responses import ResponsesSettings
 from weir.settings.server import CorsSettings, MetricsSettings, Port
 from weir.settings.speculative import SpeculativeSettings
@@ -32,7 +33,10 @@ class _Section(BaseModel):
 class ServerSettings(_Section):
     """Where clients connect, and what a request may cost before it is understood.
 
+    ``early_headers_s``: a stream that has no output by then is opened all the same (null: never).
     ``max_body_bytes`` holds for a compressed body before and after it is decompressed.
+    ``unknown_fields``: fields of a body that nobody knows are ignored and named in a header of the
+    answer, or refused. ``max_streams_per_request``: prompts times choices.
     ``max_connections``: open at a time; ``max_connections_per_source``: of them, from one address.
     """
 
@@ -40,7 +44,10 @@ class ServerSettings(_Section):
     port: Port = 8000
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024)
     request_timeout_s: float = Field(600.0, gt=0)
+    early_headers_s: float | None = Field(20.0, gt=0)
     drain_timeout_s: float = Field(60.0, gt=0)
+    unknown_fields: Literal["ignore", "refuse"] = "ignore"
+    max_streams_per_request: int = Field(128, ge=1, le=2048)
     max_connections: int = Field(8192, ge=1)
     max_connections_per_source: int = Field(6144, ge=1)
     cors: CorsSettings = CorsSettings()
@@ -138,6 +145,7 @@ class EngineSettings(_Section):
         for key in args:
             if key in taken:
                 raise ValueError(f"{key} is set by {taken[key]}")
+        check_parsers(args)
         return args
 
 
@@ -172,6 +180,13 @@ class ModelSettings(_Section):
     drain_timeout_s: float = Field(60.0, gt=0)
     autoscaling: AutoscalingSettings | None = None
     fallback: FallbackSettings | None = None
+
+    @property
+    def engine_args(self) -> dict[str, Any]:
+        """``engine.args``, with the parsers of the model's family where they name none."""
+        if self.engine.mode == "stub":
+            return dict(self.engine.args)
+        return with_parsers(self.source, self.engine.args)
 
 
 class TenantSettings(_Section):

@@ -152,6 +152,18 @@ def test_pushed_events_are_online_at_once_and_in_the_history(features: Features)
     assert joined["customer_profile__name"][1] != PROFILE["name"], "leaked from the future"
 
 
+def test_an_entity_without_any_row_has_nulls_in_the_history(features: Features) -> None:
+    """Also where pushes have made several files of a view's history."""
+    event = PROFILE | {"entity": "b/10004", "event_timestamp": "2026-03-02T10:00:00+00:00"}
+    features("push", "customer_profile", "-", stdin=json.dumps(event) + "\n")
+    labels, out = features.folder / "nobody.csv", features.folder / "nobody.parquet"
+    labels.write_text("entity,event_timestamp\nb/99999,2026-11-02T00:00:00Z\n")
+    features("history", "--entities", str(labels), "--out", str(out))
+    joined = pd.read_parquet(out)
+    assert joined["entity"].tolist() == ["b/99999"]
+    assert joined.drop(columns=["entity", "event_timestamp"]).isna().all(axis=None)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
