@@ -162,15 +162,15 @@ class Ways:
         """The pair of least cost; None: no pair has room."""
         return min(self._pairs(self._unsaturated(self.prefillers), prices), key=_cost, default=None)
 
-    def best(self, prices: Prices, *, prefillers_answer: bool = False) -> Way | None:
+    def best(self, prices: Prices, answering_share: float = 0.0) -> Way | None:
         """The way of least cost. None: that has no room now, and whatever has room costs more than
-        waiting for it (or nothing has). ``prefillers_answer``: whole requests may go to prefill
-        replicas, too, if a token that waits for a step full of prompt is in time."""
-        anyone = range(len(self.fleet.ids))
+        waiting for it (or nothing has). Whole requests may go to prefill replicas, too, while
+        these give no more than ``answering_share`` of their time to prompts, or if a token that
+        waits for a step full of prompt is in time (0: never)."""
         slots = self.answerers or self.prefillers
-        if prefillers_answer:
-            patient = [slot for slot in anyone if self._longest_s(slot, prices) <= self.slo.tpot_s]
-            slots = sorted({*slots, *patient})
+        if answering_share:
+            also = [i for i in self.prefillers if self._may_answer(i, prices, answering_share)]
+            slots = sorted({*slots, *also})
         room = self._least(self._whole_ways(self._unsaturated(slots), prices))
         pair = self._least(self._pairs(self._unsaturated(self.prefillers), prices))
         now = self._least([way for way in (room, pair) if way is not None])
@@ -182,6 +182,9 @@ class Ways:
         if now is None or any(way.cost < now.cost for way in later):
             return None
         return now
+
+    def _may_answer(self, slot: int, prices: Prices, share: float) -> bool:
+        return self._busy(slot) <= share or self._longest_s(slot, prices) <= self.slo.tpot_s
 
     def _least(self, ways: Sequence[Way]) -> Way | None:
         if not ways:
