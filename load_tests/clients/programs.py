@@ -200,6 +200,9 @@ model = "{model}"
 model_provider = "weir"
 web_search = "disabled"
 
+[features]
+multi_agent = false
+
 [model_providers.weir]
 name = "weir"
 base_url = "{url}/v1"
@@ -221,7 +224,8 @@ def _codex(platform: Platform, home: Path, folder: Path) -> Command:
 def _codex_judge(ended: Ended) -> str:
     if "turn.completed" in ended.output:
         return ""
-    return first_error(ended)
+    failed = [line for line in ended.output.splitlines() if '"turn.failed"' in line]
+    return failed[-1].strip() if failed else first_error(ended)
 
 
 def _aider(platform: Platform, home: Path, folder: Path) -> Command:
