@@ -41,7 +41,7 @@ class Prices:
     more than that."""
 
     power: float = 4.0
-    late: float = 0.2
+    late: float = 2.0
     others: float = 2.0
     waiting: float = 0.1
     work: float = 0.1

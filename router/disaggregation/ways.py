@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from heapq import nsmallest
 from operator import attrgetter
+from typing import NamedTuple
 
 from router.disaggregation.pace import PaceBook, Prices, Slo
 from router.disaggregation.transfer import TransferBook
@@ -51,8 +52,7 @@ class Way:
     transfer_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Prefill:
+class _Prefill(NamedTuple):
     """A prompt computed in a slot: seconds to its end, own seconds, what it costs."""
 
     slot: int
@@ -60,8 +60,7 @@ class _Prefill:
     cost: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Decode:
+class _Decode(NamedTuple):
     """An answer generated in a slot: seconds per token, seconds to fetch the prompt's blocks, what
     it costs."""
 
@@ -103,6 +102,8 @@ class Ways:
         self._transfers = transfers
         self._fleets = fleets
         self._waiting = waiting
+        self._longest: dict[int, float] = {}
+        self._decoded: dict[int, _Decode] = {}
 
     # Who can do what.
 
@@ -161,15 +162,15 @@ class Ways:
         """The pair of least cost; None: no pair has room."""
         return min(self._pairs(self._unsaturated(self.prefillers), prices), key=_cost, default=None)
 
-    def best(self, prices: Prices, *, prefillers_answer: bool = False) -> Way | None:
+    def best(self, prices: Prices, answering_share: float = 0.0) -> Way | None:
         """The way of least cost. None: that has no room now, and whatever has room costs more than
-        waiting for it (or nothing has). ``prefillers_answer``: whole requests may go to prefill
-        replicas, too, if a token that waits for a step full of prompt is in time."""
-        anyone = range(len(self.fleet.ids))
+        waiting for it (or nothing has). Whole requests may go to prefill replicas, too, while
+        these give no more than ``answering_share`` of their time to prompts, or if a token that
+        waits for a step full of prompt is in time (0: never)."""
         slots = self.answerers or self.prefillers
-        if prefillers_answer:
-            patient = [slot for slot in anyone if self._longest_s(slot, prices) <= self.slo.tpot_s]
-            slots = sorted({*slots, *patient})
+        if answering_share:
+            also = [i for i in self.prefillers if self._may_answer(i, prices, answering_share)]
+            slots = sorted({*slots, *also})
         room = self._least(self._whole_ways(self._unsaturated(slots), prices))
         pair = self._least(self._pairs(self._unsaturated(self.prefillers), prices))
         now = self._least([way for way in (room, pair) if way is not None])
@@ -181,6 +182,9 @@ class Ways:
         if now is None or any(way.cost < now.cost for way in later):
             return None
         return now
+
+    def _may_answer(self, slot: int, prices: Prices, share: float) -> bool:
+        return self._busy(slot) <= share or self._longest_s(slot, prices) <= self.slo.tpot_s
 
     def _least(self, ways: Sequence[Way]) -> Way | None:
         if not ways:
@@ -233,7 +237,7 @@ class Ways:
     def _prefills(self, slots: Sequence[int], prices: Prices) -> list[_Prefill]:
         if not slots:
             return []
-        columns, prompt, now_s = self.columns, self.request.prompt_tokens, self.snapshot.now_s
+        columns, prompt = self.columns, self.request.prompt_tokens
         found, count = [], len(slots)
         for slot, work in zip(slots, self._expected_work(slots), strict=True):
             cached, fit = self.cached_tokens(slot), columns.latency[slot]
@@ -245,7 +249,7 @@ class Ways:
             cost = prices.work * work * token_s / self.slo.ttft_s
             cost += prices.waiting * self._delay(first_s, own * token_s / count, prices)
             if pace.decoding:
-                step_s = self._step_s(slot, 0, 0, now_s)
+                step_s = self._step_s(slot, 0, 0)
                 cost += prices.others * pace.harm(
                     step_s, own * token_s, self._longest_s(slot, prices), prices, self._pace.spread
                 )
@@ -253,21 +257,23 @@ class Ways:
         return found
 
     def _decodes(self, slots: Sequence[int], prices: Prices) -> list[_Decode]:
-        request, now_s = self.request, self.snapshot.now_s
-        found = []
         for slot in slots:
-            tpot_s = self._step_s(slot, 1, request.prompt_tokens, now_s)
-            cost = self._own_lateness(slot, tpot_s, prices)
-            pace = self._pace.of(self.fleet.ids[slot])
-            if pace.decoding:
-                before_s = self._step_s(slot, 0, 0, now_s)
-                longer_s = max(0.0, tpot_s - before_s) * request.expected_output_tokens
-                cost += prices.others * pace.harm(
-                    before_s, longer_s, math.inf, prices, self._pace.spread
-                )
-            missing = request.prompt_tokens - self.cached_tokens(slot)
-            found.append(_Decode(slot, tpot_s, self._transfers.predict_s(missing), cost))
-        return found
+            if slot not in self._decoded:
+                self._decoded[slot] = self._decode(slot, prices)
+        return [self._decoded[slot] for slot in slots]
+
+    def _decode(self, slot: int, prices: Prices) -> _Decode:
+        request = self.request
+        tpot_s = self._step_s(slot, 1, request.prompt_tokens)
+        cost = self._own_lateness(slot, tpot_s, prices)
+        pace = self._pace.of(self.fleet.ids[slot])
+        if pace.decoding:
+            before_s = self._step_s(slot, 0, 0)
+            longer_s = max(0.0, tpot_s - before_s) * request.expected_output_tokens
+            spread = self._pace.spread
+            cost += prices.others * pace.harm(before_s, longer_s, math.inf, prices, spread)
+        missing = request.prompt_tokens - self.cached_tokens(slot)
+        return _Decode(slot, tpot_s, self._transfers.predict_s(missing), cost)
 
     def _delay(self, first_s: float, delay_s: float, prices: Prices) -> float:
         """What it costs those who wait in the gateway that each is let in ``delay_s`` later; they
@@ -301,16 +307,21 @@ class Ways:
 
     def _longest_s(self, slot: int, prices: Prices) -> float:
         """Seconds for a token whose step is full of prompt."""
+        found = self._longest.get(slot)
+        if found is None:
+            found = self._longest[slot] = self._full_step_s(slot, prices)
+        return found
+
+    def _full_step_s(self, slot: int, prices: Prices) -> float:
         token_s = max(0.0, self.columns.latency[slot].ttft[1] / 1000.0)
         fit = self._pace.steps.fit(self.fleet.ids[slot])
         step_s = fit.tpot_s(self.columns.requests[slot] + 1, self.columns.context_tokens[slot])
         return prices.step_tokens * token_s + step_s
 
     def _busy(self, slot: int) -> float:
-        share = self._pace.of(self.fleet.ids[slot]).share(self.snapshot.now_s)
-        return max(share, self._shares[slot])
+        return self._shares[slot]
 
-    def _step_s(self, slot: int, requests: int, context_tokens: int, now_s: float) -> float:
+    def _step_s(self, slot: int, requests: int, context_tokens: int) -> float:
         """Seconds per token with so many more requests and so much more context."""
         replica_id, columns = self.fleet.ids[slot], self.columns
         step_s = self._pace.steps.fit(replica_id).tpot_s(
@@ -320,14 +331,16 @@ class Ways:
 
     @cached_property
     def _shares(self) -> list[float]:
-        """Per slot, the part of their time that replicas of its role give to prompts, on average.
-        What one has done lately says little: the one with the least to do gets the next prompt."""
+        """Per slot, the part of its time that it gives to prompts, or that replicas of its role do
+        on average, if that is more. What one has done lately says little: the one with the least
+        to do gets the next prompt."""
+        now_s, infos = self.snapshot.now_s, self.fleet.infos
+        own = [self._pace.of(info.replica_id).share(now_s) for info in infos]
         by_role: dict[str, list[float]] = {}
-        for info in self.fleet.infos:
-            share = self._pace.of(info.replica_id).share(self.snapshot.now_s)
+        for info, share in zip(infos, own, strict=True):
             by_role.setdefault(info.role, []).append(share)
         means = {role: sum(shares) / len(shares) for role, shares in by_role.items()}
-        return [means[info.role] for info in self.fleet.infos]
+        return [max(share, means[info.role]) for info, share in zip(infos, own, strict=True)]
 
     def _expected_work(self, slots: Sequence[int]) -> Sequence[float]:
         columns, _ = self._only(slots)

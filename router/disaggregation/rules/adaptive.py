@@ -21,17 +21,17 @@ from weir.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class AdaptiveParams:
-    """``prefillers_answer``: engines of prefill replicas can decode (those of vLLM can), so they
-    take whole requests when that costs least and the TPOT target is not shorter than a step full of
-    prompt. ``pairs_of_mixed``: every engine can hand its KV
-    blocks over, whatever its role.
+    """``answering_share``: a prefill replica takes whole requests when that costs least and either
+    it gives no more than this part of its time to prompts, or the TPOT target is not shorter than a
+    step full of prompt (0: never; vLLM's engines can decode whatever they are for).
+    ``pairs_of_mixed``: every engine can hand its KV blocks over, whatever its role.
     ``power``, ``late``, ``others``, ``waiting``, ``work``, ``step_tokens``: see
     :class:`router.disaggregation.pace.Prices`."""
 
-    prefillers_answer: bool = True
+    answering_share: float = 0.5
     pairs_of_mixed: bool = False
     power: float = 4.0
-    late: float = 0.2
+    late: float = 2.0
     others: float = 2.0
     waiting: float = 0.1
     work: float = 0.1
@@ -41,8 +41,10 @@ class AdaptiveParams:
         path = "routing.disaggregation.params"
         if not self.power >= 1.0:
             raise ConfigError(f"{path}.power: expected a number of at least 1")
-        if not min(self.late, self.others, self.waiting, self.work) >= 0.0:
-            raise ConfigError(f"{path}: expected late, others, waiting and work of at least 0")
+        if not min(self.answering_share, self.late, self.others, self.waiting, self.work) >= 0.0:
+            raise ConfigError(
+                f"{path}: expected answering_share, late, others, waiting and work of at least 0"
+            )
 
 
 @register("adaptive", AdaptiveParams)
@@ -51,7 +53,7 @@ class Adaptive:
 
     def __init__(self, params: AdaptiveParams) -> None:
         self.pairs_of_mixed = params.pairs_of_mixed
-        self._prefillers_answer = params.prefillers_answer
+        self._answering_share = params.answering_share
         self._prices = Prices(
             params.power,
             params.late,
@@ -62,4 +64,4 @@ class Adaptive:
         )
 
     def choose(self, ways: Ways) -> Way | None:
-        return ways.best(self._prices, prefillers_answer=self._prefillers_answer)
+        return ways.best(self._prices, self._answering_share)

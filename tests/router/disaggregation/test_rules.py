@@ -163,13 +163,24 @@ def test_dynamos_first_rule_spares_a_full_prefill_queue() -> None:
 
 
 def test_adaptive_keeps_prompts_away_from_answers_that_have_no_time() -> None:
-    adaptive = build_rule("adaptive")
+    adaptive = build_rule("adaptive", {"answering_share": 0.0})
     lonely = adaptive.choose(ways(PAIR))
     beside = adaptive.choose(ways(PAIR, pace=busy(PaceBook(), "d", 30)))
     assert lonely is not None
     assert beside is not None
     assert lonely.prefill is None
     assert beside.prefill == 0
+
+
+def test_a_prefill_replica_with_few_prompts_answers_too() -> None:
+    adaptive, pace = build_rule("adaptive"), busy(PaceBook(), "d", 30)
+    way = adaptive.choose(ways(PAIR, pace=pace))
+    assert way is not None
+    assert (way.replica, way.prefill) == (0, None)
+    pace.of("p").dispatched(0.0, 8.0)
+    way = adaptive.choose(ways(PAIR, pace=pace))
+    assert way is not None
+    assert (way.replica, way.prefill) == (1, 0)
 
 
 def test_adaptive_waits_for_the_prefill_replica_rather_than_making_answers_late() -> None:
