@@ -57,6 +57,7 @@ class PromptEncoder:
         self._tokenizer.no_truncation()
         config = json.loads(_required(folder / "tokenizer_config.json").read_text("utf-8"))
         self._special = _special_tokens(folder, config)
+        self.truncation_side = "left" if config.get("truncation_side") == "left" else "right"
         description = json.loads(file.read_text("utf-8"))
         self._most_bytes_per_token = most_bytes_per_token(description)
         sources = _chat_templates(folder, config)

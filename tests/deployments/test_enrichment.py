@@ -233,6 +233,35 @@ async def test_required_features_are_required(
     assert setup.world.outstanding() == 0
 
 
+async def test_what_can_be_no_entity_is_invalid_and_says_why(setup: Setup) -> None:
+    await setup.start()
+    status, headers, _ = await setup.ask("7" * 300)
+    assert (status, headers["x-weir-features"]) == (200, "invalid")
+    assert headers["x-weir-features-reason"] == "entity: an entity id has at most 256 characters"
+    assert (setup.prompt(), setup.redis.reads) == (PLAIN, 0)
+    assert setup.metrics.feature_lookups.labels("t", "m", "invalid")._value.get() == 1
+
+
+async def test_where_features_are_required_what_is_no_entity_is_a_400(setup: Setup) -> None:
+    await setup.start(required=True)
+    status, _, body = await setup.ask("7" * 300)
+    assert (status, body["error"]["code"]) == (400, "entity_invalid")
+    assert "at most 256 characters" in body["error"]["message"]
+
+
+async def test_where_features_are_required_a_token_that_is_not_believed_is_a_401(
+    setup: Setup,
+) -> None:
+    await setup.start(
+        required=True, entity="claim: sub in x-weir-entity", claim_secret_env="SECRET"
+    )
+    status, _, body = await setup.ask("a.b.c")
+    assert (status, body["error"]["code"]) == (401, "claim_unverified")
+    assert body["error"]["message"] == "x-weir-entity: claim-unverified: no token."
+    status, _, body = await setup.ask(None)
+    assert (status, body["error"]["code"]) == (400, "entity_required")
+
+
 async def test_required_features_and_no_store_is_a_503(setup: Setup) -> None:
     await setup.start(required=True, budget_ms=10)
     setup.redis.answer = lambda: None

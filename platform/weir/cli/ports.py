@@ -4,35 +4,40 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Iterator
 
 import psutil
 
 from weir.cli.exits import CommandError, ExitCode
 from weir.settings import Settings
 
-_REDIS_HINT = "choose another one: weir up --redis-port N"
+_IN_A_FILE = "choose another one in a settings file: weir up --config FILE"
 
 
 def require_free_ports(settings: Settings) -> None:
-    """Check the front door's port and, if it is embedded, Redis's. All others are found free when
-    they are opened.
+    """Check the ports that settings name: the front door's, the metrics' and, if it is embedded,
+    Redis's. All others are found free when they are opened.
 
     Raises:
-        CommandError: the port is taken, the address is not this machine's, or both are to have
-            the same port.
+        CommandError: a port is taken or asked for twice, or the address is not this machine's.
     """
+    taken: dict[int, str] = {}
+    for host, port, setting, hint in _asked(settings):
+        if port in taken:
+            message = f"port {port} is asked for twice ({taken[port]}, {setting})"
+            raise CommandError(message, ExitCode.CONFLICT, hint=hint)
+        require_free(host, port, setting, hint)
+        taken[port] = setting
+
+
+def _asked(settings: Settings) -> Iterator[tuple[str, int, str, str]]:
     server, redis = settings.server, settings.redis
-    embedded = redis.mode == "embedded"
-    if embedded and server.port == redis.port:
-        raise CommandError(
-            f"port {redis.port} is asked for twice (server.port, redis.port)",
-            ExitCode.CONFLICT,
-            hint=_REDIS_HINT,
-        )
-    hint = "choose another one: weir up --port N"
-    require_free(server.host, server.port, "server.port", hint)
-    if embedded:
-        require_free("127.0.0.1", redis.port, "redis.port", _REDIS_HINT)
+    yield server.host, server.port, "server.port", "choose another one: weir up --port N"
+    if server.metrics.port is not None:
+        yield server.metrics.host, server.metrics.port, "server.metrics.port", _IN_A_FILE
+    if redis.mode == "embedded":
+        hint = "choose another one: weir up --redis-port N"
+        yield "127.0.0.1", redis.port, "redis.port", hint
 
 
 def require_free(host: str, port: int, setting: str, hint: str) -> None:

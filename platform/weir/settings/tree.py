@@ -35,6 +35,8 @@ class ServerSettings(_Section):
 
     ``early_headers_s``: a stream that has no output by then is opened all the same (null: never).
     ``max_body_bytes`` holds for a compressed body before and after it is decompressed.
+    ``unknown_fields``: fields of a body that nobody knows are ignored and named in a header of the
+    answer, or refused. ``max_streams_per_request``: prompts times choices.
     ``max_connections``: open at a time; ``max_connections_per_source``: of them, from one address.
     """
 
@@ -44,6 +46,8 @@ class ServerSettings(_Section):
     request_timeout_s: float = Field(600.0, gt=0)
     early_headers_s: float | None = Field(20.0, gt=0)
     drain_timeout_s: float = Field(60.0, gt=0)
+    unknown_fields: Literal["ignore", "refuse"] = "ignore"
+    max_streams_per_request: int = Field(128, ge=1, le=2048)
     max_connections: int = Field(8192, ge=1)
     max_connections_per_source: int = Field(6144, ge=1)
     cors: CorsSettings = CorsSettings()
@@ -145,6 +149,13 @@ class EngineSettings(_Section):
         return args
 
 
+class DisaggregationSettings(_Section):
+    """Which rule decides whether to disaggregate where replicas have roles; its parameters."""
+
+    rule: str = "adaptive"
+    params: dict[str, Any] = Field(default_factory=dict)
+
+
 class PromptSettings(_Section):
     """How a model's prompts are made of what clients send.
 
@@ -160,6 +171,7 @@ class RoutingSettings(_Section):
 
     policy: str = "weir"
     params: dict[str, Any] = Field(default_factory=dict)
+    disaggregation: DisaggregationSettings = DisaggregationSettings()
 
 
 class ModelSettings(_Section):

@@ -18,7 +18,7 @@ from weir import __version__
 from weir.cli import checkout
 from weir.cli.exits import CommandError, ExitCode
 from weir.cli.main import app
-from weir.cli.ports import require_free
+from weir.cli.ports import require_free, require_free_ports
 from weir.settings import load_settings
 
 if TYPE_CHECKING:
@@ -155,6 +155,30 @@ def test_ports_say_whose_address_it_is() -> None:
     require_free("127.0.0.1", port, "server.port", "hint")
     with pytest.raises(CommandError, match=r"cannot listen on 203\.0\.113\.1"):
         require_free("203.0.113.1", port, "server.port", "hint")
+
+
+def test_a_taken_port_names_its_setting_and_the_flag() -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        tree = {"server": {"port": _free_port()}, "redis": {"port": port}}
+        with pytest.raises(CommandError, match=r"is taken.*\(redis\.port\)") as caught:
+            require_free_ports(load_settings("laptop", overlay=tree))
+        assert "--redis-port" in str(caught.value.hint)
+
+
+def test_a_port_that_is_asked_for_twice_is_told() -> None:
+    port = _free_port()
+    tree = {"server": {"port": port}, "redis": {"port": port}}
+    with pytest.raises(CommandError, match=r"asked for twice \(server\.port, redis\.port\)"):
+        require_free_ports(load_settings("laptop", overlay=tree))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
