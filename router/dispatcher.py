@@ -17,6 +17,7 @@ from router.admission.outcomes import Dispatch, Failed, Refused, SpillRule, Wait
 from router.admission.queue import AdmissionQueue
 from router.admission.settings import AdmissionSettings
 from router.admission.ticket import Ticket
+from router.disaggregation.room import PlacedRoom
 from router.forecast import Forecast
 from router.lengths import OutputLengths
 from router.returning import CacheUse
@@ -176,6 +177,8 @@ class Dispatcher:
             view = None
 
     def _room(self, view: View) -> Capacity:
+        if self.router.places and self._enabled:
+            return PlacedRoom(view, self._limits, self.router.place)
         return Room(view, self._limits) if self._enabled else Unlimited()
 
     def _view(self) -> View:

@@ -61,4 +61,5 @@ def _info(replica: RunningReplica) -> ReplicaInfo:
         kv_feed=feed,
         yielding_step_tokens=metadata.get("yielding_step_tokens", 0),
         attention_tokens=metadata.get("attention_tokens", USUAL_ATTENTION_TOKENS),
+        role=metadata.get("role", "mixed"),
     )

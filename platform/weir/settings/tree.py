@@ -145,11 +145,19 @@ class EngineSettings(_Section):
         return args
 
 
+class DisaggregationSettings(_Section):
+    """Which rule decides whether to disaggregate where replicas have roles; its parameters."""
+
+    rule: str = "adaptive"
+    params: dict[str, Any] = Field(default_factory=dict)
+
+
 class RoutingSettings(_Section):
     """Which policy chooses the replica, and its parameters."""
 
     policy: str = "weir"
     params: dict[str, Any] = Field(default_factory=dict)
+    disaggregation: DisaggregationSettings = DisaggregationSettings()
 
 
 class ModelSettings(_Section):
