@@ -24,6 +24,7 @@ from deployments.autoscaling import ONGOING
 from deployments.engine import WeirEngine
 from deployments.listener import Listener, ReplicaApp
 from deployments.pairs import SCORE, scores_pairs
+from deployments.pools import Membership
 from deployments.probes import Probes
 from deployments.streams import TokenStreams
 from deployments.vllm_generator import VllmGenerator
@@ -38,11 +39,16 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
     """One engine. ``drain_timeout_s`` bounds how long a stop waits for streams in flight."""
 
     async def __init__(  # type: ignore[misc]  # Ray awaits constructors
-        self, llm_config: LLMConfig, drain_timeout_s: float, log: LogSettings
+        self,
+        llm_config: LLMConfig,
+        drain_timeout_s: float,
+        log: LogSettings,
+        membership: Membership | None = None,
     ) -> None:
         started = time.monotonic()
         configure_logging(log)
         host = ray.util.get_node_ip_address()
+        self._membership = membership or Membership()
         self._kv_endpoints = _publish_kv_events(llm_config, host)
         await super().__init__(llm_config, engine_cls=WeirEngine)
         engine_seconds = time.monotonic() - started
@@ -89,6 +95,7 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
                 config.scheduler_config.max_num_batched_tokens if self.engine.yields else 0
             ),
             "tasks": await self._tasks(),
+            **self._membership.metadata(),
             "kv_feed": feed
             and {
                 **feed,
