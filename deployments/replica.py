@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import os
 import socket
@@ -50,6 +51,8 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
         host = ray.util.get_node_ip_address()
         self._membership = membership or Membership()
         self._kv_endpoints = _publish_kv_events(llm_config, host)
+        if "kv_transfer_config" in llm_config.engine_kwargs:
+            _open_side_channel(host)
         await super().__init__(llm_config, engine_cls=WeirEngine)
         engine_seconds = time.monotonic() - started
         client = self.engine.client
@@ -170,11 +173,7 @@ def _publish_kv_events(llm_config: LLMConfig, host: str) -> dict[str, str] | Non
     arguments = llm_config.engine_kwargs
     if "kv_events_config" in arguments or not arguments.get("enable_prefix_caching", True):
         return None
-    with contextlib.ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(2)]
-        for probe in probes:
-            probe.bind((host, 0))
-        events, replay = (f"tcp://{host}:{probe.getsockname()[1]}" for probe in probes)
+    events, replay = (f"tcp://{host}:{port}" for port in _free_ports(host, 2))
     arguments["kv_events_config"] = {
         "enable_kv_cache_events": True,
         "publisher": "zmq",
@@ -183,3 +182,21 @@ def _publish_kv_events(llm_config: LLMConfig, host: str) -> dict[str, str] | Non
         "topic": "kv",
     }
     return {"events": events, "replay": replay}
+
+
+def _open_side_channel(host: str) -> None:
+    """Where engines ask each other for what a transfer of KV blocks needs to know: an address of
+    this replica's own, unless settings say otherwise. What only this machine may reach stays on its
+    loopback interface, the transfers too."""
+    os.environ.setdefault("VLLM_NIXL_SIDE_CHANNEL_HOST", host)
+    os.environ.setdefault("VLLM_NIXL_SIDE_CHANNEL_PORT", str(_free_ports(host, 1)[0]))
+    if ipaddress.ip_address(host).is_loopback:
+        os.environ.setdefault("UCX_NET_DEVICES", "lo")
+
+
+def _free_ports(host: str, count: int) -> list[int]:
+    with contextlib.ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind((host, 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
