@@ -2,7 +2,7 @@
 
 Token ``i`` of an answer follows from the prompt and ``i`` alone, so a stream that goes on elsewhere
 goes on exactly, and a gap or a repeat shows. It speaks the whole protocol: log-probabilities, tool
-calls, JSON, embeddings, prompts that are not text, resumption.
+calls, JSON, embeddings, prompts that are not text, resumption, halves of a request.
 
 All streams advance together, one token a step, as an engine's do: one timer for a thousand streams.
 """
@@ -186,6 +186,10 @@ class _StubStream:
 
     def step(self) -> bool:
         """Emit the next token; True at the last one."""
+        if isinstance(self.request.handoff, wire.Keep):
+            counts = (len(self.prompt), 0, 0)
+            self.put(wire.Kept(self.request.stream, "", [], "length", *counts, b""))
+            return True
         last = self.script.count - 1
         if self.index > last:  # all of it had been generated elsewhere
             self._end("", [], self._behind(wire.Extra()))

@@ -79,7 +79,8 @@ class ReplicaInfo:
     requests between two steps (0: it finishes what it has begun).
     ``role``: a ``prefill`` replica computes prompts that another one decodes; a ``decode`` one
     decodes what another computed, and whole requests too; a ``mixed`` one does whatever comes. It
-    may change while the replica runs.
+    may change while the replica runs. ``pool``: the one of the model's pools that it belongs to;
+    empty where the model has none.
     """
 
     replica_id: str
@@ -94,6 +95,7 @@ class ReplicaInfo:
     kv_feed: KvFeed | None = None
     yielding_step_tokens: int = 0
     role: Role = "mixed"
+    pool: str = ""
 
 
 @dataclass(frozen=True, slots=True)

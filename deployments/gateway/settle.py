@@ -66,7 +66,10 @@ def _answered_by(attempts: list[Attempt]) -> _Pairs:
     last = attempts[-1]
     pairs: _Pairs = [(b"x-weir-model-answered", last.step.model.encode())]
     if last.choices and last.choices[0].legs:
-        pairs.append((b"x-weir-replica", last.choices[0].legs[-1].replica_id.encode()))
+        leg = last.choices[0].legs[-1]
+        pairs.append((b"x-weir-replica", leg.replica_id.encode()))
+        if leg.kept is not None:
+            pairs.append((b"x-weir-prefill-replica", leg.prefill_id.encode()))
     doubtful = next((a for a in attempts if a.doubtful), None)
     if doubtful is not None:
         counts = doubtful.counts

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from weir.settings.autoscaling import AutoscalingSettings
+from weir.settings.engine import EngineSettings, ParallelSettings
 from weir.settings.fallback import (
     FallbackSettings,
     RegistrySettings,
@@ -17,7 +18,8 @@ from weir.settings.fallback import (
     check_fallbacks,
 )
 from weir.settings.features import FeaturesSettings
-from weir.settings.parsers import check_parsers, with_parsers
+from weir.settings.parsers import with_parsers
+from weir.settings.pools import PoolSettings, check_pools, pooled
 from weir.settings.responses import ResponsesSettings
 from weir.settings.server import CorsSettings, MetricsSettings, Port
 from weir.settings.speculative import SpeculativeSettings
@@ -108,47 +110,6 @@ class PriceSettings(_Section):
     output_usd_per_million_tokens: float = Field(0.0, ge=0)
 
 
-class ParallelSettings(_Section):
-    """Tensor and pipeline parallelism of one replica."""
-
-    tensor: int = Field(1, ge=1)
-    pipeline: int = Field(1, ge=1)
-
-
-class EngineSettings(_Section):
-    """How vLLM runs inside a replica.
-
-    ``mode``: ``forked`` runs the engine core in a fork of the replica (fast start, shared memory;
-    CPU only), ``process`` is vLLM's own default, ``stub`` has no model at all and only emits
-    words, to measure what is around it. ``args`` are vLLM's engine arguments, passed through.
-    ``yielding``: prompts give way to more urgent ones between two steps; it needs vLLM's
-    ``scheduling_policy: priority`` and has no effect without, nor beside a ``scheduler_cls``.
-    """
-
-    mode: Literal["forked", "process", "stub"] = "process"
-    args: dict[str, Any] = Field(default_factory=dict)
-    env: dict[str, str] = Field(default_factory=dict)
-    yielding: bool = True
-
-    @field_validator("args")
-    @classmethod
-    def _owned_elsewhere(cls, args: dict[str, Any]) -> dict[str, Any]:
-        taken = {
-            "model": "models[].source",
-            "served_model_name": "models[].name",
-            "tensor_parallel_size": "models[].parallel.tensor",
-            "pipeline_parallel_size": "models[].parallel.pipeline",
-            "speculative_config": "models[].speculative",
-            "host": "server.host",
-            "port": "server.port",
-        }
-        for key in args:
-            if key in taken:
-                raise ValueError(f"{key} is set by {taken[key]}")
-        check_parsers(args)
-        return args
-
-
 class DisaggregationSettings(_Section):
     """Which rule decides whether to disaggregate where replicas have roles; its parameters."""
 
@@ -191,6 +152,21 @@ class ModelSettings(_Section):
     drain_timeout_s: float = Field(60.0, gt=0)
     autoscaling: AutoscalingSettings | None = None
     fallback: FallbackSettings | None = None
+    pools: tuple[PoolSettings, ...] = ()
+
+    @model_validator(mode="after")
+    def _pools_fit(self) -> Self:
+        alone = self.replicas != 1 or self.autoscaling is not None
+        check_pools(self.pools, alone, self.routing.disaggregation.params)
+        self.parallel.check(self.accelerator, self.engine.mode)
+        for pool in self.pools:
+            served = self.of_pool(pool)
+            served.parallel.check(served.accelerator, served.engine.mode)
+        return self
+
+    def of_pool(self, pool: PoolSettings) -> ModelSettings:
+        """The model as the replicas of one of its pools serve it."""
+        return self.model_copy(update={**pooled(pool, self.engine, self.price), "pools": ()})
 
     @property
     def engine_args(self) -> dict[str, Any]:
