@@ -11,7 +11,7 @@ import msgspec
 from vllm import PoolingParams, SamplingParams
 from vllm.exceptions import VLLMClientError
 from vllm.inputs.engine import tokens_input
-from vllm.sampling_params import RequestOutputKind
+from vllm.sampling_params import RepetitionDetectionParams, RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
@@ -188,7 +188,7 @@ class VllmGenerator:
         if params.structured_outputs is None:
             built = inputs.process_inputs(*args, **kwargs)
         else:
-            await self._grammars.check(params)
+            await self._grammars.check(params, request.cache_salt or "")
             try:
                 built = await inputs.process_inputs_async(*args, **kwargs)
             except RuntimeError as error:  # a RecursionError, too
@@ -283,6 +283,14 @@ def _is_plain(request: wire.Submit) -> bool:
     return not _is_rich(request) and request.resume is None
 
 
+def _repetition(wanted: wire.Repetition | None) -> RepetitionDetectionParams | None:
+    if wanted is None:
+        return None
+    return RepetitionDetectionParams(
+        wanted.max_pattern_size, wanted.min_pattern_size, wanted.min_count
+    )
+
+
 def sampling_params(
     sampling: wire.Sampling, defaults: dict[str, Any], **more: Any
 ) -> SamplingParams:
@@ -306,6 +314,10 @@ def sampling_params(
         # OpenAI's bounds, as vLLM's own servers apply them.
         "logit_bias": bias and {i: min(100.0, max(-100.0, b)) for i, b in bias.items()},
         "bad_words": sampling.bad_words,
+        "allowed_token_ids": sampling.allowed_token_ids,
+        "spaces_between_special_tokens": sampling.spaces_between_special_tokens,
+        "thinking_token_budget": sampling.thinking_token_budget,
+        "repetition_detection": _repetition(sampling.repetition_detection),
         "output_kind": RequestOutputKind.DELTA,
         "skip_clone": True,
     }

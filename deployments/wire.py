@@ -21,6 +21,15 @@ TOKEN_HEADER = "x-weir-token"
 USUAL_OUTPUT_TOKENS = 256
 
 
+class Repetition(msgspec.Struct, frozen=True, omit_defaults=True):
+    """When an output that repeats itself is ended: a pattern of between ``min_pattern_size`` and
+    ``max_pattern_size`` tokens that comes ``min_count`` times in a row."""
+
+    max_pattern_size: int = 0
+    min_pattern_size: int = 0
+    min_count: int = 0
+
+
 class Sampling(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """OpenAI's and vLLM's sampling fields; None means the model's own default.
 
@@ -45,6 +54,10 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     include_stop_str_in_output: bool = False
     logit_bias: dict[int, float] | None = None
     bad_words: list[str] | None = None
+    allowed_token_ids: list[int] | None = None
+    spaces_between_special_tokens: bool = True
+    thinking_token_budget: int | None = None
+    repetition_detection: Repetition | None = None
 
 
 class Resume(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -198,12 +211,14 @@ class Load(msgspec.Struct, tag=3, array_like=True):
 class Scored(msgspec.Struct, array_like=True):
     """One token with the natural logarithm of its probability. ``token`` is its text, which may be
     a part of a character; ``top`` has the likeliest at its place, likeliest first, without
-    alternatives of their own. ``logprob`` is None for the prompt's first token."""
+    alternatives of their own. ``logprob`` is None for the prompt's first token. ``rank``: its place
+    among all tokens, from 1."""
 
     id: int
     token: str
     logprob: float | None
     top: list[Scored] = []
+    rank: int | None = None
 
 
 class CallDelta(msgspec.Struct, array_like=True):

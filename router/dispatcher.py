@@ -81,6 +81,8 @@ class Dispatcher:
         self._pumping = False
         self._again = False
         self._closed = False
+        if router.placing is not None:
+            router.placing.waiting = self.__len__
         router.listeners.append(self._members_changed)
         self._members_changed((), router.members)
 

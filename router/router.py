@@ -34,6 +34,7 @@ ELSEWHERE_MAX_AGE_S = 3.0
 #: Subsets of the members whose unchanging columns are kept.
 _FLEETS_KEPT = 1024
 Fleets = dict[tuple[str, ...], Fleet]
+_Asked = tuple[RouteRequest, View, Collection[str]]
 MembersChanged = Callable[[tuple[ReplicaInfo, ...], tuple[ReplicaInfo, ...]], None]
 #: Blocks indexed for a replica that does not say how many it has.
 DEFAULT_KV_BLOCKS = 131_072
@@ -60,6 +61,7 @@ class Router:
         self.placing = placing
         #: Whether :meth:`place` decides: replicas have roles, or mixed ones may be pairs.
         self.places = False
+        self._placed: tuple[_Asked, Decision | None] | None = None
         self._clock = clock
         self._rng = rng
         self.index = index if index is not None else PrefixIndex()
@@ -218,9 +220,16 @@ class Router:
         """Where a request would go if ``saturated`` replicas are to get no more prompts; None: what
         the rule wants has no room. Only while :attr:`places`."""
         assert self.placing is not None
+        asked = (request, view, saturated)
+        if self._placed is not None and all(
+            a is b for a, b in zip(self._placed[0], asked, strict=True)
+        ):
+            return self._placed[1]  # Admission has asked the same a moment ago.
         columns, held = view.for_urgency(request.urgency), view.held(request)
         snapshot = Snapshot(view.now_s, overlap_blocks=held, columns=columns)
-        return self.placing.place(request, snapshot, saturated, self._policy, self._rng)
+        decision = self.placing.place(request, snapshot, saturated, self._policy, self._rng)
+        self._placed = (asked, decision)
+        return decision
 
     def _choose_placed(
         self, request: RouteRequest, view: View, saturated: Collection[str]
@@ -231,6 +240,7 @@ class Router:
         if not columns.fleet.ids:
             raise NoReplicaError(f"model {request.model!r} has no replica that can take a request")
         decision = self.place(request, view, saturated) or self.place(request, view, ())
+        self._placed = None
         held = view.held(request)
         if decision is None:
             snapshot = Snapshot(view.now_s, overlap_blocks=held, columns=columns)

@@ -124,7 +124,8 @@ class GatewayReplica:
 def _encoders(settings: Settings) -> Mapping[str, PromptEncoder]:
     return {
         model.name: PromptEncoder(
-            locate_tokenizer(model_source(model.source, settings.registry.url))
+            locate_tokenizer(model_source(model.source, settings.registry.url)),
+            model.prompts.special_tokens,
         )
         for model in settings.models
     }

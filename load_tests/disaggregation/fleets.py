@@ -40,21 +40,20 @@ class Contender:
 
 
 PREFILL_EIGHTHS = (2, 4, 6)
-ADAPTIVE = "adaptive, all mixed"
+ADAPTIVE = "adaptive, 4P+4D"
 
 
 def contenders() -> list[Contender]:
-    """All rows."""
+    """All rows: the fixed choices and weir's rule at three ratios, the peers' at the middle one."""
     rows = [Contender("never, all mixed", "fixed", "never", 0)]
     for eighths in PREFILL_EIGHTHS:
         shape = f"{eighths}P+{8 - eighths}D"
-        queued = {"uncached_tokens": 1000, "uncached_ratio": 1.0, "queued_requests": 2.0}
-        rows += [
-            Contender(f"always, {shape}", "fixed", "always", eighths),
-            Contender(f"llm-d, {shape}", "peer", "llm-d", eighths),
-            Contender(f"dynamo isl_bounding, {shape}", "peer", "dynamo", eighths),
-            Contender(f"dynamo length and queue, {shape}", "peer", "dynamo", eighths, queued),
-            Contender(f"adaptive, {shape}", "weir", "adaptive", eighths),
-        ]
-    pairs = {"pairs_of_mixed": True}
-    return [*rows, Contender(ADAPTIVE, "weir", "adaptive", 0, pairs)]
+        rows.append(Contender(f"always, {shape}", "fixed", "always", eighths))
+        rows.append(Contender(f"adaptive, {shape}", "weir", "adaptive", eighths))
+    first = {"uncached_tokens": 1000, "uncached_ratio": 1.0, "queued_requests": 2.0}
+    return [
+        *rows,
+        Contender("llm-d, 4P+4D", "peer", "llm-d", 4),
+        Contender("dynamo isl_bounding, 4P+4D", "peer", "dynamo", 4),
+        Contender("dynamo length and queue, 4P+4D", "peer", "dynamo", 4, first),
+    ]

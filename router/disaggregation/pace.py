@@ -10,6 +10,7 @@ computes prompts still holds when it does not, and the other way round.
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass
 
 from router.latency import LatencyBook
@@ -17,6 +18,8 @@ from router.ledger import Outlook
 
 #: Beyond that a replica is taken to do nothing but prompts.
 _MOST_SHARE = 0.9
+#: Answers between two estimates of their spread.
+_ESTIMATE_EVERY = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +30,55 @@ class Slo:
     tpot_s: float = 0.1
 
 
-def lateness(ratio: float, power: float) -> float:
-    """What a latency costs that is ``ratio`` times its target: ``ratio ** power`` up to the target,
-    from there on straight in the same direction. So what is early costs next to nothing, and what
-    is late still counts."""
-    if ratio <= 1.0:
-        return math.pow(max(0.0, ratio), power)
-    return 1.0 + power * (ratio - 1.0)
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What lateness costs. A latency of ``ratio`` times its target costs ``ratio ** power`` up to
+    the target, so what is early costs next to nothing; from there on it rises by ``late`` per
+    target, so what cannot be in time does not cost others theirs. ``others``: what the lateness of
+    the answers under way weighs (1: as one's own), ``waiting``: that of who waits in the gateway.
+    ``work``: what expected work costs, the time that it takes being counted in TTFT targets.
+    ``step_tokens``: prompt tokens that an engine computes in one step at most; no token waits for
+    more than that."""
+
+    power: float = 4.0
+    late: float = 2.0
+    others: float = 2.0
+    waiting: float = 0.1
+    work: float = 0.1
+    step_tokens: int = 2048
+
+    def lateness(self, ratio: float) -> float:
+        """What a latency costs that is ``ratio`` times its target."""
+        if ratio <= 1.0:
+            return math.pow(max(0.0, ratio), self.power)
+        return 1.0 + self.late * (ratio - 1.0)
+
+
+class LengthSpread:
+    """How far answers are from their expected length: actual over expected, as the means of four
+    equally large parts of the last answers. A delay is spread over an answer's tokens, so it is the
+    short ones that it makes late, and a mean length hides them."""
+
+    __slots__ = ("_new", "_seen", "in_flight", "parts")
+
+    def __init__(self, remembered: int = 128) -> None:
+        self._seen: deque[float] = deque(maxlen=remembered)
+        self._new = 0
+        self.parts: tuple[float, ...] = (1.0,)
+        #: How much of the answers under way at an instant each part is: long ones are longer there.
+        self.in_flight: tuple[float, ...] = (1.0,)
+
+    def observe(self, expected_tokens: int, tokens: int) -> None:
+        """An answer ended."""
+        self._seen.append(max(1, tokens) / max(1, expected_tokens))
+        self._new += 1
+        if self._new >= _ESTIMATE_EVERY and len(self._seen) >= 2 * _ESTIMATE_EVERY:
+            self._new = 0
+            ordered = sorted(self._seen)
+            size = len(ordered) // 4
+            self.parts = tuple(sum(ordered[i * size : (i + 1) * size]) / size for i in range(4))
+            total = sum(self.parts)
+            self.in_flight = tuple(part / total for part in self.parts)
 
 
 class ReplicaPace:
@@ -42,12 +87,22 @@ class ReplicaPace:
     them, and ``frailty`` of 1 / (TPOT target * expected tokens): one second of delay uses up that
     much of their targets."""
 
-    __slots__ = ("_at_s", "_busy_s", "_window_s", "decoding", "frailty", "prompt_s", "urgency")
+    __slots__ = (
+        "_at_s",
+        "_busy_s",
+        "_window_s",
+        "decoding",
+        "frailty",
+        "prompt_s",
+        "prompts",
+        "urgency",
+    )
 
     def __init__(self, window_s: float) -> None:
         self._window_s = window_s
         self._busy_s = 0.0
         self._at_s = 0.0
+        self.prompts = 0.0  # decayed as the seconds are
         self.prompt_s = 0.0
         self.decoding = 0
         self.urgency = 0.0
@@ -55,24 +110,38 @@ class ReplicaPace:
 
     def dispatched(self, now_s: float, prefill_s: float) -> None:
         """A prompt of that many seconds goes there."""
-        self._busy_s = self._busy(now_s) + prefill_s
+        keep = self._kept(now_s)
+        self._busy_s = self._busy_s * keep + prefill_s
+        self.prompts = self.prompts * keep + 1.0
         self._at_s = now_s
 
     def share(self, now_s: float) -> float:
         """The part of its time that goes to prompts: those dispatched in the last window, weighted
         exponentially towards now; at most 0.9."""
-        return min(_MOST_SHARE, self._busy(now_s) / self._window_s)
+        return min(_MOST_SHARE, self._busy_s * self._kept(now_s) / self._window_s)
 
-    def _busy(self, now_s: float) -> float:
-        return self._busy_s * math.exp(-max(0.0, now_s - self._at_s) / self._window_s)
+    def mean_prompt_s(self) -> float:
+        """Seconds per prompt, of those that share counts."""
+        return self._busy_s / self.prompts if self.prompts > 0.0 else 0.0
 
-    def harm(self, step_s: float, delay_s: float, power: float) -> float:
+    def _kept(self, now_s: float) -> float:
+        return math.exp(-max(0.0, now_s - self._at_s) / self._window_s)
+
+    def harm(
+        self, step_s: float, delay_s: float, longest_s: float, prices: Prices, spread: LengthSpread
+    ) -> float:
         """What it costs the answers under way, together, when each waits ``delay_s`` once more;
-        ``step_s``: seconds per token without that. All are taken to be like their mean."""
+        ``step_s``: seconds per token without that, ``longest_s``: at most. Targets are taken to be
+        like their mean."""
         count = self.decoding
         before = step_s * self.urgency / count
-        after = before + delay_s * self.frailty / count
-        return count * (lateness(after, power) - lateness(before, power))
+        most = max(before, longest_s * self.urgency / count)
+        later = delay_s * self.frailty / count
+        after = sum(
+            weight * prices.lateness(min(most, before + later / part))
+            for weight, part in zip(spread.in_flight, spread.parts, strict=True)
+        )
+        return count * (after - prices.lateness(before))
 
     def join(self, slo: Slo, tokens: int) -> None:
         """An answer of that many tokens is to be generated there."""
@@ -98,6 +167,7 @@ class PaceBook:
         self._window_s = window_s
         self._replicas: dict[str, ReplicaPace] = {}
         self.steps = LatencyBook()
+        self.spread = LengthSpread()
 
     def of(self, replica_id: str) -> ReplicaPace:
         """What is known of a replica."""

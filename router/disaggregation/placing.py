@@ -19,6 +19,10 @@ _NO_SLOS: Mapping[str, Slo] = MappingProxyType({})
 _FLEETS_KEPT = 1024
 
 
+def _nobody() -> int:
+    return 0
+
+
 class Placing:
     """One per model, owned by its router. ``slos``: by class; one that is not there has
     :class:`Slo`'s defaults."""
@@ -28,6 +32,8 @@ class Placing:
         self._slos = slos
         self.pace = PaceBook()
         self.transfers = TransferBook()
+        #: How many requests wait in the gateway's queue; set by whoever owns one.
+        self.waiting: Callable[[], int] = _nobody
         self._fleets: dict[tuple[str, ...], Fleet] = {}
 
     def concerns(self, fleet: Fleet) -> bool:
@@ -60,6 +66,7 @@ class Placing:
             pace=self.pace,
             transfers=self.transfers,
             fleets=self._fleets,
+            waiting=self.waiting(),
         )
         way = self._rule.choose(ways)
         if way is None:
@@ -186,6 +193,8 @@ class PlacedReservation(Reservation):
         """How long a step without prompts takes here, from an answer of some length."""
         if self._after_first < 2:
             return
+        expected = self.request.expected_output_tokens
+        self._placing.pace.spread.observe(expected, self._after_first)
         took_s = self._clock() - self._first_s
         others_s = self._answering.prompt_s - self._prompts_s
         # What is left must be a time: prompts are thought to take longer than they do, sometimes.

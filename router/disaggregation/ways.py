@@ -8,23 +8,26 @@ so neither side has a best choice of its own.
 Every way has a cost without a unit, made of
 
 - how late the request's own first token and own later tokens would be
-  (:func:`~router.disaggregation.pace.lateness`);
+  (:class:`~router.disaggregation.pace.Prices`);
 - how much later everybody else's would be: the answers that decode where the prompt is computed
-  wait for it, and those that decode beside the new answer take longer steps;
+  wait for it, those that decode beside the new answer take longer steps, and who waits in the
+  gateway is let in later, the later the fewer replicas share the work;
 - a little of the expected work of :mod:`router.scorers.expected_work`, which decides while nothing
   is near its target: what is computed again is work that someone else waits for.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from heapq import nsmallest
 from operator import attrgetter
+from typing import NamedTuple
 
-from router.disaggregation.pace import PaceBook, Slo, lateness
+from router.disaggregation.pace import PaceBook, Prices, Slo
 from router.disaggregation.transfer import TransferBook
 from router.ledger import prefill_work
 from router.policy import Policy
@@ -34,17 +37,6 @@ from router.types import Columns, Decision, Fleet, PairDecision, RouteRequest, S
 
 #: How many replicas of either side are looked at together.
 _JOINTLY = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Prices:
-    """``power``: see :func:`~router.disaggregation.pace.lateness`. ``work``: what expected work
-    costs, the time that it takes being counted in TTFT targets. ``others``: what the lateness of
-    others weighs (1: as one's own)."""
-
-    power: float = 4.0
-    work: float = 0.1
-    others: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +52,7 @@ class Way:
     transfer_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Prefill:
+class _Prefill(NamedTuple):
     """A prompt computed in a slot: seconds to its end, own seconds, what it costs."""
 
     slot: int
@@ -69,8 +60,7 @@ class _Prefill:
     cost: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Decode:
+class _Decode(NamedTuple):
     """An answer generated in a slot: seconds per token, seconds to fetch the prompt's blocks, what
     it costs."""
 
@@ -81,7 +71,8 @@ class _Decode:
 
 
 class Ways:
-    """Of ``request`` now. ``saturated``: replicas that admission allows no more prompts."""
+    """Of ``request`` now. ``saturated``: replicas that admission allows no more prompts;
+    ``waiting``: requests in the gateway's queue."""
 
     def __init__(
         self,
@@ -95,6 +86,7 @@ class Ways:
         pace: PaceBook,
         transfers: TransferBook,
         fleets: dict[tuple[str, ...], Fleet],
+        waiting: int = 0,
     ) -> None:
         self.request = request
         self.snapshot = snapshot
@@ -109,6 +101,9 @@ class Ways:
         self._pace = pace
         self._transfers = transfers
         self._fleets = fleets
+        self._waiting = waiting
+        self._longest: dict[int, float] = {}
+        self._decoded: dict[int, _Decode] = {}
 
     # Who can do what.
 
@@ -165,11 +160,33 @@ class Ways:
 
     def pair(self, prices: Prices) -> Way | None:
         """The pair of least cost; None: no pair has room."""
-        return min(self._pairs(prices), key=_cost, default=None)
+        return min(self._pairs(self._unsaturated(self.prefillers), prices), key=_cost, default=None)
 
-    def best(self, prices: Prices) -> Way | None:
-        """The way of least cost; None: none has room."""
-        ways = [*self._whole_ways(prices), *self._pairs(prices)]
+    def best(self, prices: Prices, answering_share: float = 0.0) -> Way | None:
+        """The way of least cost. None: that has no room now, and whatever has room costs more than
+        waiting for it (or nothing has). Whole requests may go to prefill replicas, too, while
+        these give no more than ``answering_share`` of their time to prompts, or if a token that
+        waits for a step full of prompt is in time (0: never)."""
+        slots = self.answerers or self.prefillers
+        if answering_share:
+            also = [i for i in self.prefillers if self._may_answer(i, prices, answering_share)]
+            slots = sorted({*slots, *also})
+        room = self._least(self._whole_ways(self._unsaturated(slots), prices))
+        pair = self._least(self._pairs(self._unsaturated(self.prefillers), prices))
+        now = self._least([way for way in (room, pair) if way is not None])
+        later: list[Way] = []
+        if room is None:
+            later += self._whole_ways(slots, prices)
+        if pair is None:
+            later += self._pairs(self.prefillers, prices)
+        if now is None or any(way.cost < now.cost for way in later):
+            return None
+        return now
+
+    def _may_answer(self, slot: int, prices: Prices, share: float) -> bool:
+        return self._busy(slot) <= share or self._longest_s(slot, prices) <= self.slo.tpot_s
+
+    def _least(self, ways: Sequence[Way]) -> Way | None:
         if not ways:
             return None
         least = min(ways, key=_cost).cost
@@ -178,7 +195,7 @@ class Ways:
 
     # What they cost.
 
-    def _whole_ways(self, prices: Prices) -> list[Way]:
+    def _whole_ways(self, slots: Sequence[int], prices: Prices) -> list[Way]:
         return [
             Way(
                 prefill.slot,
@@ -188,19 +205,18 @@ class Ways:
                 decode.tpot_s,
             )
             for prefill, decode in zip(
-                self._prefills(self.wholes, prices), self._decodes(self.wholes, prices), strict=True
+                self._prefills(slots, prices), self._decodes(slots, prices), strict=True
             )
         ]
 
-    def _pairs(self, prices: Prices) -> list[Way]:
+    def _pairs(self, prefillers: Sequence[int], prices: Prices) -> list[Way]:
         answerers = [i for i in self.answerers if has_room(self.request, self.columns, i)]
-        prefillers = self._unsaturated(self.prefillers)
         if not answerers or not prefillers:
             return []
-        power, target_s = prices.power, self.slo.ttft_s
+        target_s = self.slo.ttft_s
 
         def first(way: _Prefill) -> float:
-            return way.cost + lateness((self._waited_s + way.first_s) / target_s, power)
+            return way.cost + prices.lateness((self._waited_s + way.first_s) / target_s)
 
         def then(way: _Decode) -> float:
             return way.cost + prices.work * way.transfer_s / target_s
@@ -216,13 +232,13 @@ class Ways:
         return Way(decode.slot, prefill.slot, cost, first_s, decode.tpot_s, decode.transfer_s)
 
     def _first_cost(self, first_s: float, prices: Prices) -> float:
-        return lateness((self._waited_s + first_s) / self.slo.ttft_s, prices.power)
+        return prices.lateness((self._waited_s + first_s) / self.slo.ttft_s)
 
     def _prefills(self, slots: Sequence[int], prices: Prices) -> list[_Prefill]:
         if not slots:
             return []
-        columns, prompt, now_s = self.columns, self.request.prompt_tokens, self.snapshot.now_s
-        found = []
+        columns, prompt = self.columns, self.request.prompt_tokens
+        found, count = [], len(slots)
         for slot, work in zip(slots, self._expected_work(slots), strict=True):
             cached, fit = self.cached_tokens(slot), columns.latency[slot]
             attention = self.fleet.infos[slot].attention_tokens
@@ -231,34 +247,100 @@ class Ways:
             token_s = max(0.0, fit.ttft[1] / 1000.0)
             pace = self._pace.of(self.fleet.ids[slot])
             cost = prices.work * work * token_s / self.slo.ttft_s
+            cost += prices.waiting * self._delay(first_s, own * token_s / count, prices)
             if pace.decoding:
-                step_s = self._step_s(slot, 0, 0, now_s)
-                cost += prices.others * pace.harm(step_s, own * token_s, prices.power)
+                step_s = self._step_s(slot, 0, 0)
+                cost += prices.others * pace.harm(
+                    step_s, own * token_s, self._longest_s(slot, prices), prices, self._pace.spread
+                )
             found.append(_Prefill(slot, first_s, cost))
         return found
 
     def _decodes(self, slots: Sequence[int], prices: Prices) -> list[_Decode]:
-        request, now_s, power = self.request, self.snapshot.now_s, prices.power
-        found = []
         for slot in slots:
-            tpot_s = self._step_s(slot, 1, request.prompt_tokens, now_s)
-            cost = lateness(tpot_s / self.slo.tpot_s, power)
-            pace = self._pace.of(self.fleet.ids[slot])
-            if pace.decoding:
-                before_s = self._step_s(slot, 0, 0, now_s)
-                longer_s = max(0.0, tpot_s - before_s) * request.expected_output_tokens
-                cost += prices.others * pace.harm(before_s, longer_s, power)
-            missing = request.prompt_tokens - self.cached_tokens(slot)
-            found.append(_Decode(slot, tpot_s, self._transfers.predict_s(missing), cost))
+            if slot not in self._decoded:
+                self._decoded[slot] = self._decode(slot, prices)
+        return [self._decoded[slot] for slot in slots]
+
+    def _decode(self, slot: int, prices: Prices) -> _Decode:
+        request = self.request
+        tpot_s = self._step_s(slot, 1, request.prompt_tokens)
+        cost = self._own_lateness(slot, tpot_s, prices)
+        pace = self._pace.of(self.fleet.ids[slot])
+        if pace.decoding:
+            before_s = self._step_s(slot, 0, 0)
+            longer_s = max(0.0, tpot_s - before_s) * request.expected_output_tokens
+            spread = self._pace.spread
+            cost += prices.others * pace.harm(before_s, longer_s, math.inf, prices, spread)
+        missing = request.prompt_tokens - self.cached_tokens(slot)
+        return _Decode(slot, tpot_s, self._transfers.predict_s(missing), cost)
+
+    def _delay(self, first_s: float, delay_s: float, prices: Prices) -> float:
+        """What it costs those who wait in the gateway that each is let in ``delay_s`` later; they
+        are taken to be as late as this one."""
+        if not self._waiting:
+            return 0.0
+        before = (self._waited_s + first_s) / self.slo.ttft_s
+        after = before + delay_s / self.slo.ttft_s
+        return self._waiting * (prices.lateness(after) - prices.lateness(before))
+
+    def _own_lateness(self, slot: int, tpot_s: float, prices: Prices) -> float:
+        """Of the answer's own tokens. Prompts do not slow it down evenly: an answer meets one or
+        does not, and a short one that does is late."""
+        target_s = self.slo.tpot_s
+        busy = self._busy(slot)
+        if not busy:
+            return prices.lateness(tpot_s / target_s)
+        step_s = tpot_s * (1.0 - busy)
+        stall_s = max(self._pace.of(self.fleet.ids[slot]).mean_prompt_s(), 1e-6)
+        cost, alone = 0.0, prices.lateness(step_s / target_s)
+        parts, longest_s = self._pace.spread.parts, self._longest_s(slot, prices)
+        for part in parts:
+            tokens = max(1.0, part * self.request.expected_output_tokens)
+            met = tokens * tpot_s * busy / stall_s  # prompts, on average
+            once = 1.0 - math.exp(-met)
+            # Given that it meets any, it meets so many.
+            late_s = step_s + met / max(once, 1e-9) * stall_s / tokens
+            late = prices.lateness(min(late_s, longest_s) / target_s)
+            cost += (once * late + (1.0 - once) * alone) / len(parts)
+        return cost
+
+    def _longest_s(self, slot: int, prices: Prices) -> float:
+        """Seconds for a token whose step is full of prompt."""
+        found = self._longest.get(slot)
+        if found is None:
+            found = self._longest[slot] = self._full_step_s(slot, prices)
         return found
 
-    def _step_s(self, slot: int, requests: int, context_tokens: int, now_s: float) -> float:
+    def _full_step_s(self, slot: int, prices: Prices) -> float:
+        token_s = max(0.0, self.columns.latency[slot].ttft[1] / 1000.0)
+        fit = self._pace.steps.fit(self.fleet.ids[slot])
+        step_s = fit.tpot_s(self.columns.requests[slot] + 1, self.columns.context_tokens[slot])
+        return prices.step_tokens * token_s + step_s
+
+    def _busy(self, slot: int) -> float:
+        return self._shares[slot]
+
+    def _step_s(self, slot: int, requests: int, context_tokens: int) -> float:
         """Seconds per token with so many more requests and so much more context."""
         replica_id, columns = self.fleet.ids[slot], self.columns
         step_s = self._pace.steps.fit(replica_id).tpot_s(
             columns.requests[slot] + requests, columns.context_tokens[slot] + context_tokens
         )
-        return step_s / (1.0 - self._pace.of(replica_id).share(now_s))
+        return step_s / (1.0 - self._busy(slot))
+
+    @cached_property
+    def _shares(self) -> list[float]:
+        """Per slot, the part of its time that it gives to prompts, or that replicas of its role do
+        on average, if that is more. What one has done lately says little: the one with the least
+        to do gets the next prompt."""
+        now_s, infos = self.snapshot.now_s, self.fleet.infos
+        own = [self._pace.of(info.replica_id).share(now_s) for info in infos]
+        by_role: dict[str, list[float]] = {}
+        for info, share in zip(infos, own, strict=True):
+            by_role.setdefault(info.role, []).append(share)
+        means = {role: sum(shares) / len(shares) for role, shares in by_role.items()}
+        return [max(share, means[info.role]) for info, share in zip(infos, own, strict=True)]
 
     def _expected_work(self, slots: Sequence[int]) -> Sequence[float]:
         columns, _ = self._only(slots)

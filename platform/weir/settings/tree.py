@@ -37,6 +37,8 @@ class ServerSettings(_Section):
 
     ``early_headers_s``: a stream that has no output by then is opened all the same (null: never).
     ``max_body_bytes`` holds for a compressed body before and after it is decompressed.
+    ``unknown_fields``: fields of a body that nobody knows are ignored and named in a header of the
+    answer, or refused. ``max_streams_per_request``: prompts times choices.
     ``max_connections``: open at a time; ``max_connections_per_source``: of them, from one address.
     """
 
@@ -46,6 +48,8 @@ class ServerSettings(_Section):
     request_timeout_s: float = Field(600.0, gt=0)
     early_headers_s: float | None = Field(20.0, gt=0)
     drain_timeout_s: float = Field(60.0, gt=0)
+    unknown_fields: Literal["ignore", "refuse"] = "ignore"
+    max_streams_per_request: int = Field(128, ge=1, le=2048)
     max_connections: int = Field(8192, ge=1)
     max_connections_per_source: int = Field(6144, ge=1)
     cors: CorsSettings = CorsSettings()
@@ -113,6 +117,16 @@ class DisaggregationSettings(_Section):
     params: dict[str, Any] = Field(default_factory=dict)
 
 
+class PromptSettings(_Section):
+    """How a model's prompts are made of what clients send.
+
+    ``special_tokens``: the text of a control token (``<|im_start|>``) in a conversation is
+    ``text``, so that only the chat template can begin a turn; or the token itself, as in ``vllm``.
+    """
+
+    special_tokens: Literal["text", "vllm"] = "text"
+
+
 class RoutingSettings(_Section):
     """Which policy chooses the replica, and its parameters."""
 
@@ -132,6 +146,7 @@ class ModelSettings(_Section):
     accelerator: str | None = None
     num_cpus: float = Field(1.0, ge=0)
     price: PriceSettings = PriceSettings()
+    prompts: PromptSettings = PromptSettings()
     routing: RoutingSettings = RoutingSettings()
     speculative: SpeculativeSettings = SpeculativeSettings()
     drain_timeout_s: float = Field(60.0, gt=0)

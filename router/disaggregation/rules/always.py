@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from router.disaggregation.pace import Prices
 from router.disaggregation.rule import register
-from router.disaggregation.ways import Prices, Way, Ways
+from router.disaggregation.ways import Way, Ways
 
 
 @dataclass(frozen=True, slots=True)
