@@ -16,6 +16,7 @@ import socket
 import time
 from typing import Any
 
+import msgspec
 import ray
 from ray.serve.llm import LLMConfig
 from ray.serve.llm.deployment import LLMServer
@@ -27,6 +28,8 @@ from deployments.listener import Listener, ReplicaApp
 from deployments.pairs import SCORE, scores_pairs
 from deployments.pools import Membership
 from deployments.probes import Probes
+from deployments.profiling import Profiler
+from deployments.replica_card import engine_card, usage_meter
 from deployments.streams import TokenStreams
 from deployments.vllm_generator import VllmGenerator
 from router.hashing import DEFAULT_SEED
@@ -55,11 +58,14 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
             _open_side_channel(host)
         await super().__init__(llm_config, engine_cls=WeirEngine)
         engine_seconds = time.monotonic() - started
+        work, accelerator = self.engine.recorder.work, llm_config.accelerator_type
+        self._usage = await usage_meter(work, self.engine.client.vllm_config, accelerator)
         client = self.engine.client
         self._drain_timeout_s = drain_timeout_s
         self._streams = TokenStreams(self._generator())
         token = os.environ.get("WEIR_INTERNAL_TOKEN", "")
-        self._listener = Listener(ReplicaApp(Probes(client), self._streams, token), host)
+        app = ReplicaApp(Probes(client), self._streams, token, Profiler(client))
+        self._listener = Listener(app, host)
         await self._listener.start()
         telling = self._streams.tell_load_forever()
         self._load_task = asyncio.get_running_loop().create_task(telling)
@@ -87,6 +93,7 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
         config = self.engine.client.vllm_config
         blocks = config.cache_config.num_gpu_blocks or 0
         feed = self._kv_endpoints if config.cache_config.enable_prefix_caching else None
+        card = engine_card(config)
         return {
             "address": self._listener.address,
             "block_size": config.cache_config.block_size,
@@ -97,6 +104,7 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
             "yielding_step_tokens": (
                 config.scheduler_config.max_num_batched_tokens if self.engine.yields else 0
             ),
+            **({"attention_tokens": card.attention_tokens} if card else {}),
             "tasks": await self._tasks(),
             **self._membership.metadata(),
             "kv_feed": feed
@@ -165,7 +173,10 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
 
     def _load(self) -> wire.Load:
         load: wire.Load = self.engine.recorder.load
-        return load
+        if self._usage is None:
+            return load
+        mfu, mbu = self._usage.read(asyncio.get_running_loop().time())
+        return msgspec.structs.replace(load, mfu=mfu, mbu=mbu)
 
 
 def _publish_kv_events(llm_config: LLMConfig, host: str) -> dict[str, str] | None:

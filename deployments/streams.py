@@ -130,6 +130,8 @@ class TokenStreams:
                 elsewhere_context_tokens=context,
                 steps=load.steps,
                 draining=self._draining,
+                mfu=load.mfu,
+                mbu=load.mbu,
             )
             connection.tell_load(told, now_s)
 

@@ -195,6 +195,7 @@ class Load(msgspec.Struct, tag=3, array_like=True):
     on, so a gateway can add them to its own ledger and nothing is counted twice. ``steps`` counts
     the engine's steps since its start: while something runs, a count that stands still is an engine
     that hangs. ``draining``: the replica is going away; its streams should go on elsewhere.
+    ``mfu`` and ``mbu``: see :mod:`weir.cards.usage`; None where they are not known.
     """
 
     running: int
@@ -206,6 +207,8 @@ class Load(msgspec.Struct, tag=3, array_like=True):
     elsewhere_context_tokens: int = 0
     steps: int = 0
     draining: bool = False
+    mfu: float | None = None
+    mbu: float | None = None
 
 
 class Scored(msgspec.Struct, array_like=True):

@@ -122,6 +122,7 @@ class ReplicaStats:
     """What a replica said about itself, and when: ``at_s`` on the caller's monotonic clock.
 
     ``elsewhere``: what other gateways have in flight there, told apart by the replica itself.
+    ``mfu``, ``mbu``: shown to operators (:mod:`weir.cards.usage`); no policy reads them.
     """
 
     running: int = 0
@@ -129,6 +130,8 @@ class ReplicaStats:
     kv_blocks_used: int = 0
     at_s: float = 0.0
     elsewhere: ReplicaLoad = ReplicaLoad()
+    mfu: float | None = None
+    mbu: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,7 +124,13 @@ class Fleet:
             load.elsewhere_context_tokens,
         )
         stats = ReplicaStats(
-            load.running, load.waiting, load.kv_blocks_used, self._clock(), elsewhere
+            load.running,
+            load.waiting,
+            load.kv_blocks_used,
+            self._clock(),
+            elsewhere,
+            load.mfu,
+            load.mbu,
         )
         self.router.update_stats(replica_id, stats)
         self._wake()

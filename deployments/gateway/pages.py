@@ -199,6 +199,8 @@ def _replica_views(model: Model, pool: Pool) -> list[dict[str, Any]]:
                 "waiting": view.stats.waiting,
                 "kv_use": round(view.stats.kv_blocks_used / total, 4) if total else 0.0,
                 "outstanding_tokens": view.load.outstanding_tokens,
+                "mfu": view.stats.mfu,
+                "mbu": view.stats.mbu,
                 "stats_age_s": round(snapshot.now_s - view.stats.at_s, 2),
                 **({"role": view.info.role} if pool.name else {}),
             }

@@ -205,6 +205,18 @@ class GatewayMetrics:
         self.replicas = Gauge(
             "weir_replicas", "Replicas that can be routed to.", ("model",), registry=self.registry
         )
+        self.replica_mfu = Gauge(
+            "weir_replica_mfu_ratio",
+            "Model FLOPs utilization: work per second over what the replica's device could do.",
+            ("model", "replica"),
+            registry=self.registry,
+        )
+        self.replica_mbu = Gauge(
+            "weir_replica_mbu_ratio",
+            "Model bandwidth utilization: weights and KV cache moved per second over the peak.",
+            ("model", "replica"),
+            registry=self.registry,
+        )
         self.outstanding = Gauge(
             "weir_outstanding_tokens",
             "Tokens dispatched by this gateway and not yet done.",

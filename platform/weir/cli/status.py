@@ -109,7 +109,7 @@ def _table(deployments: tuple[Deployment, ...]) -> Table:
     roles = any(replica.role for deployment in deployments for replica in deployment.replicas)
     for heading in ("deployment", "replica", "state", *(("role",) if roles else ())):
         table.add_column(heading, no_wrap=True)
-    for heading in ("KV use", "running", "waiting", "tokens left"):
+    for heading in ("KV use", "running", "waiting", "tokens left", "MFU", "MBU"):
         table.add_column(heading, justify="right", no_wrap=True)
     for deployment in deployments:
         up = sum(replica.state == "RUNNING" for replica in deployment.replicas)
@@ -124,14 +124,19 @@ def _cells(replica: Replica, roles: bool) -> tuple[str | Text, ...]:
     def shown(value: float | None) -> str:
         return _NOTHING if value is None else str(value)
 
+    def share(value: float | None) -> str:
+        return _NOTHING if value is None else f"{value:.0%}"
+
     return (
         replica.replica_id or _NOTHING,
         _colored(replica.state),
         *((replica.role,) if roles else ()),
-        _NOTHING if replica.kv_use is None else f"{replica.kv_use:.0%}",
+        share(replica.kv_use),
         shown(replica.running),
         shown(replica.waiting),
         shown(replica.outstanding_tokens),
+        share(replica.mfu),
+        share(replica.mbu),
     )
 
 
