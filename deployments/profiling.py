@@ -37,9 +37,8 @@ class ProfileError(Exception):
 
 
 class Profiler:
-    """An ASGI application: ``POST /weir/profile?seconds=N&kind=flame`` (or ``torch``).
-
-    One profile at a time. ``client`` is vLLM's engine client."""
+    """An ASGI application: ``POST /weir/profile?seconds=N&kind=flame`` (or ``torch``). One profile
+    at a time. ``client`` is vLLM's engine client."""
 
     def __init__(self, client: Any) -> None:
         self._client = client

@@ -13,10 +13,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from deployments.pools import Pool
 from weir import __version__
-from weir.settings import ModelSettings, Settings
+from weir.settings import Settings
 
 _COUNTS = {"replicas", "autoscaling"}
+_ELSEWHERE = _COUNTS | {"pools"}  # each pool is a deployment, with a version of its own
+_UNUSED = {"data": 1, "experts": False}  # what is not used says nothing
 
 
 def gateway_version(view: Settings) -> str:
@@ -24,13 +27,15 @@ def gateway_version(view: Settings) -> str:
     return _digest(view.model_dump(mode="json"))
 
 
-def model_version(model: ModelSettings, settings: Settings, sources: list[str]) -> str:
+def model_version(pool: Pool, settings: Settings, sources: list[str]) -> str:
     """``sources``: where the files of the model, and of its draft, are; new files in the same
     folder are a new version."""
-    tree = model.model_dump(mode="json", exclude=_COUNTS)
-    return _digest(
-        tree, settings.log.model_dump(mode="json"), [[each, _written(each)] for each in sources]
-    )
+    tree = pool.model.model_dump(mode="json", exclude=_ELSEWHERE)
+    parallel = tree["parallel"]
+    tree["parallel"] = {key: parallel[key] for key in parallel if parallel[key] != _UNUSED.get(key)}
+    named = [[pool.name, pool.role, pool.spot, pool.kv_transfer()]] if pool.name else []
+    written = [[each, _written(each)] for each in sources]
+    return _digest(tree, settings.log.model_dump(mode="json"), written, *named)
 
 
 def _written(source: str) -> float:

@@ -21,6 +21,15 @@ TOKEN_HEADER = "x-weir-token"
 USUAL_OUTPUT_TOKENS = 256
 
 
+class Repetition(msgspec.Struct, frozen=True, omit_defaults=True):
+    """When an output that repeats itself is ended: a pattern of between ``min_pattern_size`` and
+    ``max_pattern_size`` tokens that comes ``min_count`` times in a row."""
+
+    max_pattern_size: int = 0
+    min_pattern_size: int = 0
+    min_count: int = 0
+
+
 class Sampling(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """OpenAI's and vLLM's sampling fields; None means the model's own default.
 
@@ -45,6 +54,10 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     include_stop_str_in_output: bool = False
     logit_bias: dict[int, float] | None = None
     bad_words: list[str] | None = None
+    allowed_token_ids: list[int] | None = None
+    spaces_between_special_tokens: bool = True
+    thinking_token_budget: int | None = None
+    repetition_detection: Repetition | None = None
 
 
 class Resume(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -62,6 +75,18 @@ class Resume(msgspec.Struct, frozen=True, omit_defaults=True):
     calls: list[int] = []
 
 
+class Keep(msgspec.Struct, frozen=True, tag="keep"):
+    """Only compute the prompt, and keep its KV blocks for another replica. Nothing is put out; the
+    one answer is a :class:`Kept`."""
+
+
+class Take(msgspec.Struct, frozen=True, tag="take"):
+    """Begin with the KV blocks that another replica has kept: the ``blocks`` of its
+    :class:`Kept`. What cannot be had is computed here."""
+
+    blocks: bytes
+
+
 class Submit(msgspec.Struct, frozen=True, tag="submit", omit_defaults=True):
     """Generate from ``prompt`` (token ids). ``stream`` is unique within the connection.
 
@@ -74,7 +99,8 @@ class Submit(msgspec.Struct, frozen=True, tag="submit", omit_defaults=True):
     tool and reasoning parsers read the output and what comes back are :class:`RichChunk` and
     :class:`RichDone`. ``unparsed``: no parser reads the output; ``chat`` has the grammar of a plain
     completion. ``messages``: a whole chat body whose prompt is not text; then ``prompt`` is
-    empty and the replica renders it.
+    empty and the replica renders it. ``handoff``: prompt and answer are two replicas' work, and
+    this is which half of it.
     """
 
     stream: int
@@ -90,6 +116,7 @@ class Submit(msgspec.Struct, frozen=True, tag="submit", omit_defaults=True):
     unparsed: bool = False
     messages: dict[str, Any] | None = None
     resume: Resume | None = None
+    handoff: Keep | Take | None = None
 
 
 class Pair(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -187,12 +214,14 @@ class Load(msgspec.Struct, tag=3, array_like=True):
 class Scored(msgspec.Struct, array_like=True):
     """One token with the natural logarithm of its probability. ``token`` is its text, which may be
     a part of a character; ``top`` has the likeliest at its place, likeliest first, without
-    alternatives of their own. ``logprob`` is None for the prompt's first token."""
+    alternatives of their own. ``logprob`` is None for the prompt's first token. ``rank``: its place
+    among all tokens, from 1."""
 
     id: int
     token: str
     logprob: float | None
     top: list[Scored] = []
+    rank: int | None = None
 
 
 class CallDelta(msgspec.Struct, array_like=True):
@@ -229,6 +258,14 @@ class RichDone(Done, tag=5, array_like=True):
     extra: Extra
 
 
+class Kept(Done, tag=8, array_like=True):
+    """The prompt is computed. ``blocks`` is what the replica that generates the answer has to be
+    told (:class:`Take`); what it says, only the engines know. They are freed when that replica has
+    them, or when nobody has asked for them for a while."""
+
+    blocks: bytes
+
+
 class Started(msgspec.Struct, tag=7, array_like=True):
     """The prompt is prefilled: told once per stream, right before its first :class:`Chunk` (a
     stream that ends with its first output has all of it in its :class:`Done`). A request that is
@@ -248,7 +285,7 @@ class Embedded(msgspec.Struct, tag=6, array_like=True):
     cached_tokens: int = 0
 
 
-FromReplica = Chunk | Done | Failed | Load | RichChunk | RichDone | Started | Embedded
+FromReplica = Chunk | Done | Failed | Load | RichChunk | RichDone | Started | Embedded | Kept
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_replica = msgspec.msgpack.Decoder(ToReplica).decode

@@ -178,7 +178,8 @@ class Gateway:
         self, record: Record, dialect: Dialect, tenant: Tenant, door: Door
     ) -> Request:
         """The body, read and checked; the model and the class, found."""
-        body, body_bytes = await self.intake.body(dialect, tenant, door)
+        record.unknown = self.intake.unknown()
+        body, body_bytes = await self.intake.body(dialect, tenant, door, record.unknown)
         model = self._find_model(body.model, tenant)
         record.model = model.name
         suited = dialect.suited(model.tasks)

@@ -25,7 +25,7 @@ from deployments.gateway.model import Model
 from deployments.gateway.readiness import Answers, DeploymentStates, add_health
 from deployments.gateway.response_pages import add_responses
 from deployments.gateway.responses import Responses
-from deployments.names import model_deployment
+from deployments.pools import Pool, pools_of
 from weir import __version__
 from weir.errors import (
     BadRequestError,
@@ -162,15 +162,14 @@ def _add_status(
     app: FastAPI, gateway: Gateway, callers: Callers, deployment_states: DeploymentStates
 ) -> None:
     started_s = time.monotonic()
-    models = {model_deployment(name): model for name, model in gateway.models.items()}
+    known = {p.deployment: (m, p) for m in gateway.models.values() for p in pools_of(m.settings)}
 
     @app.get("/weir/status", include_in_schema=False)
     async def status(request: Request) -> dict[str, Any]:
         callers.require_platform(request)
         deployments = await deployment_states()
         for deployment in deployments:
-            model = models.get(deployment["name"])
-            views = _replica_views(model) if model else []
+            views = _replica_views(*known[name]) if (name := deployment["name"]) in known else []
             deployment["replicas"] = list_replicas(deployment.pop("replica_states"), views)
         return {"uptime_s": round(time.monotonic() - started_s, 1), "deployments": deployments}
 
@@ -185,10 +184,12 @@ def list_replicas(states: dict[str, int], views: list[dict[str, Any]]) -> list[d
     return listed
 
 
-def _replica_views(model: Model) -> list[dict[str, Any]]:
+def _replica_views(model: Model, pool: Pool) -> list[dict[str, Any]]:
     snapshot = model.router.snapshot()
     views = []
     for view in snapshot.replicas:
+        if view.info.pool != pool.name:
+            continue
         total = view.info.kv_blocks_total
         views.append(
             {
@@ -201,6 +202,7 @@ def _replica_views(model: Model) -> list[dict[str, Any]]:
                 "mfu": view.stats.mfu,
                 "mbu": view.stats.mbu,
                 "stats_age_s": round(snapshot.now_s - view.stats.at_s, 2),
+                **({"role": view.info.role} if pool.name else {}),
             }
         )
     return views

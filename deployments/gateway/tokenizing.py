@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from deployments import wire
 from deployments.gateway.legs import Choice
 from deployments.gateway.model import Model
 from deployments.gateway.prefixes import salt_of
@@ -75,6 +76,9 @@ def choices_of(
         known = len(prompt) if prompt else 1
         limit = model.output_limit(known, asked, dialect.prompt_field, field)
         submit = dialect.submission(body, prompt, limit, model.reasons)
+        if isinstance(submit, wire.Submit) and submit.messages is not None:
+            messages = model.encoder.break_up(submit.messages)
+            submit = msgspec.structs.replace(submit, messages=messages)
         for _ in range(each):
             index = len(choices)
             suffix = f"-{index}" if len(prompts) * each > 1 else ""

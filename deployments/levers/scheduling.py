@@ -6,6 +6,7 @@ from typing import Any
 
 from deployments.levers.engine import Bench, Engine, Seen, Timed, share_equal
 from deployments.levers.registry import Outcome, lever
+from router.admission.engine_priority import EnginePriority
 
 Steps = tuple[dict[str, Seen], list[float]]
 Arrivals = list[tuple[int, str, list[int], int, int]]
@@ -81,7 +82,9 @@ def yielding(bench: Bench) -> Outcome:
 
     def arrivals(engine: Engine) -> Arrivals:
         long, urgent = bench.prompts(engine, 1, 1900)[0], bench.prompts(engine, 1)[0]
-        return [(0, "long", long, 2, 30_000_000), (2, "urgent", urgent, 4, 0)]
+        stamp = EnginePriority(lambda: 0.0).stamp
+        # Ranks of two classes: in each urgency there are requests in time, and late ones.
+        return [(0, "long", long, 2, stamp(2)), (2, "urgent", urgent, 4, stamp(0))]
 
     given: dict[str, Any] = {"scheduling_policy": "priority", "max_num_batched_tokens": 128}
     plain, _ = _stepped(bench, arrivals, **given)

@@ -104,7 +104,8 @@ def down(
 def apply(
     config: ConfigOption = None,
     scale: Annotated[
-        list[str] | None, typer.Option(help="MODEL=REPLICAS; may be given several times.")
+        list[str] | None,
+        typer.Option(help="MODEL=REPLICAS or MODEL:POOL=REPLICAS; may be given several times."),
     ] = None,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for it.")] = 300.0,
 ) -> None:

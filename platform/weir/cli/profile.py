@@ -38,15 +38,15 @@ def profile(options: ProfileOptions, state: State) -> None:
     answer = _ask(replica, options, state)
     if options.torch:
         costs = [(float(c["share"]), str(c["function"])) for c in answer["costs"]]
-        file = _keep_traces([Path(file) for file in answer["files"]], options.out)
+        written = _keep_traces([Path(file) for file in answer["files"]], options.out)
     else:
         processes: dict[str, str] = answer["processes"]
         title = f"{replica.replica_id}, {options.seconds:g} s"
-        picture = options.out or Path(f"flame-{replica.replica_id}.svg")
-        picture.write_text(draw_flame_graph(processes, title))
-        file = str(picture)
+        file = options.out or Path(f"flame-{replica.replica_id}.svg")
+        file.write_text(draw_flame_graph(processes, title))
+        written = str(file)
         costs = [(c.share, f"{c.process}: {c.function}") for c in largest_costs(processes)]
-    print(file)
+    print(written)
     if not costs:
         print("The replica did nothing in that time.")
     for number, (share, function) in enumerate(costs, 1):

@@ -106,7 +106,8 @@ def _duration(seconds: float) -> str:
 
 def _table(deployments: tuple[Deployment, ...]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in ("deployment", "replica", "state"):
+    roles = any(replica.role for deployment in deployments for replica in deployment.replicas)
+    for heading in ("deployment", "replica", "state", *(("role",) if roles else ())):
         table.add_column(heading, no_wrap=True)
     for heading in ("KV use", "running", "waiting", "tokens left", "MFU", "MBU"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -115,11 +116,11 @@ def _table(deployments: tuple[Deployment, ...]) -> Table:
         count = f"{up} of {len(deployment.replicas)}"
         table.add_row(Text(deployment.name, "bold"), count, _colored(deployment.status))
         for replica in deployment.replicas:
-            table.add_row("", *_cells(replica))
+            table.add_row("", *_cells(replica, roles))
     return table
 
 
-def _cells(replica: Replica) -> tuple[str | Text, ...]:
+def _cells(replica: Replica, roles: bool) -> tuple[str | Text, ...]:
     def shown(value: float | None) -> str:
         return _NOTHING if value is None else str(value)
 
@@ -129,6 +130,7 @@ def _cells(replica: Replica) -> tuple[str | Text, ...]:
     return (
         replica.replica_id or _NOTHING,
         _colored(replica.state),
+        *((replica.role,) if roles else ()),
         share(replica.kv_use),
         shown(replica.running),
         shown(replica.waiting),
