@@ -19,8 +19,9 @@ from ray.serve.config import RequestRouterConfig
 from ray.serve.llm import LLMConfig
 from ray.serve.schema import LoggingConfig
 
+from deployments.adapters import engine_arguments
 from deployments.autoscaling import POLICY, ZERO_POLICY
-from deployments.engine import FORKED_CORE, YIELDING
+from deployments.engine import FORKED_CORE, REGISTRY, YIELDING
 from deployments.gateway.deployment import GatewayReplica
 from deployments.loopback import on_loopback
 from deployments.names import APP, GATEWAY, model_deployment
@@ -28,6 +29,7 @@ from deployments.replica import ModelReplica
 from deployments.sources import model_source
 from deployments.stub import StubReplica
 from deployments.versions import gateway_version, model_version
+from weir.adapters import adapter_digests, inspect_adapters
 from weir.settings import EngineSettings, ModelSettings, Settings, parse_settings, read_tree
 from weir.settings.speculative import SpeculativeSettings
 
@@ -51,6 +53,8 @@ def llm_config(model: ModelSettings, registry: str | None = None) -> LLMConfig:
         engine_args["speculative_config"] = model.speculative.engine_argument(
             model_source(draft, registry)
         )
+    adapters = list(inspect_adapters(model, registry).values())
+    engine_args |= engine_arguments(adapters, model.adapter_slots)
     env = dict(model.engine.env)
     placement = None
     if model.accelerator is None:
@@ -70,6 +74,7 @@ def llm_config(model: ModelSettings, registry: str | None = None) -> LLMConfig:
         experimental_configs={
             FORKED_CORE: model.engine.mode == "forked",
             YIELDING: model.engine.yielding,
+            REGISTRY: registry,
         },
         deployment_config={
             "name": model_deployment(model.name),
@@ -99,7 +104,9 @@ def application(settings: Settings) -> Any:
         logging_config=_quiet(),
     )
     view = gateway_view(settings)
-    return _versioned(deployment, gateway_version(view)).bind(view, models)
+    return _versioned(deployment, gateway_version(view, adapter_digests(settings))).bind(
+        view, models
+    )
 
 
 def students_first(settings: Settings) -> list[ModelSettings]:
@@ -165,7 +172,9 @@ def _model(model: ModelSettings, settings: Settings) -> Any:
     replica = _placed(ModelReplica, settings)
     deployment = serve.deployment(replica).options(**options, logging_config=_quiet())
     places = [model_source(source, settings.registry.url) for source in sources]
-    version = model_version(model, settings, places)
+    adapters = list(inspect_adapters(model, settings.registry.url).values())
+    arguments = engine_arguments(adapters, model.adapter_slots)
+    version = model_version(model, settings, places, arguments)
     return _versioned(deployment, version).bind(config, model.drain_timeout_s, settings.log)
 
 

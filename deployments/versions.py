@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,30 @@ from weir import __version__
 from weir.settings import ModelSettings, Settings
 
 _COUNTS = {"replicas", "autoscaling"}
+#: Requests bring them: a new one restarts no replica whose slots can hold it.
+_ADAPTERS = {"adapters", "on_cold_adapter"}
 
 
-def gateway_version(view: Settings) -> str:
-    """``view``: the settings that gateways are given."""
-    return _digest(view.model_dump(mode="json"))
+def gateway_version(view: Settings, adapters: Mapping[str, Mapping[str, str]]) -> str:
+    """``view``: the settings that gateways are given; ``adapters``: of each model, the versions of
+    its adapters' files."""
+    return _digest(view.model_dump(mode="json"), adapters)
 
 
-def model_version(model: ModelSettings, settings: Settings, sources: list[str]) -> str:
-    """``sources``: where the files of the model, and of its draft, are; new files in the same
-    folder are a new version."""
-    tree = model.model_dump(mode="json", exclude=_COUNTS)
+def model_version(
+    model: ModelSettings,
+    settings: Settings,
+    sources: list[str],
+    adapter_arguments: dict[str, Any] | None = None,
+) -> str:
+    """``adapter_arguments``: what adapters make of the engine. ``sources``: where the files of the
+    model, and of its draft, are; new files in the same folder are a new version."""
+    tree = model.model_dump(mode="json", exclude=_COUNTS | _ADAPTERS)
     return _digest(
-        tree, settings.log.model_dump(mode="json"), [[each, _written(each)] for each in sources]
+        tree,
+        settings.log.model_dump(mode="json"),
+        [[each, _written(each)] for each in sources],
+        adapter_arguments or {},
     )
 
 

@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Callable, Collection, Iterable, Mapping
 
+from router.adapters import AdapterBook
 from router.latency import LatencyBook
 from router.ledger import Ledger, Reservation
 from router.policy import Policy
@@ -56,6 +57,7 @@ class Router:
         self._rng = rng
         self.index = index if index is not None else PrefixIndex()
         self.latency = latency if latency is not None else LatencyBook()
+        self.adapters = AdapterBook()
         self._ledger = Ledger(clock, self.latency)
         self._members: dict[str, ReplicaInfo] = {}
         self._fleet = Fleet(())
@@ -89,6 +91,7 @@ class Router:
         for gone in self._members.keys() - new.keys():
             self.index.remove_replica(gone)
             self.latency.forget(gone)
+            self.adapters.forget(gone)
             self._avoided_s.pop(gone, None)
         for rid, info in new.items():
             if rid not in self._members:
@@ -193,7 +196,11 @@ class Router:
             columns = _without(columns, exclude, self._fleets)
         if not columns.fleet.ids:
             raise NoReplicaError(f"model {request.model!r} has no replica that can take a request")
-        snapshot = Snapshot(view.now_s, overlap_blocks=held, columns=columns)
+        work = None
+        if request.adapter is not None:
+            token_s = self.latency.fit().ttft[1] / 1000.0
+            work = self.adapters.work(request.adapter, columns.fleet.ids, token_s)
+        snapshot = Snapshot(view.now_s, overlap_blocks=held, columns=columns, adapter_work=work)
         decision = self._policy.choose(request, snapshot, self._rng)
         return self._reserve(request, decision, columns, held)
 
@@ -206,6 +213,8 @@ class Router:
             decision = Decision(replica_id, decision.reason, blocks)
         if request.block_hashes:
             self.index.dispatched(replica_id, request.block_hashes, self._clock())
+        if request.adapter is not None:
+            self.adapters.dispatched(replica_id, request.adapter)
         info = self._members[replica_id]
         # Engines compute at least the last prompt token, also when all blocks are held.
         cached = max(0, min(blocks * info.block_size, request.prompt_tokens - 1))

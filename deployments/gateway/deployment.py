@@ -30,6 +30,7 @@ from deployments.gateway.stored_responses import (
     SharedResponses,
 )
 from deployments.sources import model_source
+from weir.adapters import adapter_digests
 from weir.errors import OverloadedError
 from weir.logs import configure_logging
 from weir.metrics import GatewayMetrics
@@ -69,6 +70,7 @@ class GatewayReplica:
             KvEventFeed(),
             self._enricher,
             metrics,
+            digests=adapter_digests(settings),
         )
         loop = asyncio.get_running_loop()
         self._redis = Redis.from_url(platform_redis_url(settings, os.environ))

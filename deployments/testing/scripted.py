@@ -29,6 +29,10 @@ class ScriptedGenerator:
         """One request runs for each that was started; seven KV blocks are in use."""
         return wire.Load(len(self.started), 0, 7)
 
+    def adapters(self) -> wire.Adapters | None:
+        """See :class:`deployments.streams.Generator`."""
+        return None
+
     async def submit(self, request: wire.Submit, put: Put) -> Abort:
         """See :class:`deployments.streams.Generator`."""
         return await self._start(request, put)
