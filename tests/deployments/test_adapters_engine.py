@@ -49,7 +49,7 @@ async def main(model):
     for seed in range(4):
         make_adapter(root / f"a{seed}", seed)
     files = [inspect_adapter(str(root / f"a{seed}")) for seed in range(4)]
-    arguments = engine_arguments(files, SLOTS) | json.loads(sys.argv[2] if len(sys.argv) > 2 else "{}")
+    arguments = engine_arguments(files, SLOTS)
     config = AsyncEngineArgs(
         model=model, dtype="float32", max_model_len=256, block_size=32, max_num_seqs=16,
         kv_cache_memory_bytes=32 << 20, enforce_eager=True, enable_prefix_caching=True,
@@ -68,7 +68,9 @@ async def main(model):
             got.append(message)
             if isinstance(message, (wire.Done, wire.Failed)):
                 ended.set()
-        key = None if adapter is None else wire.Adapter(f"a{adapter}@1", str(root / f"a{adapter}"), wait)
+        key = None
+        if adapter is not None:
+            key = wire.Adapter(f"a{adapter}@1", str(root / f"a{adapter}"), wait)
         sampling = wire.Sampling(max_tokens=count, temperature=0.0, ignore_eos=True)
         ids = [30 + (7 * i + 11 * prompt) % 900 for i in range(70)]
         try:
@@ -100,7 +102,8 @@ async def main(model):
     out["events"] = await published()
     hasher = VllmHasher(32)
     ids = [30 + 7 * i % 900 for i in range(70)]
-    out["keys"] = {str(a): list(hasher.keys(ids, "tenant:t", a and f"{a}@1")) for a in (None, "a0", "a1")}
+    keyed = (None, "a0@1", "a1@1")
+    out["keys"] = {str(a): list(hasher.keys(ids, "tenant:t", a)) for a in keyed}
     print("RESULT" + json.dumps(out), flush=True)
 
 ENDPOINT = f"ipc://{tempfile.mkdtemp()}/events"
@@ -114,7 +117,6 @@ def events():
 async def published():
     import msgspec, zmq
     from zmq.asyncio import Context
-    socket = Context.instance().socket(zmq.REQ)
     socket = Context.instance().socket(zmq.DEALER)
     socket.connect(ENDPOINT + "-replay")
     await socket.send_multipart([b"", (0).to_bytes(8, "big")])
