@@ -23,6 +23,7 @@ class ScriptedGenerator:
     refuse: Exception | None = None
     submitting: asyncio.Event | None = None
     cached_tokens: int = 0
+    loaded: wire.Adapters | None = None
     _counts: dict[str, int] = field(default_factory=dict)
 
     def load(self) -> wire.Load:
@@ -30,8 +31,8 @@ class ScriptedGenerator:
         return wire.Load(len(self.started), 0, 7)
 
     def adapters(self) -> wire.Adapters | None:
-        """See :class:`deployments.streams.Generator`."""
-        return None
+        """What a test says."""
+        return self.loaded
 
     async def submit(self, request: wire.Submit, put: Put) -> Abort:
         """See :class:`deployments.streams.Generator`."""

@@ -1,7 +1,7 @@
 """Low-rank adapters in plain torch: put on a model, and written as PEFT writes them.
 
-LoRA (Hu et al., ICLR 2022): a frozen linear layer ``W`` gets ``scale * B @ A`` beside it, with ``A``
-(rank, in) random and ``B`` (out, rank) zero, so that training starts at the model itself.
+LoRA (Hu et al., ICLR 2022): a frozen linear layer ``W`` gets ``scale * B @ A`` beside it, with
+``A`` (rank, in) random and ``B`` (out, rank) zero, so that training starts at the model itself.
 """
 
 from __future__ import annotations
