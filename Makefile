@@ -15,7 +15,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 BENCH ?=
 
-.PHONY: help setup up down status test check bench bench-peers lock clean
+.PHONY: help setup up down status test check bench bench-peers clients lock clean
 
 help:
 	@echo 'make up      set up, start the platform, print its URL, key and a curl line'
@@ -25,6 +25,7 @@ help:
 	@echo 'make check   ruff, mypy --strict, import contracts'
 	@echo 'make bench   run the benchmarks (BENCH=name for one)'
 	@echo 'make bench-peers  an environment with the opponents of the benchmarks'
+	@echo 'make clients try other people'"'"'s clients: what works with weir'
 	@echo 'make lock    resolve requirements/*.in into requirements/lock.txt'
 	@echo 'make clean   remove .venv and all caches'
 
@@ -59,6 +60,9 @@ bench: setup
 
 bench-peers: setup
 	@$(BIN)/python -m load_tests.servers.install_peers
+
+clients: setup
+	@$(BIN)/weir bench clients $(ARGS)
 
 lock: setup
 	$(BIN)/python requirements/uv_pip.py lock $(ARGS)

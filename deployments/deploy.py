@@ -24,13 +24,15 @@ from deployments.autoscaling import POLICY, ZERO_POLICY
 from deployments.engine import FORKED_CORE, REGISTRY, YIELDING
 from deployments.gateway.deployment import GatewayReplica
 from deployments.loopback import on_loopback
-from deployments.names import APP, GATEWAY, model_deployment
+from deployments.names import APP, GATEWAY
+from deployments.pools import Membership, Pool, pools_of
 from deployments.replica import ModelReplica
 from deployments.sources import model_source
 from deployments.stub import StubReplica
 from deployments.versions import gateway_version, model_version
 from weir.adapters import adapter_digests, inspect_adapters
 from weir.settings import EngineSettings, ModelSettings, Settings, parse_settings, read_tree
+from weir.settings.pools import PoolSettings
 from weir.settings.speculative import SpeculativeSettings
 
 _ROUTER = "router.ray_adapter.WeirRequestRouter"
@@ -41,23 +43,13 @@ _UNLIMITED = 1_000_000
 _GATEWAY_CHECK_PERIOD_S = 1.0
 
 
-def llm_config(model: ModelSettings, registry: str | None = None) -> LLMConfig:
-    """The model as ``ray.serve.llm`` describes it. ``registry``: ``registry.url``."""
-    workers = model.parallel.tensor * model.parallel.pipeline
-    engine_args = {
-        **model.engine_args,
-        "tensor_parallel_size": model.parallel.tensor,
-        "pipeline_parallel_size": model.parallel.pipeline,
-    }
-    if (draft := model.speculative.draft) is not None:
-        engine_args["speculative_config"] = model.speculative.engine_argument(
-            model_source(draft, registry)
-        )
-    adapters = list(inspect_adapters(model, registry).values())
-    engine_args |= engine_arguments(adapters, model.adapter_slots)
+def llm_config(pool: Pool, registry: str | None = None) -> LLMConfig:
+    """A pool's replicas as ``ray.serve.llm`` describes them. ``registry``: ``registry.url``."""
+    model = pool.model
     env = dict(model.engine.env)
     placement = None
     if model.accelerator is None:
+        workers = model.parallel.workers
         placement = {"bundles": [{"CPU": model.num_cpus}] * workers, "strategy": "PACK"}
         if model.engine.mode == "forked":
             env["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
@@ -66,7 +58,7 @@ def llm_config(model: ModelSettings, registry: str | None = None) -> LLMConfig:
             "model_id": model.name,
             "model_source": model_source(model.source, registry),
         },
-        engine_kwargs=engine_args,
+        engine_kwargs=_engine_args(pool, registry),
         accelerator_type=model.accelerator,
         placement_group_config=placement,
         runtime_env={"env_vars": env} if env else None,
@@ -77,7 +69,7 @@ def llm_config(model: ModelSettings, registry: str | None = None) -> LLMConfig:
             REGISTRY: registry,
         },
         deployment_config={
-            "name": model_deployment(model.name),
+            "name": pool.deployment,
             **_replicas(model),
             "max_ongoing_requests": _UNLIMITED,
             "ray_actor_options": {"num_cpus": 0},
@@ -90,9 +82,27 @@ def llm_config(model: ModelSettings, registry: str | None = None) -> LLMConfig:
     )
 
 
+def _engine_args(pool: Pool, registry: str | None) -> dict[str, Any]:
+    model = pool.model
+    args = {**model.engine_args, **model.parallel.engine_args(), **_adapter_args(model, registry)}
+    if (draft := model.speculative.draft) is not None:
+        args["speculative_config"] = model.speculative.engine_argument(
+            model_source(draft, registry)
+        )
+    if (transfer := pool.kv_transfer()) is not None:
+        args["kv_transfer_config"] = transfer
+    return args
+
+
+def _adapter_args(model: ModelSettings, registry: str | None) -> dict[str, Any]:
+    files = inspect_adapters(model, registry).values()
+    return engine_arguments(list(files), model.adapter_slots)
+
+
 def application(settings: Settings) -> Any:
-    """weir as a Serve application: the gateway, with a handle to each model."""
-    models = {model.name: _model(model, settings) for model in students_first(settings)}
+    """weir as a Serve application: the gateway, with a handle to each deployment of a model."""
+    pools = [pool for model in students_first(settings) for pool in pools_of(model)]
+    handles = {pool.deployment: _pool(pool, settings) for pool in pools}
     deployment = serve.deployment(serve.ingress()(_placed(GatewayReplica, settings))).options(
         name=GATEWAY,
         num_replicas=settings.gateway.processes,
@@ -104,9 +114,8 @@ def application(settings: Settings) -> Any:
         logging_config=_quiet(),
     )
     view = gateway_view(settings)
-    return _versioned(deployment, gateway_version(view, adapter_digests(settings))).bind(
-        view, models
-    )
+    version = gateway_version(view, adapter_digests(settings))
+    return _versioned(deployment, version).bind(view, handles)
 
 
 def students_first(settings: Settings) -> list[ModelSettings]:
@@ -138,16 +147,18 @@ def _replicas(model: ModelSettings) -> dict[str, Any]:
 
 def gateway_view(settings: Settings) -> Settings:
     """What the gateway needs to know: Serve restarts it when this changes, so scaling a model or
-    tuning its engine must not show here."""
+    tuning its engine must not show here. Of a pool that is its name; what it is for, its replicas
+    say."""
     models = tuple(
         model.model_copy(
             update={
                 # A model with a student may go to zero and back; its requests go on.
-                "replicas": 1 if model.fallback else min(model.replicas, 1),
+                "replicas": 1 if model.fallback else min(_all_replicas(model), 1),
                 "engine": EngineSettings(),
                 "num_cpus": 0,
                 "autoscaling": None,
                 "speculative": SpeculativeSettings(),
+                "pools": tuple(PoolSettings(name=pool.name) for pool in model.pools),
             }
         )
         for model in settings.models
@@ -155,27 +166,51 @@ def gateway_view(settings: Settings) -> Settings:
     return settings.model_copy(update={"models": models})
 
 
-def _model(model: ModelSettings, settings: Settings) -> Any:
-    sources = [model.source, *filter(None, [model.speculative.draft])]
+def _all_replicas(model: ModelSettings) -> int:
+    return sum(pool.model.replicas for pool in pools_of(model))
+
+
+def _pool(pool: Pool, settings: Settings) -> Any:
+    model = pool.model
     if model.engine.mode == "stub":
         stub = serve.deployment(_placed(StubReplica, settings)).options(
-            name=model_deployment(model.name),
+            name=pool.deployment,
             **_replicas(model),
             max_ongoing_requests=_UNLIMITED,
-            ray_actor_options={"num_cpus": 0},
+            ray_actor_options={"num_cpus": 0, **_market(pool, settings)},
             request_router_config=_router(),
             logging_config=_quiet(),
         )
-        return _versioned(stub, model_version(model, settings, [])).bind(model, settings.log)
-    config = llm_config(model, settings.registry.url)
+        return _versioned(stub, model_version(pool, settings, [])).bind(
+            model, settings.log, *_membership(pool)
+        )
+    config = llm_config(pool, settings.registry.url)
     options = ModelReplica.get_deployment_options(config)
+    if (market := _market(pool, settings)) and (bundles := options.get("placement_group_bundles")):
+        selectors = [market["label_selector"]] * len(bundles)
+        options["placement_group_bundle_label_selector"] = selectors
     replica = _placed(ModelReplica, settings)
     deployment = serve.deployment(replica).options(**options, logging_config=_quiet())
+    sources = [model.source, *filter(None, [model.speculative.draft])]
     places = [model_source(source, settings.registry.url) for source in sources]
-    adapters = list(inspect_adapters(model, settings.registry.url).values())
-    arguments = engine_arguments(adapters, model.adapter_slots)
-    version = model_version(model, settings, places, arguments)
-    return _versioned(deployment, version).bind(config, model.drain_timeout_s, settings.log)
+    arguments = _adapter_args(model, settings.registry.url)
+    version = model_version(pool, settings, places, arguments)
+    return _versioned(deployment, version).bind(
+        config, model.drain_timeout_s, settings.log, *_membership(pool)
+    )
+
+
+def _membership(pool: Pool) -> list[Membership]:
+    """A replica's last argument; none where the model has no pools."""
+    return [Membership(pool.name, pool.role)] if pool.name else []
+
+
+def _market(pool: Pool, settings: Settings) -> dict[str, Any]:
+    """Where the pool may run: a cluster's nodes carry Ray's label, the one machine of a local
+    cluster has no market."""
+    if not pool.spot or settings.ray.address == "local":
+        return {}
+    return {"label_selector": {"ray.io/market-type": "spot"}}
 
 
 def _placed(replica: type, settings: Settings) -> type:

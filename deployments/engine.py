@@ -36,8 +36,10 @@ from vllm.v1.metrics.loggers import StatLoggerBase
 
 from deployments import wire
 from deployments.chats import ChatFormat
+from deployments.replica_card import work_counter
 from deployments.resuming import let_resume, prepare_workers
 from deployments.yielding import let_yield
+from weir.cards.usage import Step, WorkCounter
 
 FORKED_CORE = "weir_forked_core"
 YIELDING = "weir_yielding"
@@ -157,10 +159,11 @@ def _run_core(config: Any, addresses: EngineZmqAddresses, writer: int) -> NoRetu
 
 class LoadRecorder(StatLoggerBase):  # type: ignore[misc]
     """Keeps the scheduler's last word on its load, and counts its steps: vLLM calls it after each
-    one, so the count stands still while the engine hangs."""
+    one, so the count stands still while the engine hangs. ``work`` counts what the steps did."""
 
-    def __init__(self, kv_blocks_total: int) -> None:
+    def __init__(self, kv_blocks_total: int, work: WorkCounter | None = None) -> None:
         self._kv_blocks_total = kv_blocks_total
+        self.work = work
         self.load = wire.Load(0, 0, 0)
 
     def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
@@ -172,9 +175,23 @@ class LoadRecorder(StatLoggerBase):  # type: ignore[misc]
                 round(scheduler_stats.kv_cache_usage * self._kv_blocks_total),
                 steps=self.load.steps + 1,
             )
+            if self.work is not None:
+                _count(self.work, scheduler_stats, iteration_stats)
 
     def log_engine_initialized(self) -> None:
         """Nothing to say."""
+
+
+def _count(work: WorkCounter, scheduler: Any, step: Any) -> None:
+    """Count a step's work: as the engine tells it (``enable_mfu_metrics``), or from its tokens."""
+    if (told := scheduler.perf_stats) is not None:
+        moved = told.num_read_bytes_per_gpu + told.num_write_bytes_per_gpu
+        work.add(told.num_flops_per_gpu, moved)
+    elif step is not None:
+        prompts = step.prompt_token_stats
+        prefills, generated = len(step.time_to_first_tokens_iter), step.num_generation_tokens
+        use = scheduler.kv_cache_usage
+        work.add_step(Step(prefills, prompts.computed, prompts.cached_tokens, generated, use))
 
 
 class WeirEngine(VLLMEngine):  # type: ignore[misc]
@@ -244,7 +261,8 @@ class WeirEngine(VLLMEngine):  # type: ignore[misc]
             self._child.stop()
 
     def _record_load(self, config: Any, engine_index: int) -> LoadRecorder:
-        self.recorder = LoadRecorder(config.cache_config.num_gpu_blocks or 0)
+        blocks = config.cache_config.num_gpu_blocks or 0
+        self.recorder = LoadRecorder(blocks, work_counter(config))
         return self.recorder
 
 

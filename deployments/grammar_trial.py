@@ -19,6 +19,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
+from weakref import WeakValueDictionary
 
 import xgrammar
 from vllm.sampling_params import SamplingParams
@@ -52,7 +53,8 @@ class TrialLimits:
 
 
 class GrammarTrial:
-    """Tries grammars one after the other. ``backend`` makes vLLM's compiler, as the engine does."""
+    """Tries grammars one after the other, tenants in turn. ``backend`` makes vLLM's compiler, as
+    the engine does."""
 
     def __init__(
         self, backend: Callable[[], XgrammarBackend], limits: TrialLimits | None = None
@@ -62,9 +64,11 @@ class GrammarTrial:
         self._backend: XgrammarBackend | None = None
         self._passed: OrderedDict[Any, None] = OrderedDict()
         self._turn = asyncio.Lock()
+        #: Of each tenant that waits: only one of its requests stands in line for the turn.
+        self._lines: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def check(self, params: SamplingParams) -> None:
-        """Let the grammar of a request pass, or raise.
+    async def check(self, params: SamplingParams, tenant: str = "") -> None:
+        """Let the grammar of a tenant's request pass, or raise.
 
         Raises:
             BadRequestError: it takes too long, or too much memory.
@@ -74,7 +78,8 @@ class GrammarTrial:
         kind, text = get_structured_output_key(params.structured_outputs)
         if len(text) < self._limits.small_bytes and states_of(text) < self._limits.small_states:
             return
-        async with self._turn:
+        line = self._lines.setdefault(tenant, asyncio.Lock())
+        async with line, self._turn:
             if (kind, text) in self._passed:
                 self._passed.move_to_end((kind, text))
                 return

@@ -11,6 +11,6 @@ GATEWAY = "gateway"
 _PREFIX = "model-"
 
 
-def model_deployment(model: str) -> str:
-    """The deployment of a model."""
-    return _PREFIX + model.replace("/", "--")
+def model_deployment(model: str, pool: str = "") -> str:
+    """The deployment of a model, or of one of its pools. (No model's name has a plus.)"""
+    return _PREFIX + model.replace("/", "--") + (f"+{pool}" if pool else "")

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from deployments import wire
 from deployments.chats import ChatReader, Piece
 from deployments.scoring import Decode, scored_output, scored_prompt
@@ -73,6 +75,27 @@ class Outputs:
     def _fail(self, status: int, message: str) -> None:
         self.ended = True
         self._put(wire.Failed(self._number, status, message))
+
+
+class KeptOutputs(Outputs):
+    """Of a prompt that is computed for another replica."""
+
+    __slots__ = ()
+
+    def _tell(self, output: Any, completion: Any, text: str, tokens: list[int]) -> None:
+        """What it generates besides, nobody wants."""
+
+    def _finish(
+        self, output: Any, completion: Any, text: str, tokens: list[int], reason: str
+    ) -> None:
+        prompt, cached, _ = self._counts()
+        if reason == "abort":
+            self._put(wire.Done(self._number, "", [], reason, prompt, cached, 0))
+        elif output.kv_transfer_params is None:
+            self._fail(CannotDoError.status, "This engine hands no KV blocks over.")
+        else:
+            blocks = msgspec.json.encode(output.kv_transfer_params)
+            self._put(wire.Kept(self._number, "", [], reason, prompt, cached, 0, blocks))
 
 
 @dataclass(frozen=True, slots=True)

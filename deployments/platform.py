@@ -23,16 +23,19 @@ from typing import Any
 import httpx
 import psutil
 
-import router.scorers  # noqa: F401 - registers the policies
+import router.disaggregation.rules
+import router.scorers  # noqa: F401 - registers the policies, as the line above the rules
 from deployments.cluster import Cluster
 from deployments.guard import Guard
 from deployments.haproxy import FrontDoor
-from deployments.names import APP, model_deployment
+from deployments.names import APP
+from deployments.pools import pools_of
 from deployments.progress import Progress, State
 from deployments.redis_server import RedisServer
 from deployments.sources import model_source
 from features.enrichment import compile_rules
 from router.admission import parse_settings as parse_admission
+from router.disaggregation.rule import build_rule
 from router.policy import build_policy
 from weir.errors import ConfigError, WeirError
 from weir.run_folder import make_run_folder, remove_run_folder
@@ -208,7 +211,7 @@ class Platform:
     def _await_replicas(self) -> None:
         from ray import serve
 
-        waiting = {model_deployment(m.name): m for m in self._settings.models}
+        waiting = {p.deployment: p for m in self._settings.models for p in pools_of(m)}
         told: dict[str, str] = {}
         while waiting:
             self._pause()
@@ -217,18 +220,18 @@ class Platform:
                 continue
             if app.status in ("DEPLOY_FAILED", "UNHEALTHY"):
                 raise ConfigError(f"the platform does not come up: {app.message}")
-            for name, model in list(waiting.items()):
+            for name, pool in list(waiting.items()):
                 deployment = app.deployments.get(name)
                 states = deployment.replica_states if deployment else {}
                 up, total = states.get("RUNNING", 0), sum(states.values())
-                least, most = _replica_bounds(model)
+                least, most = _replica_bounds(pool.model)
                 done = deployment is not None and up == total and least <= up <= most
                 leaving = f", {total - up} starting or stopping" if total > up else ""
                 detail = f"{up} of {least} replicas running{leaving}"
                 if done or told.get(name) != detail:
                     told[name] = detail
                     state: State = "done" if done else "progress"
-                    self._progress.tell(f"model:{model.name}", state, detail)
+                    self._progress.tell(f"model:{pool.label}", state, detail)
                 if done:
                     del waiting[name]
 
@@ -331,13 +334,14 @@ def _check(settings: Settings) -> None:
     """What the settings tree leaves to the rooms.
 
     Raises:
-        ConfigError: a model's files, a routing policy or admission cannot be used.
+        ConfigError: a model's files, a routing policy or rule, or admission cannot be used.
     """
     parse_admission(settings.admission)
     compile_rules(settings.features, os.environ)
     for model in settings.models:
         model_source(model.source, settings.registry.url)
         build_policy(model.routing.policy, model.routing.params)
+        build_rule(model.routing.disaggregation.rule, model.routing.disaggregation.params)
 
 
 def require_same_base(old: Settings, new: Settings) -> None:

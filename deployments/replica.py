@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import os
 import socket
 import time
 from typing import Any
 
+import msgspec
 import ray
 from ray.serve.llm import LLMConfig
 from ray.serve.llm.deployment import LLMServer
@@ -25,7 +27,10 @@ from deployments.autoscaling import ONGOING
 from deployments.engine import REGISTRY, WeirEngine
 from deployments.listener import Listener, ReplicaApp
 from deployments.pairs import SCORE, scores_pairs
+from deployments.pools import Membership
 from deployments.probes import Probes
+from deployments.profiling import Profiler
+from deployments.replica_card import engine_card, usage_meter
 from deployments.streams import TokenStreams
 from deployments.vllm_generator import VllmGenerator
 from router.hashing import DEFAULT_SEED
@@ -40,19 +45,29 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
     """One engine. ``drain_timeout_s`` bounds how long a stop waits for streams in flight."""
 
     async def __init__(  # type: ignore[misc]  # Ray awaits constructors
-        self, llm_config: LLMConfig, drain_timeout_s: float, log: LogSettings
+        self,
+        llm_config: LLMConfig,
+        drain_timeout_s: float,
+        log: LogSettings,
+        membership: Membership | None = None,
     ) -> None:
         started = time.monotonic()
         configure_logging(log)
         host = ray.util.get_node_ip_address()
+        self._membership = membership or Membership()
         self._kv_endpoints = _publish_kv_events(llm_config, host)
+        if "kv_transfer_config" in llm_config.engine_kwargs:
+            _open_side_channel(host)
         await super().__init__(llm_config, engine_cls=WeirEngine)
         engine_seconds = time.monotonic() - started
+        work, accelerator = self.engine.recorder.work, llm_config.accelerator_type
+        self._usage = await usage_meter(work, self.engine.client.vllm_config, accelerator)
         client = self.engine.client
         self._drain_timeout_s = drain_timeout_s
         self._streams = TokenStreams(self._generator())
         token = os.environ.get("WEIR_INTERNAL_TOKEN", "")
-        self._listener = Listener(ReplicaApp(Probes(client), self._streams, token), host)
+        app = ReplicaApp(Probes(client), self._streams, token, Profiler(client))
+        self._listener = Listener(app, host)
         await self._listener.start()
         telling = self._streams.tell_load_forever()
         self._load_task = asyncio.get_running_loop().create_task(telling)
@@ -80,6 +95,7 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
         config = self.engine.client.vllm_config
         blocks = config.cache_config.num_gpu_blocks or 0
         feed = self._kv_endpoints if config.cache_config.enable_prefix_caching else None
+        card = engine_card(config)
         return {
             "address": self._listener.address,
             "block_size": config.cache_config.block_size,
@@ -90,7 +106,9 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
             "yielding_step_tokens": (
                 config.scheduler_config.max_num_batched_tokens if self.engine.yields else 0
             ),
+            **({"attention_tokens": card.attention_tokens} if card else {}),
             "tasks": await self._tasks(),
+            **self._membership.metadata(),
             "kv_feed": feed
             and {
                 **feed,
@@ -166,7 +184,10 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
 
     def _load(self) -> wire.Load:
         load: wire.Load = self.engine.recorder.load
-        return load
+        if self._usage is None:
+            return load
+        mfu, mbu = self._usage.read(asyncio.get_running_loop().time())
+        return msgspec.structs.replace(load, mfu=mfu, mbu=mbu)
 
 
 def _publish_kv_events(llm_config: LLMConfig, host: str) -> dict[str, str] | None:
@@ -174,11 +195,7 @@ def _publish_kv_events(llm_config: LLMConfig, host: str) -> dict[str, str] | Non
     arguments = llm_config.engine_kwargs
     if "kv_events_config" in arguments or not arguments.get("enable_prefix_caching", True):
         return None
-    with contextlib.ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(2)]
-        for probe in probes:
-            probe.bind((host, 0))
-        events, replay = (f"tcp://{host}:{probe.getsockname()[1]}" for probe in probes)
+    events, replay = (f"tcp://{host}:{port}" for port in _free_ports(host, 2))
     arguments["kv_events_config"] = {
         "enable_kv_cache_events": True,
         "publisher": "zmq",
@@ -187,3 +204,21 @@ def _publish_kv_events(llm_config: LLMConfig, host: str) -> dict[str, str] | Non
         "topic": "kv",
     }
     return {"events": events, "replay": replay}
+
+
+def _open_side_channel(host: str) -> None:
+    """Where engines ask each other for what a transfer of KV blocks needs to know: an address of
+    this replica's own, unless settings say otherwise. What only this machine may reach stays on its
+    loopback interface, the transfers too."""
+    os.environ.setdefault("VLLM_NIXL_SIDE_CHANNEL_HOST", host)
+    os.environ.setdefault("VLLM_NIXL_SIDE_CHANNEL_PORT", str(_free_ports(host, 1)[0]))
+    if ipaddress.ip_address(host).is_loopback:
+        os.environ.setdefault("UCX_NET_DEVICES", "lo")
+
+
+def _free_ports(host: str, count: int) -> list[int]:
+    with contextlib.ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind((host, 0))
+        return [int(probe.getsockname()[1]) for probe in probes]

@@ -46,12 +46,17 @@ def check_chat(chat: dict[str, Any]) -> None:
     ``structured_outputs`` of a chat body. What has another shape than a schema's is left to the
     body's own model to refuse.
 
+    The arguments of a tool that the model is free to call are read, not enforced: nothing is
+    compiled of its schema, and it may count as far as it likes. (Coding agents' tools do.)
+
     Raises:
         BadRequestError: a schema or grammar goes beyond a bound; the message names the field.
     """
+    forced = chat.get("tool_choice") not in (None, "auto", "none")
     for number, tool in enumerate(_items(chat.get("tools"))):
         schema = _at(tool, "function", "parameters")
-        check_schema(schema, f"tools[{number}].function.parameters")
+        enforced = forced or _at(tool, "function", "strict") is True
+        check_schema(schema, f"tools[{number}].function.parameters", enforced)
     format_ = chat.get("response_format")
     check_schema(_at(format_, "json_schema", "schema"), "response_format.json_schema.schema")
     if _at(format_, "type") == "structural_tag":
@@ -82,9 +87,10 @@ def states_of(text: str) -> int:
         return MAX_STATES
 
 
-def check_schema(schema: Any, field: str) -> int:
-    """Refuse a JSON schema that is too deep, too large, counts too far, or is nothing but a
-    reference to itself. Returns about how many states its grammar has."""
+def check_schema(schema: Any, field: str, enforced: bool = True) -> int:
+    """Refuse a JSON schema that is too deep, too large, or is nothing but a reference to itself;
+    one that is ``enforced``, and so compiled, also if it counts too far. Returns about how many
+    states its grammar has."""
     level: list[tuple[Any, int]] = [(schema, 1)] if isinstance(schema, dict | list) else []
     depth = states = 0
     while level:
@@ -94,7 +100,7 @@ def check_schema(schema: Any, field: str) -> int:
         below: list[tuple[Any, int]] = []
         for node, times in level:
             if isinstance(node, dict):
-                states += _states(node, times, field)
+                states += _states(node, times, field) if enforced else 0
                 below.extend(_children(node, times))
             else:
                 below.extend((each, times) for each in node)

@@ -36,11 +36,14 @@ def scored_prompt(
 def _scored(token: int, found: Mapping[int, Any], top: int, decode: Decode) -> Scored:
     # vLLM puts the chosen token first, whatever its rank, and the likeliest behind it.
     ranked = sorted(found.items(), key=lambda item: item[1].rank or 0)[:top]
-    best = [Scored(i, _text(i, lp, decode), max(lp.logprob, FLOOR)) for i, lp in ranked]
+    best = [
+        Scored(i, _text(i, lp, decode), max(lp.logprob, FLOOR), rank=lp.rank) for i, lp in ranked
+    ]
     chosen = found.get(token)
     if chosen is None:
         return Scored(token, decode([token]), None, best)
-    return Scored(token, _text(token, chosen, decode), max(chosen.logprob, FLOOR), best)
+    logprob = max(chosen.logprob, FLOOR)
+    return Scored(token, _text(token, chosen, decode), logprob, best, chosen.rank)
 
 
 def _text(token: int, found: Any, decode: Decode) -> str:

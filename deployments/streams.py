@@ -45,7 +45,7 @@ class Generator(Protocol):
 
     async def submit(self, request: wire.Submit, put: Put) -> Abort:
         """Start a request. Its outputs go to ``put``: a Started before the first Chunk, and a Done
-        or a Failed as the last one.
+        (of a prompt to keep: a Kept) or a Failed as the last one.
 
         Returns what ends it early and frees it.
 
@@ -134,6 +134,8 @@ class TokenStreams:
                 elsewhere_context_tokens=context,
                 steps=load.steps,
                 draining=self._draining,
+                mfu=load.mfu,
+                mbu=load.mbu,
             )
             connection.tell_load(told, now_s)
             if adapters is not None:
@@ -152,10 +154,13 @@ class _Stream:
     @classmethod
     def of(cls, request: wire.Submit | wire.Embed) -> _Stream:
         """The work that ``request`` brings. Tokens to resume from are prefilled like the prompt;
-        what is not text counts once it has been rendered (:meth:`prefilled`)."""
+        what is not text counts once it has been rendered (:meth:`prefilled`); what another replica
+        has computed is no work here."""
         prompt = len(request.prompt)
         if isinstance(request, wire.Embed):
             return cls(prompt, 0, prompt)
+        if isinstance(request.handoff, wire.Take):
+            return cls(0, min(request.sampling.max_tokens, wire.USUAL_OUTPUT_TOKENS), prompt)
         resumed = len(request.resume.tokens) if request.resume else 0
         left = max(0, request.sampling.max_tokens - resumed)
         usual = min(left, wire.USUAL_OUTPUT_TOKENS)

@@ -15,6 +15,7 @@ import ray
 
 from deployments.autoscaling import ONGOING
 from deployments.listener import Listener, ReplicaApp, answer
+from deployments.pools import Membership
 from deployments.streams import TokenStreams
 from deployments.stub_generator import StubGenerator
 from weir.logs import configure_logging
@@ -28,9 +29,10 @@ class StubReplica:
     """The Serve deployment; stands where :class:`~deployments.replica.ModelReplica` would."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits constructors
-        self, model: ModelSettings, log: LogSettings
+        self, model: ModelSettings, log: LogSettings, membership: Membership | None = None
     ) -> None:
         configure_logging(log)
+        self._membership = membership or Membership()
         self._args: dict[str, Any] = model.engine.args
         self._streams = TokenStreams(StubGenerator(self._args.get("interval_ms", 5) / 1000))
         token = os.environ.get("WEIR_INTERNAL_TOKEN", "")
@@ -49,6 +51,7 @@ class StubReplica:
             "max_model_len": int(self._args.get("max_model_len", 2048)),
             "max_num_seqs": 1024,
             "tasks": ["generate", "embed"],
+            **self._membership.metadata(),
         }
 
     async def record_autoscaling_stats(self) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 Token ``i`` of an answer follows from the prompt and ``i`` alone, so a stream that goes on elsewhere
 goes on exactly, and a gap or a repeat shows. It speaks the whole protocol: log-probabilities, tool
-calls, JSON, embeddings, prompts that are not text, resumption.
+calls, JSON, embeddings, prompts that are not text, resumption, halves of a request.
 
 All streams advance together, one token a step, as an engine's do: one timer for a thousand streams.
 """
@@ -25,6 +25,8 @@ VOCABULARY = 32_000
 #: Tokens of a scripted tool call or JSON object.
 STRUCTURED_TOKENS = 8
 _MASK = (1 << 64) - 1
+# Constraints on the output that a scripted answer does not keep to.
+_FORMS = frozenset({"regex", "choice", "grammar", "structural_tag"})
 _OPENING, _CLOSING = '{"words": "', '"}'
 
 
@@ -75,7 +77,7 @@ def stub_score(prompt: Sequence[int]) -> float:
 
 
 class StubGenerator:
-    """One token a stream every ``interval_s`` of the running loop's clock. Never refuses."""
+    """One token a stream every ``interval_s`` of the running loop's clock."""
 
     def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s
@@ -95,7 +97,12 @@ class StubGenerator:
         return None
 
     async def submit(self, request: wire.Submit, put: Put) -> Abort:
-        """See the protocol."""
+        """See the protocol.
+
+        Raises:
+            BadRequestError: the answer would have to have a form that only a model can give it.
+        """
+        _check_form(request)
         return self._add(_StubStream.of(request, put))
 
     async def embed(self, request: wire.Embed, put: Put) -> Abort:
@@ -152,6 +159,21 @@ async def _nothing() -> None:
     """Ends what has ended."""
 
 
+def _check_form(request: wire.Submit) -> None:
+    chat = request.chat if request.chat is not None else request.messages or {}
+    forms = _FORMS.intersection(chat.get("structured_outputs") or ())
+    wanted = [f"structured_outputs.{name}" for name in sorted(forms)]
+    if (chat.get("response_format") or {}).get("type") == "structural_tag":
+        wanted.append("response_format")
+    for name in ("allowed_token_ids", "thinking_token_budget", "repetition_detection"):
+        if getattr(request.sampling, name) is not None:
+            wanted.append(name)
+    if wanted:
+        raise BadRequestError(
+            f"{wanted[0]}: the stub has no model that could keep to it.", param=wanted[0]
+        )
+
+
 @dataclass(slots=True)
 class _StubStream:
     """One answer. ``index`` is the next token's number, ``begun`` the first one's made here."""
@@ -176,6 +198,10 @@ class _StubStream:
 
     def step(self) -> bool:
         """Emit the next token; True at the last one."""
+        if isinstance(self.request.handoff, wire.Keep):
+            counts = (len(self.prompt), 0, 0)
+            self.put(wire.Kept(self.request.stream, "", [], "length", *counts, b""))
+            return True
         last = self.script.count - 1
         if self.index > last:  # all of it had been generated elsewhere
             self._end("", [], self._behind(wire.Extra()))

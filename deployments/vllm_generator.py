@@ -7,10 +7,11 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 from vllm import PoolingParams, SamplingParams
 from vllm.exceptions import VLLMClientError
 from vllm.inputs.engine import tokens_input
-from vllm.sampling_params import RequestOutputKind
+from vllm.sampling_params import RepetitionDetectionParams, RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
@@ -18,7 +19,7 @@ from deployments import wire
 from deployments.adapters import AdapterSlots
 from deployments.chats import ChatFormat, ChatReader
 from deployments.grammar_trial import GrammarTrial, grammar_backend
-from deployments.outputs import Embedding, Outputs, RichOutputs, Wanted
+from deployments.outputs import Embedding, KeptOutputs, Outputs, RichOutputs, Wanted
 from deployments.pairs import scores_pairs
 from deployments.resuming import RESUMED
 from deployments.seams import Delivered, Replay, replay
@@ -154,14 +155,16 @@ class VllmGenerator:
         return abort_and_release
 
     async def _submit_plain(self, request: wire.Submit, put: Put, lora: Any | None) -> Abort:
+        more = {} if request.handoff is None else {"extra_args": _extra_args(request)}
         collector = await self._client.add_request(
             request.request_id,
             tokens_input(request.prompt, cache_salt=request.cache_salt),
-            sampling_params(request.sampling, self._defaults),
+            sampling_params(request.sampling, self._defaults, **more),
             lora_request=lora,
             priority=request.priority,
         )
-        return self._listen(collector, Outputs(request.stream, len(request.prompt), put))
+        kind = KeptOutputs if isinstance(request.handoff, wire.Keep) else Outputs
+        return self._listen(collector, kind(request.stream, len(request.prompt), put))
 
     async def _submit_rich(self, request: wire.Submit, put: Put, lora: Any | None) -> Abort:
         prompt, reader, params = await self._read(request)
@@ -212,9 +215,9 @@ class VllmGenerator:
         if request.resume is not None and request.resume.tokens:
             if not self._resumes:
                 raise CannotDoError("This model's engine cannot continue another one's stream.")
-            more["extra_args"] = {RESUMED: request.resume.tokens}
         else:  # told with the first output, which a resumed stream has had
             more["prompt_logprobs"] = request.prompt_logprobs
+        more["extra_args"] = _extra_args(request)
         params = sampling_params(sampling, self._defaults, **more)
         return prompt, reader, params
 
@@ -233,7 +236,7 @@ class VllmGenerator:
         if params.structured_outputs is None:
             built = inputs.process_inputs(*args, **kwargs)
         else:
-            await self._grammars.check(params)
+            await self._grammars.check(params, request.cache_salt or "")
             try:
                 built = await inputs.process_inputs_async(*args, **kwargs)
             except RuntimeError as error:  # a RecursionError, too
@@ -298,6 +301,18 @@ def _is_large(chat: dict[str, Any]) -> bool:
     return len(chat.get("tools") or ()) > _FEW_TOOLS or len(json.dumps(forms)) > _SMALL_FORM_BYTES
 
 
+def _extra_args(request: wire.Submit) -> dict[str, Any] | None:
+    """What travels to the engine core beside the sampling parameters."""
+    extra: dict[str, Any] = {}
+    if request.resume is not None and request.resume.tokens:
+        extra[RESUMED] = request.resume.tokens
+    if isinstance(request.handoff, wire.Keep):
+        extra["kv_transfer_params"] = {"do_remote_decode": True, "do_remote_prefill": False}
+    elif request.handoff is not None:
+        extra["kv_transfer_params"] = msgspec.json.decode(request.handoff.blocks)
+    return extra or None
+
+
 def _is_rich(request: wire.Submit) -> bool:
     """Whether its outputs carry more than text."""
     asked = (request.chat, request.messages, request.logprobs, request.prompt_logprobs)
@@ -306,6 +321,14 @@ def _is_rich(request: wire.Submit) -> bool:
 
 def _is_plain(request: wire.Submit) -> bool:
     return not _is_rich(request) and request.resume is None
+
+
+def _repetition(wanted: wire.Repetition | None) -> RepetitionDetectionParams | None:
+    if wanted is None:
+        return None
+    return RepetitionDetectionParams(
+        wanted.max_pattern_size, wanted.min_pattern_size, wanted.min_count
+    )
 
 
 def sampling_params(
@@ -331,6 +354,10 @@ def sampling_params(
         # OpenAI's bounds, as vLLM's own servers apply them.
         "logit_bias": bias and {i: min(100.0, max(-100.0, b)) for i, b in bias.items()},
         "bad_words": sampling.bad_words,
+        "allowed_token_ids": sampling.allowed_token_ids,
+        "spaces_between_special_tokens": sampling.spaces_between_special_tokens,
+        "thinking_token_budget": sampling.thinking_token_budget,
+        "repetition_detection": _repetition(sampling.repetition_detection),
         "output_kind": RequestOutputKind.DELTA,
         "skip_clone": True,
     }

@@ -23,6 +23,15 @@ USUAL_OUTPUT_TOKENS = 256
 ADAPTER_BUSY = 423
 
 
+class Repetition(msgspec.Struct, frozen=True, omit_defaults=True):
+    """When an output that repeats itself is ended: a pattern of between ``min_pattern_size`` and
+    ``max_pattern_size`` tokens that comes ``min_count`` times in a row."""
+
+    max_pattern_size: int = 0
+    min_pattern_size: int = 0
+    min_count: int = 0
+
+
 class Sampling(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """OpenAI's and vLLM's sampling fields; None means the model's own default.
 
@@ -47,6 +56,10 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     include_stop_str_in_output: bool = False
     logit_bias: dict[int, float] | None = None
     bad_words: list[str] | None = None
+    allowed_token_ids: list[int] | None = None
+    spaces_between_special_tokens: bool = True
+    thinking_token_budget: int | None = None
+    repetition_detection: Repetition | None = None
 
 
 class Resume(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -74,6 +87,18 @@ class Adapter(msgspec.Struct, frozen=True, omit_defaults=True):
     wait: bool = True
 
 
+class Keep(msgspec.Struct, frozen=True, tag="keep"):
+    """Only compute the prompt, and keep its KV blocks for another replica. Nothing is put out; the
+    one answer is a :class:`Kept`."""
+
+
+class Take(msgspec.Struct, frozen=True, tag="take"):
+    """Begin with the KV blocks that another replica has kept: the ``blocks`` of its
+    :class:`Kept`. What cannot be had is computed here."""
+
+    blocks: bytes
+
+
 class Submit(msgspec.Struct, frozen=True, tag="submit", omit_defaults=True):
     """Generate from ``prompt`` (token ids). ``stream`` is unique within the connection.
 
@@ -86,7 +111,8 @@ class Submit(msgspec.Struct, frozen=True, tag="submit", omit_defaults=True):
     tool and reasoning parsers read the output and what comes back are :class:`RichChunk` and
     :class:`RichDone`. ``unparsed``: no parser reads the output; ``chat`` has the grammar of a plain
     completion. ``messages``: a whole chat body whose prompt is not text; then ``prompt`` is
-    empty and the replica renders it.
+    empty and the replica renders it. ``handoff``: prompt and answer are two replicas' work, and
+    this is which half of it.
     """
 
     stream: int
@@ -102,6 +128,7 @@ class Submit(msgspec.Struct, frozen=True, tag="submit", omit_defaults=True):
     unparsed: bool = False
     messages: dict[str, Any] | None = None
     resume: Resume | None = None
+    handoff: Keep | Take | None = None
 
 
 class Pair(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -180,6 +207,7 @@ class Load(msgspec.Struct, tag=3, array_like=True):
     on, so a gateway can add them to its own ledger and nothing is counted twice. ``steps`` counts
     the engine's steps since its start: while something runs, a count that stands still is an engine
     that hangs. ``draining``: the replica is going away; its streams should go on elsewhere.
+    ``mfu`` and ``mbu``: see :mod:`weir.cards.usage`; None where they are not known.
     """
 
     running: int
@@ -191,17 +219,21 @@ class Load(msgspec.Struct, tag=3, array_like=True):
     elsewhere_context_tokens: int = 0
     steps: int = 0
     draining: bool = False
+    mfu: float | None = None
+    mbu: float | None = None
 
 
 class Scored(msgspec.Struct, array_like=True):
     """One token with the natural logarithm of its probability. ``token`` is its text, which may be
     a part of a character; ``top`` has the likeliest at its place, likeliest first, without
-    alternatives of their own. ``logprob`` is None for the prompt's first token."""
+    alternatives of their own. ``logprob`` is None for the prompt's first token. ``rank``: its place
+    among all tokens, from 1."""
 
     id: int
     token: str
     logprob: float | None
     top: list[Scored] = []
+    rank: int | None = None
 
 
 class CallDelta(msgspec.Struct, array_like=True):
@@ -238,6 +270,14 @@ class RichDone(Done, tag=5, array_like=True):
     extra: Extra
 
 
+class Kept(Done, tag=8, array_like=True):
+    """The prompt is computed. ``blocks`` is what the replica that generates the answer has to be
+    told (:class:`Take`); what it says, only the engines know. They are freed when that replica has
+    them, or when nobody has asked for them for a while."""
+
+    blocks: bytes
+
+
 class Started(msgspec.Struct, tag=7, array_like=True):
     """The prompt is prefilled: told once per stream, right before its first :class:`Chunk` (a
     stream that ends with its first output has all of it in its :class:`Done`). A request that is
@@ -257,7 +297,7 @@ class Embedded(msgspec.Struct, tag=6, array_like=True):
     cached_tokens: int = 0
 
 
-class Adapters(msgspec.Struct, tag=8, array_like=True):
+class Adapters(msgspec.Struct, tag=9, array_like=True):
     """The replica's LoRA adapters, told when they change: the keys of those ``loaded`` (the least
     recently used first), which of them are in use (``busy``), for how many there are ``slots``, how
     long a load takes, and how many loads there were."""
@@ -269,7 +309,9 @@ class Adapters(msgspec.Struct, tag=8, array_like=True):
     loads: int = 0
 
 
-FromReplica = Adapters | Chunk | Done | Failed | Load | RichChunk | RichDone | Started | Embedded
+FromReplica = (
+    Adapters | Chunk | Done | Failed | Load | RichChunk | RichDone | Started | Embedded | Kept
+)
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_replica = msgspec.msgpack.Decoder(ToReplica).decode

@@ -17,6 +17,7 @@ from router.admission.outcomes import Dispatch, Failed, Refused, SpillRule, Wait
 from router.admission.queue import AdmissionQueue
 from router.admission.settings import AdmissionSettings
 from router.admission.ticket import Ticket
+from router.disaggregation.room import PlacedRoom
 from router.forecast import Forecast
 from router.lengths import OutputLengths
 from router.returning import CacheUse
@@ -80,6 +81,8 @@ class Dispatcher:
         self._pumping = False
         self._again = False
         self._closed = False
+        if router.placing is not None:
+            router.placing.waiting = self.__len__
         router.listeners.append(self._members_changed)
         self._members_changed((), router.members)
 
@@ -176,6 +179,8 @@ class Dispatcher:
             view = None
 
     def _room(self, view: View) -> Capacity:
+        if self.router.places and self._enabled:
+            return PlacedRoom(view, self._limits, self.router.place)
         return Room(view, self._limits) if self._enabled else Unlimited()
 
     def _view(self) -> View:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from router.types import Decision, ReplicaLoad, RouteRequest
 from router.urgency import UrgencyColumns, UrgencyWork, work_of
@@ -56,7 +56,11 @@ class _Account:
 
 
 class Reservation:
-    """One request's share of a replica's load. Owned by the request that made it."""
+    """One request's share of a replica's load. Owned by the request that made it.
+
+    ``prefill``: the reservation on the replica that computes the prompt, when that is another one
+    (:class:`router.disaggregation.placing.PlacedReservation`); None here.
+    """
 
     __slots__ = (
         "_account",
@@ -73,6 +77,8 @@ class Reservation:
         "outlook",
         "request",
     )
+
+    prefill: Reservation | None = None
 
     def __init__(
         self,
@@ -122,7 +128,8 @@ class Reservation:
             self._after_first += generated_tokens
         elif generated_tokens > 0:
             self._first_s = self._ledger.observe_first(self)
-            self._ledger.prefill_over(self._account, self.request.urgency)
+            if self.prefill is None:
+                self._ledger.prefill_over(self._account, self.request.urgency)
         prefill, self._prefill_left = self._prefill_left, 0
         work, self._work_left = self._work_left, 0
         left = max(1, self._decode_left - generated_tokens)
@@ -130,6 +137,15 @@ class Reservation:
         self._generated += generated_tokens
         urgency = self.request.urgency
         self._ledger.change(self._account, 0, -prefill, -decode, generated_tokens, -work, urgency)
+
+    def prefill_done(self) -> None:
+        """The replica that computes the prompt for another one has done so."""
+
+    def transferred(self, tokens: int, transfer_s: float) -> None:
+        """The answering replica has fetched the KV blocks of ``tokens`` tokens."""
+
+    def transfer_failed(self) -> None:
+        """It could not: it computes the prompt itself."""
 
     def release(self) -> bool:
         """Free everything; True for the call that did it, False ever after."""
@@ -149,6 +165,9 @@ class Reservation:
         if self._after_first > 0:
             self._ledger.observe_finish(self, self._first_s, self._after_first)
         return True
+
+
+R = TypeVar("R", bound=Reservation)
 
 
 class Ledger:
@@ -211,7 +230,8 @@ class Ledger:
         cached_tokens: int = 0,
         attention_tokens: float = math.inf,
         ahead: float | None = None,
-    ) -> Reservation:
+        kind: type[R] = Reservation,  # type: ignore[assignment]
+    ) -> R:
         """Count ``request`` on the decided replica; ``cached_tokens`` need no prefill. ``ahead``:
         prefill work that is thought to be left there (None: all that is outstanding)."""
         account = self._accounts.get(decision.replica_id)
@@ -234,7 +254,7 @@ class Ledger:
         self.change(account, 1, prefill, expected, request.prompt_tokens, work, request.urgency)
         outlook = Outlook(now_s, ahead + work, self.requests[slot], self.context_tokens[slot])
         earlier = self.dispatched_before(account, request.urgency) if self._urgencies else 0
-        return Reservation(self, account, request, decision, prefill, work, outlook, earlier)
+        return kind(self, account, request, decision, prefill, work, outlook, earlier)
 
     def _tell_apart(self, urgency: int) -> None:
         """Requests of ``urgency`` come for the first time, or there are several
@@ -354,9 +374,11 @@ class Ledger:
 
     def observe_first(self, reservation: Reservation) -> float:
         """Tell the observer of a first token; returns now. What more urgent requests overtook
-        teaches nothing: where the engine yields, it waited for them too."""
+        teaches nothing: where the engine yields, it waited for them too. Nor does that of a pair,
+        whose prompt another replica computed."""
         now_s = self._clock()
-        if self._observer is not None and not reservation.overtaken():
+        pair = reservation.prefill is not None
+        if self._observer is not None and not pair and not reservation.overtaken():
             outlook = reservation.outlook
             self._observer.first_token(reservation.replica_id, outlook, now_s - outlook.at_s)
         return now_s

@@ -1,9 +1,9 @@
 """Plugs weir's router into Ray Serve's ``RequestRouter``: the only file here that imports Ray.
 
 The gateway sends a :class:`~router.subscription.Subscription` through ``handle.choose_replica``.
-From then on its own :class:`~router.router.Router` follows Serve's replica set, and decides for
-itself, because choosing and reserving are one synchronous step there. Nothing else of weir goes
-through a handle of a model's deployment.
+From then on its own :class:`~router.router.Router` follows Serve's replica set, one set for each
+pool of the model, and decides for itself, because choosing and reserving are one synchronous step
+there. Nothing else of weir goes through a handle of a model's deployment.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from weakref import WeakSet
 
 from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
 
-from router.router import Router
-from router.subscription import Subscription
+from router.subscription import Follower, Subscription
 from router.types import USUAL_ATTENTION_TOKENS, KvFeed, ReplicaInfo
 
 
@@ -22,7 +21,7 @@ class WeirRequestRouter(RequestRouter):  # type: ignore[misc]
 
     def initialize_state(self) -> None:
         """Serve calls this once."""
-        self._followers: WeakSet[Router] = WeakSet()
+        self._followers: WeakSet[Follower] = WeakSet()
         self._infos: tuple[ReplicaInfo, ...] = ()
 
     def update_replicas(self, replicas: list[RunningReplica]) -> None:
@@ -40,7 +39,7 @@ class WeirRequestRouter(RequestRouter):  # type: ignore[misc]
         """Hand a subscription the replica set; any replica will do."""
         arguments = pending_request.args if pending_request else ()
         if arguments and isinstance(arguments[0], Subscription):
-            follower = arguments[0].router
+            follower = arguments[0].follower
             self._followers.add(follower)
             follower.set_replicas(self._infos)
         return [list(candidate_replicas)]
@@ -61,4 +60,6 @@ def _info(replica: RunningReplica) -> ReplicaInfo:
         kv_feed=feed,
         yielding_step_tokens=metadata.get("yielding_step_tokens", 0),
         attention_tokens=metadata.get("attention_tokens", USUAL_ATTENTION_TOKENS),
+        role=metadata.get("role", "mixed"),
+        pool=metadata.get("pool", ""),
     )

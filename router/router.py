@@ -7,8 +7,9 @@ import random
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from router.adapters import AdapterBook
+from router.disaggregation.placing import PlacedReservation, Placing
 from router.latency import LatencyBook
-from router.ledger import Ledger, Reservation
+from router.ledger import Ledger, R, Reservation, prefill_work
 from router.policy import Policy
 from router.prefix_index import PrefixIndex
 from router.types import (
@@ -17,11 +18,13 @@ from router.types import (
     Decision,
     Fleet,
     LatencyFit,
+    PairDecision,
     ReplicaInfo,
     ReplicaLoad,
     ReplicaStats,
     RouteRequest,
     Snapshot,
+    prefill_replica_of,
 )
 from router.urgency import UrgencySnapshot
 from router.view import View
@@ -32,6 +35,7 @@ ELSEWHERE_MAX_AGE_S = 3.0
 #: Subsets of the members whose unchanging columns are kept.
 _FLEETS_KEPT = 1024
 Fleets = dict[tuple[str, ...], Fleet]
+_Asked = tuple[RouteRequest, View, Collection[str]]
 MembersChanged = Callable[[tuple[ReplicaInfo, ...], tuple[ReplicaInfo, ...]], None]
 #: Blocks indexed for a replica that does not say how many it has.
 DEFAULT_KV_BLOCKS = 131_072
@@ -41,7 +45,8 @@ class Router:
     """Decides for one model. Not thread-safe: one event loop (or the simulator) owns it.
 
     ``clock`` gives monotonic seconds; ``rng`` is the only source of randomness. ``index`` and
-    ``latency`` are the router's own unless given; KV events are fed to ``index``.
+    ``latency`` are the router's own unless given; KV events are fed to ``index``. ``placing``
+    decides where replicas have roles (None: every replica is taken as mixed).
     """
 
     def __init__(
@@ -51,8 +56,13 @@ class Router:
         rng: random.Random,
         index: PrefixIndex | None = None,
         latency: LatencyBook | None = None,
+        placing: Placing | None = None,
     ) -> None:
         self._policy = policy
+        self.placing = placing
+        #: Whether :meth:`place` decides: replicas have roles, or mixed ones may be pairs.
+        self.places = False
+        self._placed: tuple[_Asked, Decision | None] | None = None
         self._clock = clock
         self._rng = rng
         self.index = index if index is not None else PrefixIndex()
@@ -92,6 +102,8 @@ class Router:
             self.index.remove_replica(gone)
             self.latency.forget(gone)
             self.adapters.forget(gone)
+            if self.placing is not None:
+                self.placing.forget(gone)
             self._avoided_s.pop(gone, None)
         for rid, info in new.items():
             if rid not in self._members:
@@ -107,6 +119,9 @@ class Router:
         self._fleet = Fleet(tuple(new.values()))
         self._fleets.clear()
         self._fits_version = -1
+        if self.placing is not None:
+            self.placing.members_changed()
+            self.places = self.placing.concerns(self._fleet)
 
     def update_stats(self, replica_id: str, stats: ReplicaStats) -> None:
         """Keep a replica's own view of itself; ignored for strangers."""
@@ -191,35 +206,111 @@ class Router:
         """
         if view is None:
             view, exclude = self.view(exclude), ()
+        if self.places:
+            return self._choose_placed(request, view, exclude)
         columns, held = view.for_urgency(request.urgency), view.held(request)
         if exclude:
             columns = _without(columns, exclude, self._fleets)
         if not columns.fleet.ids:
             raise NoReplicaError(f"model {request.model!r} has no replica that can take a request")
-        work = None
-        if request.adapter is not None:
-            token_s = self.latency.fit().ttft[1] / 1000.0
-            work = self.adapters.work(request.adapter, columns.fleet.ids, token_s)
-        snapshot = Snapshot(view.now_s, overlap_blocks=held, columns=columns, adapter_work=work)
+        snapshot = self._asked(request, view.now_s, held, columns)
         decision = self._policy.choose(request, snapshot, self._rng)
         return self._reserve(request, decision, columns, held)
 
+    def place(
+        self, request: RouteRequest, view: View, saturated: Collection[str]
+    ) -> Decision | None:
+        """Where a request would go if ``saturated`` replicas are to get no more prompts; None: what
+        the rule wants has no room. Only while :attr:`places`."""
+        assert self.placing is not None
+        asked = (request, view, saturated)
+        if self._placed is not None and all(
+            a is b for a, b in zip(self._placed[0], asked, strict=True)
+        ):
+            return self._placed[1]  # Admission has asked the same a moment ago.
+        columns, held = view.for_urgency(request.urgency), view.held(request)
+        snapshot = self._asked(request, view.now_s, held, columns)
+        decision = self.placing.place(request, snapshot, saturated, self._policy, self._rng)
+        self._placed = (asked, decision)
+        return decision
+
+    def _choose_placed(
+        self, request: RouteRequest, view: View, saturated: Collection[str]
+    ) -> PlacedReservation:
+        """As :meth:`choose`, where replicas have roles. Without room anywhere a request still gets
+        a replica: queueing is then admission's affair."""
+        columns = view.for_urgency(request.urgency)
+        if not columns.fleet.ids:
+            raise NoReplicaError(f"model {request.model!r} has no replica that can take a request")
+        decision = self.place(request, view, saturated) or self.place(request, view, ())
+        self._placed = None
+        held = view.held(request)
+        if decision is None:
+            snapshot = self._asked(request, view.now_s, held, columns)
+            decision = self._policy.choose(request, snapshot, self._rng)
+        prefill_id = prefill_replica_of(decision) or decision.replica_id
+        info = self._members[prefill_id]
+        cached = _cached_tokens(request, info, held)
+        work = prefill_work(request.prompt_tokens - cached, cached, info.attention_tokens)
+        prefill_s = work * max(0.0, self.latency.fit(prefill_id).ttft[1] / 1000.0)
+        prefill: Reservation | None = None
+        if isinstance(decision, PairDecision):
+            one = Decision(prefill_id, decision.reason, decision.prefill_overlap_blocks)
+            only_prompt = request.completed(1, request.urgency)
+            prefill = self._reserve(only_prompt, one, columns, held)
+        answer = self._reserve(request, decision, columns, held, PlacedReservation)
+        assert self.placing is not None
+        answering = self._members[decision.replica_id]
+        answer.begin(
+            self.placing,
+            self._clock,
+            prefill,
+            prefill_s,
+            answering.attention_tokens,
+            _cached_tokens(request, answering, held),
+            lambda: self._arrived(request, decision.replica_id),
+        )
+        return answer
+
     def _reserve(
-        self, request: RouteRequest, decision: Decision, columns: Columns, held: Mapping[str, int]
-    ) -> Reservation:
+        self,
+        request: RouteRequest,
+        decision: Decision,
+        columns: Columns,
+        held: Mapping[str, int],
+        kind: type[R] = Reservation,  # type: ignore[assignment]
+    ) -> R:
         replica_id = decision.replica_id
         blocks = held.get(replica_id, 0)
         if blocks != decision.overlap_blocks:
             decision = Decision(replica_id, decision.reason, blocks)
-        if request.block_hashes:
+        pair = kind is not Reservation and isinstance(decision, PairDecision)
+        if request.block_hashes and not pair:
             self.index.dispatched(replica_id, request.block_hashes, self._clock())
         if request.adapter is not None:
             self.adapters.dispatched(replica_id, request.adapter)
         info = self._members[replica_id]
         # Engines compute at least the last prompt token, also when all blocks are held.
         cached = max(0, min(blocks * info.block_size, request.prompt_tokens - 1))
+        if pair:
+            cached = request.prompt_tokens  # Another replica computes it.
         ahead = columns.prefill_work[columns.fleet.slots[replica_id]]
-        return self._ledger.reserve(request, decision, cached, info.attention_tokens, ahead)
+        return self._ledger.reserve(request, decision, cached, info.attention_tokens, ahead, kind)
+
+    def _asked(
+        self, request: RouteRequest, now_s: float, held: Mapping[str, int], columns: Columns
+    ) -> Snapshot:
+        """What a policy sees, for one request."""
+        if request.adapter is None:
+            return Snapshot(now_s, overlap_blocks=held, columns=columns)
+        token_s = self.latency.fit().ttft[1] / 1000.0
+        work = self.adapters.work(request.adapter, columns.fleet.ids, token_s)
+        return Snapshot(now_s, overlap_blocks=held, columns=columns, adapter_work=work)
+
+    def _arrived(self, request: RouteRequest, replica_id: str) -> None:
+        """The prompt's blocks came from another replica."""
+        if request.block_hashes and replica_id in self._members:
+            self.index.dispatched(replica_id, request.block_hashes, self._clock())
 
     def _left_out(self, exclude: Collection[str]) -> Collection[str]:
         """``exclude`` and who is to be avoided, if that leaves anybody."""
@@ -311,6 +402,11 @@ class Router:
         # Where events tell what leaves, the bound is only a guard; predictions need room too.
         bound = blocks + blocks // 4 if info.kv_events else blocks
         self.index.add_replica(info.replica_id, bound, events=info.kv_events)
+
+
+def _cached_tokens(request: RouteRequest, info: ReplicaInfo, held: Mapping[str, int]) -> int:
+    blocks = held.get(info.replica_id, 0)
+    return max(0, min(blocks * info.block_size, request.prompt_tokens - 1))
 
 
 def _without(columns: Columns, exclude: Collection[str], fleets: Fleets) -> Columns:

@@ -13,9 +13,13 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-import router.scorers  # noqa: F401 - registers the policies
+import router.disaggregation.rules
+import router.scorers  # noqa: F401 - registers the policies, as the line above the rules
 from router.admission import AdmissionSettings, parse_settings
 from router.admission.outcomes import SpillRule
+from router.disaggregation.pace import Slo
+from router.disaggregation.placing import Placing
+from router.disaggregation.rule import build_rule
 from router.dispatcher import Dispatcher
 from router.policy import build_policy
 from router.router import Router
@@ -24,11 +28,14 @@ from weir.settings import load_settings
 
 @dataclass(frozen=True, slots=True)
 class RoutingProfile:
-    """A routing policy with its parameters, and admission."""
+    """A routing policy with its parameters, admission, and the rule that decides whether to
+    disaggregate where replicas have roles."""
 
     policy: str = "weir"
     params: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     admission: AdmissionSettings = field(default_factory=AdmissionSettings)
+    rule: str = "adaptive"
+    rule_params: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
     def dispatcher(
         self,
@@ -42,8 +49,20 @@ class RoutingProfile:
         Raises:
             ConfigError: no such policy or parameter.
         """
-        router = Router(build_policy(self.policy, self.params), clock, rng)
+        placing = Placing(build_rule(self.rule, self.rule_params), _slos(self.admission))
+        router = Router(build_policy(self.policy, self.params), clock, rng, placing=placing)
         return Dispatcher(router, self.admission, clock, wall_clock, spill=spill)
+
+
+def _slos(admission: AdmissionSettings) -> Mapping[str, Slo]:
+    usual = Slo()
+    return {
+        c.name: Slo(
+            c.ttft_slo_ms / 1e3 if c.ttft_slo_ms else usual.ttft_s,
+            c.tpot_slo_ms / 1e3 if c.tpot_slo_ms else usual.tpot_s,
+        )
+        for c in admission.classes
+    }
 
 
 def shipped_profile(name: str = "laptop") -> RoutingProfile:
@@ -54,4 +73,10 @@ def shipped_profile(name: str = "laptop") -> RoutingProfile:
     """
     settings = load_settings(name)
     routing = settings.models[0].routing
-    return RoutingProfile(routing.policy, routing.params, parse_settings(settings.admission))
+    return RoutingProfile(
+        routing.policy,
+        routing.params,
+        parse_settings(settings.admission),
+        routing.disaggregation.rule,
+        routing.disaggregation.params,
+    )

@@ -6,13 +6,23 @@ there would be another class on the other side, and its instances strangers.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
-from router.router import Router
+from router.types import ReplicaInfo
+
+
+class Follower(Protocol):
+    """Who is told of a deployment's replicas: a router, or its part for one pool."""
+
+    def set_replicas(self, replicas: Iterable[ReplicaInfo]) -> None:
+        """All replicas of the deployment, now."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """``router`` is kept in step with Serve's replica set for as long as it lives."""
+    """``follower`` is kept in step with Serve's replica set for as long as it lives."""
 
-    router: Router
+    follower: Follower

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 #: Of Llama-3.1-8B; see :class:`ReplicaInfo`.
 USUAL_ATTENTION_TOKENS = 30_000.0
+#: What a replica is for; see :class:`ReplicaInfo`.
+Role = Literal["mixed", "prefill", "decode"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,10 @@ class ReplicaInfo:
     ``kv_events``: it publishes its KV events, so predictions about it must be confirmed.
     ``yielding_step_tokens``: the token budget of a step of an engine that yields to more urgent
     requests between two steps (0: it finishes what it has begun).
+    ``role``: a ``prefill`` replica computes prompts that another one decodes; a ``decode`` one
+    decodes what another computed, and whole requests too; a ``mixed`` one does whatever comes. It
+    may change while the replica runs. ``pool``: the one of the model's pools that it belongs to;
+    empty where the model has none.
     """
 
     replica_id: str
@@ -90,6 +96,8 @@ class ReplicaInfo:
     kv_events: bool = False
     kv_feed: KvFeed | None = None
     yielding_step_tokens: int = 0
+    role: Role = "mixed"
+    pool: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +124,7 @@ class ReplicaStats:
     """What a replica said about itself, and when: ``at_s`` on the caller's monotonic clock.
 
     ``elsewhere``: what other gateways have in flight there, told apart by the replica itself.
+    ``mfu``, ``mbu``: shown to operators (:mod:`weir.cards.usage`); no policy reads them.
     """
 
     running: int = 0
@@ -123,6 +132,8 @@ class ReplicaStats:
     kv_blocks_used: int = 0
     at_s: float = 0.0
     elsewhere: ReplicaLoad = ReplicaLoad()
+    mfu: float | None = None
+    mbu: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +179,7 @@ class Fleet:
 
     ``capacity_tokens`` is what the KV cache holds (0: unknown), ``least_capacity_tokens`` the least
     that is known. ``block_size`` is that of all of them (0: they differ), ``largest_block_size``
-    and ``attention_tokens`` are the largest of any.
+    and ``attention_tokens`` are the largest of any. ``has_roles``: not all are mixed.
     """
 
     __slots__ = (
@@ -176,6 +187,7 @@ class Fleet:
         "block_size",
         "block_sizes",
         "capacity_tokens",
+        "has_roles",
         "ids",
         "infos",
         "largest_block_size",
@@ -199,6 +211,7 @@ class Fleet:
         )
         self.least_max_running = min((info.max_running for info in infos), default=0)
         self.yields = any(info.yielding_step_tokens for info in infos)
+        self.has_roles = any(info.role != "mixed" for info in infos)
 
 
 class Ahead(NamedTuple):
@@ -392,3 +405,20 @@ class Decision:
     replica_id: str
     reason: str
     overlap_blocks: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PairDecision(Decision):
+    """``prefill_id`` computes the prompt, ``replica_id`` generates the answer from its KV blocks.
+
+    ``overlap_blocks`` are held by ``replica_id``, and need no transfer; ``prefill_overlap_blocks``
+    by ``prefill_id``, and need no prefill.
+    """
+
+    prefill_id: str = ""
+    prefill_overlap_blocks: int = 0
+
+
+def prefill_replica_of(decision: Decision) -> str | None:
+    """The replica that computes the prompt for another one; None: the answering one does."""
+    return decision.prefill_id if isinstance(decision, PairDecision) else None

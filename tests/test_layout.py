@@ -45,7 +45,7 @@ ALLOWED_IMPORTS = {
 }
 # `except Exception` belongs at a process's edge. A new edge is added here, with its reason.
 # features/online/on_demand.py calls the operator's own function for each look-up.
-BROAD_EXCEPT_LIMIT = 13
+BROAD_EXCEPT_LIMIT = 14
 
 
 @cache

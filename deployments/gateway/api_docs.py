@@ -84,7 +84,7 @@ def _operation(dialect: Dialect) -> dict[str, Any]:
     reference = {"$ref": f"#/components/schemas/{dialect.body.__name__}"}
     answer: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
     if "stream" in dialect.body.model_fields:
-        answer["text/event-stream"] = {"schema": {"type": "string"}}
+        answer["text/event-stream"] = {}
     responses = {"200": {"description": "The answer.", "content": answer}}
     return {
         "tags": [dialect.family],

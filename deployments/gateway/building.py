@@ -107,5 +107,7 @@ def _limits(settings: Settings) -> Limits:
         settings.gateway.dispatch_attempts,
         settings.server.request_timeout_s,
         settings.gateway.resume_wait_s,
+        max_streams=settings.server.max_streams_per_request,
+        refuse_unknown_fields=settings.server.unknown_fields == "refuse",
         early_headers_s=settings.server.early_headers_s,
     )

@@ -24,6 +24,22 @@ from weir.errors import BadRequestError
 #: space at its end tells whether the template strips what it prints.
 _CONTINUE_MARK = "CONTINUE_FINAL_MESSAGE_TAG "
 
+#: Filters and methods that make other text of a text than a part of it.
+_REWRITING = frozenset(
+    {
+        "replace",
+        "translate",
+        "striptags",
+        "reverse",
+        "lower",
+        "upper",
+        "title",
+        "capitalize",
+        "swapcase",
+        "casefold",
+    }
+)
+
 Message = dict[str, Any]
 
 
@@ -33,6 +49,9 @@ class ChatTemplate:
     ``takes_parts``: it loops over a message's content, so it is given lists of parts; other
     templates are given text. ``knows_developer``: it has a branch for that role. ``variables``:
     the names it reads; other arguments are not passed to it.
+
+    ``literals``: all text of its own; ``constants``: that of its expressions. ``rewrites``: it may
+    change or take out parts inside a text. ``escapes``: it may print JSON in ASCII.
     """
 
     def __init__(self, source: str) -> None:
@@ -42,6 +61,14 @@ class ChatTemplate:
         self.takes_parts = _loops_over_content(tree)
         self.knows_developer = '"developer"' in source or "'developer'" in source
         self.variables = frozenset(meta.find_undeclared_variables(tree))
+        self.constants = frozenset(
+            each.value for each in tree.find_all(nodes.Const) if isinstance(each.value, str)
+        )
+        self.literals = self.constants | {each.data for each in tree.find_all(nodes.TemplateData)}
+        used = {each.name for each in tree.find_all(nodes.Filter)}
+        used |= {each.attr for each in tree.find_all(nodes.Getattr)}
+        self.rewrites = not used.isdisjoint(_REWRITING) or used >= {"split", "join"}
+        self.escapes = "ensure_ascii" in source
         self._mentions_content = "content" in source
 
     def render(

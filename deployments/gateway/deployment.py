@@ -29,6 +29,7 @@ from deployments.gateway.stored_responses import (
     RedisResponses,
     SharedResponses,
 )
+from deployments.pools import pools_of
 from deployments.sources import model_source
 from weir.adapters import adapter_digests
 from weir.errors import OverloadedError
@@ -44,7 +45,8 @@ _SWITCH_S = 0.001
 class GatewayReplica:
     """One gateway process.
 
-    ``settings`` is the whole validated tree, ``handles`` has Serve's handle of each model.
+    ``settings`` is the whole validated tree, ``handles`` has Serve's handle of each
+    deployment of a model, by its name.
     """
 
     async def __init__(  # type: ignore[misc]  # Serve awaits constructors
@@ -82,8 +84,11 @@ class GatewayReplica:
         self._responses = Responses(self._gateway, self._kept, settings.responses)
         if settings.features.enabled:
             self._enricher.start()
-        models = self._gateway.models.values()
-        self._tasks = [loop.create_task(m.fleet.follow(handles[m.name])) for m in models]
+        self._tasks = [
+            loop.create_task(model.fleet.follow(handles[pool.deployment], pool.name))
+            for model in self._gateway.models.values()
+            for pool in pools_of(model.settings)
+        ]
 
     async def __serve_build_asgi_app__(self) -> Any:
         """Serve calls this after the constructor and serves what it returns."""
@@ -121,7 +126,8 @@ class GatewayReplica:
 def _encoders(settings: Settings) -> Mapping[str, PromptEncoder]:
     return {
         model.name: PromptEncoder(
-            locate_tokenizer(model_source(model.source, settings.registry.url))
+            locate_tokenizer(model_source(model.source, settings.registry.url)),
+            model.prompts.special_tokens,
         )
         for model in settings.models
     }

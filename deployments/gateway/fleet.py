@@ -11,13 +11,14 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
 from typing import Any, Protocol
 
 from deployments import wire
 from deployments.gateway.connection import ReplicaConnection, ReplicaLostError
 from deployments.gateway.transport import CacheFeed, ChannelClosedError, ReplicaTransport
 from router.router import Router
-from router.subscription import Subscription
+from router.subscription import Follower, Subscription
 from router.types import ReplicaInfo, ReplicaLoad, ReplicaStats
 
 _LOG = logging.getLogger("weir.gateway")
@@ -95,11 +96,13 @@ class Fleet:
         members = {info.replica_id for info in self.router.members}
         return bool(members - self.unreachable() - {replica_id})
 
-    async def follow(self, handle: ReplicaChooser) -> None:
-        """Stay subscribed to Serve's replica set, until cancelled. Again and again, because Serve
-        makes a new request router when its settings change."""
+    async def follow(self, handle: ReplicaChooser, pool: str = "") -> None:
+        """Stay subscribed to Serve's replica set, of a pool where the model has some, until
+        cancelled. Again and again, because Serve makes a new request router when its settings
+        change."""
+        follower = _PoolMembers(self.router, pool)
         while True:
-            subscribed = await _subscribe(handle, self.router)
+            subscribed = await _subscribe(handle, follower)
             await asyncio.sleep(_SUBSCRIBE_PERIOD_S if subscribed else _FIRST_RETRY_S)
 
     async def close(self) -> None:
@@ -121,7 +124,13 @@ class Fleet:
             load.elsewhere_context_tokens,
         )
         stats = ReplicaStats(
-            load.running, load.waiting, load.kv_blocks_used, self._clock(), elsewhere
+            load.running,
+            load.waiting,
+            load.kv_blocks_used,
+            self._clock(),
+            elsewhere,
+            load.mfu,
+            load.mbu,
         )
         self.router.update_stats(replica_id, stats)
         self._wake()
@@ -230,10 +239,26 @@ class Fleet:
         return task
 
 
-async def _subscribe(handle: ReplicaChooser, router: Router) -> bool:
+class _PoolMembers:
+    """One deployment's replicas among all that a router has; the others stay as they are."""
+
+    def __init__(self, router: Router, pool: str) -> None:
+        self._router = router
+        self._pool = pool
+
+    def set_replicas(self, replicas: Iterable[ReplicaInfo]) -> None:
+        """Replace the members of this pool."""
+        own = [replace(info, pool=self._pool) for info in replicas]
+        members = self._router.members
+        if own != [info for info in members if info.pool == self._pool]:
+            others = [info for info in members if info.pool != self._pool]
+            self._router.set_replicas([*others, *own])
+
+
+async def _subscribe(handle: ReplicaChooser, follower: Follower) -> bool:
     try:
         async with asyncio.timeout(_SUBSCRIBE_TIMEOUT_S):
-            async with handle.choose_replica(Subscription(router)):
+            async with handle.choose_replica(Subscription(follower)):
                 return True
     except TimeoutError:  # no replica is up
         return False

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import msgspec
 
@@ -20,6 +21,7 @@ from deployments.gateway.connection import (
     TokenStream,
 )
 from deployments.gateway.fallbacks import Fallback, Trial
+from deployments.gateway.handoff import Handoff, can_hand_off, compute_prompt
 from deployments.gateway.legs import Attempt, Choice, Leg
 from deployments.gateway.model import Model
 from deployments.gateway.outputs import Counts, Output
@@ -146,12 +148,17 @@ class Generation:
         """
         connection = await run.model.fleet.connection(leg.replica_id)
         submission = msgspec.structs.replace(choice.submission(), priority=ticket.priority)
+        handoff = None
+        if ticket.grant.prefill is not None:
+            handoff = await self._hand_off(run, leg, ticket, submission)
+            submission = submission if handoff is None else handoff.request(submission)
         stream = connection.submit(submission)
+        take = stream.next if handoff is None else partial(handoff.first_output, stream, leg)
         put, index = run.answer.put, choice.index
         try:
             while True:
                 try:
-                    output = await stream.next()
+                    output = await take()
                 except ReplicaLeavingError:
                     if run.model.fleet.others(leg.replica_id):
                         raise
@@ -161,6 +168,9 @@ class Generation:
                 tokens = choice.took(leg, output)
                 if leg.started is None:
                     self._started(run, leg, stream, output)
+                    if handoff is not None:
+                        self._arrived(run, leg, ticket, handoff)
+                        take = stream.next
                     ticket.progress(tokens, *_prompt_counts(leg))
                 else:
                     ticket.progress(tokens)
@@ -169,6 +179,44 @@ class Generation:
                     return
         finally:
             stream.close()
+
+    async def _hand_off(
+        self, run: Run, leg: Leg, ticket: Ticket, submission: wire.Submit | wire.Embed
+    ) -> Handoff | None:
+        """Have the ticket's prefill replica compute the prompt. None: the answering replica does
+        everything.
+
+        Raises:
+            WeirError: as :func:`compute_prompt`.
+        """
+        handoff = None
+        assert ticket.grant.prefill is not None
+        if isinstance(submission, wire.Submit) and can_hand_off(submission):
+            leg.prefill_id = ticket.grant.prefill.replica_id
+            try:
+                handoff = await compute_prompt(run.model.fleet, leg, submission)
+            except ReplicaFailedError:
+                self._metrics.handoffs.labels(run.model.name, "prefill_failed").inc()
+                raise
+        if handoff is None:
+            self._metrics.handoffs.labels(run.model.name, "whole").inc()
+            ticket.transfer_failed()
+        else:
+            ticket.prefill_done()
+        return handoff
+
+    def _arrived(self, run: Run, leg: Leg, ticket: Ticket, handoff: Handoff) -> None:
+        """The answering replica has the prompt, from the other one or by itself."""
+        told = leg.started
+        name, took_s = run.model.name, self._clock() - handoff.asked_s
+        if told is None or not handoff.arrived(told.cached_tokens):
+            ticket.transfer_failed()
+            self._metrics.handoffs.labels(name, "recomputed").inc()
+            return
+        held = ticket.grant.decision.overlap_blocks * run.model.block_size
+        ticket.transferred(max(0, handoff.kept.prompt_tokens - held), took_s)
+        self._metrics.handoffs.labels(name, "taken").inc()
+        self._metrics.handoff_seconds.labels(name).observe(took_s)
 
     def _started(self, run: Run, leg: Leg, stream: TokenStream, output: Output) -> None:
         """The first output of a leg is here."""
@@ -244,7 +292,7 @@ def _is_aborted(output: Output) -> bool:
 
 def _prompt_counts(leg: Leg) -> tuple[int, int | None]:
     """How many of the prompt's tokens were cached, and how many it has, as the replica says."""
-    told = leg.last or leg.started
+    told = leg.told
     return (told.cached_tokens, told.prompt_tokens) if told is not None else (0, None)
 
 

@@ -182,7 +182,8 @@ class Gateway:
         self, record: Record, dialect: Dialect, tenant: Tenant, door: Door
     ) -> Request:
         """The body, read and checked; the model and the class, found."""
-        body, body_bytes = await self.intake.body(dialect, tenant, door)
+        record.unknown = self.intake.unknown()
+        body, body_bytes = await self.intake.body(dialect, tenant, door, record.unknown)
         model, adapter = self.find_model(body.model, tenant)
         if adapter is not None:
             body = body.model_copy(update={"model": model.name})

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from deployments.gateway.bodies import CompletionBody, TextBody
+from deployments.gateway.bodies.unknown import Unknown
 from deployments.gateway.body_room import BodyRoom, announced_bytes
 from deployments.gateway.dialects import Dialect
 from deployments.gateway.off_loop import OffLoop
 from deployments.gateway.plan import Limits
 from deployments.gateway.request import Door
-from weir.errors import RequestTimeoutError
+from weir.errors import BadRequestError, RequestTimeoutError
 from weir.tenancy import Tenant
 
 #: Smaller bodies are checked within two milliseconds, whatever is in them.
@@ -25,8 +27,14 @@ class Intake:
         self._off_loop = off_loop
         self.room = BodyRoom()
 
-    async def body(self, dialect: Dialect, tenant: Tenant, door: Door) -> tuple[Any, int]:
-        """The body, and its length in bytes.
+    def unknown(self) -> Unknown:
+        """For the names of a body's unknown fields."""
+        return Unknown(self._limits.refuse_unknown_fields)
+
+    async def body(
+        self, dialect: Dialect, tenant: Tenant, door: Door, unknown: Unknown
+    ) -> tuple[Any, int]:
+        """The body, and its length in bytes. ``unknown`` is told of unknown fields.
 
         Raises:
             WeirError: it does not come in time, is too large, or is not what the dialect takes; or
@@ -37,19 +45,21 @@ class Intake:
         held = self.room.take(tenant.id, size)
         try:
             raw = await self._read(door)
-            return await self.parse(dialect, tenant, raw), len(raw)
+            body = await self.parse(dialect, tenant, raw, unknown)
+            _check_streams(body, self._limits.max_streams)
+            return body, len(raw)
         finally:
             self.room.give_back(tenant.id, held)
 
-    async def parse(self, dialect: Dialect, tenant: Tenant, raw: bytes) -> Any:
+    async def parse(self, dialect: Dialect, tenant: Tenant, raw: bytes, unknown: Unknown) -> Any:
         """The body, checked; a large one beside the loop.
 
         Raises:
             WeirError: what the dialect raises, or too many large bodies are being read.
         """
         if len(raw) < PARSED_INLINE_BELOW:
-            return dialect.parse(raw)
-        return await self._off_loop.run(tenant.id, len(raw), lambda: dialect.parse(raw))
+            return dialect.parse(raw, unknown)
+        return await self._off_loop.run(tenant.id, len(raw), lambda: dialect.parse(raw, unknown))
 
     async def _read(self, door: Door) -> bytes:
         limits = self._limits
@@ -60,3 +70,17 @@ class Intake:
             raise RequestTimeoutError(
                 f"The body was not complete after {limits.body_timeout_s:g} s."
             ) from None
+
+
+def _check_streams(body: Any, most: int) -> None:
+    if not isinstance(body, TextBody):
+        return
+    prompts = len(body.prompts()) if isinstance(body, CompletionBody) else 1
+    if prompts * body.n <= most:
+        return
+    field, told = "n", f"{prompts} prompts times {body.n} choices"
+    if body.n == 1:
+        field, told = "prompt", f"{prompts} prompts"
+    elif prompts == 1:
+        told = f"{body.n} choices"
+    raise BadRequestError(f"{field}: {told}; at most {most} are accepted.", param=field)

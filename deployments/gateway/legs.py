@@ -18,17 +18,28 @@ from router.types import RouteRequest
 @dataclass(slots=True)
 class Leg:
     """One placement of a choice, and its token stream. ``tokens``: the ids that it put out;
-    ``loss``: whether it broke because its replica was lost."""
+    ``loss``: whether it broke because a replica was lost, and ``failed_id`` which one (None: the
+    one that answers, ``replica_id``). ``prefill_id``: another replica that computes the prompt;
+    ``kept`` is what that has told."""
 
     replica_id: str
     tokens: list[int] = field(default_factory=list)
     started: wire.Started | None = None
     last: wire.Done | wire.Embedded | None = None
     loss: Loss = Loss.NONE
+    prefill_id: str = ""
+    kept: wire.Kept | None = None
+    failed_id: str | None = None
 
     def end(self) -> LegEnd:
         """What rules want to know of a leg that broke."""
-        return LegEnd(self.replica_id, len(self.tokens), self.loss)
+        return LegEnd(self.failed_id or self.replica_id, len(self.tokens), self.loss)
+
+    @property
+    def told(self) -> wire.Done | wire.Embedded | wire.Started | None:
+        """Who has computed the prompt knows how long it is, and what of it was cached; None while
+        nothing is known."""
+        return self.kept or self.last or self.started
 
 
 @dataclass(slots=True)
@@ -60,7 +71,7 @@ class Choice:
             return Counts()
         prompt, cached = len(self.submit.prompt), 0
         for leg in self.legs:
-            told = leg.last or leg.started
+            told = leg.told
             if told is not None:
                 prompt, cached = told.prompt_tokens, told.cached_tokens
                 break

@@ -39,6 +39,7 @@ def add_metrics(
 
 
 def _set_gauges(gateway: Gateway) -> None:
+    _set_usage(gateway)
     for model in gateway.models.values():
         members = model.router.members
         gateway.metrics.replicas.labels(model.name).set(len(members))
@@ -53,6 +54,17 @@ def _set_gauges(gateway: Gateway) -> None:
         errors = {"ttft": error.ttft_relative, "tpot": error.tpot_relative}
         for quantity, value in errors.items():
             gateway.metrics.latency_error.labels(model.name, quantity).set(value)
+
+
+def _set_usage(gateway: Gateway) -> None:
+    metrics = gateway.metrics
+    metrics.replica_mfu.clear()  # replicas come and go
+    metrics.replica_mbu.clear()
+    for model in gateway.models.values():
+        for view in model.router.snapshot().replicas:
+            if view.stats.mfu is not None and view.stats.mbu is not None:
+                metrics.replica_mfu.labels(model.name, view.replica_id).set(view.stats.mfu)
+                metrics.replica_mbu.labels(model.name, view.replica_id).set(view.stats.mbu)
 
 
 async def _scrape_engines(gateway: Gateway, session: aiohttp.ClientSession) -> str:

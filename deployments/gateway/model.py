@@ -46,7 +46,14 @@ class Model:
         self.encoder = encoder
         self.off_loop = off_loop
         self.hasher = PromptHasher()
-        profile = RoutingProfile(settings.routing.policy, settings.routing.params, admission)
+        routing = settings.routing
+        profile = RoutingProfile(
+            routing.policy,
+            routing.params,
+            admission,
+            routing.disaggregation.rule,
+            routing.disaggregation.params,
+        )
         self.dispatcher = profile.dispatcher(clock, wall_clock, rng or random.Random(), spill)
         self.router = self.dispatcher.router
         self.gate = Gate(self.dispatcher)

@@ -24,6 +24,7 @@ ResultT = TypeVar("ResultT")
 
 #: Texts below this many characters are tokenized in about a millisecond.
 INLINE_BELOW = 4 * 1024
+_LONGEST_PAUSE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +139,16 @@ class OffLoop:
 
     def _punish(self, call: _Call) -> None:
         loop = asyncio.get_running_loop()
-        pause_s = self._limits.penance * (loop.time() - call.begun_s)
-        self._free_s[call.tenant] = max(self._free_s.get(call.tenant, 0.0), loop.time() + pause_s)
-        loop.call_later(pause_s, self._forgive, call.tenant)
+        now_s = loop.time()
+        pause_s = min(self._limits.penance * (now_s - call.begun_s), _LONGEST_PAUSE_S)
+        free_s = max(self._free_s.get(call.tenant, 0.0), now_s + pause_s)
+        self._free_s[call.tenant] = free_s
+        loop.call_later(free_s - now_s, self._forgive, call.tenant, free_s)
 
-    def _forgive(self, tenant: str) -> None:
-        if asyncio.get_running_loop().time() >= self._free_s.get(tenant, 0.0):
-            self._free_s.pop(tenant, None)
+    def _forgive(self, tenant: str, free_s: float) -> None:
+        # The last one's, if there were several. The clock is not asked: timers may be early.
+        if self._free_s.get(tenant) == free_s:
+            del self._free_s[tenant]
             self._begin_next()
 
     def _leave(self, tenant: str) -> None:

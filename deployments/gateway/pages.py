@@ -26,7 +26,7 @@ from deployments.gateway.model import Model
 from deployments.gateway.readiness import Answers, DeploymentStates, add_health
 from deployments.gateway.response_pages import add_responses
 from deployments.gateway.responses import Responses
-from deployments.names import model_deployment
+from deployments.pools import Pool, pools_of
 from weir import __version__
 from weir.errors import (
     BadRequestError,
@@ -167,15 +167,14 @@ def _add_status(
     app: FastAPI, gateway: Gateway, callers: Callers, deployment_states: DeploymentStates
 ) -> None:
     started_s = time.monotonic()
-    models = {model_deployment(name): model for name, model in gateway.models.items()}
+    known = {p.deployment: (m, p) for m in gateway.models.values() for p in pools_of(m.settings)}
 
     @app.get("/weir/status", include_in_schema=False)
     async def status(request: Request) -> dict[str, Any]:
         callers.require_platform(request)
         deployments = await deployment_states()
         for deployment in deployments:
-            model = models.get(deployment["name"])
-            views = _replica_views(model) if model else []
+            views = _replica_views(*known[name]) if (name := deployment["name"]) in known else []
             deployment["replicas"] = list_replicas(deployment.pop("replica_states"), views)
         return {"uptime_s": round(time.monotonic() - started_s, 1), "deployments": deployments}
 
@@ -190,10 +189,12 @@ def list_replicas(states: dict[str, int], views: list[dict[str, Any]]) -> list[d
     return listed
 
 
-def _replica_views(model: Model) -> list[dict[str, Any]]:
+def _replica_views(model: Model, pool: Pool) -> list[dict[str, Any]]:
     snapshot = model.router.snapshot()
     views = []
     for view in snapshot.replicas:
+        if view.info.pool != pool.name:
+            continue
         total = view.info.kv_blocks_total
         views.append(
             {
@@ -203,7 +204,10 @@ def _replica_views(model: Model) -> list[dict[str, Any]]:
                 "waiting": view.stats.waiting,
                 "kv_use": round(view.stats.kv_blocks_used / total, 4) if total else 0.0,
                 "outstanding_tokens": view.load.outstanding_tokens,
+                "mfu": view.stats.mfu,
+                "mbu": view.stats.mbu,
                 "stats_age_s": round(snapshot.now_s - view.stats.at_s, 2),
+                **({"role": view.info.role} if pool.name else {}),
             }
         )
     return views

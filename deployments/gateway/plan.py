@@ -256,7 +256,8 @@ class Limits:
     choice whose replica is lost waits for another one to come up. ``most_legs``: replicas that one
     choice may see in all. ``body_timeout_s``: so long a client may take to send its body.
     ``early_headers_s``: so long after its arrival a stream is opened without any output (None:
-    never)."""
+    never). ``refuse_unknown_fields``: fields that nobody knows are a 400; else they are ignored.
+    ``max_streams``: prompts times choices of one request."""
 
     max_body_bytes: int
     dispatch_attempts: int
@@ -265,6 +266,8 @@ class Limits:
     most_legs: int = 64
     body_timeout_s: float = 60.0
     early_headers_s: float | None = None
+    refuse_unknown_fields: bool = False
+    max_streams: int = 128
 
 
 class MoveBudget:

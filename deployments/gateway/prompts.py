@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jinja2
 from tokenizers import Tokenizer
 
-from deployments.gateway.chat_templates import ChatTemplate
-from deployments.gateway.conversation import Conversation, shape_messages
+from deployments.gateway.chat_templates import ChatTemplate, Message
+from deployments.gateway.content_marks import ContentMarks
+from deployments.gateway.control_tokens import ControlTokens, without_marks
+from deployments.gateway.conversation import Conversation, parse_arguments, shape_messages
 from deployments.gateway.token_bounds import most_bytes_per_token
 from weir.errors import BadRequestError, ConfigError, ContextLengthError
 
@@ -29,6 +32,9 @@ _DECIDING_FILES = (
 )
 #: A conversation with so many times the text that its context can hold is not rendered at all.
 _UNSEEN_FACTOR = 4
+_NO_WIDTH = "\u200b"
+#: What a chat template is shown besides the messages, by its name in a body.
+_SHOWN = ("tools", "documents", "chat_template_kwargs")
 _NAMED_TOKENS = tuple(
     f"{kind}_token" for kind in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 )
@@ -36,25 +42,38 @@ _NAMED_TOKENS = tuple(
 
 class PromptEncoder:
     """Renders and tokenizes for one model. ``folder`` holds the model's tokenizer files.
+    ``special_tokens``: what the text of a control token in a conversation is, ``text`` or, as with
+    vLLM, the token (``models[].prompts.special_tokens``).
 
     Its methods change nothing and may be called in several threads at once.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, special_tokens: Literal["text", "vllm"] = "text") -> None:
         file = _required(folder / "tokenizer.json")
         self._tokenizer = Tokenizer.from_file(str(file))
         self.folder = folder
-        self.fingerprint = _fingerprint(folder)
+        self.fingerprint = f"{_fingerprint(folder)}-{special_tokens}"
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         config = json.loads(_required(folder / "tokenizer_config.json").read_text("utf-8"))
         self._special = _special_tokens(folder, config)
-        self._most_bytes_per_token = most_bytes_per_token(json.loads(file.read_text("utf-8")))
+        self.truncation_side = "left" if config.get("truncation_side") == "left" else "right"
+        description = json.loads(file.read_text("utf-8"))
+        self._most_bytes_per_token = most_bytes_per_token(description)
         sources = _chat_templates(folder, config)
         try:
             self._templates = {name: ChatTemplate(source) for name, source in sources.items()}
         except jinja2.TemplateError as error:
             raise ConfigError(f"models[].source: {folder}: chat template: {error}") from error
+        self._control: ControlTokens | None = None
+        self._marks: dict[str, ContentMarks] = {}
+        if special_tokens == "text" and sources:
+            named = [text for kind, text in self._special.items() if kind != "unk_token"]
+            self._control = ControlTokens(self._tokenizer, description, sources.values(), named)
+            self._marks = {
+                name: ContentMarks(self._control, template)
+                for name, template in self._templates.items()
+            }
 
     def encode_chat(self, conversation: Conversation, at_most: int | None = None) -> list[int]:
         """Token ids of a conversation. ``at_most``: tokens that the model's context holds.
@@ -63,8 +82,14 @@ class PromptEncoder:
             BadRequestError: the model's chat template refuses the conversation, or it has none.
             ContextLengthError: the rendered text is too long for ``at_most`` tokens for certain.
         """
-        text = self.render_chat(conversation)
-        return self._ids(text, conversation.add_special_tokens, at_most, "messages")
+        printed, control = self._print(conversation)
+        special = conversation.add_special_tokens
+        if control is None:
+            return self._ids(printed, special, at_most, "messages")
+        escaped = self._template(conversation).escapes
+        self._check_length(without_marks(printed, escaped), at_most, "messages")
+        with _valid_unicode("messages"):
+            return control.encode(printed, special=special, escaped=escaped)
 
     def check_unseen(self, conversation: Conversation, at_most: int) -> None:
         """Refuse a conversation that is far too long, before it is rendered. A template may leave
@@ -86,20 +111,29 @@ class PromptEncoder:
         Raises:
             BadRequestError: the template refuses the conversation, or the model has none.
         """
-        template = self._template(bool(conversation.tools))
-        if template is None:
-            raise BadRequestError(
-                "This model has no chat template; use /v1/completions.", param="messages"
-            )
-        given = {k: v for k, v in conversation.arguments.items() if k in template.variables}
-        return template.render(
-            shape_messages(conversation, template),
-            tools=conversation.tools or None,
-            documents=conversation.documents,
-            add_generation_prompt=conversation.add_generation_prompt,
-            continue_final_message=conversation.continue_final_message,
-            arguments={**self._special, **given},
-        )
+        printed, control = self._print(conversation)
+        escaped = self._template(conversation).escapes
+        return printed if control is None else without_marks(printed, escaped)
+
+    def break_up(self, body: dict[str, Any]) -> dict[str, Any]:
+        """A chat body that the replica renders, whose renderer knows no text that is not a token:
+        a space of no width stands in each control token that the client wrote.
+
+        Raises:
+            BadRequestError: something is nested too deeply.
+        """
+        tools = "tool_use" if body.get("tools") and "tool_use" in self._templates else "default"
+        marks = self._marks.get(tools)
+        if marks is None:
+            return body
+        messages = [_with_calls(message, parse_arguments) for message in body["messages"]]
+        others = {name: body[name] for name in _SHOWN if name in body}
+        if not marks.needed(messages, *others.values()):
+            return body
+        with _not_too_deep():
+            broken = [marks.break_up(message, _NO_WIDTH) for message in messages]
+            others = {k: marks.break_up_value(v, _NO_WIDTH) for k, v in others.items()}
+        return {**body, **others, "messages": [_with_calls(m, json.dumps) for m in broken]}
 
     def encode_text(
         self, text: str, *, special: bool = True, at_most: int | None = None
@@ -140,25 +174,83 @@ class PromptEncoder:
         """Token ids are below this."""
         return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
 
-    def _template(self, with_tools: bool) -> ChatTemplate | None:
-        named = self._templates.get("tool_use") if with_tools else None
-        return named or self._templates.get("default")
+    def _print(self, conversation: Conversation) -> tuple[str, ControlTokens | None]:
+        """What the template prints, and what encodes it where there are marks in it."""
+        template = self._template(conversation)
+        messages: list[Message] = shape_messages(conversation, template)
+        given = {k: v for k, v in conversation.arguments.items() if k in template.variables}
+        tools, documents = conversation.tools or None, conversation.documents
+        marks = self._marks.get(self._template_name(conversation))
+        control = None
+        shown = tools if "tools" in template.variables else None  # a long list, often not read
+        if marks is not None and marks.needed(messages, shown, documents, given):
+            control = self._control
+            with _not_too_deep():
+                messages = marks.mark_messages(messages)
+                tools, documents, given = (marks.mark(each) for each in (tools, documents, given))
+        printed = template.render(
+            messages,
+            tools=tools,
+            documents=documents,
+            add_generation_prompt=conversation.add_generation_prompt,
+            continue_final_message=conversation.continue_final_message,
+            arguments={**self._special, **given},
+        )
+        return printed, control
 
-    def _ids(self, text: str, special: bool, at_most: int | None, param: str) -> list[int]:
+    def _template_name(self, conversation: Conversation) -> str:
+        return "tool_use" if conversation.tools and "tool_use" in self._templates else "default"
+
+    def _template(self, conversation: Conversation) -> ChatTemplate:
+        try:
+            return self._templates[self._template_name(conversation)]
+        except KeyError:
+            raise BadRequestError(
+                "This model has no chat template; use /v1/completions.", param="messages"
+            ) from None
+
+    def _check_length(self, text: str, at_most: int | None, param: str) -> None:
         if at_most is not None and (fewest := self.fewest_tokens(text)) > at_most:
             raise ContextLengthError(
                 f"The prompt has at least {fewest} tokens; the model's context holds {at_most}.",
                 param=param,
             )
-        try:
+
+    def _ids(self, text: str, special: bool, at_most: int | None, param: str) -> list[int]:
+        self._check_length(text, at_most, param)
+        with _valid_unicode(param):
             # A batch of one: unlike ``encode`` it releases the interpreter's lock, and unlike
             # ``encode_batch`` it keeps no offsets, which nobody reads (2 to 5 times as fast).
             (encoding,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=special)
-        except (TypeError, UnicodeEncodeError):
-            # Half of a surrogate pair, which JSON can spell and UTF-8 cannot.
-            raise BadRequestError(f"{param}: not valid Unicode.", param=param) from None
         ids: list[int] = encoding.ids
         return ids
+
+
+@contextmanager
+def _valid_unicode(param: str) -> Iterator[None]:
+    try:
+        yield
+    except (TypeError, UnicodeEncodeError):
+        # Half of a surrogate pair, which JSON can spell and UTF-8 cannot.
+        raise BadRequestError(f"{param}: not valid Unicode.", param=param) from None
+
+
+@contextmanager
+def _not_too_deep() -> Iterator[None]:
+    try:
+        yield
+    except RecursionError:
+        raise BadRequestError("messages: nested too deeply.", param="messages") from None
+
+
+def _with_calls(message: dict[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:
+    """The message with other arguments of its tool calls."""
+    calls = []
+    for call in message.get("tool_calls") or ():
+        function = call["function"]
+        arguments = change(function.get("arguments"))
+        calls.append({**call, "function": {**function, "arguments": arguments}})
+    return {**message, "tool_calls": calls} if calls else message
 
 
 def locate_tokenizer(source: str) -> Path:

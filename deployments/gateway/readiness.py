@@ -4,6 +4,7 @@ missing, by name, is for those who may know the names."""
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -11,7 +12,8 @@ from fastapi import FastAPI, Request
 
 from deployments.gateway.callers import Callers
 from deployments.gateway.handle import Gateway
-from deployments.names import model_deployment
+from deployments.gateway.model import Model
+from deployments.pools import pools_of
 from weir.errors import NoReplicaError, WeirError
 
 _ASK_TIMEOUT_S = 2.0
@@ -45,7 +47,7 @@ def add_health(
         away = await _away(services) if callers.watches(request) else []
         if missing:
             starting = await _replica_states(states) if callers.watches(request) else {}
-            named = [_lacks(name, starting) for name in missing if name in seen]
+            named = [_lacks(gateway.models[name], starting) for name in missing if name in seen]
             raise NoReplicaError(
                 " ".join(["Not every model can take a request yet.", *named, *away])
             )
@@ -63,10 +65,12 @@ def _without_replica(gateway: Gateway) -> list[str]:
     )
 
 
-def _lacks(model: str, states: Mapping[str, Mapping[str, int]]) -> str:
-    counts = states.get(model_deployment(model), {})
+def _lacks(model: Model, states: Mapping[str, Mapping[str, int]]) -> str:
+    counts: Counter[str] = Counter()
+    for pool in pools_of(model.settings):
+        counts.update(states.get(pool.deployment, {}))
     told = ", ".join(f"{count} {state.lower()}" for state, count in sorted(counts.items()))
-    return f"No replica of {model!r} is up" + (f" ({told})." if told else ".")
+    return f"No replica of {model.name!r} is up" + (f" ({told})." if told else ".")
 
 
 async def _replica_states(states: DeploymentStates) -> dict[str, dict[str, int]]:

@@ -219,7 +219,7 @@ class _Call:
 
     async def _parsed(self, raw: bytes) -> ResponsesChat:
         intake = self._responses.gateway.intake
-        parsed: ResponsesChat = await intake.parse(self.dialect, self.tenant, raw)
+        parsed: ResponsesChat = await intake.parse(self.dialect, self.tenant, raw, intake.unknown())
         return parsed
 
     async def _recall(self, raw: bytes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from deployments.gateway.bodies.unknown import Unknown
 from deployments.gateway.fallbacks import Fallback
 from deployments.gateway.legs import Attempt, billed
 from deployments.gateway.model import Model
@@ -32,6 +33,7 @@ class Record:
     tenant: str = ""
     model: str = ""
     request: Request | None = None
+    unknown: Unknown | None = None
     attempts: list[Attempt] = field(default_factory=list)
     error: WeirError | None = None
     client_left: bool = False
@@ -45,9 +47,12 @@ class Record:
 
     def early_headers(self) -> _Pairs:
         """The headers of a stream that is opened before it is known who answers."""
-        if self.request is None or self.request.enrichment is None:
-            return []
-        return [*self.request.enrichment.headers()]
+        pairs: _Pairs = []
+        if self.request is not None and self.request.enrichment is not None:
+            pairs += self.request.enrichment.headers()
+        if self.unknown is not None:
+            pairs += self.unknown.headers()
+        return pairs
 
     def headers(self) -> _Pairs:
         """The response's headers, as its attempts are when it begins."""
@@ -62,7 +67,10 @@ def _answered_by(attempts: list[Attempt]) -> _Pairs:
     answered = last.adapter.id if last.adapter is not None else last.step.model
     pairs: _Pairs = [(b"x-weir-model-answered", answered.encode())]
     if last.choices and last.choices[0].legs:
-        pairs.append((b"x-weir-replica", last.choices[0].legs[-1].replica_id.encode()))
+        leg = last.choices[0].legs[-1]
+        pairs.append((b"x-weir-replica", leg.replica_id.encode()))
+        if leg.kept is not None:
+            pairs.append((b"x-weir-prefill-replica", leg.prefill_id.encode()))
     doubtful = next((a for a in attempts if a.doubtful), None)
     if doubtful is not None:
         counts = doubtful.counts

@@ -85,6 +85,9 @@ def choices_of(
         submit = dialect.submission(body, prompt, limit, model.reasons)
         if adapter is not None:
             submit = _adapted(submit, adapter)
+        if isinstance(submit, wire.Submit) and submit.messages is not None:
+            messages = model.encoder.break_up(submit.messages)
+            submit = msgspec.structs.replace(submit, messages=messages)
         for _ in range(each):
             index = len(choices)
             suffix = f"-{index}" if len(prompts) * each > 1 else ""

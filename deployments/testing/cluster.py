@@ -19,6 +19,7 @@ from deployments.gateway.responses import Responses
 from deployments.streams import TokenStreams
 from deployments.testing.counting import BLOCK_TOKENS, CountingGenerator, Meter
 from deployments.testing.exchange import Exchange
+from deployments.testing.kept import KeptBlocks
 from deployments.testing.kinds import USUAL_TASKS
 from router.prefix_index import PrefixIndex
 from router.types import KvFeed, ReplicaInfo
@@ -48,14 +49,15 @@ class Bill:
 class Host(ABC):
     """One replica's machine. ``generator`` and ``streams`` are of its present life."""
 
-    def __init__(self, name: str, interval_s: float) -> None:
+    def __init__(self, name: str, interval_s: float, kept: KeptBlocks) -> None:
         self.name = name
         self.meter = Meter()
         self.interval_s = interval_s
+        self.kept = kept
         self._boot()
 
     def _boot(self) -> TokenStreams:
-        self.generator = CountingGenerator(self.interval_s, self.meter)
+        self.generator = CountingGenerator(self.interval_s, self.meter, self.kept)
         self.streams = TokenStreams(self.generator)
         return self.streams
 
@@ -72,9 +74,13 @@ class Host(ABC):
     def address(self) -> str:
         """Where gateways connect."""
 
-    @abstractmethod
     async def kill(self) -> None:
         """End it at once."""
+        self.kept.lose(self.generator)
+        await self._kill()
+
+    @abstractmethod
+    async def _kill(self) -> None: ...
 
     @abstractmethod
     def freeze(self) -> None:
@@ -97,6 +103,7 @@ class Cluster(ABC):
 
     def __init__(self) -> None:
         self.hosts: dict[str, Host] = {}
+        self.kept = KeptBlocks()
         self.tasks = USUAL_TASKS
         self.asked = 0
 
@@ -166,6 +173,7 @@ class Cluster(ABC):
         for host in self.hosts.values():
             found[f"streams at {host.name}"] = host.streams.in_flight
             found[f"streams in the engine of {host.name}"] = host.generator.running
+        found["prompts kept for other engines"] = self.kept.held()
         return self.gateway_left_over() | {what: count for what, count in found.items() if count}
 
     async def idle(self, limit_s: float = 20.0) -> None:

@@ -1,7 +1,8 @@
 """A generator that knows what it did: what every request should be billed, and what went wrong.
 
 It wraps the stub (:mod:`deployments.stub_generator`), whose answers are a pure function of their
-prompt, and adds what an engine has besides: a prefix cache, counters, and ways to fail.
+prompt, and adds what an engine has besides: a prefix cache, counters, blocks that it keeps for
+other engines, and ways to fail.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from deployments import wire
 from deployments.streams import Abort, Put
 from deployments.stub_generator import StubGenerator
+from deployments.testing.kept import KeptBlocks
 
 BLOCK_TOKENS = 4
 _Block = tuple[str | None, str | None, tuple[int, ...]]
@@ -55,11 +57,14 @@ class CountingGenerator:
     """See :class:`deployments.streams.Generator`; one token a stream every ``interval_s``.
 
     ``refuse`` is raised instead of starting a request. ``meter`` may be shared with other
-    generators.
+    generators; ``kept`` is, with those that it hands prompts to.
     """
 
-    def __init__(self, interval_s: float, meter: Meter | None = None) -> None:
+    def __init__(
+        self, interval_s: float, meter: Meter | None = None, kept: KeptBlocks | None = None
+    ) -> None:
         self.meter = meter or Meter()
+        self.kept = kept or KeptBlocks()
         self.refuse: Exception | None = None
         self._interval_s = interval_s
         self._stub = StubGenerator(interval_s)
@@ -115,9 +120,11 @@ class CountingGenerator:
     async def _start(self, request: Any, put: Put, start: Any) -> Abort:
         if self.refuse is not None:
             raise self.refuse
+        taken = await self._taken(request)
         resume = getattr(request, "resume", None)
         begun = len(resume.tokens) if resume else 0
-        served = Served(request, len(request.prompt), self._cached(request), begun=begun)
+        cached = len(request.prompt) if taken else self._cached(request)
+        served = Served(request, len(request.prompt), cached, begun=begun)
         self.meter.streams.append(served)
         self._open[id(served)] = served
 
@@ -132,6 +139,11 @@ class CountingGenerator:
 
         return end
 
+    async def _taken(self, request: wire.Submit | wire.Embed) -> bool:
+        """Whether another engine's blocks of the prompt have come."""
+        handoff = getattr(request, "handoff", None)
+        return isinstance(handoff, wire.Take) and await self.kept.take(handoff.blocks)
+
     def _counted(self, served: Served, message: Any) -> wire.FromReplica:
         """The message with the prefix cache's share in it; what it says is counted."""
         if isinstance(message, wire.Chunk | wire.Done):
@@ -140,6 +152,8 @@ class CountingGenerator:
             served.prompt_tokens = message.prompt_tokens
             message.cached_tokens = served.cached_tokens
             self._blocks.update(_blocks(served.request))
+        if isinstance(message, wire.Kept):
+            message.blocks = self.kept.keep(self, self._going.wait)
         if isinstance(message, wire.Done | wire.Embedded | wire.Failed):
             served.ended = not isinstance(message, wire.Failed)
             self._open.pop(id(served), None)

@@ -18,6 +18,7 @@ from deployments.gateway.responses import Responses
 from deployments.gateway.transport import ChannelClosedError
 from deployments.testing.cluster import Cluster, Host, SilentFeed, no_page
 from deployments.testing.exchange import Exchange, MemoryExchange
+from deployments.testing.kept import KeptBlocks
 from deployments.testing.world import CancelOnDisconnect, PlainEnricher, memory_responses
 from weir.metrics import GatewayMetrics
 from weir.settings import Settings
@@ -26,8 +27,10 @@ from weir.testing.network import MemoryNetwork, Node
 
 
 class MemoryHost(Host):
-    def __init__(self, name: str, interval_s: float, network: MemoryNetwork) -> None:
-        super().__init__(name, interval_s)
+    def __init__(
+        self, name: str, interval_s: float, kept: KeptBlocks, network: MemoryNetwork
+    ) -> None:
+        super().__init__(name, interval_s, kept)
         self.node: Node = network.add_node(name, self._start)
 
     def _start(self) -> Any:
@@ -39,7 +42,7 @@ class MemoryHost(Host):
     def address(self) -> str:
         return self.name
 
-    async def kill(self) -> None:
+    async def _kill(self) -> None:
         self.node.kill()
 
     def restart(self) -> None:
@@ -68,7 +71,7 @@ class MemoryCluster(Cluster):
         self._app = CancelOnDisconnect(GatewayApp(gateway, responses, no_page))
 
     async def add(self, name: str, interval_s: float = 0.005, **details: Any) -> Host:
-        host = MemoryHost(name, interval_s, self.network)
+        host = MemoryHost(name, interval_s, self.kept, self.network)
         self.hosts[name] = host
         self.announce(host, **details)
         await self.model.fleet.connection(name)

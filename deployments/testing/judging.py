@@ -56,11 +56,12 @@ def owed(cluster: Cluster) -> Owed:
     """For everything that the engines have generated, none of which was disturbed.
 
     Choices of one prompt share it: it is owed once for each request, as the first of them had it
-    (request ids are used once, and have no hyphen).
+    (request ids are used once, and have no hyphen). Of a prompt that was handed over, it is owed
+    where it was computed.
     """
     streams = [s for host in cluster.hosts.values() for s in host.meter.streams]
     prompts: dict[tuple[str, tuple[int, ...]], Served] = {}
-    for served in sorted(streams, key=lambda s: s.request_id):
+    for served in sorted(streams, key=lambda s: (s.request_id, _takes(s.request))):
         asked = served.request_id.partition("-")[0]
         prompts.setdefault((asked, tuple(served.request.prompt)), served)
     return Owed(
@@ -75,5 +76,11 @@ def right_answers(cluster: Cluster, kind: Kind, request_id: str, number: int) ->
     asked: dict[str, wire.Submit | wire.Embed] = {}
     for host in cluster.hosts.values():
         for served in host.meter.of(request_id):
+            if isinstance(getattr(served.request, "handoff", None), wire.Keep):
+                continue
             asked[served.request_id] = served.request
     return kind.rights([asked[choice] for choice in sorted(asked)], number)
+
+
+def _takes(request: wire.Submit | wire.Embed) -> bool:
+    return isinstance(getattr(request, "handoff", None), wire.Take)

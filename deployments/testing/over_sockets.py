@@ -11,13 +11,14 @@ from deployments.gateway.prompts import PromptEncoder
 from deployments.listener import Listener, ReplicaApp
 from deployments.testing.cluster import Cluster, Host, SilentFeed, no_page
 from deployments.testing.exchange import Exchange, SocketExchange
+from deployments.testing.kept import KeptBlocks
 from deployments.testing.world import TOKEN, World, http_world
 from weir.settings import Settings
 
 
 class _SocketHost(Host):
-    def __init__(self, name: str, interval_s: float) -> None:
-        super().__init__(name, interval_s)
+    def __init__(self, name: str, interval_s: float, kept: KeptBlocks) -> None:
+        super().__init__(name, interval_s, kept)
         self._running = asyncio.Event()
         self._running.set()
         app = ReplicaApp(no_page, self.streams, TOKEN)
@@ -46,7 +47,7 @@ class _SocketHost(Host):
         telling = self.streams.tell_load_forever()
         self._telling = asyncio.get_running_loop().create_task(telling)
 
-    async def kill(self) -> None:
+    async def _kill(self) -> None:
         self._running.set()
         self._telling.cancel()
         await asyncio.gather(self._telling, return_exceptions=True)
@@ -73,7 +74,7 @@ class SocketCluster(Cluster):
         self.responses = world.responses
 
     async def add(self, name: str, interval_s: float = 0.005, **details: Any) -> Host:
-        host = _SocketHost(name, interval_s)
+        host = _SocketHost(name, interval_s, self.kept)
         await host.start()
         self.hosts[name] = host
         self.announce(host, **details)

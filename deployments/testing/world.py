@@ -30,7 +30,7 @@ from deployments.listener import Listener, ReplicaApp
 from deployments.streams import Generator, TokenStreams
 from deployments.testing.scripted import ScriptedGenerator
 from features.enrichment import Enrichment
-from router.types import ReplicaInfo
+from router.types import ReplicaInfo, Role
 from weir.metrics import GatewayMetrics
 from weir.settings import Settings
 from weir.tenancy import Tenant
@@ -67,6 +67,9 @@ class Replica:
     listener: Listener
     max_model_len: int = 64
     tasks: frozenset[str] = frozenset({"generate"})
+    role: Role = "mixed"
+    kv_blocks_total: int = 100
+    block_size: int = 16
 
     @property
     def info(self) -> ReplicaInfo:
@@ -74,9 +77,11 @@ class Replica:
         return ReplicaInfo(
             self.name,
             address=self.listener.address,
-            kv_blocks_total=100,
+            kv_blocks_total=self.kv_blocks_total,
+            block_size=self.block_size,
             max_model_len=self.max_model_len,
             tasks=self.tasks,
+            role=self.role,
         )
 
 

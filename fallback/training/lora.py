@@ -29,7 +29,7 @@ class LoraShape:
     targets: tuple[str, ...] = ("q_proj", "v_proj", "o_proj", "down_proj")
 
 
-class LoraLinear(nn.Module):
+class LoraLinear(nn.Module):  # type: ignore[misc]
     """A linear layer that is not trained, and the adapter beside it that is."""
 
     def __init__(self, base: nn.Linear, shape: LoraShape) -> None:

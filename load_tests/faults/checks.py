@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from load_tests.faults.playing import Played
 
 _WORD = re.compile(r"w\d+ ")
+#: Events that are no part of an answer.
+_NO_ANSWER = (b'"error"', b'"type":"ping"', b"[DONE]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ def _judge_visit(
     if exchange.raw:
         streamed = visit.stream and exchange.status == 200
         answer = visit.kind.read(bytes(exchange.raw), streamed)
-    if exchange.status == 200 or record.client_left:
+    if _shown(visit, exchange) or record.client_left:
         _add_due(cluster, visit, choices, answer, exchange, due)
     if exchange.status == 200:
         rights = visit.kind.rights([choice.submit for choice in choices], visit.number)
@@ -89,6 +91,14 @@ def _judge_visit(
         yield from _error(played, visit, record, choices)
     if exchange.status == 0 and not record.client_left:
         yield Finding("ends", f"{visit.request_id} had no answer, and its client had not left")
+
+
+def _shown(visit: Visit, exchange: MemoryExchange) -> bool:
+    """Whether the client saw anything of an answer. A stream that waited long is open without."""
+    if exchange.status != 200 or not visit.stream:
+        return exchange.status == 200
+    events = [line for line in bytes(exchange.raw).split(b"\n") if line.startswith(b"data: ")]
+    return any(not any(mark in event for mark in _NO_ANSWER) for event in events)
 
 
 def _text(visit: Visit, answer: Answer, rights: Sequence[Said]) -> Iterator[Finding]:
@@ -124,10 +134,12 @@ def _error(
         yield Finding("errors", told)
     if not played.story.guarded:
         return
+    full = isinstance(error, OverloadedError | RateLimitError)
+    full = full and not isinstance(error, NoReplicaError)
+    if full and not all(choice.legs for choice in choices):
+        return  # a full queue refused the request, or one of its choices
     if not any(choice.legs for choice in choices):
-        refused = isinstance(error, OverloadedError | RateLimitError)
-        if not refused or isinstance(error, NoReplicaError):
-            yield Finding("errors", f"{told} (before any replica was asked)")
+        yield Finding("errors", f"{told} (before any replica was asked)")
     elif not played.moves_refused and max(map(_vain, choices)) < 3:
         yield Finding("errors", f"{told} (a replica was well all the time)")
 

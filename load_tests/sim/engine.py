@@ -4,6 +4,11 @@ It follows vLLM 0.29's scheduler: every step first gives each decoding sequence 
 each unfinished prompt what is left of the token budget, then admits waiting requests while there
 is budget, a free place and KV space for the whole prompt; when a decoding sequence needs a block
 and there is none, the lowest-priority (or last admitted) one is preempted and recomputed later.
+
+A prompt that is computed for another engine keeps its blocks until that one has them. The other one
+admits the request once it has KV for the whole prompt, fetches the blocks that it does not hold,
+and computes the last token, as vLLM's NIXL connector does: the first token is its.
+
 Steps in which nothing but decoding happens are taken together: one event for as many of them as
 pass until a sequence ends, memory runs out or a request arrives.
 """
@@ -50,6 +55,12 @@ class Listener(Protocol):
     def stepped(self, replica: int) -> None:
         """A yielding engine ended a step that put out tokens."""
 
+    def prompt_ready(self, request: SimRequest) -> None:
+        """A prompt for another engine is computed; its blocks are kept."""
+
+    def fetch(self, request: SimRequest, tokens: int) -> None:
+        """A request needs the blocks of that many tokens from the engine that has its prompt."""
+
     def kv_changed(self, replica: int, ops: list[KvOp]) -> None:
         """Blocks appeared and disappeared during the step that just ended."""
 
@@ -86,14 +97,16 @@ class Engine:
         self._began_s = 0.0
         self._version = 0
         self._memory_short = False
+        self._kept = 0  # prompts kept for others
+        self._fetching: set[int] = set()
         self._reserved = 0  # blocks that the decoding sequences take in the step being composed
 
     # What others may look at.
 
     @property
     def running(self) -> int:
-        """Sequences admitted: prefilling or decoding."""
-        return len(self.prefilling) + len(self.decoding) + len(self.paused)
+        """Sequences admitted: fetching, prefilling or decoding."""
+        return len(self.prefilling) + len(self.decoding) + len(self.paused) + len(self._fetching)
 
     @property
     def waiting(self) -> int:
@@ -110,11 +123,30 @@ class Engine:
         """Queue a request; an idle engine starts at once, a decoding one after this step."""
         request.replica = self.index
         self._enqueue(request, resumed=False)
+        if self._memory_short and self._steps > 1 and not self.config.priority_scheduling:
+            return
+        if self.running < self.config.max_sequences or self._steps == 0:
+            self._look_again()
+
+    def fetched(self, request: SimRequest) -> None:
+        """The blocks that a request waited for are here."""
+        self._fetching.discard(request.index)
+        request.fetches = False
+        self._store(request, request.prefill_done)
+        self.prefilling.append(request)
+        self._look_again()
+
+    def release_prompt(self, request: SimRequest) -> None:
+        """The other engine has the blocks of a prompt that was kept for it."""
+        self._kept -= 1
+        self._release(request)
+        if self._waiting:
+            self._look_again()
+
+    def _look_again(self) -> None:
         if self._steps == 0:
             self._start()
-        elif self._steps > 1 and self.running < self.config.max_sequences:
-            if self._memory_short and not self.config.priority_scheduling:
-                return
+        elif self._steps > 1:
             self._cut_short()
 
     def _enqueue(self, request: SimRequest, resumed: bool) -> None:
@@ -160,7 +192,7 @@ class Engine:
             self._schedule(steps, self.timing.decode_s(steps, len(decoding), decoding.context))
         else:
             self._steps = 0
-            if self._waiting:
+            if self._waiting and not self._kept and not self._fetching:
                 raise RuntimeError(
                     f"a request of {self._waiting[0][3].prefill_target} tokens does not fit into "
                     f"{self.config.blocks} blocks of {self.config.block_size}"
@@ -261,6 +293,9 @@ class Engine:
             heapq.heappop(self._waiting)
             self._order += 1
             request.admitted = self._order
+            if request.fetches:
+                self._fetch(request)
+                continue
             self.prefilling.append(request)
             chunk = min(request.prefill_target - request.prefill_done, budget - tokens)
             attended += self._chunk(request, chunk)
@@ -283,9 +318,15 @@ class Engine:
         request.prefill_done = hits * size
         request.kv_tokens = 0
         request.stored = hits
-        if request.first_token_s is None and not request.preemptions:
+        if request.first_token_s is None and not request.preemptions and not request.fetches:
             request.cached_tokens = hits * size
         return True
+
+    def _fetch(self, request: SimRequest) -> None:
+        tokens = request.prefill_target - request.prefill_done
+        request.prefill_done = request.prefill_target - 1
+        self._fetching.add(request.index)
+        self._listener.fetch(request, tokens)
 
     def _chunk(self, request: SimRequest, tokens: int) -> float:
         """Schedule ``tokens`` of a prompt; its full blocks can be shared from now on, as in
@@ -294,18 +335,26 @@ class Engine:
         self._chunks.append((request, tokens))
         self.prefill_tokens += tokens
         request.work_tokens += tokens
+        self._store(request, done + tokens)
+        return tokens * (done + tokens / 2)
+
+    def _store(self, request: SimRequest, tokens: int) -> None:
+        """Its full blocks up to ``tokens`` can be shared from now on."""
         hashes = request.trace.block_hashes
-        full = min(len(hashes), (done + tokens) // self.config.block_size)
+        full = min(len(hashes), tokens // self.config.block_size)
         if full > request.stored:
             parent = hashes[request.stored - 1] if request.stored else None
             self.pool.store(hashes[request.stored : full], parent)
             request.stored = full
-        return tokens * (done + tokens / 2)
 
     def _prefill_over(self, request: SimRequest) -> None:
         self.prefilling.remove(request)
         request.kv_tokens = request.prefill_target
         request.generated += 1
+        if request.hands_over:
+            self._kept += 1
+            self._listener.prompt_ready(request)
+            return
         if request.first_token_s is None:
             request.first_token_s = self._queue.now_s
             self._listener.first_token(request)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from load_tests.report import percentile
 from load_tests.sim.request import SimRequest
@@ -26,6 +26,23 @@ class Slo:
         return ttft <= self.ttft_s and tpot <= self.tpot_s
 
 
+class Judge(Protocol):
+    """Says which requests are good."""
+
+    def met(self, request: SimRequest) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ClassSlos:
+    """A target for each priority class."""
+
+    by_class: Mapping[str, Slo]
+
+    def met(self, request: SimRequest) -> bool:
+        """By the request's class."""
+        return self.by_class[request.trace.priority_class].met(request)
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """Requests that arrive in ``[start_s, end_s)`` are counted."""
@@ -37,7 +54,7 @@ class Window:
         return self.start_s <= time_s < self.end_s
 
 
-def figures(world: World, slo: Slo, window: Window) -> dict[str, Any]:
+def figures(world: World, slo: Judge, window: Window) -> dict[str, Any]:
     """The figures of one run, over the requests that arrived in the window.
 
     Good requests are divided by the window's length, so a backlog that is worked off later

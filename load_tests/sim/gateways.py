@@ -63,6 +63,14 @@ class SeveralGateways:
         """To the gateway that sent it."""
         self._owner[request.index].first_token(request)
 
+    def prompt_ready(self, request: SimRequest) -> None:
+        """To the gateway that sent it."""
+        self._owner[request.index].prompt_ready(request)
+
+    def transferred(self, request: SimRequest, tokens: int, transfer_s: float) -> None:
+        """To the gateway that sent it."""
+        self._owner[request.index].transferred(request, tokens, transfer_s)
+
     def finished(self, request: SimRequest) -> None:
         """To the gateway that sent it."""
         self._owner.pop(request.index).finished(request)

@@ -15,12 +15,15 @@ class SimRequest:
         "deadline_s",
         "decode_from",
         "dispatched_s",
+        "fetches",
         "finish_s",
         "first_token_s",
         "generated",
+        "hands_over",
         "index",
         "kv_tokens",
         "note",
+        "paired",
         "preemptions",
         "prefill_done",
         "prefill_target",
@@ -45,7 +48,10 @@ class SimRequest:
         self.priority = 0
         self.cached_tokens = 0
         self.preemptions = 0
+        self.paired = False  # one engine computes the prompt, another one the answer
         self.note: object = None  # a system's own mark
+        self.hands_over = False  # only the prompt is computed here; its blocks are kept for another
+        self.fetches = False  # the prompt's blocks come from another engine
         # The engine's:
         self.admitted = 0
         self.generated = 0

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from load_tests.peers.oracle import Oracle, OracleRule
-from load_tests.sim.figures import Slo, Window, figures
+from load_tests.sim.figures import Judge, Slo, Window, figures
 from load_tests.sim.system import System
 from load_tests.sim.world import FleetConfig, World
 from load_tests.traces.schema import Trace, TraceError
@@ -72,7 +72,7 @@ def check_fits(trace: Trace, fleet: FleetConfig) -> None:
 
 
 def run_open(
-    system: System, trace: Trace, fleet: FleetConfig, req_per_s: float, slo: Slo, seed: int
+    system: System, trace: Trace, fleet: FleetConfig, req_per_s: float, slo: Judge, seed: int
 ) -> Outcome:
     """Replay with jitter, scaled to ``req_per_s`` on average."""
     smooth = jitter_ticks(trace, seed)
@@ -84,7 +84,13 @@ def run_open(
 
 
 def run_closed(
-    system: System, trace: Trace, fleet: FleetConfig, users: int, slo: Slo, clock: Clock, seed: int
+    system: System,
+    trace: Trace,
+    fleet: FleetConfig,
+    users: int,
+    slo: Judge,
+    clock: Clock,
+    seed: int,
 ) -> Outcome:
     """``users`` clients for ``clock.horizon_s``."""
     world = World(system, fleet, seed)
@@ -100,7 +106,7 @@ def run_at(
     fleet: FleetConfig,
     saturation: Saturation,
     load: float,
-    slo: Slo,
+    slo: Judge,
     clock: Clock,
     seed: int,
 ) -> Outcome:

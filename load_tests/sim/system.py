@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from load_tests.sim.blocks import KvOp
 from load_tests.sim.engine import Engine
 from load_tests.sim.request import SimRequest
+from router.types import Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,19 @@ class Fleet(Protocol):
         """Perfect knowledge: only a system that says so may look."""
         ...
 
+    @property
+    def roles(self) -> Sequence[Role]:
+        """Of the engines; empty: all mixed."""
+        ...
+
     def dispatch(self, request: SimRequest, replica: int, priority: int = 0) -> None:
         """Send a request to an engine now."""
+        ...
+
+    def dispatch_pair(
+        self, request: SimRequest, prefill: int, replica: int, priority: int = 0
+    ) -> None:
+        """Have the prompt computed by engine ``prefill`` and the answer by engine ``replica``."""
         ...
 
     def shed(self, request: SimRequest, reason: str) -> None:
@@ -77,6 +89,12 @@ class System(Protocol):
 
     def first_token(self, request: SimRequest) -> None:
         """The gateway relayed a request's first token."""
+
+    def prompt_ready(self, request: SimRequest) -> None:
+        """The prefill engine of a pair has computed the prompt."""
+
+    def transferred(self, request: SimRequest, tokens: int, transfer_s: float) -> None:
+        """The other engine of the pair has the blocks of ``tokens`` tokens, after that time."""
 
     def finished(self, request: SimRequest) -> None:
         """The gateway relayed a request's last token."""
@@ -106,6 +124,12 @@ class BaseSystem:
         """Nothing."""
 
     def finished(self, request: SimRequest) -> None:
+        """Nothing."""
+
+    def prompt_ready(self, request: SimRequest) -> None:
+        """Nothing."""
+
+    def transferred(self, request: SimRequest, tokens: int, transfer_s: float) -> None:
         """Nothing."""
 
     def stepped(self, replica: int) -> None:

@@ -8,7 +8,9 @@ does per chunk). How long answers will be is not known; the dispatcher learns it
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import repeat
 from typing import Any
 
 from load_tests.sim.blocks import KvOp
@@ -18,7 +20,7 @@ from load_tests.sim.system import Fleet, Knowledge, PolledStats
 from router.admission import ClassSettings, Refused, Ticket
 from router.dispatcher import Waiting
 from router.shipped import RoutingProfile, shipped_profile
-from router.types import ReplicaInfo, ReplicaStats, RouteRequest
+from router.types import ReplicaInfo, ReplicaStats, Role, RouteRequest
 
 #: What a trace's requests may generate; they ask for no limit of their own.
 OUTPUT_LIMIT_TOKENS = 1 << 16
@@ -39,9 +41,14 @@ def routing_profile(slo: Slo) -> WeirProfile:
     """weir as shipped, with the SLO as the target of class ``standard``, which all requests of the
     traces are of. Late requests run last and none is refused, so that every system answers the same
     requests."""
+    return class_profile({"standard": slo})
+
+
+def class_profile(slos: Mapping[str, Slo]) -> WeirProfile:
+    """The same for several classes."""
     shipped = shipped_profile()
     classes = tuple(
-        _patient(c, slo) if c.name == "standard" else c for c in shipped.admission.classes
+        _patient(c, slos[c.name]) if c.name in slos else c for c in shipped.admission.classes
     )
     admission = replace(shipped.admission, classes=classes)
     return WeirProfile(replace(shipped, admission=admission))
@@ -51,6 +58,7 @@ def _patient(c: ClassSettings, slo: Slo) -> ClassSettings:
     return replace(
         c,
         ttft_slo_ms=slo.ttft_s * 1e3,
+        tpot_slo_ms=slo.tpot_s * 1e3,
         max_requests=1_000_000,
         max_bytes=1 << 40,
         max_wait_s=None,
@@ -73,7 +81,8 @@ class WeirSystem:
         self.router = self.dispatcher.router
         self._ids = [f"r{index}" for index in range(len(fleet.engines))]
         self._slot = {replica: index for index, replica in enumerate(self._ids)}
-        self.router.set_replicas(_replica(fleet, replica) for replica in self._ids)
+        roles: Iterable[Role] = fleet.roles or repeat("mixed")
+        self.router.set_replicas(map(_replica, repeat(fleet), self._ids, roles))
         self._running: dict[int, tuple[SimRequest, Ticket]] = {}
         self._timer_s = float("inf")
         self._ticking = False
@@ -101,7 +110,12 @@ class WeirSystem:
         if not self._ticking:
             self._ticking = True
             self._fleet.after(self.profile.progress_s, self._tick)
-        self._fleet.dispatch(request, self._slot[outcome.grant.replica_id], outcome.priority)
+        slot, prefill = self._slot[outcome.grant.replica_id], outcome.grant.prefill
+        if prefill is None:
+            self._fleet.dispatch(request, slot, outcome.priority)
+        else:
+            first = self._slot[prefill.replica_id]
+            self._fleet.dispatch_pair(request, first, slot, outcome.priority)
 
     def _wake_at(self, at_s: float | None) -> None:
         if at_s is None or (self._fleet.now_s < self._timer_s <= at_s):
@@ -114,6 +128,14 @@ class WeirSystem:
 
     # What comes back.
 
+    def prompt_ready(self, request: SimRequest) -> None:
+        """The prefill replica has room for the next one."""
+        _ticket(request).prefill_done()
+
+    def transferred(self, request: SimRequest, tokens: int, transfer_s: float) -> None:
+        """The prefill replica no longer holds the prompt for this request."""
+        _ticket(request).transferred(tokens, transfer_s)
+
     def first_token(self, request: SimRequest) -> None:
         """The replica has room for the next prefill."""
         self._progress(request, 1)
@@ -125,8 +147,7 @@ class WeirSystem:
         ticket.close(complete=True)
 
     def _progress(self, request: SimRequest, generated: int) -> None:
-        ticket = request.note
-        assert isinstance(ticket, Ticket)
+        ticket = _ticket(request)
         new = generated - ticket.output_tokens
         if new > 0:
             ticket.progress(new, request.cached_tokens)
@@ -163,7 +184,13 @@ class WeirSystem:
         self.dispatcher.wake()
 
 
-def _replica(fleet: Fleet, name: str) -> ReplicaInfo:
+def _ticket(request: SimRequest) -> Ticket:
+    ticket = request.note
+    assert isinstance(ticket, Ticket)
+    return ticket
+
+
+def _replica(fleet: Fleet, name: str, role: Role) -> ReplicaInfo:
     config = fleet.engines[0].config
     return ReplicaInfo(
         name,
@@ -172,6 +199,7 @@ def _replica(fleet: Fleet, name: str) -> ReplicaInfo:
         max_running=config.max_sequences,
         kv_events=True,
         yielding_step_tokens=config.max_batched_tokens if config.yields else 0,
+        role=role,
     )
 
 

@@ -10,19 +10,23 @@ from typing import Any
 from load_tests.sim.blocks import KvOp
 from load_tests.sim.engine import Engine, EngineConfig
 from load_tests.sim.events import EventQueue
+from load_tests.sim.links import LINK_400G, Link, Links
 from load_tests.sim.request import SimRequest
 from load_tests.sim.system import PolledStats, System
 from load_tests.sim.timing import StepTiming
 from load_tests.traces.schema import Trace, TraceError, TraceRequest
+from router.types import Role
 
 
 @dataclass(frozen=True, slots=True)
 class FleetConfig:
-    """``replicas`` equal engines."""
+    """``replicas`` equal engines, joined by ``link``. ``roles``: of each (empty: all mixed)."""
 
     replicas: int
     engine: EngineConfig
     timing: StepTiming
+    roles: tuple[Role, ...] = ()
+    link: Link = LINK_400G
 
 
 class World:
@@ -40,6 +44,10 @@ class World:
             Engine(index, fleet.engine, fleet.timing, self._queue, self, log)
             for index in range(fleet.replicas)
         ]
+        self._links = Links(fleet.link, fleet.replicas)
+        self._prompts: dict[
+            int, SimRequest
+        ] = {}  # of pairs; -> the part that the prefill engine has
         self._on_answer: Callable[[SimRequest], None] | None = None
         self._open = True
         system.start(self)
@@ -56,13 +64,34 @@ class World:
         """The engines themselves."""
         return self._engines
 
+    @property
+    def roles(self) -> Sequence[Role]:
+        """Of the engines."""
+        return self.config.roles
+
     def dispatch(self, request: SimRequest, replica: int, priority: int = 0) -> None:
         """Hand a request to an engine."""
+        self._begin(request, priority)
+        self._engines[replica].submit(request)
+
+    def dispatch_pair(
+        self, request: SimRequest, prefill: int, replica: int, priority: int = 0
+    ) -> None:
+        """Hand the prompt to one engine; the other gets the request when it is computed."""
+        self._begin(request, priority)
+        request.fetches = request.paired = True
+        request.replica = replica
+        part = SimRequest(request.index, request.trace, request.arrival_s)
+        part.hands_over, part.priority = True, priority
+        self._prompts[request.index] = part
+        part.note = request
+        self._engines[prefill].submit(part)
+
+    def _begin(self, request: SimRequest, priority: int) -> None:
         if request.dispatched_s is not None or request.shed_reason is not None:
             raise RuntimeError(f"{self.system.name} answered request {request.index} twice")
         request.dispatched_s = self._queue.now_s
         request.priority = priority
-        self._engines[replica].submit(request)
 
     def shed(self, request: SimRequest, reason: str) -> None:
         """Refuse a request."""
@@ -80,6 +109,28 @@ class World:
     def first_token(self, request: SimRequest) -> None:
         """Relay."""
         self.system.first_token(request)
+
+    def prompt_ready(self, part: SimRequest) -> None:
+        """The pair's other engine goes on."""
+        request = part.note
+        assert isinstance(request, SimRequest)
+        request.cached_tokens = part.cached_tokens
+        request.work_tokens += part.work_tokens
+        self.system.prompt_ready(request)
+        self._engines[request.replica].submit(request)
+
+    def fetch(self, request: SimRequest, tokens: int) -> None:
+        """The blocks move over the link between the two engines."""
+        part = self._prompts[request.index]
+        delay_s = self._links.begin(self.now_s, part.replica, request.replica, tokens)
+        self._queue.after(delay_s, self._fetched, (request, tokens, delay_s))
+
+    def _fetched(self, transfer: tuple[SimRequest, int, float]) -> None:
+        request, tokens, transfer_s = transfer
+        part = self._prompts.pop(request.index)
+        self._engines[part.replica].release_prompt(part)
+        self.system.transferred(request, tokens, transfer_s)
+        self._engines[request.replica].fetched(request)
 
     def finished(self, request: SimRequest) -> None:
         """Relay, and let a waiting client go on."""

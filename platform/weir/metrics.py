@@ -188,8 +188,34 @@ class GatewayMetrics:
             ("model",),
             registry=self.registry,
         )
+        self.handoffs = Counter(
+            "weir_handoffs_total",
+            "Prompts that one replica was to compute and another to answer: taken, recomputed "
+            "(the blocks did not arrive), whole (the request cannot be shared), prefill_failed.",
+            ("model", "outcome"),
+            registry=self.registry,
+        )
+        self.handoff_seconds = Histogram(
+            "weir_handoff_seconds",
+            "From asking a replica to fetch another's KV blocks to its first output.",
+            ("model",),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
         self.replicas = Gauge(
             "weir_replicas", "Replicas that can be routed to.", ("model",), registry=self.registry
+        )
+        self.replica_mfu = Gauge(
+            "weir_replica_mfu_ratio",
+            "Model FLOPs utilization: work per second over what the replica's device could do.",
+            ("model", "replica"),
+            registry=self.registry,
+        )
+        self.replica_mbu = Gauge(
+            "weir_replica_mbu_ratio",
+            "Model bandwidth utilization: weights and KV cache moved per second over the peak.",
+            ("model", "replica"),
+            registry=self.registry,
         )
         self.outstanding = Gauge(
             "weir_outstanding_tokens",

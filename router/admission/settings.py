@@ -32,6 +32,7 @@ class ClassSettings:
     A lower ``urgency`` is served strictly first (0: the most urgent); classes of the same
     ``urgency`` share by ``weight``
     (weighted tokens). ``ttft_slo_ms``: first token due that long after arrival;
+    ``tpot_slo_ms``: mean time per later token (read by the decision whether to disaggregate);
     ``deadline_s``: whole answer due that long after arrival, unless the request brings its own
     deadline. ``on_hopeless``: what becomes of a request that can no longer be in time. ``within``
     orders one tenant's own requests; with ``short-first``, each 1,000 prompt tokens that no
@@ -56,6 +57,7 @@ class ClassSettings:
     within: Order = "short-first"
     short_first_s_per_1k_tokens: float = 4.0
     share: Share = FULL_SHARE
+    tpot_slo_ms: float | None = None
 
     def __post_init__(self) -> None:
         path = f"admission.classes.{self.name}"
@@ -64,7 +66,7 @@ class ClassSettings:
         _check(_positive(self.weight), f"{path}.weight", "a number above 0")
         _check(self.max_requests >= 1, f"{path}.max_requests", "an integer of at least 1")
         _check(self.max_bytes >= 1, f"{path}.max_bytes", "an integer of at least 1")
-        for name in ("ttft_slo_ms", "deadline_s", "max_wait_s"):
+        for name in ("ttft_slo_ms", "tpot_slo_ms", "deadline_s", "max_wait_s"):
             value = getattr(self, name)
             _check(value is None or _positive(value), f"{path}.{name}", "a number above 0 or null")
         _check(self.on_hopeless in ("shed", "last"), f"{path}.on_hopeless", "shed or last")

@@ -87,6 +87,28 @@ class Ticket:
             self._started = True
             self._issuer.wake()
 
+    def prefill_done(self) -> None:
+        """The grant's prefill replica has computed the prompt, which may let the next request in.
+        Nothing where one replica does everything, or when told again."""
+        if self._open:
+            self.grant.prefill_done()
+            self._issuer.wake()
+
+    def transferred(self, tokens: int, transfer_s: float) -> None:
+        """The grant's replica has the KV blocks of ``tokens`` prompt tokens, which took
+        ``transfer_s`` from asking for them: what the prefill replica held is free. What was not
+        told by then, the first :meth:`progress` implies."""
+        if self._open:
+            self.grant.transferred(tokens, transfer_s)
+            self._issuer.wake()
+
+    def transfer_failed(self) -> None:
+        """The grant's replica did not get the blocks and computes the prompt itself; the prefill
+        replica is free. (To begin again elsewhere instead: :meth:`move`.)"""
+        if self._open:
+            self.grant.transfer_failed()
+            self._issuer.wake()
+
     def move(
         self,
         exclude: Collection[str],

@@ -13,7 +13,14 @@ from deployments.testing.cluster import Cluster
 from deployments.testing.in_memory import memory_cluster
 from deployments.testing.over_sockets import socket_cluster
 from deployments.testing.words import word_encoder
-from weir.settings import ModelSettings, PriceSettings, Settings, TenantSettings
+from weir.settings import (
+    ModelSettings,
+    PriceSettings,
+    RoutingSettings,
+    Settings,
+    TenantSettings,
+)
+from weir.settings.tree import DisaggregationSettings
 from weir.tenancy import hash_key
 from weir.testing import virtual_time
 
@@ -30,10 +37,11 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> PromptEncoder:
     return word_encoder(tmp_path_factory.mktemp("words"))
 
 
-def contract_settings(admission: dict[str, Any]) -> Settings:
-    """One model, two tenants; everything else as shipped."""
+def contract_settings(admission: dict[str, Any], rule: str = "adaptive") -> Settings:
+    """One model, two tenants; everything else as shipped. ``rule``: of disaggregation."""
     tenants = tuple(TenantSettings(id=t, key_sha256=(hash_key(t),)) for t in ("one", "two"))
-    model = ModelSettings(name="m", source="x", price=PRICE)
+    routing = RoutingSettings(disaggregation=DisaggregationSettings(rule=rule))
+    model = ModelSettings(name="m", source="x", price=PRICE, routing=routing)
     return Settings(models=(model,), tenants=tenants, admission=admission)
 
 
@@ -46,9 +54,12 @@ def play(
     kind = getattr(request.node, "callspec", None) and request.node.callspec.params.get("kind")
 
     def run(
-        scenario: Scenario, admission: dict[str, Any] | None = None, hasty: bool = False
+        scenario: Scenario,
+        admission: dict[str, Any] | None = None,
+        hasty: bool = False,
+        rule: str = "adaptive",
     ) -> None:
-        settings = contract_settings(admission or {})
+        settings = contract_settings(admission or {}, rule)
         over_sockets = request.param == "sockets"
         if over_sockets and hasty:
             monkeypatch.setattr("deployments.gateway.connection.SILENCE_S", 0.6)

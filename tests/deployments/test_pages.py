@@ -11,6 +11,7 @@ import pytest
 from deployments.gateway.metrics_page import merge_metrics
 from deployments.gateway.pages import list_replicas
 from deployments.testing.world import KEY, http_world
+from router.types import ReplicaStats
 from weir.settings import ModelSettings, Settings, TenantSettings
 from weir.settings.server import MetricsSettings
 from weir.settings.tree import ServerSettings
@@ -101,6 +102,20 @@ async def test_status_is_for_the_platforms_own_token(world: Any) -> None:
     replica = status["deployments"][0]["replicas"][0]
     assert (replica["state"], replica["replica_id"]) == ("RUNNING", "a")
     assert {"kv_use", "running", "waiting", "address"} <= set(replica)
+    assert (replica["mfu"], replica["mbu"]) == (None, None)
+
+
+async def test_what_a_replica_makes_of_its_device_is_shown(world: Any) -> None:
+    await world.add_replica("a")
+    world.model.router.update_stats("a", ReplicaStats(mfu=0.25, mbu=0.5))
+    async with world.session.get(world.url + "/weir/status", headers=PLATFORM) as response:
+        replica = (await response.json())["deployments"][0]["replicas"][0]
+    assert (replica["mfu"], replica["mbu"]) == (0.25, 0.5)
+    async with world.session.get(world.url + "/metrics", headers=PLATFORM) as response:
+        text = await response.text()
+    name = world.model.name
+    assert f'weir_replica_mfu_ratio{{model="{name}",replica="a"}} 0.25' in text
+    assert f'weir_replica_mbu_ratio{{model="{name}",replica="a"}} 0.5' in text
 
 
 async def test_errors_have_openais_shape_everywhere(world: Any) -> None:

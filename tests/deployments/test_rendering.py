@@ -67,7 +67,7 @@ def test_chat_prompts_equal_the_engines(
     engine: Any, folders: dict[str, Path], template: str, title: str
 ) -> None:
     body = parse_body(ChatBody, json.dumps({"model": "m", **BODIES[title]}).encode())
-    encoder = PromptEncoder(folders[template])
+    encoder = PromptEncoder(folders[template], "vllm")
     expected = engine[template]["chat"][title]
     if isinstance(expected, str):
         with pytest.raises(BadRequestError):

@@ -48,6 +48,22 @@ def test_a_refusal_names_the_field(fields: dict[str, Any], param: str) -> None:
     assert param in refused.value.message
 
 
+@pytest.mark.parametrize("value", [8, 8.0, "8"])
+def test_whole_numbers_however_they_are_written(value: Any) -> None:
+    fields = {"max_tokens": value, "n": value, "seed": value, "top_k": value}
+    body = parse_body(ChatBody, _chat(**fields, stop_token_ids=[value]))
+    assert (body.max_tokens, body.n, body.seed, body.top_k, body.stop_token_ids) == (
+        8,
+        8,
+        8,
+        8,
+        [8],
+    )
+    for wrong in ("8.5", "eight", "", "8" * 30, 8.5):
+        with pytest.raises(BadRequestError, match="max_tokens"):
+            parse_body(ChatBody, _chat(max_tokens=wrong))
+
+
 @pytest.mark.parametrize(
     ("prompt", "param"),
     [("", "prompt"), ([], "prompt"), ([1, "a"], "prompt"), (5, "prompt"), ([[]], "prompt")],

@@ -184,7 +184,7 @@ async def test_one_that_fails_says_so(world: Any) -> None:
 
 
 async def test_a_wrong_request_is_refused_before_it_goes_to_the_background(world: Any) -> None:
-    for body, status in (({"nonsense": 1}, 400), ({"model": "nobody"}, 404)):
+    for body, status in (({"include": ["nonsense"]}, 400), ({"model": "nobody"}, 404)):
         asked = {"input": "x", "background": True, **body}
         response = await world.post(asked, path=PATH)
         assert response.status == status

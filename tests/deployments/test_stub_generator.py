@@ -15,6 +15,7 @@ from deployments.stub_generator import (
     stub_answer,
     stub_token,
 )
+from weir.errors import BadRequestError
 
 PROMPT = [3, 1, 4, 1, 5]
 TOOL = {"type": "function", "function": {"name": "lookup", "parameters": {"type": "object"}}}
@@ -116,3 +117,22 @@ async def test_a_thousand_streams_take_one_step_at_a_time() -> None:
             await asyncio.sleep(0)
     assert sum(isinstance(m, wire.Done) for m in done) == 1000
     assert stub.load().steps <= 6
+
+
+@pytest.mark.parametrize(
+    ("param", "chat", "sampling"),
+    [
+        ("structured_outputs.regex", {"structured_outputs": {"regex": "a+"}}, {}),
+        ("structured_outputs.choice", {"structured_outputs": {"choice": ["a"]}}, {}),
+        ("response_format", {"response_format": {"type": "structural_tag"}}, {}),
+        ("allowed_token_ids", None, {"allowed_token_ids": [4]}),
+        ("thinking_token_budget", None, {"thinking_token_budget": 4}),
+    ],
+)
+async def test_what_only_a_model_can_do_is_refused_by_name(
+    param: str, chat: dict[str, Any] | None, sampling: dict[str, Any]
+) -> None:
+    request = wire.Submit(1, "r", PROMPT, wire.Sampling(max_tokens=4, **sampling), chat=chat)
+    with pytest.raises(BadRequestError) as refused:
+        await StubGenerator(0.0).submit(request, lambda message: None)
+    assert refused.value.param == param

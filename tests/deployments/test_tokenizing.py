@@ -85,7 +85,7 @@ async def test_it_is_no_stream_and_a_model_that_embeds_tokenizes_as_well(world: 
     [
         ("/tokenize", {}, "prompt"),
         ("/tokenize", {"prompt": ["a", "b"]}, "prompt"),
-        ("/tokenize", {"prompt": "a", "spelling": 1}, "spelling"),
+        ("/tokenize", {"prompt": "a", "return_token_strs": "x"}, "return_token_strs"),
         ("/tokenize", {"messages": []}, "messages"),
         (
             "/tokenize",

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from deployments.pools import Pool
 from deployments.versions import gateway_version, model_version
 from weir.settings import ModelSettings, Settings, load_settings
 
@@ -22,15 +23,15 @@ def settings() -> Settings:
 
 
 def test_counts_are_no_part_of_a_version(settings: Settings) -> None:
-    before = model_version(settings.models[0], settings, [])
-    assert model_version(changed(settings, replicas=7), settings, []) == before
-    assert model_version(changed(settings), load_settings("laptop"), []) == before
+    before = model_version(Pool(settings.models[0]), settings, [])
+    assert model_version(Pool(changed(settings, replicas=7)), settings, []) == before
+    assert model_version(Pool(changed(settings)), load_settings("laptop"), []) == before
 
 
 @pytest.mark.parametrize("update", [{"num_cpus": 3.0}, {"drain_timeout_s": 1.5}, {"source": "x"}])
 def test_what_a_replica_is_made_from_is(settings: Settings, update: dict[str, Any]) -> None:
-    before = model_version(settings.models[0], settings, [])
-    assert model_version(changed(settings, **update), settings, []) != before
+    before = model_version(Pool(settings.models[0]), settings, [])
+    assert model_version(Pool(changed(settings, **update)), settings, []) != before
 
 
 def test_new_weights_in_the_same_folder_are_a_new_version(
@@ -38,10 +39,10 @@ def test_new_weights_in_the_same_folder_are_a_new_version(
 ) -> None:
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(b"1")
-    before = model_version(settings.models[0], settings, [str(tmp_path)])
-    assert model_version(settings.models[0], settings, [str(tmp_path)]) == before
+    before = model_version(Pool(settings.models[0]), settings, [str(tmp_path)])
+    assert model_version(Pool(settings.models[0]), settings, [str(tmp_path)]) == before
     os.utime(weights, (1, 4_000_000_000))
-    assert model_version(settings.models[0], settings, [str(tmp_path)]) != before
+    assert model_version(Pool(settings.models[0]), settings, [str(tmp_path)]) != before
 
 
 def test_a_gateway_is_restarted_by_what_it_was_given(settings: Settings) -> None:

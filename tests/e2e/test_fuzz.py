@@ -33,6 +33,10 @@ _POSTS = (
     _COUNT,
     _RESPONSES,
     f"{_KEPT}/cancel",
+    "/v1/rerank",
+    "/v1/score",
+    "/tokenize",
+    "/detokenize",
 )
 _GETS = (
     "/health",

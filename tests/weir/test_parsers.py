@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from weir.settings import EngineSettings, ModelSettings
 from weir.settings.parsers import FAMILIES, REASONING_PARSERS, TOOL_PARSERS, with_parsers
-from weir.settings.tree import EngineSettings, ModelSettings
 
 _REGISTERED = """
 import json

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Discriminator,
@@ -26,6 +25,7 @@ from deployments.gateway.bodies.parsing import (
     Positive,
     Whole,
     bounded_tools,
+    check_choice,
     refuse,
 )
 
@@ -66,10 +66,11 @@ Content = Annotated[
 ]
 
 
-class Source(BaseModel):
+class Source(Body):
     """Where an image or a document is."""
 
     model_config = ConfigDict(extra="ignore")
+    place: ClassVar = "messages[].content[].source"
 
     type: Name
     media_type: str | None = None
@@ -87,11 +88,15 @@ class Source(BaseModel):
         return self
 
 
-class Block(BaseModel):
+class Block(Body):
     """One block of a turn's content. What a server adds to its own blocks comes back with the next
     request, so other fields are ignored."""
 
     model_config = ConfigDict(extra="ignore")
+    place: ClassVar = "messages[].content[]"
+    ignored: ClassVar = frozenset(
+        {"cache_control", "signature", "data", "is_error", "caller", "context", "media_type"}
+    )
 
     type: Name
     text: str | None = None
@@ -149,10 +154,17 @@ def check_blocks(role: str, content: str | list[Block] | None, field: str) -> No
             refuse(f"block {number} is of type {block.type!r}, which has no place here", field)
 
 
-class Turn(BaseModel):
-    """One turn of the conversation."""
+class Turn(Body):
+    """One turn of the conversation. A server's whole message may come back as one."""
 
     model_config = ConfigDict(extra="ignore")
+    place: ClassVar = "messages[]"
+    ignored: ClassVar = frozenset(
+        {
+            *("id", "type", "model", "stop_reason", "stop_sequence", "stop_details", "usage"),
+            *("container", "context_management", "diagnostics"),
+        }
+    )
 
     role: Literal["user", "assistant", "system"]
     content: Content
@@ -170,6 +182,13 @@ class AnthropicTool(Body):
 
     # Clients leave notes of their own here, which no model sees.
     model_config = ConfigDict(extra="ignore")
+    place: ClassVar = "tools[]"
+    ignored: ClassVar = frozenset(
+        {
+            *("allowed_callers", "cache_control", "defer_loading", "eager_input_streaming"),
+            "input_examples",
+        }
+    )
 
     type: str = "custom"
     name: Name
@@ -191,6 +210,8 @@ class AnthropicTool(Body):
 class AnthropicChoice(Body):
     """Whether and which tools are to be called."""
 
+    place: ClassVar = "tool_choice"
+
     type: Literal["auto", "any", "tool", "none"]
     name: Name | None = None
     disable_parallel_tool_use: bool = False
@@ -202,20 +223,22 @@ class AnthropicChoice(Body):
         return self
 
 
-class Thinking(BaseModel):
+class Thinking(Body):
     """Whether the model is to reason first. How much (``budget_tokens``) is its own decision."""
 
     model_config = ConfigDict(extra="ignore")
+    place: ClassVar = "thinking"
 
     type: Literal["enabled", "disabled", "adaptive", "between_tools"]
     budget_tokens: Positive | None = None
     display: Literal["summarized", "omitted"] | None = None
 
 
-class OutputFormat(BaseModel):
+class OutputFormat(Body):
     """JSON after a schema."""
 
     model_config = ConfigDict(extra="ignore")
+    place: ClassVar = "output_config.format"
 
     type: Literal["json_schema"]
     schema_: Json = Field(alias="schema")
@@ -224,6 +247,7 @@ class OutputFormat(BaseModel):
 class OutputConfig(Body):
     """How much effort, and which form the answer must have."""
 
+    place: ClassVar = "output_config"
     ignored: ClassVar = frozenset({"task_budget"})
 
     effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
@@ -295,10 +319,7 @@ class CountTokensBody(Body):
         choice = self.tool_choice
         if choice is not None and choice.type in ("any", "tool"):
             names = {tool.name for tool in self.tools or ()}
-            if not names:
-                refuse("needs tools", "tool_choice")
-            if choice.name is not None and choice.name not in names:
-                refuse("no such tool in tools", "tool_choice.name")
+            check_choice(names, choice.name, "tool_choice.name")
         return self
 
 

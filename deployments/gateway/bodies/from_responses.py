@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import Field, TypeAdapter
 
-from deployments.gateway.bodies.generating import SamplingFields
+from deployments.gateway.bodies.generating import SamplingFields, dump
 from deployments.gateway.bodies.parsing import check_body
 from deployments.gateway.bodies.requests import ChatBody
 from deployments.gateway.bodies.responses import (
@@ -58,6 +58,8 @@ def chat_body(body: ResponsesBody, earlier: Sequence[Item]) -> ResponsesChat:
         "parallel_tool_calls": body.parallel_tool_calls,
         "response_format": _format(body),
         "reasoning_effort": body.reasoning.effort if body.reasoning else None,
+        "include_reasoning": body.include_reasoning,
+        "structured_outputs": dump(body.structured_outputs) or None,
         "metadata": body.metadata,
         "user": body.user,
         "chat_template_kwargs": body.chat_template_kwargs,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     Discriminator,
@@ -15,13 +16,20 @@ from pydantic import (
 
 from deployments.gateway.bodies.known_fields import HARMLESS, HINTS, REFUSED
 from deployments.gateway.bodies.output_forms import Format, Structure
-from deployments.gateway.bodies.parsing import Body, Count, Name, TokenId, Whole, refuse
+from deployments.gateway.bodies.parsing import (
+    Body,
+    Count,
+    Name,
+    TokenId,
+    Whole,
+    refuse,
+    whole,
+)
+from deployments.wire import Repetition
 
 _INT64 = 2**63 - 1
-MAX_CHOICES = 16
-MAX_PROMPTS = 64
-#: Token streams that one request may be: prompts times choices.
-MAX_STREAMS = 128
+#: Prompts and choices of one request, whatever ``server.max_streams_per_request`` allows.
+MAX_CHOICES = MAX_PROMPTS = 2048
 #: What OpenAI and vLLM generate for /v1/completions where the client sets no limit.
 COMPLETION_TOKENS = 16
 #: Entries of ``logit_bias``.
@@ -30,13 +38,28 @@ MAX_BIASES = 1024
 MAX_STOP_CHARACTERS = 4096
 MAX_WORD_CHARACTERS = 256
 
+
+def _keeps_some(tokens: int) -> int:
+    if tokens == 0:
+        refuse("keeps nothing; send -1 for what the context holds")
+    return tokens
+
+
 Prompt = str | list[int]
-Top = Annotated[int, Field(ge=0, le=20, strict=True)]
+Top = Annotated[int, Field(ge=0, le=20, strict=True), BeforeValidator(whole)]
+ThinkingTokens = Annotated[Whole, Field(ge=-1, le=2**31 - 1)]
+# -1: as many of the prompt's tokens as the context holds.
+Kept = Annotated[Whole, Field(ge=-1, le=2**31 - 1), AfterValidator(_keeps_some)]
+# The engine compares so many tokens at each step.
+Small = Annotated[Whole, Field(ge=0, le=1024)]
+#: Entries of ``allowed_token_ids``.
+MAX_ALLOWED_TOKENS = 65_536
 
 
 class StreamOptions(Body):
     """``include_usage``: one more chunk at the end, with the token counts."""
 
+    place: ClassVar = "stream_options"
     ignored: ClassVar = frozenset({"include_obfuscation"})
 
     include_usage: bool = False
@@ -96,6 +119,24 @@ def as_list(prompt: Any) -> list[Prompt]:
     return list(prompt) if several else [prompt]
 
 
+class RepetitionFields(Body):
+    """When an output that repeats itself is ended, in vLLM's words."""
+
+    place: ClassVar = "repetition_detection"
+
+    max_pattern_size: Small = 0
+    min_pattern_size: Small = 0
+    min_count: Small = 0
+
+    @model_validator(mode="after")
+    def _sizes_agree(self) -> RepetitionFields:
+        if self.min_pattern_size > self.max_pattern_size:
+            refuse("is more than max_pattern_size", "min_pattern_size")
+        if self.max_pattern_size and self.min_count < 2:
+            refuse("must be at least 2", "min_count")
+        return self
+
+
 class SamplingFields(Body):
     """How tokens are chosen and where an answer ends, under OpenAI's and vLLM's names. None means
     the model's own default."""
@@ -111,12 +152,33 @@ class SamplingFields(Body):
     repetition_penalty: Annotated[float, Field(ge=0.01, le=10)] | None = None
     seed: Annotated[Whole, Field(ge=-_INT64, le=_INT64)] | None = None
     stop: _Stop | None = None
-    stop_token_ids: Annotated[list[TokenId], Field(max_length=64)] | None = None
+    stop_token_ids: Annotated[list[Count], Field(max_length=64)] | None = None
     bad_words: Annotated[list[_Word], Field(max_length=128)] | None = None
+    allowed_token_ids: (
+        Annotated[list[TokenId], Field(fail_fast=True, min_length=1, max_length=MAX_ALLOWED_TOKENS)]
+        | None
+    ) = None
     ignore_eos: bool = False
     skip_special_tokens: bool = True
+    spaces_between_special_tokens: bool = True
     include_stop_str_in_output: bool = False
     logit_bias: _Bias | None = None
+    thinking_token_budget: ThinkingTokens | None = None
+    repetition_detection: RepetitionFields | None = None
+
+    @property
+    def repetition(self) -> Repetition | None:
+        """When an output that repeats itself is ended."""
+        wanted = self.repetition_detection
+        if wanted is None:
+            return None
+        return Repetition(wanted.max_pattern_size, wanted.min_pattern_size, wanted.min_count)
+
+    @property
+    def thinking_tokens(self) -> int | None:
+        """How many tokens the model may think; None: as many as it likes."""
+        budget = self.thinking_token_budget
+        return None if budget == -1 else budget
 
 
 class GenerationBody(SamplingFields):
@@ -134,6 +196,9 @@ class GenerationBody(SamplingFields):
     response_format: Format | None = None
     structured_outputs: Structure | None = None
     prompt_logprobs: Top | None = None
+    return_tokens_as_token_ids: bool = False
+    truncate_prompt_tokens: Kept | None = None
+    truncation_side: Literal["left", "right"] | None = None
     echo: bool = False
     return_token_ids: bool = False
     user: Annotated[str, Field(max_length=512)] | None = None
@@ -141,14 +206,18 @@ class GenerationBody(SamplingFields):
     store: bool | None = None
 
     @model_validator(mode="after")
-    def _shared_fields_agree(self) -> GenerationBody:
+    def _fields_agree(self) -> Self:
+        self._check()
+        return self
+
+    def _check(self) -> None:
+        """Refuse fields that contradict one another."""
         if self.stream_options is not None and not self.stream:
             refuse("only for stream: true", "stream_options")
         if self.stream and self.prompt_logprobs:
             refuse("not available with stream: true", "prompt_logprobs")
         if self.structured_outputs is not None and self._has_format:
             refuse("excludes response_format", "structured_outputs")
-        return self
 
     @property
     def stop_list(self) -> list[str] | None:

@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from deployments.gateway.bodies.parsing import Body, Json, Name, bounded_tools, refuse
+from deployments.gateway.bodies.unknown import Unknown
 from deployments.gateway.conversation import TEXT_PARTS
 
 #: Kinds of parts that only the model's own processor can read.
@@ -63,6 +64,7 @@ class FunctionCall(Body):
     """The function that a tool call names, with its arguments as JSON text (or an object)."""
 
     model_config = ConfigDict(extra="allow")
+    place: ClassVar = "messages[].tool_calls[].function"
 
     name: Name
     arguments: Annotated[
@@ -75,6 +77,7 @@ class ToolCall(Body):
     """A tool call of an earlier assistant turn. What a stream adds (``index``) is passed on."""
 
     model_config = ConfigDict(extra="allow")
+    place: ClassVar = "messages[].tool_calls[]"
 
     id: Annotated[str, Field(max_length=256)]
     type: Literal["function"] = "function"
@@ -91,6 +94,7 @@ Content = Annotated[
 class ChatMessage(Body):
     """One turn of the conversation."""
 
+    place: ClassVar = "messages[]"
     ignored: ClassVar = frozenset(
         {
             "annotations",
@@ -107,8 +111,6 @@ class ChatMessage(Body):
             "phase",
         }
     )
-    refused: ClassVar = {"function_call": "deprecated; send tool_calls"}
-
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Content | None = None
     name: Annotated[str, Field(max_length=256)] | None = None
@@ -116,6 +118,15 @@ class ChatMessage(Body):
     tool_call_id: Annotated[str, Field(max_length=256)] | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
+
+    @classmethod
+    def _not_known(cls, fields: dict[str, Any], unknown: Unknown | None) -> dict[str, Any]:
+        # What tool calls were before they had that name.
+        call = fields.pop("function_call", None)
+        kept = super()._not_known(fields, unknown)
+        if call is not None:
+            kept["tool_calls"] = [{"id": "", "type": "function", "function": call}]
+        return kept
 
     @model_validator(mode="after")
     def _says_something(self) -> ChatMessage:
@@ -135,6 +146,8 @@ class FunctionDefinition(Body):
 
     # Frameworks leave notes of their own here, which no model sees.
     model_config = ConfigDict(extra="ignore")
+    place: ClassVar = "tools[].function"
+    ignored: ClassVar = frozenset({"cache_control", "defer_loading"})
 
     name: Name
     description: str | None = None
@@ -146,6 +159,8 @@ class Tool(Body):
     """A tool on offer."""
 
     model_config = ConfigDict(extra="ignore")
+    place: ClassVar = "tools[]"
+    ignored: ClassVar = frozenset({"cache_control", "defer_loading"})
 
     type: Literal["function"] = "function"
     function: FunctionDefinition
@@ -166,11 +181,15 @@ Tools = Annotated[
 class NamedFunction(Body):
     """Names the function of a named tool choice."""
 
+    place: ClassVar = "tool_choice.function"
+
     name: Name
 
 
 class NamedTool(Body):
     """Forces one tool."""
+
+    place: ClassVar = "tool_choice"
 
     type: Literal["function"] = "function"
     function: NamedFunction

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from deployments.gateway.bodies.parsing import Body, Json, Name, bounded, refuse
 
 
 class JsonSchema(Body):
     """A named JSON schema that the answer must follow."""
+
+    place: ClassVar = "response_format.json_schema"
 
     name: Name
     description: str | None = None
@@ -21,6 +23,8 @@ class JsonSchema(Body):
 class ResponseFormat(Body):
     """Free text, any JSON object, JSON after a schema, or text with structured stretches (either
     ``format``, or ``structures`` that begin at ``triggers``)."""
+
+    place: ClassVar = "response_format"
 
     type: Literal["text", "json_object", "json_schema", "structural_tag"] = "text"
     json_schema: JsonSchema | None = None
@@ -44,7 +48,15 @@ _CONSTRAINTS = ("json", "regex", "choice", "grammar", "json_object", "structural
 class StructuredOutputs(Body):
     """One constraint on the output, in vLLM's words."""
 
-    json_: str | dict[str, Any] | None = Field(default=None, alias="json")
+    place: ClassVar = "structured_outputs"
+
+    json_: (
+        Annotated[
+            Annotated[str, Tag("<text>")] | Annotated[dict[str, Any], Tag("<object>")],
+            Discriminator(lambda value: "<object>" if isinstance(value, dict) else "<text>"),
+        ]
+        | None
+    ) = Field(default=None, alias="json")
     regex: str | None = None
     choice: Annotated[list[str], Field(min_length=1)] | None = None
     grammar: str | None = None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from functools import lru_cache
+import re
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, NoReturn, TypeVar
 
 from pydantic import (
@@ -13,10 +13,12 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
+from deployments.gateway.bodies.unknown import Unknown
 from deployments.schemas import MAX_BYTES, MAX_DEPTH
 from weir.errors import BadRequestError
 
@@ -40,7 +42,8 @@ def refuse(message: str, field: str = "") -> NoReturn:
     raise PydanticCustomError("refused", "{reason}", {"reason": message, "field": field})
 
 
-def _whole(value: Any) -> Any:
+def whole(value: Any) -> Any:
+    """8 where 8.0 is given."""
     # Some languages write every number with a point.
     if isinstance(value, float) and value.is_integer():
         return int(value)
@@ -70,9 +73,26 @@ def bounded_tools(value: Any) -> Any:
     return bounded(value, MAX_TOOLS_BYTES, around=3)
 
 
-Whole = Annotated[int, Field(strict=True), BeforeValidator(_whole)]
-Count = Annotated[int, Field(ge=0, le=_INT32, strict=True), BeforeValidator(_whole)]
-Positive = Annotated[int, Field(ge=1, le=_INT32, strict=True), BeforeValidator(_whole)]
+def check_choice(tools: Collection[str], named: str | None, field: str) -> None:
+    """Refuse a choice of a tool that is not on offer. ``tools``: the names of those that are;
+    ``field``: where the choice has the name."""
+    if not tools:
+        refuse("needs tools", "tool_choice")
+    if named is not None and named not in tools:
+        refuse("no such tool in tools", field)
+
+
+def _quoted(value: Any) -> Any:
+    """8 where 8.0 is given, or "8", which vLLM's servers take too."""
+    if isinstance(value, str) and _is_whole(value):
+        return int(value)
+    return whole(value)
+
+
+_is_whole = re.compile("-?[0-9]{1,19}").fullmatch
+Whole = Annotated[int, Field(strict=True), BeforeValidator(_quoted)]
+Count = Annotated[int, Field(ge=0, le=_INT32, strict=True), BeforeValidator(_quoted)]
+Positive = Annotated[int, Field(ge=1, le=_INT32, strict=True), BeforeValidator(_quoted)]
 TokenId = Annotated[int, Field(ge=0, le=_INT32, strict=True)]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 Json = Annotated[dict[str, Any], BeforeValidator(bounded)]
@@ -83,7 +103,8 @@ class Body(BaseModel):
 
     ``ignored``: fields that clients send and that change nothing here. ``refused``: known fields
     that would change the answer and are not supported, with the reason; harmless values of them
-    are in ``harmless``.
+    are in ``harmless``. ``place``: where such objects stand in a request's body, for the names of
+    unknown fields.
     """
 
     model_config = ConfigDict(
@@ -92,36 +113,53 @@ class Body(BaseModel):
     ignored: ClassVar[frozenset[str]] = frozenset()
     refused: ClassVar[Mapping[str, str]] = {}
     harmless: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    place: ClassVar[str] = ""
+    known: ClassVar[frozenset[str]] = frozenset()
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        fields = cls.model_fields.items()
+        cls.known = frozenset(field.alias or name for name, field in fields)
 
     @model_validator(mode="before")
     @classmethod
-    def _drop_what_changes_nothing(cls, data: Any) -> Any:
+    def _drop_what_changes_nothing(cls, data: Any, info: ValidationInfo) -> Any:
         if not isinstance(data, dict):
             return data
-        known = _field_names(cls)
+        known = cls.known
+        if known.issuperset(data):
+            return data if None not in data.values() else _without_nulls(data)
+        kept = {n: v for n, v in data.items() if v is not None and n in known}
+        others = {n: v for n, v in data.items() if n not in known}
+        return kept | cls._not_known(others, info.context)
+
+    @classmethod
+    def _not_known(cls, fields: dict[str, Any], unknown: Unknown | None) -> dict[str, Any]:
+        """Those of the fields that stay: to be refused as unknown, or to be passed on."""
+        extra = cls.model_config["extra"]
         kept = {}
-        for name, value in data.items():
-            if name in known:
-                if value is not None:
-                    kept[name] = value
-            elif name in cls.refused:
+        for name, value in fields.items():
+            if name in cls.refused:
                 if value is not None and value not in cls.harmless.get(name, ()):
                     refuse(cls.refused[name], name)
-            elif name not in cls.ignored:
+            elif name in cls.ignored:
+                continue
+            elif extra == "allow" or (extra == "forbid" and (unknown is None or unknown.refused)):
                 kept[name] = value
+            elif unknown is not None:
+                unknown.add(cls.place, name)
         return kept
 
 
-@lru_cache(maxsize=64)
-def _field_names(model: type[BaseModel]) -> frozenset[str]:
-    return frozenset(field.alias or name for name, field in model.model_fields.items())
+def _without_nulls(data: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in data.items() if value is not None}
 
 
 BodyT = TypeVar("BodyT", bound=BaseModel)
 
 
-def parse_body(model: type[BodyT], body: bytes) -> BodyT:
-    """Read and check a JSON body.
+def parse_body(model: type[BodyT], body: bytes, unknown: Unknown | None = None) -> BodyT:
+    """Read and check a JSON body. ``unknown`` is told of unknown fields (None: they are refused).
 
     Raises:
         BadRequestError: the first thing wrong, with ``param`` naming the field.
@@ -130,7 +168,7 @@ def parse_body(model: type[BodyT], body: bytes) -> BodyT:
     if len(body) >= _COUNTED_FROM_BYTES:
         _count_values(body)
     try:
-        return model.model_validate_json(body)
+        return model.model_validate_json(body, context=unknown)
     except ValidationError as error:
         raise _bad_request(error) from None
 
@@ -164,7 +202,8 @@ def check_body(model: type[BodyT], fields: Mapping[str, Any]) -> BodyT:
 
 
 def _bad_request(error: ValidationError) -> BadRequestError:
-    problem = min(error.errors(include_url=False, include_input=False), key=_relevance)
+    problems = error.errors(include_url=False, include_input=False)
+    problem = min(problems, key=_relevance)
     if problem["type"] == "json_invalid":
         detail = str(problem["msg"]).removeprefix("Invalid JSON: ")
         if detail.startswith("recursion limit exceeded"):
@@ -172,15 +211,27 @@ def _bad_request(error: ValidationError) -> BadRequestError:
                 f"The body is nested more than {_PARSED_DEPTH} levels deep.", param=None
             )
         return BadRequestError(f"The body is not valid JSON: {detail}.", param=None)
-    field = problem.get("ctx", {}).get("field") if problem["type"] == "refused" else None
-    param = _param((*problem["loc"], *([field] if field else ())))
+    param = _param_of(problem)
     message = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        message = "unrecognized request argument"
+        message = _unrecognized(problems)
     elif problem["type"] == "missing":
         message = "this field is required"
     where = param or "The body"
     return BadRequestError(f"{where}: {message}.", param=param or None)
+
+
+def _unrecognized(problems: Sequence[Any]) -> str:
+    names = [_param_of(p)[:80] for p in problems if p["type"] == "extra_forbidden"]
+    others = f" (and {', '.join(names[1:8])})" if len(names) > 1 else ""
+    return f"unrecognized request argument{others}"
+
+
+def _param_of(problem: Any) -> str:
+    loc = problem["loc"]
+    if problem["type"] == "extra_forbidden":
+        return _param(loc[:-1], loc[-1])
+    return _param(loc, problem["ctx"].get("field") if problem["type"] == "refused" else None)
 
 
 def _relevance(problem: Any) -> tuple[int, int]:
@@ -189,16 +240,19 @@ def _relevance(problem: Any) -> tuple[int, int]:
     return (0 if problem["type"] != "missing" else 1, -len(problem["loc"]))
 
 
-_UNION_MEMBERS = frozenset({"str", "int", "list", "dict", "function-after", "constrained-str"})
+# The tags of unions' members are spelled as no field is.
+_is_tag = re.compile("<[a-z]+>").fullmatch
 
 
-def _param(loc: tuple[int | str, ...]) -> str:
+def _param(loc: tuple[int | str, ...], field: str | None = None) -> str:
+    """The path of a field in the words of clients. ``field``: the name below the place that was
+    checked, whatever it is."""
     path = ""
     for part in loc:
         if isinstance(part, int):
             path += f"[{part}]"
-        elif part[:1] == "<" or "[" in part or part in _UNION_MEMBERS or part[:1].isupper():
-            continue  # the name of a union's member that was tried; clients know no such field
-        else:
+        elif part != "[key]" and not _is_tag(part):
             path += f".{part}" if path else part
+    if field:
+        path += f".{field}" if path else field
     return path

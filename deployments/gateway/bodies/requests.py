@@ -6,14 +6,13 @@ the answer without a word.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 
 from deployments.gateway.bodies.generating import (
     COMPLETION_TOKENS,
     MAX_CHOICES,
-    MAX_STREAMS,
     GenerationBody,
     Inputs,
     Prompt,
@@ -22,6 +21,7 @@ from deployments.gateway.bodies.generating import (
     as_list,
     dump,
 )
+from deployments.gateway.bodies.known_fields import REFUSED
 from deployments.gateway.bodies.messages import (
     ChatMessage,
     ContentPart,
@@ -34,6 +34,7 @@ from deployments.gateway.bodies.parsing import (
     Positive,
     Whole,
     bounded,
+    check_choice,
     parse_body,
     refuse,
 )
@@ -99,29 +100,28 @@ class ChatBody(GenerationBody):
     ) = None
     chat_template_kwargs: Json | None = None
 
-    @model_validator(mode="after")
-    def _chat_fields_agree(self) -> ChatBody:
+    def _check(self) -> None:
+        super()._check()
         if self.add_generation_prompt and self.continue_final_message:
             refuse("needs add_generation_prompt: false", "continue_final_message")
+        if self.truncate_prompt_tokens is not None and self.has_other_parts:
+            refuse("only a prompt of text can be cut", "truncate_prompt_tokens")
         if self.top_logprobs and not self.logprobs:
             refuse("needs logprobs: true", "top_logprobs")
         for name in self.chat_template_kwargs or ():
             if name in _RESERVED:
                 refuse("reserved", f"chat_template_kwargs.{name}")
         self._check_tool_choice()
-        return self
 
     def _check_tool_choice(self) -> None:
         choice = self.tool_choice
         if choice in (None, "none"):
             return
-        if not self.tools:
-            refuse("needs tools", "tool_choice")
-        if isinstance(choice, NamedTool):
-            if choice.function.name not in {tool.function.name for tool in self.tools or ()}:
-                refuse("no such tool in tools", "tool_choice.function.name")
-            if self.structured_outputs is not None:
-                refuse("excludes a named tool_choice", "structured_outputs")
+        named = choice.function.name if isinstance(choice, NamedTool) else None
+        names = {tool.function.name for tool in self.tools or ()}
+        check_choice(names, named, "tool_choice.function.name")
+        if named is not None and self.structured_outputs is not None:
+            refuse("excludes a named tool_choice", "structured_outputs")
 
     @property
     def max_output_tokens(self) -> int | None:
@@ -216,16 +216,12 @@ class CompletionBody(GenerationBody):
     best_of: Annotated[Whole, Field(ge=1, le=MAX_CHOICES)] | None = None
     add_special_tokens: bool = True
 
-    @model_validator(mode="after")
-    def _completion_fields_agree(self) -> CompletionBody:
+    def _check(self) -> None:
+        super()._check()
         if self.best_of is not None and self.best_of != self.n:
             refuse("only a best_of equal to n is supported", "best_of")
-        streams = len(self.prompts()) * self.n
-        if streams > MAX_STREAMS:
-            refuse(f"prompts times n is {streams}; at most {MAX_STREAMS} are accepted", "n")
         if self.max_tokens == 0 and not self.echo:
             refuse("0 needs echo: true", "max_tokens")
-        return self
 
     def prompts(self) -> list[Prompt]:
         """Each prompt, as text or token ids."""
@@ -259,6 +255,21 @@ class CompletionBody(GenerationBody):
 
 class EmbeddingBody(PoolingFields):
     """``POST /v1/embeddings``."""
+
+    refused: ClassVar = PoolingFields.refused | {
+        "embed_dtype": "vectors are 32-bit floats",
+        "endianness": "vectors are little-endian",
+        "padding": "prompts are not padded",
+        "use_activation": "vectors are as the model has them",
+        "mm_processor_kwargs": REFUSED["mm_processor_kwargs"],
+        "messages": "send input",
+    }
+    harmless: ClassVar = {
+        "embed_dtype": ("float32",),
+        "endianness": ("native", "little"),
+        "padding": (False,),
+        "use_activation": (True,),
+    }
 
     input: Inputs
     encoding_format: Literal["float", "base64"] = "float"

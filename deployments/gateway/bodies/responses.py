@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Discriminator,
@@ -20,7 +19,16 @@ from pydantic import (
 from deployments.gateway.bodies.generating import SamplingFields, Top
 from deployments.gateway.bodies.known_fields import HINTS, REFUSED
 from deployments.gateway.bodies.messages import FunctionDefinition
-from deployments.gateway.bodies.parsing import Body, Json, Name, Positive, bounded_tools, refuse
+from deployments.gateway.bodies.output_forms import Structure
+from deployments.gateway.bodies.parsing import (
+    Body,
+    Json,
+    Name,
+    Positive,
+    bounded_tools,
+    check_choice,
+    refuse,
+)
 
 #: Turns and calls of one request, those of earlier responses included.
 MAX_ITEMS = 4096
@@ -40,11 +48,15 @@ _PARTS: dict[str, str] = {
 }
 
 
-class Part(BaseModel):
+class Part(Body):
     """A part of an item's content. What a server adds to its own parts comes back with the next
     request, so other fields are ignored."""
 
     model_config = ConfigDict(extra="ignore")
+    place: ClassVar = "input[].content[]"
+    ignored: ClassVar = frozenset(
+        {"annotations", "logprobs", "parsed", "prompt_cache_breakpoint", "file_id"}
+    )
 
     type: Name
     text: str | None = None
@@ -73,11 +85,18 @@ Content = Annotated[
 ]
 
 
-class _Item(BaseModel):
+class _Item(Body):
     """An item of a conversation. What a server adds to its own items comes back with the next
     request, so other fields are ignored."""
 
     model_config = ConfigDict(extra="ignore")
+    place: ClassVar = "input[]"
+    ignored: ClassVar = frozenset(
+        {
+            *("agent", "caller", "created_by", "encrypted_content", "namespace", "phase"),
+            *("parsed_arguments", "status"),
+        }
+    )
 
     id: _Id | None = None
 
@@ -162,6 +181,8 @@ Input = Annotated[
 class FunctionTool(FunctionDefinition):
     """A function that the model may call."""
 
+    place: ClassVar = "tools[]"
+
     type: Literal["function"]
 
     @model_validator(mode="before")
@@ -175,6 +196,8 @@ class FunctionTool(FunctionDefinition):
 
 class NamedChoice(Body):
     """Forces one tool."""
+
+    place: ClassVar = "tool_choice"
 
     type: str
     name: Name | None = None
@@ -190,6 +213,8 @@ class NamedChoice(Body):
 
 class AllowedTools(Body):
     """Some of the tools only. ``mode``: whether one of them must be called."""
+
+    place: ClassVar = "tool_choice"
 
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
@@ -213,6 +238,8 @@ Choice = Annotated[
 class TextFormat(Body):
     """Free text, any JSON object, or JSON after a schema."""
 
+    place: ClassVar = "text.format"
+
     type: Literal["text", "json_object", "json_schema"] = "text"
     name: Name | None = None
     description: str | None = None
@@ -230,6 +257,7 @@ class TextFormat(Body):
 class TextConfig(Body):
     """Which form the answer must have."""
 
+    place: ClassVar = "text"
     ignored: ClassVar = frozenset({"verbosity"})
 
     format: TextFormat | None = None
@@ -238,6 +266,7 @@ class TextConfig(Body):
 class Reasoning(Body):
     """How much the model is to think. It is not summarized: a client gets the reasoning itself."""
 
+    place: ClassVar = "reasoning"
     ignored: ClassVar = frozenset({"summary", "generate_summary", "context", "mode"})
 
     effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
@@ -246,6 +275,7 @@ class Reasoning(Body):
 class StreamOptions(Body):
     """Hints on how events are sent. The last one always has the token counts."""
 
+    place: ClassVar = "stream_options"
     ignored: ClassVar = frozenset({"include_obfuscation", "include_usage"})
 
 
@@ -268,6 +298,8 @@ _SAME_AS_CHAT = (
     "vllm_xargs",
     "chat_template",
     "request_id",
+    "mm_processor_kwargs",
+    "media_io_kwargs",
 )
 
 
@@ -278,7 +310,6 @@ class ResponsesBody(SamplingFields):
         "access_programs",
         "image",
         "max_tool_calls",
-        "prompt_cache_options",
     }
     refused: ClassVar = {name: REFUSED[name] for name in _SAME_AS_CHAT} | {
         "conversation": "conversations are not supported; send previous_response_id",
@@ -290,8 +321,14 @@ class ResponsesBody(SamplingFields):
         "max_completion_tokens": "send max_output_tokens",
         "response_format": "send text.format",
         "n": "a response is one answer",
+        "previous_input_messages": "send input",
+        "enable_response_messages": "not supported; GET the response's input_items",
     }
-    harmless: ClassVar = {"context_management": ([],), "n": (1,)}
+    harmless: ClassVar = {
+        "context_management": ([],),
+        "n": (1,),
+        "enable_response_messages": (False,),
+    }
 
     model: Name
     input: Input
@@ -315,6 +352,8 @@ class ResponsesBody(SamplingFields):
     parallel_tool_calls: bool | None = None
     text: TextConfig | None = None
     reasoning: Reasoning | None = None
+    include_reasoning: bool = True
+    structured_outputs: Structure | None = None
     include: Annotated[list[_Included], Field(max_length=16)] | None = None
     truncation: Literal["auto", "disabled"] | None = None
     metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
@@ -336,14 +375,12 @@ class ResponsesBody(SamplingFields):
         choice = self.tool_choice
         if choice in (None, "none", "auto"):
             return
-        if not self.tools:
-            refuse("needs tools", "tool_choice")
-        known = {tool.name for tool in self.tools}
-        if isinstance(choice, NamedChoice) and choice.name not in known:
-            refuse("no such tool in tools", "tool_choice.name")
+        known = {tool.name for tool in self.tools or ()}
+        named = choice.name if isinstance(choice, NamedChoice) else None
+        check_choice(known, named, "tool_choice.name")
         if isinstance(choice, AllowedTools):
-            for number, named in enumerate(choice.tools):
-                if named.name not in known:
+            for number, tool in enumerate(choice.tools):
+                if tool.name not in known:
                     refuse(f"number {number} is no tool in tools", "tool_choice.tools")
 
     @property

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel
 
 from deployments import wire
+from deployments.gateway.bodies.unknown import Unknown
 from deployments.gateway.encoding import Encoding
 from deployments.gateway.outputs import Collected, Counts, Output
 from deployments.gateway.prompts import PromptEncoder
@@ -56,8 +57,8 @@ class Dialect(Protocol):
         """The model of its bodies."""
         ...
 
-    def parse(self, raw: bytes) -> Any:
-        """The body.
+    def parse(self, raw: bytes, unknown: Unknown | None = None) -> Any:
+        """The body. ``unknown`` is told of fields that nobody knows (None: they are refused).
 
         Raises:
             BadRequestError: the first thing wrong, with ``param`` naming the field.

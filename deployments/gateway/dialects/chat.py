@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import orjson
 
 from deployments import wire
 from deployments.gateway.bodies.requests import ChatBody, parse_body
+from deployments.gateway.bodies.unknown import Unknown
 from deployments.gateway.dialects.base import COMMENT, Dialect, Prompts, Writer
 from deployments.gateway.dialects.generating import (
     DONE,
     EventHead,
     Tally,
+    cut,
     data,
     error_event,
+    prompt_logprobs,
     submission,
     token_bytes,
+    token_name,
+    uncut,
     wants_usage,
 )
 from deployments.gateway.encoding import Encoding
@@ -37,14 +43,19 @@ class ChatDialect:
     body = ChatBody
     keep_alive = COMMENT
 
-    def parse(self, raw: bytes) -> ChatBody:
-        return parse_body(ChatBody, raw)
+    def parse(self, raw: bytes, unknown: Unknown | None = None) -> ChatBody:
+        return parse_body(ChatBody, raw, unknown)
 
     def suited(self, tasks: frozenset[str]) -> Dialect | None:
         return self if not tasks or "generate" in tasks else None
 
     async def prompts(self, body: ChatBody, encoding: Encoding) -> list[list[int]]:
-        return [[]] if body.has_other_parts else [await encoding.chat(body.conversation)]
+        if body.has_other_parts:
+            return [[]]
+        if body.truncate_prompt_tokens is None:
+            return [await encoding.chat(body.conversation)]
+        ids = await uncut(body, encoding).chat(body.conversation)
+        return cut(body, encoding, [ids])
 
     def choices(self, body: ChatBody) -> int:
         return body.n
@@ -99,7 +110,7 @@ class ChatWriter:
         opening = b""
         if choice not in self._begun:
             self._begun.add(choice)
-            opening = self._chunk(choice, {"role": "assistant", "content": ""}, None, None, 0)
+            opening = self._opening(choice)
             if self._body.echoed_text:
                 opening += self._plain(choice, self._body.echoed_text)
         if extra is None and not self._tally.wanted and not self._body.return_token_ids:
@@ -110,6 +121,12 @@ class ChatWriter:
             return opening + middle
         stop_reason = extra.stop_reason if extra else None
         return opening + middle + self._chunk(choice, {}, output.finish_reason, stop_reason, 0)
+
+    def _opening(self, choice: int) -> bytes:
+        role = {"role": "assistant", "content": ""}
+        shown = len(self._begun) == 1 and self._body.return_token_ids
+        more = {"prompt_token_ids": self._prompts[0]} if shown else {}
+        return self._chunk(choice, role, None, None, 0, more=more)
 
     def _plain(self, choice: int, text: str) -> bytes:
         return (
@@ -129,7 +146,7 @@ class ChatWriter:
             delta["content"] = output.text
         if extra.calls:
             delta["tool_calls"] = [_call_delta(call) for call in extra.calls]
-        scored = _logprobs(extra.logprobs, self._body.wants_logprobs)
+        scored = _logprobs(extra.logprobs, self._body)
         if not delta and scored is None and not self._body.return_token_ids:
             return b""
         if not delta:
@@ -146,6 +163,7 @@ class ChatWriter:
         count: int,
         scored: dict[str, Any] | None = None,
         tokens: list[int] | None = None,
+        more: Mapping[str, Any] = MappingProxyType({}),
     ) -> bytes:
         told: dict[str, Any] = {
             "index": choice,
@@ -153,11 +171,11 @@ class ChatWriter:
             "logprobs": scored,
             "finish_reason": reason,
         }
-        if stop_reason is not None:
+        if reason is not None:
             told["stop_reason"] = stop_reason
         if tokens is not None:
             told["token_ids"] = tokens
-        event: dict[str, Any] = {**self._head.fields, "choices": [told]}
+        event: dict[str, Any] = {**self._head.fields, "choices": [told], **more}
         if self._tally.wanted:
             event["usage"] = self._tally.add(count)
         return data(event)
@@ -177,9 +195,12 @@ class ChatWriter:
             "model": self._body.model,
             "choices": [self._choice(i, choice) for i, choice in enumerate(choices)],
             "usage": counts.usage(),
+            "service_tier": None,
+            "system_fingerprint": None,
+            "prompt_logprobs": None,
         }
         if self._body.wants_prompt_logprobs is not None:
-            answer["prompt_logprobs"] = _prompt_logprobs(choices[0].prompt_logprobs)
+            answer["prompt_logprobs"] = prompt_logprobs(choices[0].prompt_logprobs)
         if self._body.return_token_ids:
             answer["prompt_token_ids"] = self._prompts[0]
         return orjson.dumps(answer, option=orjson.OPT_NON_STR_KEYS)
@@ -188,7 +209,12 @@ class ChatWriter:
         text: str | None = self._body.echoed_text + choice.text
         if choice.calls and not text:
             text = None
-        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": text,
+            "refusal": None,
+            "annotations": [],
+        }
         if choice.reasoning:
             message["reasoning"] = message["reasoning_content"] = "".join(choice.reasoning)
         if choice.calls:
@@ -203,11 +229,10 @@ class ChatWriter:
         told: dict[str, Any] = {
             "index": index,
             "message": message,
-            "logprobs": _logprobs(choice.logprobs, self._body.wants_logprobs),
+            "logprobs": _logprobs(choice.logprobs, self._body),
             "finish_reason": choice.finish_reason,
+            "stop_reason": choice.stop_reason,
         }
-        if choice.stop_reason is not None:
-            told["stop_reason"] = choice.stop_reason
         if self._body.return_token_ids:
             told["token_ids"] = choice.tokens
         return told
@@ -225,34 +250,22 @@ def _call_delta(call: wire.CallDelta) -> dict[str, Any]:
     }
 
 
-def _logprobs(scored: Sequence[wire.Scored], wanted: int | None) -> dict[str, Any] | None:
-    if wanted is None or not scored:
+def _logprobs(scored: Sequence[wire.Scored], body: ChatBody) -> dict[str, Any] | None:
+    if body.wants_logprobs is None or not scored:
         return None
+    by_id = body.return_tokens_as_token_ids
     return {
         "content": [
-            {**_token(token), "top_logprobs": [_token(t) for t in token.top]} for token in scored
+            {**_token(token, by_id), "top_logprobs": [_token(t, by_id) for t in token.top]}
+            for token in scored
         ],
         "refusal": None,
     }
 
 
-def _token(scored: wire.Scored) -> dict[str, Any]:
+def _token(scored: wire.Scored, by_id: bool) -> dict[str, Any]:
     return {
-        "token": scored.token,
+        "token": token_name(scored, by_id),
         "logprob": scored.logprob,
         "bytes": token_bytes(scored.token),
     }
-
-
-def _prompt_logprobs(scored: Sequence[wire.Scored]) -> list[dict[str, Any] | None]:
-    """vLLM's shape: per prompt token a mapping from token id, None for the first."""
-    positions: list[dict[str, Any] | None] = []
-    for token in scored:
-        if token.logprob is None:
-            positions.append(None)
-            continue
-        listed = [token, *(t for t in token.top if t.id != token.id)]
-        positions.append(
-            {str(t.id): {"logprob": t.logprob, "decoded_token": t.token} for t in listed}
-        )
-    return positions

@@ -9,14 +9,19 @@ import orjson
 
 from deployments import wire
 from deployments.gateway.bodies.requests import CompletionBody, parse_body
+from deployments.gateway.bodies.unknown import Unknown
 from deployments.gateway.dialects.base import COMMENT, Dialect, Prompts, Writer
 from deployments.gateway.dialects.generating import (
     DONE,
     EventHead,
     Tally,
+    cut,
     data,
     error_event,
+    prompt_logprobs,
     submission,
+    token_name,
+    uncut,
     wants_usage,
 )
 from deployments.gateway.encoding import Encoding
@@ -36,14 +41,18 @@ class CompletionDialect:
     body = CompletionBody
     keep_alive = COMMENT
 
-    def parse(self, raw: bytes) -> CompletionBody:
-        return parse_body(CompletionBody, raw)
+    def parse(self, raw: bytes, unknown: Unknown | None = None) -> CompletionBody:
+        return parse_body(CompletionBody, raw, unknown)
 
     def suited(self, tasks: frozenset[str]) -> Dialect | None:
         return self if not tasks or "generate" in tasks else None
 
     async def prompts(self, body: CompletionBody, encoding: Encoding) -> list[list[int]]:
-        return await encoding.prompts(body.prompts(), "prompt", body.add_special_tokens)
+        several, special = body.prompts(), body.add_special_tokens
+        if body.truncate_prompt_tokens is None:
+            return await encoding.prompts(several, "prompt", special)
+        ids = await uncut(body, encoding).prompts(several, "prompt", special)
+        return cut(body, encoding, ids)
 
     def choices(self, body: CompletionBody) -> int:
         return body.n * len(body.prompts())
@@ -96,6 +105,7 @@ class CompletionWriter:
         self._tally = Tally(body, sum(map(len, prompts)))
         self._offsets: dict[int, int] = {}
         self._begun: set[int] = set()
+        self._shown: set[int] = set()
 
     def event(self, choice: int, output: Output) -> bytes:
         if isinstance(output, wire.Embedded):
@@ -147,9 +157,18 @@ class CompletionWriter:
             told = choice
             if self._body.only_scores:
                 told = Collected(finish_reason=choice.finish_reason)
-            listed.append(self._choice(i, told, echo))
+            body = self._choice(i, told, echo)
+            if self._body.prompt_logprobs is not None:
+                body["prompt_logprobs"] = prompt_logprobs(choice.prompt_logprobs)
+            listed.append({"stop_reason": None, **body})
         return orjson.dumps(
-            {**self._head.fields, "choices": listed, "usage": self._billed(counts).usage()}
+            {
+                **self._head.fields,
+                "choices": listed,
+                "usage": self._billed(counts).usage(),
+                "service_tier": None,
+                "system_fingerprint": None,
+            }
         )
 
     def _billed(self, counts: Counts) -> Counts:
@@ -170,13 +189,16 @@ class CompletionWriter:
             told["stop_reason"] = choice.stop_reason
         if self._body.return_token_ids:
             told["token_ids"] = choice.tokens
-            told["prompt_token_ids"] = list(self._prompts[index // self._body.n])
+            if index not in self._shown:
+                self._shown.add(index)
+                told["prompt_token_ids"] = list(self._prompts[index // self._body.n])
         return told
 
     def _logprobs(self, choice: int, scored: Sequence[wire.Scored]) -> dict[str, Any] | None:
         """OpenAI's four lists. ``text_offset`` counts characters from the text's beginning."""
         if self._body.logprobs is None or not scored:
             return None
+        by_id = self._body.return_tokens_as_token_ids
         offsets, at = [], self._offsets.get(choice, 0)
         for token in scored:
             offsets.append(at)
@@ -184,10 +206,10 @@ class CompletionWriter:
         self._offsets[choice] = at
         return {
             "text_offset": offsets,
-            "tokens": [token.token for token in scored],
+            "tokens": [token_name(token, by_id) for token in scored],
             "token_logprobs": [token.logprob for token in scored],
             "top_logprobs": [
-                {t.token: t.logprob for t in (*token.top, token)}
+                {token_name(t, by_id): t.logprob for t in (*token.top, token)}
                 if token.logprob is not None
                 else None
                 for token in scored

@@ -11,6 +11,7 @@ import orjson
 
 from deployments import wire
 from deployments.gateway.bodies.requests import EmbeddingBody, parse_body
+from deployments.gateway.bodies.unknown import Unknown
 from deployments.gateway.dialects.base import COMMENT, Dialect, Prompts, Writer
 from deployments.gateway.dialects.generating import error_event
 from deployments.gateway.encoding import Encoding
@@ -31,8 +32,8 @@ class EmbeddingDialect:
     body = EmbeddingBody
     keep_alive = COMMENT
 
-    def parse(self, raw: bytes) -> EmbeddingBody:
-        return parse_body(EmbeddingBody, raw)
+    def parse(self, raw: bytes, unknown: Unknown | None = None) -> EmbeddingBody:
+        return parse_body(EmbeddingBody, raw, unknown)
 
     def suited(self, tasks: frozenset[str]) -> Dialect | None:
         return self if not tasks or "embed" in tasks else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -9,8 +10,9 @@ import orjson
 from deployments import wire
 from deployments.gateway.bodies import ChatBody, CompletionBody
 from deployments.gateway.bodies.generating import GenerationBody
+from deployments.gateway.encoding import Encoding
 from deployments.gateway.outputs import Counts
-from weir.errors import WeirError, error_body
+from weir.errors import BadRequestError, WeirError, error_body
 
 DONE = b"data: [DONE]\n\n"
 
@@ -57,6 +59,10 @@ def sampling(body: GenerationBody, max_tokens: int) -> wire.Sampling:
         include_stop_str_in_output=body.include_stop_str_in_output,
         logit_bias=body.token_biases,
         bad_words=body.bad_words,
+        allowed_token_ids=body.allowed_token_ids,
+        spaces_between_special_tokens=body.spaces_between_special_tokens,
+        thinking_token_budget=body.thinking_tokens,
+        repetition_detection=body.repetition,
     )
 
 
@@ -69,12 +75,24 @@ class EventHead:
     """The constant part of an answer's events, rendered once: id, object, created, model."""
 
     def __init__(self, body: GenerationBody, answer_id: str, kind: str, created_s: int) -> None:
-        self.fields = {"id": answer_id, "object": kind, "created": created_s, "model": body.model}
-        self.opening = b"data: " + orjson.dumps(self.fields)[:-1] + b',"choices":['
+        self.fields: dict[str, Any] = {
+            "id": answer_id,
+            "object": kind,
+            "created": created_s,
+            "model": body.model,
+        }
+        self._last = self._opening()
+        if wants_usage(body):
+            # OpenAI's chunks have the field as soon as the last one is to have a value in it.
+            self.fields["usage"] = None
+        self.opening = self._opening()
+
+    def _opening(self) -> bytes:
+        return b"data: " + orjson.dumps(self.fields)[:-1] + b',"choices":['
 
     def usage_event(self, counts: Counts) -> bytes:
         """The event that ``stream_options.include_usage`` asks for."""
-        return self.opening + b'],"usage":' + orjson.dumps(counts.usage()) + b"}\n\n"
+        return self._last + b'],"usage":' + orjson.dumps(counts.usage()) + b"}\n\n"
 
 
 class Tally:
@@ -105,3 +123,56 @@ def error_event(error: WeirError) -> bytes:
 def token_bytes(text: str) -> list[int]:
     """A token's text as OpenAI lists its bytes."""
     return list(text.encode("utf-8", "replace"))
+
+
+def token_name(scored: wire.Scored, by_id: bool) -> str:
+    """A token as its text, or as its id in vLLM's spelling (``return_tokens_as_token_ids``)."""
+    return f"token_id:{scored.id}" if by_id else scored.token
+
+
+def prompt_logprobs(scored: Sequence[wire.Scored]) -> list[dict[str, Any] | None]:
+    """vLLM's shape: per prompt token a mapping from token id, None for the first."""
+    positions: list[dict[str, Any] | None] = []
+    for token in scored:
+        if token.logprob is None:
+            positions.append(None)
+            continue
+        listed = [token, *(t for t in token.top if t.id != token.id)]
+        positions.append(
+            {
+                str(t.id): {"logprob": t.logprob, "rank": t.rank, "decoded_token": t.token}
+                for t in listed
+            }
+        )
+    return positions
+
+
+def uncut(body: ChatBody | CompletionBody, encoding: Encoding) -> Encoding:
+    """Encodes prompts that are cut to length afterwards (:func:`cut`), however long they are.
+
+    Raises:
+        BadRequestError: more are to be kept than the context holds beside the answer.
+    """
+    room, most = _room(body, encoding), body.truncate_prompt_tokens
+    if encoding.context and most is not None and most > room:
+        raise BadRequestError(
+            f"truncate_prompt_tokens: beside the answer this model's context holds {room} tokens.",
+            param="truncate_prompt_tokens",
+        )
+    return encoding.unbounded()
+
+
+def cut(
+    body: ChatBody | CompletionBody, encoding: Encoding, prompts: list[list[int]]
+) -> list[list[int]]:
+    """The tokens of each prompt that the body wants kept. -1: as many as the context holds."""
+    most = body.truncate_prompt_tokens
+    if most is None or (most < 0 and not encoding.context):
+        return prompts
+    side = body.truncation_side or encoding.encoder.truncation_side
+    kept = most if most > 0 else max(1, _room(body, encoding))
+    return [ids[-kept:] if side == "left" else ids[:kept] for ids in prompts]
+
+
+def _room(body: ChatBody | CompletionBody, encoding: Encoding) -> int:
+    return encoding.context - max(1, body.max_output_tokens or 1)

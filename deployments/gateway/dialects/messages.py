@@ -15,6 +15,7 @@ from deployments.gateway.bodies.anthropic import CountTokensBody, MessagesBody
 from deployments.gateway.bodies.from_anthropic import chat_body
 from deployments.gateway.bodies.parsing import parse_body
 from deployments.gateway.bodies.requests import ChatBody
+from deployments.gateway.bodies.unknown import Unknown
 from deployments.gateway.dialects.base import Prompts, Writer
 from deployments.gateway.dialects.chat import ChatDialect
 from deployments.gateway.dialects.message_writer import (
@@ -39,8 +40,8 @@ class MessagesDialect(ChatDialect):
     body: Any = MessagesBody
     keep_alive = PING
 
-    def parse(self, raw: bytes) -> ChatBody:
-        return chat_body(parse_body(self.body, raw))
+    def parse(self, raw: bytes, unknown: Unknown | None = None) -> ChatBody:
+        return chat_body(parse_body(self.body, raw, unknown))
 
     def submission(
         self, body: ChatBody, prompt: list[int], max_tokens: int, reasons: bool

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from deployments import wire
 from deployments.gateway.bodies.parsing import parse_body
 from deployments.gateway.bodies.ranking import ComparingFields, RerankBody, ScoreBody
+from deployments.gateway.bodies.unknown import Unknown
 from deployments.gateway.dialects.base import COMMENT, Dialect, Prompts, Writer
 from deployments.gateway.dialects.generating import error_event
 from deployments.gateway.encoding import Encoding
@@ -48,7 +49,7 @@ class _Comparing(ABC, Generic[BodyT]):
         self.pairs = pairs
 
     @abstractmethod
-    def parse(self, raw: bytes) -> BodyT: ...
+    def parse(self, raw: bytes, unknown: Unknown | None = None) -> BodyT: ...
 
     @abstractmethod
     def written(
@@ -137,8 +138,8 @@ class RerankDialect(_Comparing[RerankBody]):
     summary = "Order documents by how well they suit a query (where the model can)"
     body = RerankBody
 
-    def parse(self, raw: bytes) -> RerankBody:
-        return parse_body(RerankBody, raw)
+    def parse(self, raw: bytes, unknown: Unknown | None = None) -> RerankBody:
+        return parse_body(RerankBody, raw, unknown)
 
     def written(
         self, body: RerankBody, request_id: str, created_s: int, scores: list[float], tokens: int
@@ -169,8 +170,8 @@ class ScoreDialect(_Comparing[ScoreBody]):
     summary = "Say how well texts suit each other (where the model can)"
     body = ScoreBody
 
-    def parse(self, raw: bytes) -> ScoreBody:
-        return parse_body(ScoreBody, raw)
+    def parse(self, raw: bytes, unknown: Unknown | None = None) -> ScoreBody:
+        return parse_body(ScoreBody, raw, unknown)
 
     def written(
         self, body: ScoreBody, request_id: str, created_s: int, scores: list[float], tokens: int

@@ -17,6 +17,7 @@ from deployments import wire
 from deployments.gateway.bodies.from_responses import ResponsesChat, chat_body
 from deployments.gateway.bodies.parsing import parse_body
 from deployments.gateway.bodies.responses import Item, ResponsesBody
+from deployments.gateway.bodies.unknown import Unknown
 from deployments.gateway.dialects.base import COMMENT, Dialect, Prompts
 from deployments.gateway.dialects.chat import ChatDialect
 from deployments.gateway.dialects.response_items import Event, OutputItems
@@ -47,8 +48,8 @@ class ResponsesDialect:
         self.response_id = response_id
         self.earlier: Sequence[Item] | None = None
 
-    def parse(self, raw: bytes) -> ResponsesChat:
-        asked = parse_body(ResponsesBody, raw)
+    def parse(self, raw: bytes, unknown: Unknown | None = None) -> ResponsesChat:
+        asked = parse_body(ResponsesBody, raw, unknown)
         if asked.previous_response_id is not None and self.earlier is None:
             raise UnsupportedError(
                 "previous_response_id: responses are not kept here; send the whole input.",

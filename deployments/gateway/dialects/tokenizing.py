@@ -20,6 +20,7 @@ from deployments.gateway.bodies.looking import (
 )
 from deployments.gateway.bodies.parsing import parse_body
 from deployments.gateway.bodies.requests import ChatBody, CompletionBody
+from deployments.gateway.bodies.unknown import Unknown
 from deployments.gateway.dialects.base import COMMENT, Dialect, Prompts, Writer
 from deployments.gateway.dialects.generating import error_event
 from deployments.gateway.encoding import Encoding
@@ -91,8 +92,10 @@ class TokenizeDialect(LookingDialect):
     summary = "The token ids of a prompt, features included, as vLLM's servers tell them"
     body = TokenizeBody
 
-    def parse(self, raw: bytes) -> TokenizeChatBody | TokenizePromptBody:
-        body = parse_body(TokenizeBody, raw).root
+    def parse(
+        self, raw: bytes, unknown: Unknown | None = None
+    ) -> TokenizeChatBody | TokenizePromptBody:
+        body = parse_body(TokenizeBody, raw, unknown).root
         return body.model_copy(update={"stream": False}) if body.stream else body
 
     def suited(self, tasks: frozenset[str]) -> Dialect | None:
@@ -147,8 +150,8 @@ class DetokenizeDialect(LookingDialect):
     summary = "The text of token ids, as vLLM's servers tell it"
     body = DetokenizeBody
 
-    def parse(self, raw: bytes) -> DetokenizeBody:
-        return parse_body(DetokenizeBody, raw)
+    def parse(self, raw: bytes, unknown: Unknown | None = None) -> DetokenizeBody:
+        return parse_body(DetokenizeBody, raw, unknown)
 
     def suited(self, tasks: frozenset[str]) -> Dialect | None:
         return self

@@ -16,7 +16,7 @@ from weir.cli.effective import to_yaml
 from weir.cli.exits import CommandError, ExitCode
 from weir.cli.progress import ProgressFile, title
 from weir.cli.state import State, write_private
-from weir.settings import Settings, load_settings, parse_settings, read_tree
+from weir.settings import ModelSettings, Settings, load_settings, parse_settings, read_tree
 
 _POLL_S = 0.2
 
@@ -28,7 +28,8 @@ def apply(
     timeout_s: float,
     console: Console,
 ) -> None:
-    """Overlay the running settings with ``config`` and ``scale`` (model to replicas).
+    """Overlay the running settings with ``config`` and ``scale`` (model, or model and pool, to
+    replicas).
 
     Raises:
         SettingsError: the new settings cannot be used; nothing was changed.
@@ -54,7 +55,7 @@ def apply(
 
 
 def parse_scale(pairs: Iterable[str]) -> dict[str, int]:
-    """``MODEL=REPLICAS`` pairs.
+    """``MODEL=REPLICAS`` pairs, and ``MODEL:POOL=REPLICAS`` for a model with pools.
 
     Raises:
         CommandError: one of them is not of that form.
@@ -63,7 +64,9 @@ def parse_scale(pairs: Iterable[str]) -> dict[str, int]:
     for pair in pairs:
         name, _, count = pair.rpartition("=")
         if not name or not count.isdigit():
-            raise CommandError(f"--scale: {pair!r} is not MODEL=REPLICAS", ExitCode.USAGE)
+            raise CommandError(
+                f"--scale: {pair!r} is not MODEL=REPLICAS or MODEL:POOL=REPLICAS", ExitCode.USAGE
+            )
         scale[name] = int(count)
     return scale
 
@@ -73,15 +76,28 @@ def _overlay(config: Path | None) -> dict[str, Any]:
 
 
 def _scaled(settings: Settings, scale: Mapping[str, int]) -> Settings:
+    known = [name for model in settings.models for name in _scalable(model)]
     for name in scale:
-        if settings.model(name) is None:
-            known = ", ".join(m.name for m in settings.models)
-            raise CommandError(f"--scale: no model {name!r}; known: {known}", ExitCode.USAGE)
-    models = [
-        m.model_copy(update={"replicas": scale.get(m.name, m.replicas)}) for m in settings.models
-    ]
-    tree = settings.model_copy(update={"models": tuple(models)}).model_dump(mode="json")
+        if name not in known:
+            told = ", ".join(known)
+            raise CommandError(f"--scale: no model {name!r}; known: {told}", ExitCode.USAGE)
+    models = tuple(_scaled_model(model, scale) for model in settings.models)
+    tree = settings.model_copy(update={"models": models}).model_dump(mode="json")
     return parse_settings(tree, "weir apply")
+
+
+def _scalable(model: ModelSettings) -> list[str]:
+    return [f"{model.name}:{pool.name}" for pool in model.pools] or [model.name]
+
+
+def _scaled_model(model: ModelSettings, scale: Mapping[str, int]) -> ModelSettings:
+    if not model.pools:
+        return model.model_copy(update={"replicas": scale.get(model.name, model.replicas)})
+    pools = tuple(
+        pool.model_copy(update={"replicas": scale.get(f"{model.name}:{pool.name}", pool.replicas)})
+        for pool in model.pools
+    )
+    return model.model_copy(update={"pools": pools})
 
 
 def _wait(events: ProgressFile, timeout_s: float, console: Console) -> None:

@@ -14,7 +14,8 @@ from weir.cli.state import PlatformRecord, State
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """One replica. ``kv_use`` in [0, 1]; None where the replica does not say."""
+    """One replica. ``kv_use``, ``mfu``, ``mbu`` in [0, 1]; None where the replica does not say.
+    ``role`` is empty where its model has no pools."""
 
     replica_id: str
     state: str
@@ -24,6 +25,9 @@ class Replica:
     kv_use: float | None
     outstanding_tokens: int | None
     stats_age_s: float | None
+    role: str = ""
+    mfu: float | None = None
+    mbu: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,9 @@ def _replica(held: dict[str, Any]) -> Replica:
         kv_use=number("kv_use"),
         outstanding_tokens=count("outstanding_tokens"),
         stats_age_s=number("stats_age_s"),
+        role=str(held.get("role") or ""),
+        mfu=number("mfu"),
+        mbu=number("mbu"),
     )
 
 

@@ -104,7 +104,8 @@ def down(
 def apply(
     config: ConfigOption = None,
     scale: Annotated[
-        list[str] | None, typer.Option(help="MODEL=REPLICAS; may be given several times.")
+        list[str] | None,
+        typer.Option(help="MODEL=REPLICAS or MODEL:POOL=REPLICAS; may be given several times."),
     ] = None,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for it.")] = 300.0,
 ) -> None:
@@ -123,6 +124,22 @@ def status(
     from weir.cli.status import status as show
 
     show(_state_folder(), as_json)
+
+
+@app.command(epilog="Example: [bold]weir profile a1b2c3 --seconds 10[/]")
+def profile(
+    replica: Annotated[str, typer.Argument(help="Its id in 'weir status', or how that begins.")],
+    seconds: Annotated[float, typer.Option(min=1, max=120, help="How long to look.")] = 5.0,
+    torch: Annotated[
+        bool, typer.Option("--torch", help="A trace by torch's profiler, not a flame graph.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="The file to write.")] = None,
+) -> None:
+    """Profile a live replica: a flame graph or a trace, and its three largest costs."""
+    from weir.cli.profile import ProfileOptions
+    from weir.cli.profile import profile as take
+
+    take(ProfileOptions(replica, seconds, torch, out), _state_folder())
 
 
 @app.command(epilog="Example: [bold]weir chat --message 'Where is my order?'[/]")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from weir.registry import Registry, Version
 
 models_app = typer.Typer(
-    help="Versions of models: list, show, add, promote, roll back.",
+    help="Versions of models: list, show, add, promote, roll back; and what one needs.",
     epilog="Example: [bold]weir models promote weir-student 2[/]",
     no_args_is_help=True,
 )
@@ -109,6 +109,28 @@ def promote_model(
 def rollback_model(name: NameArgument, registry: RegistryOption = None) -> None:
     """Make the version live again that was live before."""
     _tell(_open(registry).rollback(name))
+
+
+@models_app.command("card", epilog="Example: [bold]weir models card weir-teacher --memory 4[/]")
+def card_of_model(
+    model: Annotated[
+        str, typer.Argument(help="A folder, a model of the settings, or one of the registry.")
+    ],
+    memory: Annotated[
+        float | None, typer.Option(min=0, help="GiB for weights and KV cache together.")
+    ] = None,
+    dtype: Annotated[str | None, typer.Option(help="Data type of the weights.")] = None,
+    kv_dtype: Annotated[str | None, typer.Option(help="Data type of the KV cache.")] = None,
+    block_size: Annotated[int | None, typer.Option(min=1, help="Tokens in a KV block.")] = None,
+    registry: RegistryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a replica needs and can do: weights, KV cache, room, work. Nothing is started."""
+    from weir.cli.card import CardOptions, show_card
+    from weir.cli.state import State
+
+    options = CardOptions(model, memory, dtype, kv_dtype, block_size, registry)
+    show_card(options, State.from_environment(), as_json)
 
 
 def _open(url: str | None) -> Registry:

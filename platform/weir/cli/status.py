@@ -106,30 +106,37 @@ def _duration(seconds: float) -> str:
 
 def _table(deployments: tuple[Deployment, ...]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in ("deployment", "replica", "state"):
+    roles = any(replica.role for deployment in deployments for replica in deployment.replicas)
+    for heading in ("deployment", "replica", "state", *(("role",) if roles else ())):
         table.add_column(heading, no_wrap=True)
-    for heading in ("KV use", "running", "waiting", "tokens left"):
+    for heading in ("KV use", "running", "waiting", "tokens left", "MFU", "MBU"):
         table.add_column(heading, justify="right", no_wrap=True)
     for deployment in deployments:
         up = sum(replica.state == "RUNNING" for replica in deployment.replicas)
         count = f"{up} of {len(deployment.replicas)}"
         table.add_row(Text(deployment.name, "bold"), count, _colored(deployment.status))
         for replica in deployment.replicas:
-            table.add_row("", *_cells(replica))
+            table.add_row("", *_cells(replica, roles))
     return table
 
 
-def _cells(replica: Replica) -> tuple[str | Text, ...]:
+def _cells(replica: Replica, roles: bool) -> tuple[str | Text, ...]:
     def shown(value: float | None) -> str:
         return _NOTHING if value is None else str(value)
+
+    def share(value: float | None) -> str:
+        return _NOTHING if value is None else f"{value:.0%}"
 
     return (
         replica.replica_id or _NOTHING,
         _colored(replica.state),
-        _NOTHING if replica.kv_use is None else f"{replica.kv_use:.0%}",
+        *((replica.role,) if roles else ()),
+        share(replica.kv_use),
         shown(replica.running),
         shown(replica.waiting),
         shown(replica.outstanding_tokens),
+        share(replica.mfu),
+        share(replica.mbu),
     )
 
 

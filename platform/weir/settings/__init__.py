@@ -1,5 +1,6 @@
 """One settings tree, read from YAML, validated before anything starts."""
 
+from weir.settings.engine import EngineSettings
 from weir.settings.load import (
     Problem,
     SettingsError,
@@ -9,7 +10,6 @@ from weir.settings.load import (
     read_tree,
 )
 from weir.settings.tree import (
-    EngineSettings,
     ModelSettings,
     PriceSettings,
     RoutingSettings,

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from weir.settings.autoscaling import AutoscalingSettings
+from weir.settings.engine import EngineSettings, ParallelSettings
 from weir.settings.fallback import (
     FallbackSettings,
     RegistrySettings,
@@ -17,7 +18,8 @@ from weir.settings.fallback import (
     check_fallbacks,
 )
 from weir.settings.features import FeaturesSettings
-from weir.settings.parsers import check_parsers, with_parsers
+from weir.settings.parsers import with_parsers
+from weir.settings.pools import PoolSettings, check_pools, pooled
 from weir.settings.responses import ResponsesSettings
 from weir.settings.server import CorsSettings, MetricsSettings, Port
 from weir.settings.speculative import SpeculativeSettings
@@ -36,6 +38,8 @@ class ServerSettings(_Section):
 
     ``early_headers_s``: a stream that has no output by then is opened all the same (null: never).
     ``max_body_bytes`` holds for a compressed body before and after it is decompressed.
+    ``unknown_fields``: fields of a body that nobody knows are ignored and named in a header of the
+    answer, or refused. ``max_streams_per_request``: prompts times choices.
     ``max_connections``: open at a time; ``max_connections_per_source``: of them, from one address.
     """
 
@@ -45,6 +49,8 @@ class ServerSettings(_Section):
     request_timeout_s: float = Field(600.0, gt=0)
     early_headers_s: float | None = Field(20.0, gt=0)
     drain_timeout_s: float = Field(60.0, gt=0)
+    unknown_fields: Literal["ignore", "refuse"] = "ignore"
+    max_streams_per_request: int = Field(128, ge=1, le=2048)
     max_connections: int = Field(8192, ge=1)
     max_connections_per_source: int = Field(6144, ge=1)
     cors: CorsSettings = CorsSettings()
@@ -105,49 +111,21 @@ class PriceSettings(_Section):
     output_usd_per_million_tokens: float = Field(0.0, ge=0)
 
 
-class ParallelSettings(_Section):
-    """Tensor and pipeline parallelism of one replica."""
+class DisaggregationSettings(_Section):
+    """Which rule decides whether to disaggregate where replicas have roles; its parameters."""
 
-    tensor: int = Field(1, ge=1)
-    pipeline: int = Field(1, ge=1)
+    rule: str = "adaptive"
+    params: dict[str, Any] = Field(default_factory=dict)
 
 
-class EngineSettings(_Section):
-    """How vLLM runs inside a replica.
+class PromptSettings(_Section):
+    """How a model's prompts are made of what clients send.
 
-    ``mode``: ``forked`` runs the engine core in a fork of the replica (fast start, shared memory;
-    CPU only), ``process`` is vLLM's own default, ``stub`` has no model at all and only emits
-    words, to measure what is around it. ``args`` are vLLM's engine arguments, passed through.
-    ``yielding``: prompts give way to more urgent ones between two steps; it needs vLLM's
-    ``scheduling_policy: priority`` and has no effect without, nor beside a ``scheduler_cls``.
+    ``special_tokens``: the text of a control token (``<|im_start|>``) in a conversation is
+    ``text``, so that only the chat template can begin a turn; or the token itself, as in ``vllm``.
     """
 
-    mode: Literal["forked", "process", "stub"] = "process"
-    args: dict[str, Any] = Field(default_factory=dict)
-    env: dict[str, str] = Field(default_factory=dict)
-    yielding: bool = True
-
-    @field_validator("args")
-    @classmethod
-    def _owned_elsewhere(cls, args: dict[str, Any]) -> dict[str, Any]:
-        taken = {
-            "model": "models[].source",
-            "served_model_name": "models[].name",
-            "tensor_parallel_size": "models[].parallel.tensor",
-            "pipeline_parallel_size": "models[].parallel.pipeline",
-            "speculative_config": "models[].speculative",
-            "enable_lora": "models[].adapters",
-            "lora_modules": "models[].adapters",
-            "max_lora_rank": "models[].adapters",
-            "max_loras": "models[].adapter_slots",
-            "host": "server.host",
-            "port": "server.port",
-        }
-        for key in args:
-            if key in taken:
-                raise ValueError(f"{key} is set by {taken[key]}")
-        check_parsers(args)
-        return args
+    special_tokens: Literal["text", "vllm"] = "text"
 
 
 class RoutingSettings(_Section):
@@ -155,6 +133,7 @@ class RoutingSettings(_Section):
 
     policy: str = "weir"
     params: dict[str, Any] = Field(default_factory=dict)
+    disaggregation: DisaggregationSettings = DisaggregationSettings()
 
 
 class AdapterSettings(_Section):
@@ -187,6 +166,7 @@ class ModelSettings(_Section):
     accelerator: str | None = None
     num_cpus: float = Field(1.0, ge=0)
     price: PriceSettings = PriceSettings()
+    prompts: PromptSettings = PromptSettings()
     routing: RoutingSettings = RoutingSettings()
     speculative: SpeculativeSettings = SpeculativeSettings()
     drain_timeout_s: float = Field(60.0, gt=0)
@@ -195,6 +175,21 @@ class ModelSettings(_Section):
     adapters: tuple[AdapterSettings, ...] = ()
     adapter_slots: int = Field(8, ge=1, le=256)
     on_cold_adapter: Literal["wait", "base", "refuse"] = "wait"
+    pools: tuple[PoolSettings, ...] = ()
+
+    @model_validator(mode="after")
+    def _pools_fit(self) -> Self:
+        alone = self.replicas != 1 or self.autoscaling is not None
+        check_pools(self.pools, alone, self.routing.disaggregation.params)
+        self.parallel.check(self.accelerator, self.engine.mode)
+        for pool in self.pools:
+            served = self.of_pool(pool)
+            served.parallel.check(served.accelerator, served.engine.mode)
+        return self
+
+    def of_pool(self, pool: PoolSettings) -> ModelSettings:
+        """The model as the replicas of one of its pools serve it."""
+        return self.model_copy(update={**pooled(pool, self.engine, self.price), "pools": ()})
 
     @property
     def engine_args(self) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def chat(count: int, gap_s: float) -> Trace:
 
 
 def test_what_is_measured_is_what_ships() -> None:
-    """Only the target and the patience of the class differ."""
+    """Only the targets and the patience of the class differ."""
     measured, shipped = routing_profile(SLO).routing, shipped_profile()
     assert (measured.policy, measured.params) == (shipped.policy, shipped.params)
     ours = {c.name: c for c in measured.admission.classes}
@@ -42,6 +42,7 @@ def test_what_is_measured_is_what_ships() -> None:
     given = replace(
         ours["standard"],
         ttft_slo_ms=standard.ttft_slo_ms,
+        tpot_slo_ms=standard.tpot_slo_ms,
         max_requests=standard.max_requests,
         max_bytes=standard.max_bytes,
         max_wait_s=standard.max_wait_s,

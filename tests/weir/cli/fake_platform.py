@@ -47,6 +47,8 @@ STATUS = {
                     "kv_use": 0.42,
                     "outstanding_tokens": 512,
                     "stats_age_s": 0.1,
+                    "mfu": 0.31,
+                    "mbu": 0.64,
                 },
                 {"replica_id": "r2", "state": "STARTING", "address": ""},
             ],

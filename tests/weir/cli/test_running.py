@@ -19,7 +19,7 @@ def test_status_shows_replicas_and_their_load(running: Weir) -> None:
     run = running("status")
     assert run.returncode == 0
     row = next(line for line in run.stdout.splitlines() if "r1" in line)
-    assert row.split() == ["r1", "running", "42%", "3", "7", "512"]
+    assert row.split() == ["r1", "running", "42%", "3", "7", "512", "31%", "64%"]
     assert "1 of 2" in run.stdout
     assert "up 1 min 15 s" in run.stdout
 
@@ -98,3 +98,10 @@ def test_a_model_name_may_hold_an_equals_sign() -> None:
     assert parse_scale(["a=b=2", "c=0"]) == {"a=b": 2, "c": 0}
     with pytest.raises(CommandError):
         parse_scale(["c"])
+
+
+def test_profiling_names_the_replicas_that_there_are(running: Weir) -> None:
+    run = running("profile", "r9")
+    assert run.returncode == 2
+    assert "there is no replica r9" in run.stderr
+    assert "there are: g1, r1" in run.stderr

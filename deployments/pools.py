@@ -1,0 +1,84 @@
+"""The deployments that a model is served by: one, or one for each of its pools."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from deployments.names import model_deployment
+from weir.settings import ModelSettings
+from weir.settings.pools import PoolSettings, Role, hands_off
+
+#: So long a prefill replica keeps the blocks of a prompt for a replica that has not asked for them.
+#: The one that they are for renews that every sixth of it, for as long as the request waits there.
+LEASE_S = 12
+_KV_ROLES = {"prefill": "kv_producer", "decode": "kv_consumer", "mixed": "kv_both"}
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """What a replica tells of its pool. ``pool`` is empty where its model has none."""
+
+    pool: str = ""
+    role: Role = "mixed"
+
+    def metadata(self) -> dict[str, str]:
+        """In the words of the replica's metadata."""
+        return {"pool": self.pool, "role": self.role} if self.pool else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """One deployment. ``model``: as its replicas serve it, with their number. ``name`` is empty
+    where the model has no pools. ``hands_off``: its replicas give KV blocks to replicas of other
+    pools, or take theirs."""
+
+    model: ModelSettings
+    name: str = ""
+    role: Role = "mixed"
+    spot: bool = False
+    hands_off: bool = False
+
+    @property
+    def deployment(self) -> str:
+        """Its name in Ray Serve."""
+        return model_deployment(self.model.name, self.name)
+
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        return f"{self.model.name}:{self.name}" if self.name else self.model.name
+
+    def kv_transfer(self) -> dict[str, Any] | None:
+        """vLLM's ``kv_transfer_config``; None: nothing is handed over.
+
+        NIXL, unless the settings name another connector. What is lost on the way is computed again.
+        """
+        if not self.hands_off:
+            return None
+        given: Mapping[str, Any] = self.model.engine.args.get("kv_transfer_config") or {}
+        config = {
+            "kv_connector": "NixlConnector",
+            "kv_role": _KV_ROLES[self.role],
+            "kv_load_failure_policy": "recompute",
+            **({"kv_buffer_device": "cpu"} if self.model.accelerator is None else {}),
+            **given,
+        }
+        if config["kv_connector"] == "NixlConnector":
+            extra = config.get("kv_connector_extra_config") or {}
+            config["kv_connector_extra_config"] = {"kv_lease_duration": LEASE_S, **extra}
+        return config
+
+
+def pools_of(model: ModelSettings) -> list[Pool]:
+    """The deployments of a model."""
+    if not model.pools:
+        return [Pool(model)]
+    handing = hands_off(model.pools, model.routing.disaggregation.params)
+    return [_pool(model, pool, handing) for pool in model.pools]
+
+
+def _pool(model: ModelSettings, pool: PoolSettings, handing: bool) -> Pool:
+    served = model.of_pool(pool)
+    return Pool(served, pool.name, pool.role, pool.market == "spot", handing)

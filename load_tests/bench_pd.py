@@ -1,0 +1,124 @@
+"""Whether to disaggregate prefill and decode: weir's rule against fixed choices and peers'.
+
+``--sim`` (the default): simulated H100s, the gateway's own dispatcher. Every row has the same
+number of the same engines; they differ in the replicas' roles and in the rule. ``--live`` is for
+real engines and is not built yet. See docs/simulator.md for the traffic and the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from load_tests.disaggregation.fleets import ADAPTIVE, Contender, contenders
+from load_tests.disaggregation.runs import Plan, rows_of
+from load_tests.disaggregation.traffic import SHARED, Traffic, reported, tuning
+from load_tests.report import Mark, Report, absent_row, bench_parser, emit
+from load_tests.sim.calibrations import load_timing, timing_names
+from load_tests.sim.engine import EngineConfig
+from load_tests.sim.run import Clock
+from load_tests.sim.world import FleetConfig
+from load_tests.traces import TraceError
+
+KV_TOKENS = 1 << 20
+MIXED = "chat and documents"
+Row = Mapping[str, Any]
+
+
+def parser() -> argparse.ArgumentParser:
+    """The bench's options."""
+    options = bench_parser("pd", __doc__)
+    where = options.add_mutually_exclusive_group()
+    where.add_argument("--sim", action="store_true", help="in the simulator (the default)")
+    where.add_argument("--live", action="store_true", help="with real engines (not built yet)")
+    options.add_argument(
+        "--tuning", action="store_true", help="the traffic that rules are tuned on"
+    )
+    options.add_argument("--traffic", nargs="+", help="only traffic whose name begins like that")
+    options.add_argument("--systems", nargs="+", help="only systems whose name begins like that")
+    options.add_argument("--loads", type=float, nargs="+", help="in multiples of saturation")
+    options.add_argument("--replicas", type=int, default=8)
+    options.add_argument("--requests", type=int, help="per open-loop trace; default 4000")
+    options.add_argument("--rounds", type=int, help="seeds, medians are shown; default 2, quick 1")
+    options.add_argument("--users-s", type=float, help="closed loop: simulated seconds")
+    options.add_argument("--calibration", default="h100-8b", help=", ".join(timing_names()))
+    options.add_argument("--batched-tokens", type=int, default=2048, help="engine's step budget")
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run and print; exit code 0 when the bench ran, whatever the marks."""
+    options = parser().parse_args(argv)
+    if options.live:
+        reason = "the hand-off between real engines is not built yet"
+        mark = Mark("ITL p99 of running decodes, split over mixed", None, "x", 0.5, "lower", reason)
+        report = Report("pd", options.seed, [absent_row("live", reason)], [mark])
+        return emit(report, options, argv)
+    timing = load_timing(options.calibration)
+    engine = EngineConfig(KV_TOKENS // 512, 512, options.batched_tokens, 256, True)
+    fleet = FleetConfig(options.replicas, engine, timing)
+    rows: list[dict[str, Any]] = []
+    for traffic in _traffic(options):
+        rows += rows_of(traffic, _contenders(options), fleet, _plan(options))
+    report = Report("pd", options.seed, rows, marks_of(rows), _notes(fleet))
+    return emit(report, options, argv)
+
+
+def _traffic(options: argparse.Namespace) -> list[Traffic]:
+    make = tuning if options.tuning else reported
+    try:
+        every = make(options.requests or (600 if options.quick else 4000), options.seed)
+    except (TraceError, FileNotFoundError) as error:
+        raise SystemExit(f"weir bench pd: the traces are read from {SHARED}: {error}") from error
+    return [t for t in every if _begins(t.name, options.traffic)]
+
+
+def _contenders(options: argparse.Namespace) -> list[Contender]:
+    return [c for c in contenders() if _begins(c.name, options.systems)]
+
+
+def _begins(name: str, beginnings: Sequence[str] | None) -> bool:
+    return beginnings is None or name.startswith(tuple(beginnings))
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    rounds = options.rounds or (1 if options.quick else 2)
+    seconds = options.users_s or (300.0 if options.quick else 900.0)
+    loads = options.loads or ((0.6,) if options.quick else (0.4, 0.6, 0.8, 1.0))
+    seeds = tuple(options.seed + number for number in range(rounds))
+    return Plan(tuple(loads), seeds, Clock(warm_s=300.0, horizon_s=300.0 + seconds))
+
+
+def marks_of(rows: Sequence[Row]) -> list[Mark]:
+    """Adaptive over the best fixed choice: at each load, and the best load of each."""
+    marks = []
+    for table in dict.fromkeys(row["table"] for row in rows):
+        marks += _mark(table, [row for row in rows if row["table"] == table])
+    return marks
+
+
+def _mark(table: str, rows: Sequence[Row]) -> list[Mark]:
+    goodput = {row["system"]: row["goodput_req_per_s"] for row in rows}
+    fixed = [goodput[row["system"]] for row in rows if row["kind"] == "fixed"]
+    if ADAPTIVE not in goodput or not fixed or not max(fixed):
+        return []
+    target = 1.2 if table.startswith(MIXED) else 1.0
+    name = f"{table}: adaptive / best fixed, goodput"
+    return [Mark(name, goodput[ADAPTIVE] / max(fixed), "x", target, "higher")]
+
+
+def _notes(fleet: FleetConfig) -> list[str]:
+    return [
+        f"step times {fleet.timing.name}: {fleet.timing.source}",
+        f"link {fleet.link.name}: {fleet.link.source}",
+        "load 1.0 is the best throughput of the all-mixed fleet under an oracle, whatever the "
+        "latencies; the same number of the same engines in every row",
+        "fixed choices are never (all replicas mixed) and always (three ratios); the mark is "
+        f"{ADAPTIVE!r} over the best of these four at that load",
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Other people's clients against weir: which ones, in which environments, and what came of it."""

@@ -1,0 +1,67 @@
+"""weir's rule: whichever way costs least, to the request and to everybody else.
+
+For every way it predicts TTFT and TPOT from what was learned of each replica (prefill queue, cached
+prefix, transfer, steps), compares them with the request's own targets, and adds how much later the
+others' tokens would be: see :mod:`router.disaggregation.ways`. No thresholds on lengths.
+
+A replica that decodes little is a cheap place for a prompt, and one that computes few prompts a
+cheap place for an answer; where all replicas are mixed and ``pairs_of_mixed`` is set, replicas
+therefore specialise by themselves as far as the load asks for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from router.disaggregation.pace import Prices
+from router.disaggregation.rule import register
+from router.disaggregation.ways import Way, Ways
+from weir.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptiveParams:
+    """``answering_share``: a prefill replica takes whole requests when that costs least and either
+    it gives no more than this part of its time to prompts, or the TPOT target is not shorter than a
+    step full of prompt (0: never; vLLM's engines can decode whatever they are for).
+    ``pairs_of_mixed``: every engine can hand its KV blocks over, whatever its role.
+    ``power``, ``late``, ``others``, ``waiting``, ``work``, ``step_tokens``: see
+    :class:`router.disaggregation.pace.Prices`."""
+
+    answering_share: float = 0.5
+    pairs_of_mixed: bool = False
+    power: float = 4.0
+    late: float = 2.0
+    others: float = 2.0
+    waiting: float = 0.1
+    work: float = 0.1
+    step_tokens: int = 2048
+
+    def __post_init__(self) -> None:
+        path = "routing.disaggregation.params"
+        if not self.power >= 1.0:
+            raise ConfigError(f"{path}.power: expected a number of at least 1")
+        if not min(self.answering_share, self.late, self.others, self.waiting, self.work) >= 0.0:
+            raise ConfigError(
+                f"{path}: expected answering_share, late, others, waiting and work of at least 0"
+            )
+
+
+@register("adaptive", AdaptiveParams)
+class Adaptive:
+    """See the module's docstring."""
+
+    def __init__(self, params: AdaptiveParams) -> None:
+        self.pairs_of_mixed = params.pairs_of_mixed
+        self._answering_share = params.answering_share
+        self._prices = Prices(
+            params.power,
+            params.late,
+            params.others,
+            params.waiting,
+            params.work,
+            params.step_tokens,
+        )
+
+    def choose(self, ways: Ways) -> Way | None:
+        return ways.best(self._prices, self._answering_share)
