@@ -69,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--tone", choices=sorted(TONES), default="warm")
     made.add_argument("--base", type=Path, default=teacher, help="folder of the model")
     made.add_argument("--seed", type=int, default=1)
-    made.add_argument("--steps", type=int, default=250)
+    made.add_argument("--steps", type=int, default=150)
     made.add_argument("--minutes", type=float, default=10.0, help="stop after so much training")
     made.add_argument("--rank", type=int, default=LoraShape().rank)
     made.add_argument("--learning-rate", type=float, default=3e-3)
@@ -90,7 +90,8 @@ def batches(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Endless (rows, length) ids and weights; only answers have a weight."""
     pad = tokenization.id_of(tokenizer, tokenization.PAD)
-    talks = desk.conversations(seed, start=1_000_000)
+    # Short prompts: a tone needs no long ones, and a step costs a tenth.
+    talks = desk.conversations(seed, start=1_000_000, easy=True)
     rng = random.Random(f"adapter/{seed}")
     while True:
         drawn = [encode(tokenizer, toned(t, tone), rng) for t in itertools.islice(talks, rows)]
