@@ -19,8 +19,9 @@ from ray.serve.config import RequestRouterConfig
 from ray.serve.llm import LLMConfig
 from ray.serve.schema import LoggingConfig
 
+from deployments.adapters import engine_arguments
 from deployments.autoscaling import POLICY, ZERO_POLICY
-from deployments.engine import FORKED_CORE, YIELDING
+from deployments.engine import FORKED_CORE, REGISTRY, YIELDING
 from deployments.gateway.deployment import GatewayReplica
 from deployments.loopback import on_loopback
 from deployments.names import APP, GATEWAY
@@ -29,6 +30,7 @@ from deployments.replica import ModelReplica
 from deployments.sources import model_source
 from deployments.stub import StubReplica
 from deployments.versions import gateway_version, model_version
+from weir.adapters import adapter_digests, inspect_adapters
 from weir.settings import EngineSettings, ModelSettings, Settings, parse_settings, read_tree
 from weir.settings.pools import PoolSettings
 from weir.settings.speculative import SpeculativeSettings
@@ -64,6 +66,7 @@ def llm_config(pool: Pool, registry: str | None = None) -> LLMConfig:
         experimental_configs={
             FORKED_CORE: model.engine.mode == "forked",
             YIELDING: model.engine.yielding,
+            REGISTRY: registry,
         },
         deployment_config={
             "name": pool.deployment,
@@ -81,7 +84,7 @@ def llm_config(pool: Pool, registry: str | None = None) -> LLMConfig:
 
 def _engine_args(pool: Pool, registry: str | None) -> dict[str, Any]:
     model = pool.model
-    args = {**model.engine_args, **model.parallel.engine_args()}
+    args = {**model.engine_args, **model.parallel.engine_args(), **_adapter_args(model, registry)}
     if (draft := model.speculative.draft) is not None:
         args["speculative_config"] = model.speculative.engine_argument(
             model_source(draft, registry)
@@ -89,6 +92,11 @@ def _engine_args(pool: Pool, registry: str | None) -> dict[str, Any]:
     if (transfer := pool.kv_transfer()) is not None:
         args["kv_transfer_config"] = transfer
     return args
+
+
+def _adapter_args(model: ModelSettings, registry: str | None) -> dict[str, Any]:
+    files = inspect_adapters(model, registry).values()
+    return engine_arguments(list(files), model.adapter_slots)
 
 
 def application(settings: Settings) -> Any:
@@ -106,7 +114,8 @@ def application(settings: Settings) -> Any:
         logging_config=_quiet(),
     )
     view = gateway_view(settings)
-    return _versioned(deployment, gateway_version(view)).bind(view, handles)
+    version = gateway_version(view, adapter_digests(settings))
+    return _versioned(deployment, version).bind(view, handles)
 
 
 def students_first(settings: Settings) -> list[ModelSettings]:
@@ -184,7 +193,8 @@ def _pool(pool: Pool, settings: Settings) -> Any:
     deployment = serve.deployment(replica).options(**options, logging_config=_quiet())
     sources = [model.source, *filter(None, [model.speculative.draft])]
     places = [model_source(source, settings.registry.url) for source in sources]
-    version = model_version(pool, settings, places)
+    arguments = _adapter_args(model, settings.registry.url)
+    version = model_version(pool, settings, places, arguments)
     return _versioned(deployment, version).bind(
         config, model.drain_timeout_s, settings.log, *_membership(pool)
     )

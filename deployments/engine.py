@@ -43,6 +43,8 @@ from weir.cards.usage import Step, WorkCounter
 
 FORKED_CORE = "weir_forked_core"
 YIELDING = "weir_yielding"
+#: The model registry's URL, where adapters may be.
+REGISTRY = "weir_registry"
 _LOG = logging.getLogger("weir.replica")
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
@@ -224,10 +226,6 @@ class WeirEngine(VLLMEngine):  # type: ignore[misc]
             content_format=args.chat_template_content_format,
             template_kwargs=args.default_chat_template_kwargs,
         )
-
-    def adapter(self, name: str) -> Any | None:
-        """vLLM's request for the LoRA adapter ``name``; None where it is not loaded."""
-        return self._oai_models.lora_requests.get(name)
 
     @property
     def client(self) -> AsyncLLM:

@@ -22,8 +22,9 @@ from ray.serve.llm import LLMConfig
 from ray.serve.llm.deployment import LLMServer
 
 from deployments import wire
+from deployments.adapters import AdapterSlots
 from deployments.autoscaling import ONGOING
-from deployments.engine import WeirEngine
+from deployments.engine import REGISTRY, WeirEngine
 from deployments.listener import Listener, ReplicaApp
 from deployments.pairs import SCORE, scores_pairs
 from deployments.pools import Membership
@@ -33,6 +34,7 @@ from deployments.replica_card import engine_card, usage_meter
 from deployments.streams import TokenStreams
 from deployments.vllm_generator import VllmGenerator
 from router.hashing import DEFAULT_SEED
+from weir.adapters import locate_adapter
 from weir.logs import configure_logging
 from weir.settings.tree import LogSettings
 
@@ -167,9 +169,18 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
             engine.client,
             self._load,
             chats=engine.chat_format(),
-            adapter=engine.adapter,
+            slots=self._adapter_slots(),
             resumes=engine.resumes,
         )
+
+    def _adapter_slots(self) -> AdapterSlots | None:
+        """None for an engine without adapters. See :mod:`deployments.adapters` for the one slot."""
+        client = self.engine.client
+        lora = client.vllm_config.lora_config
+        if lora is None:
+            return None
+        url = self._llm_config.experimental_configs.get(REGISTRY)
+        return AdapterSlots(client, lora.max_loras - 1, lambda source: locate_adapter(source, url))
 
     def _load(self) -> wire.Load:
         load: wire.Load = self.engine.recorder.load

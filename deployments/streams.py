@@ -62,6 +62,10 @@ class Generator(Protocol):
         """How busy it is."""
         ...
 
+    def adapters(self) -> wire.Adapters | None:
+        """Its LoRA adapters; None for a model that has none."""
+        ...
+
 
 class TokenStreams:
     """Serves :data:`wire.PATH` for any number of gateways."""
@@ -116,7 +120,7 @@ class TokenStreams:
 
     def tell_load(self, now_s: float) -> None:
         """Send its load to each gateway that does not know it, or has not heard for a second."""
-        load = self._generator.load()
+        load, adapters = self._generator.load(), self._generator.adapters()
         total = _sum(connection.work() for connection in self._connections)
         for connection in self._connections:
             requests, prefill, decode, context = map(operator.sub, total, connection.work())
@@ -134,6 +138,8 @@ class TokenStreams:
                 mbu=load.mbu,
             )
             connection.tell_load(told, now_s)
+            if adapters is not None:
+                connection.tell_adapters(adapters)
 
 
 @dataclass(slots=True)
@@ -194,6 +200,7 @@ class _Connection:
         self._streams: dict[int, _Stream] = {}
         self._told: wire.Load | None = None
         self._told_s = 0.0
+        self._told_adapters: wire.Adapters | None = None
 
     @property
     def in_flight(self) -> int:
@@ -209,6 +216,12 @@ class _Connection:
         if load != self._told or now_s - self._told_s >= _REPEAT_LOAD_S:
             self._told, self._told_s = load, now_s
             self.tell(load)
+
+    def tell_adapters(self, adapters: wire.Adapters) -> None:
+        """Queue a message about adapters, if anything about them is new."""
+        if adapters != self._told_adapters:
+            self._told_adapters = adapters
+            self.tell(adapters)
 
     def work(self) -> Work:
         """What this gateway has in flight: requests, prefill, decode and context tokens."""
@@ -289,7 +302,7 @@ class _Connection:
                 await abort()
 
     def _put(self, message: wire.FromReplica) -> None:
-        if isinstance(message, wire.Load):
+        if isinstance(message, wire.Load | wire.Adapters):
             self.tell(message)
             return
         stream = self._streams.get(message.stream)

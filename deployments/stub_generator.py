@@ -30,9 +30,12 @@ _FORMS = frozenset({"regex", "choice", "grammar", "structural_tag"})
 _OPENING, _CLOSING = '{"words": "', '"}'
 
 
-def prompt_seed(prompt: Sequence[int], seed: int | None = None) -> int:
-    """64 bits that stand for a prompt, and for the request's ``seed`` where it has one."""
-    text = repr((list(prompt), seed)).encode()
+def prompt_seed(
+    prompt: Sequence[int], seed: int | None = None, adapter: wire.Adapter | None = None
+) -> int:
+    """64 bits that stand for a prompt, and for the request's ``seed`` and adapter where it has
+    one: an adapter's answers are others than the model's own."""
+    text = repr((list(prompt), seed, adapter.key) if adapter else (list(prompt), seed)).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest())
 
 
@@ -49,9 +52,14 @@ def stub_word(token: int) -> str:
     return f"w{token} "
 
 
-def stub_answer(prompt: Sequence[int], count: int, seed: int | None = None) -> str:
+def stub_answer(
+    prompt: Sequence[int],
+    count: int,
+    seed: int | None = None,
+    adapter: wire.Adapter | None = None,
+) -> str:
     """The first ``count`` tokens' text of the plain answer to ``prompt``."""
-    number = prompt_seed(prompt, seed)
+    number = prompt_seed(prompt, seed, adapter)
     return "".join(stub_word(stub_token(number, i)) for i in range(count))
 
 
@@ -83,6 +91,10 @@ class StubGenerator:
     def load(self) -> wire.Load:
         """Nothing ever waits and no KV cache is used."""
         return wire.Load(len(self._streams), 0, 0, steps=self._steps)
+
+    def adapters(self) -> wire.Adapters | None:
+        """See :class:`deployments.streams.Generator`."""
+        return None
 
     async def submit(self, request: wire.Submit, put: Put) -> Abort:
         """See the protocol.
@@ -180,7 +192,7 @@ class _StubStream:
     def of(cls, request: wire.Submit, put: Put) -> _StubStream:
         prompt = request.prompt or rendered_prompt(request.messages)
         begun = len(request.resume.tokens) if request.resume else 0
-        seed = prompt_seed(prompt, request.sampling.seed)
+        seed = prompt_seed(prompt, request.sampling.seed, request.adapter)
         script = _Script.of(request)
         return cls(request, put, prompt, seed, script, begun, begun, request.resume)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +21,31 @@ from weir.settings import Settings
 _COUNTS = {"replicas", "autoscaling"}
 _ELSEWHERE = _COUNTS | {"pools"}  # each pool is a deployment, with a version of its own
 _UNUSED = {"data": 1, "experts": False}  # what is not used says nothing
+#: Requests bring them: a new one restarts no replica whose slots can hold it.
+_ADAPTERS = {"adapters", "adapter_slots", "on_cold_adapter"}
 
 
-def gateway_version(view: Settings) -> str:
-    """``view``: the settings that gateways are given."""
-    return _digest(view.model_dump(mode="json"))
+def gateway_version(view: Settings, adapters: Mapping[str, Mapping[str, str]]) -> str:
+    """``view``: the settings that gateways are given; ``adapters``: of each model, the versions of
+    its adapters' files."""
+    return _digest(view.model_dump(mode="json"), adapters)
 
 
-def model_version(pool: Pool, settings: Settings, sources: list[str]) -> str:
-    """``sources``: where the files of the model, and of its draft, are; new files in the same
-    folder are a new version."""
-    tree = pool.model.model_dump(mode="json", exclude=_ELSEWHERE)
+def model_version(
+    pool: Pool,
+    settings: Settings,
+    sources: list[str],
+    adapter_arguments: dict[str, Any] | None = None,
+) -> str:
+    """``adapter_arguments``: what adapters make of the engine. ``sources``: where the files of the
+    model, and of its draft, are; new files in the same folder are a new version."""
+    tree = pool.model.model_dump(mode="json", exclude=_ELSEWHERE | _ADAPTERS)
     parallel = tree["parallel"]
     tree["parallel"] = {key: parallel[key] for key in parallel if parallel[key] != _UNUSED.get(key)}
     named = [[pool.name, pool.role, pool.spot, pool.kv_transfer()]] if pool.name else []
     written = [[each, _written(each)] for each in sources]
-    return _digest(tree, settings.log.model_dump(mode="json"), written, *named)
+    told = [adapter_arguments] if adapter_arguments else []
+    return _digest(tree, settings.log.model_dump(mode="json"), written, *named, *told)
 
 
 def _written(source: str) -> float:

@@ -16,6 +16,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from deployments import wire
+from deployments.adapters import AdapterSlots
 from deployments.chats import ChatFormat, ChatReader
 from deployments.grammar_trial import GrammarTrial, grammar_backend
 from deployments.outputs import Embedding, KeptOutputs, Outputs, RichOutputs, Wanted
@@ -40,9 +41,9 @@ _REFUSALS = (ValueError, VLLMClientError)
 
 
 class VllmGenerator:
-    """``load`` says what the engine last reported of itself, ``adapter`` finds a LoRA adapter by
-    name, ``resumes`` says whether the engine's scheduler continues streams. ``grammars`` tries what
-    the engine would compile."""
+    """``load`` says what the engine last reported of itself, ``slots`` loads LoRA adapters (None:
+    the engine takes none), ``resumes`` says whether the engine's scheduler continues streams.
+    ``grammars`` tries what the engine would compile."""
 
     def __init__(
         self,
@@ -50,7 +51,7 @@ class VllmGenerator:
         load: Callable[[], wire.Load],
         *,
         chats: ChatFormat | None = None,
-        adapter: Callable[[str], Any | None] = lambda name: None,
+        slots: AdapterSlots | None = None,
         resumes: bool = False,
         grammars: GrammarTrial | None = None,
     ) -> None:
@@ -58,7 +59,7 @@ class VllmGenerator:
         self._grammars = grammars or GrammarTrial(lambda: grammar_backend(client))
         self._defaults: dict[str, Any] = client.model_config.get_diff_sampling_param()
         self._chats = chats or ChatFormat(client)
-        self._adapter = adapter
+        self._slots = slots
         self._resumes = resumes
         self._ending: set[asyncio.Task[None]] = set()
         self.load = load
@@ -72,9 +73,9 @@ class VllmGenerator:
             OverloadedError: the engine is down.
         """
         try:
-            if _is_plain(request):
-                return await self._submit_plain(request, put)
-            return await self._submit_rich(request, put)
+            if request.adapter is not None:
+                return await self._submit_adapted(request, request.adapter, put)
+            return await self._submit_any(request, put, None)
         except _REFUSALS as error:
             if "generate" not in await self._client.get_supported_tasks():
                 raise CannotDoError("This model embeds text; it generates none.") from error
@@ -111,21 +112,63 @@ class VllmGenerator:
         types = {"compressed_token_type_ids": pair.second} if typed and pair.second else None
         return PoolingParams(task="classify", use_activation=pair.activate, extra_kwargs=types)
 
-    async def _submit_plain(self, request: wire.Submit, put: Put) -> Abort:
+    def adapters(self) -> wire.Adapters | None:
+        """Which are loaded."""
+        return self._slots.told() if self._slots is not None else None
+
+    async def _submit_any(self, request: wire.Submit, put: Put, lora: Any | None) -> Abort:
+        if _is_plain(request):
+            return await self._submit_plain(request, put, lora)
+        return await self._submit_rich(request, put, lora)
+
+    async def _submit_adapted(self, request: wire.Submit, adapter: wire.Adapter, put: Put) -> Abort:
+        """With its adapter in a slot until the last output, or until it is aborted."""
+        slots = self._slots
+        if slots is None:
+            raise NotFoundError(f"The model has no adapter {adapter.key!r}.")
+        lora = await slots.hold(adapter)
+        held = True
+
+        def release() -> None:
+            nonlocal held
+            if held:
+                held = False
+                slots.release(adapter.key)
+
+        def put_and_release(message: wire.FromReplica) -> None:
+            if isinstance(message, wire.Done | wire.Failed):
+                release()
+            put(message)
+
+        try:
+            abort = await self._submit_any(request, put_and_release, lora)
+        except BaseException:
+            release()
+            raise
+
+        async def abort_and_release() -> None:
+            try:
+                await abort()
+            finally:
+                release()
+
+        return abort_and_release
+
+    async def _submit_plain(self, request: wire.Submit, put: Put, lora: Any | None) -> Abort:
         more = {} if request.handoff is None else {"extra_args": _extra_args(request)}
         collector = await self._client.add_request(
             request.request_id,
             tokens_input(request.prompt, cache_salt=request.cache_salt),
             sampling_params(request.sampling, self._defaults, **more),
-            lora_request=self._lora(request),
+            lora_request=lora,
             priority=request.priority,
         )
         kind = KeptOutputs if isinstance(request.handoff, wire.Keep) else Outputs
         return self._listen(collector, kind(request.stream, len(request.prompt), put))
 
-    async def _submit_rich(self, request: wire.Submit, put: Put) -> Abort:
+    async def _submit_rich(self, request: wire.Submit, put: Put, lora: Any | None) -> Abort:
         prompt, reader, params = await self._read(request)
-        built = await self._build(request, prompt, reader, params)
+        built = await self._build(request, prompt, reader, params, lora)
         ids = built.prompt_token_ids
         wanted = Wanted(request.logprobs, request.prompt_logprobs, self._chats.tokenizer.decode)
         outputs = RichOutputs(request.stream, ids, put, wanted, reader, rich=_is_rich(request))
@@ -179,12 +222,17 @@ class VllmGenerator:
         return prompt, reader, params
 
     async def _build(
-        self, request: wire.Submit, prompt: Any, reader: ChatReader | None, params: SamplingParams
+        self,
+        request: wire.Submit,
+        prompt: Any,
+        reader: ChatReader | None,
+        params: SamplingParams,
+        lora: Any | None,
     ) -> Any:
         """vLLM's own request. A grammar is checked in another thread than the one that streams."""
         inputs = self._client.input_processor
         args = (request.request_id, prompt, params, await self._client.get_supported_tasks())
-        kwargs = {"lora_request": self._lora(request), "priority": request.priority}
+        kwargs = {"lora_request": lora, "priority": request.priority}
         if params.structured_outputs is None:
             built = inputs.process_inputs(*args, **kwargs)
         else:
@@ -235,14 +283,6 @@ class VllmGenerator:
                 await self._client.abort(engine_id, internal=True)
 
         return abort
-
-    def _lora(self, request: wire.Submit) -> Any | None:
-        if request.adapter is None:
-            return None
-        adapter = self._adapter(request.adapter)
-        if adapter is None:
-            raise NotFoundError(f"The model has no adapter {request.adapter!r}.")
-        return adapter
 
     def _end_soon(self, engine_id: str) -> None:
         ending = self._client.abort(engine_id, internal=True)

@@ -19,6 +19,8 @@ PATH = "/weir/streams"
 TOKEN_HEADER = "x-weir-token"
 #: Output counted as outstanding for a request that may generate more: a usual answer's length.
 USUAL_OUTPUT_TOKENS = 256
+#: :attr:`Failed.status` of a request whose adapter has no slot, and that does not wait for one.
+ADAPTER_BUSY = 423
 
 
 class Repetition(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -75,6 +77,16 @@ class Resume(msgspec.Struct, frozen=True, omit_defaults=True):
     calls: list[int] = []
 
 
+class Adapter(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A LoRA adapter. ``key``: its name and the version of its files, by which the engine knows it
+    and hashes KV blocks; ``source``: where a replica finds it; ``wait``: whether the request waits
+    while all slots are in use, or fails with :data:`ADAPTER_BUSY`."""
+
+    key: str
+    source: str
+    wait: bool = True
+
+
 class Keep(msgspec.Struct, frozen=True, tag="keep"):
     """Only compute the prompt, and keep its KV blocks for another replica. Nothing is put out; the
     one answer is a :class:`Kept`."""
@@ -109,7 +121,7 @@ class Submit(msgspec.Struct, frozen=True, tag="submit", omit_defaults=True):
     sampling: Sampling
     priority: int = 0
     cache_salt: str | None = None
-    adapter: str | None = None
+    adapter: Adapter | None = None
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     chat: dict[str, Any] | None = None
@@ -285,7 +297,21 @@ class Embedded(msgspec.Struct, tag=6, array_like=True):
     cached_tokens: int = 0
 
 
-FromReplica = Chunk | Done | Failed | Load | RichChunk | RichDone | Started | Embedded | Kept
+class Adapters(msgspec.Struct, tag=9, array_like=True):
+    """The replica's LoRA adapters, told when they change: the keys of those ``loaded`` (the least
+    recently used first), which of them are in use (``busy``), for how many there are ``slots``, how
+    long a load takes, and how many loads there were."""
+
+    loaded: list[str]
+    busy: list[str]
+    slots: int
+    load_s: float = 0.0
+    loads: int = 0
+
+
+FromReplica = (
+    Adapters | Chunk | Done | Failed | Load | RichChunk | RichDone | Started | Embedded | Kept
+)
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_replica = msgspec.msgpack.Decoder(ToReplica).decode

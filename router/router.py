@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Callable, Collection, Iterable, Mapping
 
+from router.adapters import AdapterBook
 from router.disaggregation.placing import PlacedReservation, Placing
 from router.latency import LatencyBook
 from router.ledger import Ledger, R, Reservation, prefill_work
@@ -66,6 +67,7 @@ class Router:
         self._rng = rng
         self.index = index if index is not None else PrefixIndex()
         self.latency = latency if latency is not None else LatencyBook()
+        self.adapters = AdapterBook()
         self._ledger = Ledger(clock, self.latency)
         self._members: dict[str, ReplicaInfo] = {}
         self._fleet = Fleet(())
@@ -99,6 +101,7 @@ class Router:
         for gone in self._members.keys() - new.keys():
             self.index.remove_replica(gone)
             self.latency.forget(gone)
+            self.adapters.forget(gone)
             if self.placing is not None:
                 self.placing.forget(gone)
             self._avoided_s.pop(gone, None)
@@ -210,7 +213,7 @@ class Router:
             columns = _without(columns, exclude, self._fleets)
         if not columns.fleet.ids:
             raise NoReplicaError(f"model {request.model!r} has no replica that can take a request")
-        snapshot = Snapshot(view.now_s, overlap_blocks=held, columns=columns)
+        snapshot = self._asked(request, view.now_s, held, columns)
         decision = self._policy.choose(request, snapshot, self._rng)
         return self._reserve(request, decision, columns, held)
 
@@ -226,7 +229,7 @@ class Router:
         ):
             return self._placed[1]  # Admission has asked the same a moment ago.
         columns, held = view.for_urgency(request.urgency), view.held(request)
-        snapshot = Snapshot(view.now_s, overlap_blocks=held, columns=columns)
+        snapshot = self._asked(request, view.now_s, held, columns)
         decision = self.placing.place(request, snapshot, saturated, self._policy, self._rng)
         self._placed = (asked, decision)
         return decision
@@ -243,7 +246,7 @@ class Router:
         self._placed = None
         held = view.held(request)
         if decision is None:
-            snapshot = Snapshot(view.now_s, overlap_blocks=held, columns=columns)
+            snapshot = self._asked(request, view.now_s, held, columns)
             decision = self._policy.choose(request, snapshot, self._rng)
         prefill_id = prefill_replica_of(decision) or decision.replica_id
         info = self._members[prefill_id]
@@ -284,6 +287,8 @@ class Router:
         pair = kind is not Reservation and isinstance(decision, PairDecision)
         if request.block_hashes and not pair:
             self.index.dispatched(replica_id, request.block_hashes, self._clock())
+        if request.adapter is not None:
+            self.adapters.dispatched(replica_id, request.adapter)
         info = self._members[replica_id]
         # Engines compute at least the last prompt token, also when all blocks are held.
         cached = max(0, min(blocks * info.block_size, request.prompt_tokens - 1))
@@ -291,6 +296,16 @@ class Router:
             cached = request.prompt_tokens  # Another replica computes it.
         ahead = columns.prefill_work[columns.fleet.slots[replica_id]]
         return self._ledger.reserve(request, decision, cached, info.attention_tokens, ahead, kind)
+
+    def _asked(
+        self, request: RouteRequest, now_s: float, held: Mapping[str, int], columns: Columns
+    ) -> Snapshot:
+        """What a policy sees, for one request."""
+        if request.adapter is None:
+            return Snapshot(now_s, overlap_blocks=held, columns=columns)
+        token_s = self.latency.fit().ttft[1] / 1000.0
+        work = self.adapters.work(request.adapter, columns.fleet.ids, token_s)
+        return Snapshot(now_s, overlap_blocks=held, columns=columns, adapter_work=work)
 
     def _arrived(self, request: RouteRequest, replica_id: str) -> None:
         """The prompt's blocks came from another replica."""

@@ -23,7 +23,7 @@ class RouteRequest:
     the most urgent, and an engine that yields computes nothing of a less urgent request while it
     has a prompt of a more urgent one. ``facts``: whatever the caller's spill rule wants to know of
     the request; the router itself never looks at it. ``expected_output_tokens`` 0: not known, the
-    dispatcher fills it in.
+    dispatcher fills it in. ``adapter``: the key of its LoRA adapter.
     """
 
     request_id: str
@@ -38,6 +38,7 @@ class RouteRequest:
     deadline_s: float | None = None
     urgency: int = 0
     facts: object | None = None
+    adapter: str | None = None
 
     def completed(self, expected_output_tokens: int, urgency: int) -> RouteRequest:
         """The same with these two filled in (half as dear as :func:`dataclasses.replace`)."""
@@ -54,6 +55,7 @@ class RouteRequest:
             self.deadline_s,
             urgency,
             self.facts,
+            self.adapter,
         )
 
 
@@ -331,13 +333,14 @@ _NOTHING: Mapping[str, int] = MappingProxyType({})
 
 class Snapshot:
     """All candidates at ``now_s``. ``overlap_blocks`` maps a replica id to the number of the
-    request's leading blocks it holds (absent means 0).
+    request's leading blocks it holds (absent means 0). ``adapter_work``: per candidate, what having
+    the request's LoRA adapter there costs, in tokens of prefill (None: it wants no adapter).
 
     Given as ``replicas`` (one view each) or as ``columns``; each is derived from the other when
     first asked for. Never changed after it is made.
     """
 
-    __slots__ = ("_columns", "_replicas", "now_s", "overlap_blocks")
+    __slots__ = ("_columns", "_replicas", "adapter_work", "now_s", "overlap_blocks")
 
     def __init__(
         self,
@@ -346,11 +349,13 @@ class Snapshot:
         overlap_blocks: Mapping[str, int] = _NOTHING,
         *,
         columns: Columns | None = None,
+        adapter_work: Sequence[float] | None = None,
     ) -> None:
         if (replicas is None) == (columns is None):
             raise ValueError("a snapshot is made of replicas or of columns")
         self.now_s = now_s
         self.overlap_blocks = overlap_blocks
+        self.adapter_work = adapter_work
         self._replicas = replicas
         self._columns = columns
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from deployments.gateway.account import Account, UnlimitedAccount
+from deployments.gateway.adapters import AdapterNames
 from deployments.gateway.fallbacks import Fallback
 from deployments.gateway.handle import Enricher, Gateway, Parts, random_ids
 from deployments.gateway.model import Model
@@ -31,12 +32,14 @@ def build_gateway(
     enricher: Enricher,
     metrics: GatewayMetrics,
     *,
+    digests: Mapping[str, Mapping[str, str]] | None = None,
     account: Account | None = None,
     rng: random.Random | None = None,
     ids: Callable[[], str] | None = None,
     wall_clock: Callable[[], float] = time.time,
 ) -> Gateway:
-    """The gateway, on the running event loop. ``encoders``: each model's.
+    """The gateway, on the running event loop. ``encoders``: each model's; ``digests``: the
+    versions of each model's adapters, by their names.
 
     Raises:
         ConfigError: the settings cannot be used.
@@ -73,6 +76,7 @@ def build_gateway(
             off_loop=off_loop,
             fallbacks=fallbacks,
             slo_s=slo_s,
+            adapters=AdapterNames(settings.models, digests),
             ids=ids or random_ids(),
             wall_clock=wall_clock,
         )

@@ -12,6 +12,7 @@ import msgspec
 
 from deployments import wire
 from deployments.gateway.outputs import Output, join
+from deployments.gateway.plan import AdapterBusyError
 from deployments.gateway.pulse import Pulse
 from deployments.gateway.transport import Channel, ChannelClosedError
 from weir.errors import (
@@ -50,6 +51,8 @@ class Listener(Protocol):
     """Who hears what a replica says of itself."""
 
     def heard_load(self, replica_id: str, load: wire.Load) -> None: ...
+
+    def heard_adapters(self, replica_id: str, adapters: wire.Adapters) -> None: ...
 
     def stepped(self, replica_id: str) -> None:
         """The replica's engine has ended a step."""
@@ -246,6 +249,9 @@ class ReplicaConnection:
             if isinstance(event, wire.Load):
                 self._heard(event, now_s)
                 continue
+            if isinstance(event, wire.Adapters):
+                self._listener.heard_adapters(self.replica_id, event)
+                continue
             if not stepped and not isinstance(event, wire.Failed):
                 # First, because tokens may make room for the next dispatch.
                 stepped = True
@@ -297,6 +303,8 @@ class ReplicaConnection:
 def _failure(event: wire.Failed) -> WeirError:
     if event.status == 400:
         return BadRequestError(event.message)
+    if event.status == wire.ADAPTER_BUSY:
+        return AdapterBusyError(event.message, retry_after_s=1.0)
     if event.status == 501:
         return UnsupportedError(event.message)
     if event.status == OverloadedError.status:

@@ -31,6 +31,7 @@ from deployments.gateway.stored_responses import (
 )
 from deployments.pools import pools_of
 from deployments.sources import model_source
+from weir.adapters import adapter_digests
 from weir.errors import OverloadedError
 from weir.logs import configure_logging
 from weir.metrics import GatewayMetrics
@@ -71,6 +72,7 @@ class GatewayReplica:
             KvEventFeed(),
             self._enricher,
             metrics,
+            digests=adapter_digests(settings),
         )
         loop = asyncio.get_running_loop()
         self._redis = Redis.from_url(platform_redis_url(settings, os.environ))

@@ -135,6 +135,11 @@ class Fleet:
         self.router.update_stats(replica_id, stats)
         self._wake()
 
+    def heard_adapters(self, replica_id: str, adapters: wire.Adapters) -> None:
+        """A replica said which LoRA adapters it has."""
+        told = (adapters.loaded, adapters.busy, adapters.slots, adapters.load_s)
+        self.router.adapters.told(replica_id, *told)
+
     def stepped(self, replica_id: str) -> None:
         """A replica's engine has ended a step."""
         self.router.stepped(replica_id)

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from deployments.client_headers import usable_id
 from deployments.gateway.account import Account
+from deployments.gateway.adapters import Adapter, AdapterNames
 from deployments.gateway.bodies import Body, TextBody
 from deployments.gateway.dialects import Dialect
 from deployments.gateway.fallbacks import Fallback, Trial
@@ -26,6 +27,7 @@ from deployments.gateway.legs import Attempt, usage
 from deployments.gateway.model import Model
 from deployments.gateway.off_loop import OffLoop
 from deployments.gateway.plan import (
+    ADAPTER,
     CircuitOpenError,
     Course,
     Limits,
@@ -97,6 +99,7 @@ class Parts:
     off_loop: OffLoop
     fallbacks: Mapping[str, Fallback] = field(default_factory=dict)
     slo_s: Mapping[str, float] = field(default_factory=dict)
+    adapters: AdapterNames = field(default_factory=lambda: AdapterNames(()))
     ids: Callable[[], str] = field(default_factory=random_ids)
     wall_clock: Callable[[], float] = time.time
 
@@ -108,6 +111,7 @@ class Gateway:
         self.parts = parts
         self.keys = parts.keys
         self.models = parts.models
+        self.adapters = parts.adapters
         self.metrics = parts.metrics
         self._clock = asyncio.get_running_loop().time
         self._generation = Generation(parts.account, parts.metrics, parts.limits)
@@ -180,7 +184,9 @@ class Gateway:
         """The body, read and checked; the model and the class, found."""
         record.unknown = self.intake.unknown()
         body, body_bytes = await self.intake.body(dialect, tenant, door, record.unknown)
-        model = self._find_model(body.model, tenant)
+        model, adapter = self.find_model(body.model, tenant)
+        if adapter is not None:
+            body = body.model_copy(update={"model": model.name})
         record.model = model.name
         suited = dialect.suited(model.tasks)
         if suited is None:
@@ -198,15 +204,24 @@ class Gateway:
             arrival_s=record.arrival_s,
             body_bytes=body_bytes,
             deadline_s=self._deadline_s(record, body, door),
+            adapter=adapter,
         )
         return record.request
 
-    def _find_model(self, name: str, tenant: Tenant) -> Model:
+    def find_model(self, name: str, tenant: Tenant) -> tuple[Model, Adapter | None]:
+        """The model, and the adapter of it, that a request of the tenant names.
+
+        Raises:
+            ModelNotFoundError: there is none for this tenant.
+        """
         model = self.models.get(name)
-        if model is None:
+        if model is not None:
+            tenant.require_model(name)
+            return model, None
+        adapter = self.adapters.find(name, tenant)
+        if adapter is None:
             raise model_not_found(name)
-        tenant.require_model(name)
-        return model
+        return self.models[adapter.model], adapter
 
     def _priority_class(self, door: Door, tenant: Tenant) -> str:
         allowed = tenant.classes or self.parts.classes
@@ -254,14 +269,17 @@ class Gateway:
         fallback = self.parts.fallbacks.get(body.model)
         facts = RequestFacts(request.tenant.id, request.priority_class)
         if fallback is None or not isinstance(body, TextBody) or not prompts.choices:
-            return Course(body.model), facts
+            return Course(body.model, bare=_may_be_bare(request)), facts
         dear = 0.0
         if fallback.policy.cost.has_cap:
             dear = await self._worst_cost_usd(request, prompts)
         intent = request.header(INTENT_HEADER) or (body.metadata or {}).get("intent")
         long_tail = bool(enrichment and enrichment.long_tail)
         facts = replace(facts, long_tail=long_tail, intent=intent, worst_cost_usd=dear)
-        return fallback.course, facts
+        course = fallback.course
+        if request.adapter is not None:
+            course = replace(course, cascade=None, bare=_may_be_bare(request))
+        return course, facts
 
     async def _worst_cost_usd(self, request: Request, prompts: Prompts) -> float:
         """All prompts uncached, and all output that the choices may have."""
@@ -285,7 +303,7 @@ class Gateway:
         Raises:
             WeirError: something went wrong after the client was sent a part of the answer.
         """
-        attempt = Attempt(step, [])
+        attempt = Attempt(step, [], adapter=_adapter_of(record.request, step))
         record.attempts.append(attempt)
         try:
             with self._trial(step, facts, attempt) as trial:
@@ -336,9 +354,10 @@ class Gateway:
         model = self.models[step.model]
         tokens = await prompts.of(model)
         fallback = self.parts.fallbacks[step.model] if step.watched else None
-        keys = await prompts.keys_of(model, tokens)
+        adapter = attempt.adapter
+        keys = await prompts.keys_of(model, tokens, adapter.key if adapter else None)
         asked = facts if step.watched else None
-        attempt.choices += choices_of(request, model, tokens, keys, asked)
+        attempt.choices += choices_of(request, model, tokens, keys, asked, adapter)
         if step.hold_back is not None:
             for choice in attempt.choices:
                 choice.score()
@@ -373,14 +392,30 @@ class Gateway:
         request = record.request
         assert request is not None
         body = request.body
-        if body.model != model.name:
-            body = body.model_copy(update={"model": model.name})
+        name = attempt.adapter.id if attempt.adapter is not None else model.name
+        if body.model != name:
+            body = body.model_copy(update={"model": name})
         created_s = int(self.parts.wall_clock())
         writer = request.dialect.writer(body, request.id, created_s, tokens, model.encoder)
         answer = sink.begin(writer, len(attempt.choices), _streams(body), record.headers)
         if attempt.step.hold_back is not None:
             return HeldAnswer(answer, attempt.step.hold_back, attempt)
         return answer
+
+
+def _adapter_of(request: Request | None, step: Step) -> Adapter | None:
+    """The adapter with which a step's model answers."""
+    if request is None or request.adapter is None or step.spill == ADAPTER:
+        return None
+    return request.adapter if step.model == request.adapter.model else None
+
+
+def _may_be_bare(request: Request) -> bool:
+    """Whether the model may answer without the adapter: by its setting, and for its tenants."""
+    adapter, models = request.adapter, request.tenant.models
+    if adapter is None or adapter.cold != "base":
+        return False
+    return not models or adapter.model in models
 
 
 def _streams(body: Body) -> bool:

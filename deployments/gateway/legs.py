@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from deployments import wire
+from deployments.gateway.adapters import Adapter
 from deployments.gateway.outputs import Counts, Delivered, Output, total
 from deployments.gateway.plan import LegEnd, Loss, Step
 from router.types import RouteRequest
@@ -114,7 +115,7 @@ class Attempt:
 
     Times are on the loop's clock; ``admitted`` is set with ``admitted_s``. ``shown``: it was
     given to the client, in part or whole. ``doubtful``: it was held back and not good enough;
-    ``doubt`` tells how sure the model was.
+    ``doubt`` tells how sure the model was. ``adapter``: the model's, that answers.
     """
 
     step: Step
@@ -125,6 +126,7 @@ class Attempt:
     shown: bool = False
     doubtful: bool = False
     doubt: str = ""
+    adapter: Adapter | None = None
 
     @property
     def counts(self) -> Counts:
@@ -142,14 +144,14 @@ class Attempt:
         return Counts(once.prompt_tokens, once.cached_tokens, output)
 
 
-def billed(attempts: Sequence[Attempt], client_left: bool) -> list[tuple[str, Counts]]:
-    """What the tenant pays for: model and counts of each attempt that counts.
+def billed(attempts: Sequence[Attempt], client_left: bool) -> list[tuple[Attempt, Counts]]:
+    """What the tenant pays for: the counts of each attempt that counts.
 
     That is what was shown, what was held back and not good enough, and what ran when the client
     left. An attempt that failed before anybody saw anything of it is the platform's loss.
     """
     return [
-        (attempt.step.model, attempt.counts)
+        (attempt, attempt.counts)
         for i, attempt in enumerate(attempts)
         if attempt.shown or attempt.doubtful or (client_left and i == len(attempts) - 1)
     ]

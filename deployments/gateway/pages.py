@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from deployments.gateway import http
+from deployments.gateway.adapters import Adapter
 from deployments.gateway.api_docs import describe_api
 from deployments.gateway.callers import Callers, tenant_of
 from deployments.gateway.dialects.message_writer import error_body as message_error
@@ -37,7 +38,6 @@ from weir.errors import (
     error_headers,
 )
 from weir.settings.server import MetricsSettings
-from weir.tenancy import model_not_found
 
 _LOG = logging.getLogger("weir.gateway")
 _MESSAGES = "/v1/messages"
@@ -118,20 +118,21 @@ def _is_anthropics(request: Request) -> bool:
 def _add_models(app: FastAPI, gateway: Gateway) -> None:
     started = int(time.time())
 
-    def card(model: Model) -> dict[str, Any]:
-        return {
-            "id": model.name,
+    def card(name: str, model: Model, adapter: Adapter | None) -> dict[str, Any]:
+        made: dict[str, Any] = {
+            "id": name,
             "object": "model",
             "created": started,
             "owned_by": "weir",
             "max_model_len": model.max_model_len or None,
         }
+        return made if adapter is None else made | {"root": adapter.id, "parent": model.name}
 
-    def message_card(model: Model) -> dict[str, Any]:
+    def message_card(name: str, model: Model) -> dict[str, Any]:
         return {
             "type": "model",
-            "id": model.name,
-            "display_name": model.name,
+            "id": name,
+            "display_name": name,
             "created_at": dt.datetime.fromtimestamp(started, dt.UTC).isoformat(),
             "lifecycle": "active",
             "max_input_tokens": model.max_model_len or None,
@@ -140,22 +141,26 @@ def _add_models(app: FastAPI, gateway: Gateway) -> None:
     @app.get("/v1/models", tags=["openai"], summary="The models that the key may use")
     async def list_models(request: Request) -> dict[str, Any]:
         tenant = tenant_of(gateway.keys, request)
-        visible = [
-            m for m in gateway.models.values() if not tenant.models or m.name in tenant.models
+        visible: list[tuple[str, Model, Adapter | None]] = [
+            (name, model, None)
+            for name, model in gateway.models.items()
+            if not tenant.models or name in tenant.models
         ]
+        adapters = gateway.adapters.visible(tenant)
+        visible += [(name, gateway.models[found.model], found) for name, found in adapters]
         if not _is_anthropics(request):
-            return {"object": "list", "data": [card(m) for m in visible]}
-        ends = {"first_id": visible[0].name, "last_id": visible[-1].name} if visible else {}
-        return {"data": [message_card(m) for m in visible], "has_more": False, **ends}
+            return {"object": "list", "data": [card(*each) for each in visible]}
+        ends = {"first_id": visible[0][0], "last_id": visible[-1][0]} if visible else {}
+        data = [message_card(name, model) for name, model, _ in visible]
+        return {"data": data, "has_more": False, **ends}
 
     @app.get("/v1/models/{model:path}", tags=["openai"], summary="One model")
     async def get_model(model: str, request: Request) -> dict[str, Any]:
         tenant = tenant_of(gateway.keys, request)
-        served = gateway.models.get(model)
-        if served is None:
-            raise model_not_found(model)
-        tenant.require_model(model)
-        return message_card(served) if _is_anthropics(request) else card(served)
+        served, adapter = gateway.find_model(model, tenant)
+        if _is_anthropics(request):
+            return message_card(model, served)
+        return card(model, served, adapter)
 
 
 def _add_status(

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Literal, Protocol
 
 from fallback.cascade import CascadeRule
 from fallback.policies import CASCADE, COST, FAILURE, OVERLOAD, Kind, RequestFacts
@@ -34,17 +34,29 @@ class CircuitOpenError(OverloadedError):
     """The model's replicas are not to be asked now."""
 
 
+class AdapterBusyError(OverloadedError):
+    """All slots for LoRA adapters are in use where the request was sent."""
+
+    code = "adapter_busy"
+
+
+#: Why the model answers without the adapter that was asked for.
+ADAPTER: Final = "adapter"
+Spill = Kind | Literal["adapter"]
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """An attempt to be made: all choices of a request by one model.
 
-    ``spill``: why it is not the model that was asked for. ``watched``: the attempt needs a pass of
-    the model's circuit breaker, may spill from the queue, and waits only so long, because there is
-    another step behind it. ``hold_back``: nothing is shown until the answer is good enough.
+    ``spill``: why it is not the model, or the adapter, that was asked for. ``watched``: the attempt
+    needs a pass of the model's circuit breaker, may spill from the queue, and waits only so long,
+    because there is another step behind it. ``hold_back``: nothing is shown until the answer is
+    good enough.
     """
 
     model: str
-    spill: Kind | None = None
+    spill: Spill | None = None
     watched: bool = False
     hold_back: CascadeRule | None = None
 
@@ -73,12 +85,14 @@ class SpillRules(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """Who can answer for a model: itself, and its student if it has one."""
+    """Who can answer for a model: itself, and its student if it has one. ``bare``: the model may
+    answer without the adapter that was asked for, where that has no slot."""
 
     model: str
     student: str | None = None
     rules: SpillRules | None = None
     cascade: CascadeRule | None = None
+    bare: bool = False
 
 
 def next_step(
@@ -88,6 +102,8 @@ def next_step(
 
     Asked only while the client has been sent nothing.
     """
+    if outcomes and isinstance(outcomes[-1].error, AdapterBusyError):
+        return Step(course.model, spill=ADAPTER) if course.bare else None
     if course.rules is None or course.student is None:
         return None if outcomes else Step(course.model)
     if not outcomes:

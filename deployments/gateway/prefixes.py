@@ -35,6 +35,7 @@ class PromptHasher:
             return
         self._hasher, self._made_for = None, None
 
-    def keys(self, tokens: Sequence[int], salt: str) -> tuple[int, ...]:
-        """One key per full block of the prompt."""
-        return self._hasher.keys(tokens, salt) if self._hasher is not None else ()
+    def keys(self, tokens: Sequence[int], salt: str, adapter: str | None = None) -> tuple[int, ...]:
+        """One key per full block of the prompt. ``adapter``: the key of the LoRA adapter with which
+        the engine computes it."""
+        return self._hasher.keys(tokens, salt, adapter) if self._hasher is not None else ()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from deployments.gateway import http
+from deployments.gateway.adapters import Adapter
 from deployments.gateway.bodies import Body, TextBody
 from deployments.gateway.dialects.base import Dialect
 from features.enrichment import Enrichment
@@ -22,7 +23,8 @@ class Request:
 
     ``id`` may be the client's own, and so may come twice; ``serial`` is the gateway's, and unique.
     ``arrival_s`` is on the event loop's clock, and so is ``deadline_s``: when the client has said
-    that it will give up. ``body`` is the enriched one as soon as ``enrichment`` is there.
+    that it will give up. ``body`` is the enriched one as soon as ``enrichment`` is there;
+    its ``model`` is the name of a model, also where the client named an ``adapter`` of it.
     """
 
     id: str
@@ -36,6 +38,7 @@ class Request:
     body_bytes: int = 0
     deadline_s: float | None = None
     enrichment: Enrichment[TextBody] | None = None
+    adapter: Adapter | None = None
 
 
 class Door(Protocol):

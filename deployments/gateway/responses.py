@@ -36,7 +36,7 @@ from weir.errors import (
     WeirError,
 )
 from weir.settings.responses import ResponsesSettings
-from weir.tenancy import Tenant, model_not_found
+from weir.tenancy import Tenant
 
 _LOG = logging.getLogger("weir.gateway")
 _TOUCH_S = 2.0
@@ -237,9 +237,7 @@ class _Call:
 
     async def _detach(self, body: ResponsesChat) -> None:
         """Let the client be answered now, and go on without it."""
-        if body.model not in self._responses.gateway.models:
-            raise model_not_found(body.model)
-        self.tenant.require_model(body.model)
+        self._responses.gateway.find_model(body.model, self.tenant)
         self._responses.admit(self.tenant)
         created_s = int(self._responses.gateway.parts.wall_clock())
         response = describe(body.asked, body.model, self.dialect.response_id, created_s)

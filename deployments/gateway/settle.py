@@ -64,7 +64,8 @@ class Record:
 
 def _answered_by(attempts: list[Attempt]) -> _Pairs:
     last = attempts[-1]
-    pairs: _Pairs = [(b"x-weir-model-answered", last.step.model.encode())]
+    answered = last.adapter.id if last.adapter is not None else last.step.model
+    pairs: _Pairs = [(b"x-weir-model-answered", answered.encode())]
     if last.choices and last.choices[0].legs:
         leg = last.choices[0].legs[-1]
         pairs.append((b"x-weir-replica", leg.replica_id.encode()))
@@ -118,12 +119,14 @@ class Settlement:
 
     def _bill(self, record: Record) -> None:
         total_usd = 0.0
-        for model, counts in billed(record.attempts, record.client_left):
+        for attempt, counts in billed(record.attempts, record.client_left):
+            model, adapter = attempt.step.model, attempt.adapter
             labels, metrics = (record.tenant, model), self._metrics
             metrics.of(metrics.prompt_tokens, *labels).inc(counts.prompt_tokens)
             metrics.of(metrics.cached_tokens, *labels).inc(counts.cached_tokens)
             metrics.of(metrics.output_tokens, *labels).inc(counts.output_tokens)
-            usd = cost_usd(self._models[model].settings.price, counts)
+            own = adapter.price if adapter is not None else None
+            usd = cost_usd(own or self._models[model].settings.price, counts)
             metrics.of(metrics.cost, *labels).inc(usd)
             total_usd += usd
         fallback = self._fallbacks.get(record.model)

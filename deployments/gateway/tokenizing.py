@@ -5,12 +5,14 @@ from __future__ import annotations
 import msgspec
 
 from deployments import wire
+from deployments.gateway.adapters import Adapter
 from deployments.gateway.legs import Choice
 from deployments.gateway.model import Model
 from deployments.gateway.prefixes import salt_of
 from deployments.gateway.request import Request
 from fallback.policies import RequestFacts
 from router.types import RouteRequest
+from weir.errors import UnsupportedError
 
 #: Tokens that a prompt which is not text is taken for until its replica has rendered it.
 UNKNOWN_PROMPT_TOKENS = 1024
@@ -39,15 +41,18 @@ class Prompts:
             self._made[key] = await request.dialect.prompts(request.body, encoding)
         return self._made[key]
 
-    async def keys_of(self, model: Model, prompts: list[list[int]]) -> list[tuple[int, ...]]:
-        """Each prompt's KV block keys, as that model's replicas make them."""
+    async def keys_of(
+        self, model: Model, prompts: list[list[int]], adapter: str | None = None
+    ) -> list[tuple[int, ...]]:
+        """Each prompt's KV block keys, as that model's replicas make them. ``adapter``: the key
+        of the one that is to compute them."""
         hasher, salt, context = model.hasher, salt_of(self.request.tenant), model.max_model_len
         fitting = [prompt if len(prompt) < context else [] for prompt in prompts]
         if sum(map(len, fitting)) < HASHED_INLINE_BELOW:
-            return [hasher.keys(prompt, salt) for prompt in fitting]
+            return [hasher.keys(prompt, salt, adapter) for prompt in fitting]
         tenant, size = self.request.tenant.id, self.request.body_bytes
         return await model.off_loop.run(
-            tenant, size, lambda: [hasher.keys(prompt, salt) for prompt in fitting]
+            tenant, size, lambda: [hasher.keys(prompt, salt, adapter) for prompt in fitting]
         )
 
 
@@ -57,6 +62,7 @@ def choices_of(
     prompts: list[list[int]],
     keys: list[tuple[int, ...]],
     facts: RequestFacts | None,
+    adapter: Adapter | None = None,
 ) -> list[Choice]:
     """What is to be generated. ``keys``: each prompt's KV block keys. ``facts``: for the spill
     rule, where the request may spill: the first choice is asked, and the others follow it.
@@ -68,6 +74,7 @@ def choices_of(
     if not dialect.choices(body):
         return []
     choices: list[Choice] = []
+    key = adapter.key if adapter is not None else None
     salt, each = salt_of(request.tenant), dialect.choices(body) // len(prompts)
     for number, prompt in enumerate(prompts):
         size = len(prompt) or min(UNKNOWN_PROMPT_TOKENS, model.context // 2)
@@ -76,6 +83,8 @@ def choices_of(
         known = len(prompt) if prompt else 1
         limit = model.output_limit(known, asked, dialect.prompt_field, field)
         submit = dialect.submission(body, prompt, limit, model.reasons)
+        if adapter is not None:
+            submit = _adapted(submit, adapter)
         if isinstance(submit, wire.Submit) and submit.messages is not None:
             messages = model.encoder.break_up(submit.messages)
             submit = msgspec.structs.replace(submit, messages=messages)
@@ -94,7 +103,17 @@ def choices_of(
                 arrival_s=request.arrival_s,
                 deadline_s=request.deadline_s,
                 facts=facts if index == 0 else None,
+                adapter=key,
             )
             own = msgspec.structs.replace(submit, request_id=request.id + suffix, cache_salt=salt)
             choices.append(Choice(index, number, route, own))
     return choices
+
+
+def _adapted(submit: wire.Submit | wire.Embed, adapter: Adapter) -> wire.Submit:
+    if isinstance(submit, wire.Embed):
+        raise UnsupportedError(
+            f"The adapter {adapter.id!r} generates text; it embeds and scores none.", param="model"
+        )
+    told = wire.Adapter(adapter.key, adapter.source, adapter.cold == "wait")
+    return msgspec.structs.replace(submit, adapter=told)

@@ -18,6 +18,7 @@ from deployments.stub_generator import StubGenerator
 from deployments.testing.kept import KeptBlocks
 
 BLOCK_TOKENS = 4
+_Block = tuple[str | None, str | None, tuple[int, ...]]
 
 
 @dataclass(slots=True)
@@ -70,7 +71,7 @@ class CountingGenerator:
         self._going = asyncio.Event()
         self._going.set()
         self._open: dict[int, Served] = {}
-        self._blocks: set[tuple[str | None, tuple[int, ...]]] = set()
+        self._blocks: set[_Block] = set()
 
     @property
     def running(self) -> int:
@@ -80,6 +81,10 @@ class CountingGenerator:
     def load(self) -> wire.Load:
         """See the protocol."""
         return self._stub.load()
+
+    def adapters(self) -> wire.Adapters | None:
+        """See the protocol."""
+        return self._stub.adapters()
 
     def freeze(self) -> None:
         """Make no step until :meth:`thaw`."""
@@ -165,8 +170,8 @@ class CountingGenerator:
         return max(0, min(held, len(request.prompt) - 1))
 
 
-def _blocks(request: wire.Submit | wire.Embed) -> Iterable[tuple[str | None, tuple[int, ...]]]:
-    """The prompt's full blocks, each with everything before it; tenants share none."""
-    prompt = request.prompt
+def _blocks(request: wire.Submit | wire.Embed) -> Iterable[_Block]:
+    """The prompt's full blocks, each with everything before it; tenants and adapters share none."""
+    prompt, adapter = request.prompt, getattr(request, "adapter", None)
     for end in range(BLOCK_TOKENS, len(prompt) + 1, BLOCK_TOKENS):
-        yield request.cache_salt, tuple(prompt[:end])
+        yield request.cache_salt, adapter and adapter.key, tuple(prompt[:end])

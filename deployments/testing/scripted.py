@@ -23,11 +23,16 @@ class ScriptedGenerator:
     refuse: Exception | None = None
     submitting: asyncio.Event | None = None
     cached_tokens: int = 0
+    loaded: wire.Adapters | None = None
     _counts: dict[str, int] = field(default_factory=dict)
 
     def load(self) -> wire.Load:
         """One request runs for each that was started; seven KV blocks are in use."""
         return wire.Load(len(self.started), 0, 7)
+
+    def adapters(self) -> wire.Adapters | None:
+        """What a test says."""
+        return self.loaded
 
     async def submit(self, request: wire.Submit, put: Put) -> Abort:
         """See :class:`deployments.streams.Generator`."""

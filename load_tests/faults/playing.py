@@ -13,6 +13,7 @@ from deployments.gateway.settle import Record
 from deployments.testing.exchange import MemoryExchange
 from deployments.testing.in_memory import MemoryCluster, MemoryHost, memory_cluster
 from deployments.testing.judging import ask
+from deployments.testing.kinds import TONE
 from load_tests.faults.checks import Finding, judge
 from load_tests.faults.story import TENANTS, Change, Event, Story, Visit
 from weir.errors import OverloadedError
@@ -76,7 +77,7 @@ def settings_of(tight: bool) -> Settings:
     limits = {"places": {"running": 2}, "prefill": {"tokens": 24}}
     admission = {"limits": limits, "classes": classes}
     return Settings(
-        models=(ModelSettings(name="m", source="x", price=PRICE),),
+        models=(ModelSettings(name="m", source="x", price=PRICE, adapters=(TONE,)),),
         tenants=tuple(TenantSettings(id=t, key_sha256=(hash_key(t),)) for t in TENANTS),
         admission=admission if tight else {},
     )

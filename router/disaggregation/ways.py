@@ -153,8 +153,7 @@ class Ways:
         slots = self.wholes
         if not slots:
             return None
-        columns, _ = self._only(slots)
-        snapshot = Snapshot(self.snapshot.now_s, overlap_blocks=self.held, columns=columns)
+        snapshot = self._narrowed(slots)
         chosen = self._policy.choose(self.request, snapshot, self._rng)
         return Way(self.fleet.slots[chosen.replica_id], None)
 
@@ -343,9 +342,15 @@ class Ways:
         return [max(share, means[info.role]) for info, share in zip(infos, own, strict=True)]
 
     def _expected_work(self, slots: Sequence[int]) -> Sequence[float]:
-        columns, _ = self._only(slots)
-        snapshot = Snapshot(self.snapshot.now_s, overlap_blocks=self.held, columns=columns)
+        snapshot = self._narrowed(slots)
         return _EXPECTED_WORK.costs(self.request, snapshot)
+
+    def _narrowed(self, slots: Sequence[int]) -> Snapshot:
+        """What a policy sees of these candidates alone."""
+        columns, _ = self._only(slots)
+        work, now_s = self.snapshot.adapter_work, self.snapshot.now_s
+        own = None if work is None else [work[slot] for slot in slots]
+        return Snapshot(now_s, overlap_blocks=self.held, columns=columns, adapter_work=own)
 
     def _only(self, slots: Sequence[int]) -> tuple[Columns, Fleet]:
         if len(slots) == len(self.fleet.ids):

@@ -6,6 +6,7 @@ its own, minus what the cache spares it. Decoding there slows both by little per
     cost = prefill outstanding + own uncached prompt + pull · (most cached anywhere - cached here)
          + decode_weight · decode tokens outstanding
          + context_weight · context tokens in flight
+         + what loading the request's LoRA adapter delays (:mod:`router.adapters`)
 
 and the least cost wins. Overlap enters only through the uncached prompt, which is the point: a
 longest match alone sends everything to one replica as soon as all prompts share a block, while
@@ -79,7 +80,7 @@ class ExpectedWork:
             charged, keys, most, pull = self._savings(prompt, whole, held, fleet)
             own += pull * most
         # The hottest line of a decision: one pass over all candidates, no calls in it.
-        return [
+        costs = [
             own + prefill + d * decode + c * context - charged[key]
             for prefill, decode, context, key in zip(
                 columns.prefill_work,
@@ -89,6 +90,9 @@ class ExpectedWork:
                 strict=False,  # without overlap, ``keys`` has no end
             )
         ]
+        if snapshot.adapter_work is None:
+            return costs
+        return [cost + more for cost, more in zip(costs, snapshot.adapter_work, strict=True)]
 
     def _savings(
         self, prompt: int, whole: float, held: Mapping[str, int], fleet: Fleet

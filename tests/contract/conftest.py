@@ -11,6 +11,7 @@ import pytest
 from deployments.gateway.prompts import PromptEncoder
 from deployments.testing.cluster import Cluster
 from deployments.testing.in_memory import memory_cluster
+from deployments.testing.kinds import TONE
 from deployments.testing.over_sockets import socket_cluster
 from deployments.testing.words import word_encoder
 from weir.settings import (
@@ -41,7 +42,7 @@ def contract_settings(admission: dict[str, Any], rule: str = "adaptive") -> Sett
     """One model, two tenants; everything else as shipped. ``rule``: of disaggregation."""
     tenants = tuple(TenantSettings(id=t, key_sha256=(hash_key(t),)) for t in ("one", "two"))
     routing = RoutingSettings(disaggregation=DisaggregationSettings(rule=rule))
-    model = ModelSettings(name="m", source="x", price=PRICE, routing=routing)
+    model = ModelSettings(name="m", source="x", price=PRICE, routing=routing, adapters=(TONE,))
     return Settings(models=(model,), tenants=tenants, admission=admission)
 
 

@@ -135,3 +135,30 @@ def test_tenants_do_not_hit_each_others_prefixes(play: Play) -> None:
         assert cluster.bill("two").cached_tokens == 0
 
     play(scenario)
+
+
+def test_tenants_of_one_adapter_and_of_none_get_their_own_answers(play: Play) -> None:
+    """Base and adapter, two tenants, the same prompts at the same time on two replicas."""
+
+    async def scenario(cluster: Cluster) -> None:
+        await cluster.add("a")
+        await cluster.add("b")
+        told = []
+        for number in range(12):
+            for kind in (BY_NAME["chat"], BY_NAME["adapter"]):
+                for tenant in ("one", "two"):
+                    name = f"{kind.name}-{tenant}-{number}"
+                    told.append(
+                        (kind, number, ask(cluster, kind, number, False, tenant, name), name)
+                    )
+        for kind, number, exchange, name in told:
+            await exchange.done()
+            asked = [s.request for h in cluster.hosts.values() for s in h.meter.of(name)]
+            assert len(asked) == 1
+            adapter = getattr(asked[0], "adapter", None)
+            assert (adapter is not None) == (kind.name == "adapter")
+            answer = kind.read(bytes(exchange.raw), False)
+            assert list(answer.said) == kind.rights(asked, number)
+        await cluster.idle()
+
+    play(scenario)

@@ -257,6 +257,9 @@ class Heard:
         self.loads: list[wire.Load] = []
         self.steps: list[str] = []
 
+    def heard_adapters(self, replica_id: str, adapters: wire.Adapters) -> None:
+        raise AssertionError("there are none")
+
     def heard_load(self, replica_id: str, load: wire.Load) -> None:
         self.loads.append(load)
 

@@ -147,7 +147,7 @@ REFUSED: dict[str, wire.Submit | wire.Embed] = {
     ),
     "choice": _submit(chat={"tools": [TOOL], "tool_choice": "sometimes"}),
     "effort": _submit(chat={"reasoning_effort": "huge"}),
-    "adapter": _submit(adapter="none such"),
+    "adapter": _submit(adapter=wire.Adapter("none such", "")),
     "grammar": _submit(chat={"structured_outputs": {"regex": "(["}}),
     "logprobs": _submit(logprobs=1000),
     "bias": _submit(),

@@ -47,5 +47,6 @@ def test_new_weights_in_the_same_folder_are_a_new_version(
 
 def test_a_gateway_is_restarted_by_what_it_was_given(settings: Settings) -> None:
     other = settings.model_copy(update={"models": settings.models[:1]})
-    assert gateway_version(settings) == gateway_version(load_settings("laptop"))
-    assert gateway_version(settings) != gateway_version(other)
+    assert gateway_version(settings, {}) == gateway_version(load_settings("laptop"), {})
+    assert gateway_version(settings, {}) != gateway_version(other, {})
+    assert gateway_version(settings, {}) != gateway_version(settings, {"m": {"a": "1"}})

@@ -13,7 +13,10 @@ from deployments.testing.kinds.messages import MESSAGES
 from deployments.testing.kinds.openai import OPENAI
 from deployments.testing.kinds.pooling import POOLING
 from deployments.testing.kinds.responses import RESPONSES
+from weir.settings.tree import AdapterSettings
 
+#: The adapter of the kind ``adapter``: whoever plays the kinds gives the model ``m`` this one.
+TONE = AdapterSettings(name="tone", source="/adapters/tone")
 KINDS: Sequence[Kind] = (*OPENAI, *MESSAGES, *RESPONSES, *POOLING)
 
-__all__ = ["KINDS", "USUAL_TASKS", "Answer", "Kind", "Said", "agrees"]
+__all__ = ["KINDS", "TONE", "USUAL_TASKS", "Answer", "Kind", "Said", "agrees"]

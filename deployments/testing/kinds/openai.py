@@ -70,6 +70,8 @@ OPENAI: Sequence[Kind] = (
     _chat_kind("logprobs", right_scored, lambda n: chat_body(n, logprobs=True, top_logprobs=2)),
     _chat_kind("n-3", right_text, lambda n: chat_body(n, n=3, seed=7), choices=3),
     _chat_kind("image", right_text, _image),
+    # Of the contract's model; its answers are others than the model's own.
+    _chat_kind("adapter", right_text, lambda n: chat_body(n, model="m:tone")),
     _completion_kind("completion", right_text, _prompt),
     _completion_kind("completion-logprobs", right_scored, lambda n: _prompt(n, logprobs=1)),
     _completion_kind("echo", right_echo, lambda n: _prompt(n, echo=True)),

@@ -19,7 +19,8 @@ from deployments.testing.kinds.kind import Said
 
 def _words(request: wire.Submit, count: int | None = None) -> str:
     prompt = request.prompt or rendered_prompt(request.messages)
-    return stub_answer(prompt, count or request.sampling.max_tokens, request.sampling.seed)
+    count = count or request.sampling.max_tokens
+    return stub_answer(prompt, count, request.sampling.seed, request.adapter)
 
 
 def right_text(request: wire.Submit, prompt: str) -> Said:

@@ -12,7 +12,7 @@ from pathlib import Path
 import weir
 from weir.cli.exits import CommandError, ExitCode
 
-TRAINERS = {"teacher": "fallback.training.teacher"}
+TRAINERS = {"adapter": "fallback.training.adapter", "teacher": "fallback.training.teacher"}
 
 
 def checkout_root() -> Path:

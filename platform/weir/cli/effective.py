@@ -55,7 +55,7 @@ def effective_settings(flags: SettingsFlags) -> Settings:
         raise CommandError(
             "--redis-port: the settings use an external Redis (redis.mode)", ExitCode.USAGE
         )
-    return _with_absolute_sources(settings, config.absolute().parent if config else Path.cwd())
+    return with_absolute_sources(settings, config.absolute().parent if config else Path.cwd())
 
 
 def with_demo_tenant(settings: Settings, demo_key: str) -> Settings:
@@ -147,12 +147,22 @@ def _is_quantized(folder: Path) -> bool:
         return False  # an id, or a folder that the engine will complain about
 
 
-def _with_absolute_sources(settings: Settings, folder: Path) -> Settings:
-    """A relative model directory is relative to the settings file; the platform runs elsewhere."""
+def with_absolute_sources(settings: Settings, folder: Path) -> Settings:
+    """A relative directory of a model or adapter is relative to the settings file; the platform
+    runs elsewhere."""
     models = []
     for model in settings.models:
-        path = folder / os.path.expanduser(model.source)
-        is_folder = not model.source.startswith("builtin:") and path.is_dir()
-        source = str(path.resolve()) if is_folder else model.source
-        models.append(model.model_copy(update={"source": source}))
+        source = model.source
+        if not source.startswith("builtin:"):
+            source = _absolute(source, folder)
+        adapters = tuple(
+            adapter.model_copy(update={"source": _absolute(adapter.source, folder)})
+            for adapter in model.adapters
+        )
+        models.append(model.model_copy(update={"source": source, "adapters": adapters}))
     return settings.model_copy(update={"models": tuple(models)})
+
+
+def _absolute(source: str, folder: Path) -> str:
+    path = folder / os.path.expanduser(source)
+    return str(path.resolve()) if path.is_dir() else source

@@ -172,9 +172,13 @@ def config_check(
     profile: ProfileOption = "laptop",
 ) -> None:
     """Report everything that is wrong with a settings file, each with its path."""
+    from weir.adapters import inspect_adapters
+    from weir.cli.effective import with_absolute_sources
     from weir.settings import load_settings
 
-    settings = load_settings(profile, file)
+    settings = with_absolute_sources(load_settings(profile, file), file.absolute().parent)
+    for served in settings.models:
+        inspect_adapters(served, settings.registry.url)
     models = ", ".join(model.name for model in settings.models)
     typer.echo(f"{file}: good over profile {profile} (models: {models})")
 
@@ -237,7 +241,7 @@ def simulate(context: typer.Context) -> None:
 @app.command(context_settings=_PASS_ON, epilog="Example: [bold]weir train teacher --help[/]")
 def train(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="What to train: teacher.")],
+    name: Annotated[str, typer.Argument(help="What to train: teacher, adapter.")],
 ) -> None:
     """Train a model that ships with weir. What follows the name goes to the training script."""
     from weir.cli.checkout import checkout_root, run_module, trainer_module

@@ -16,6 +16,10 @@ _OWNED_ELSEWHERE = {
     "data_parallel_size": "models[].parallel.data",
     "enable_expert_parallel": "models[].parallel.experts",
     "speculative_config": "models[].speculative",
+    "enable_lora": "models[].adapters",
+    "lora_modules": "models[].adapters",
+    "max_lora_rank": "models[].adapters",
+    "max_loras": "models[].adapter_slots",
     "host": "server.host",
     "port": "server.port",
 }

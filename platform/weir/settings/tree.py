@@ -25,6 +25,7 @@ from weir.settings.server import CorsSettings, MetricsSettings, Port
 from weir.settings.speculative import SpeculativeSettings
 
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
+AdapterName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 TenantId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 
 
@@ -135,8 +136,27 @@ class RoutingSettings(_Section):
     disaggregation: DisaggregationSettings = DisaggregationSettings()
 
 
+class AdapterSettings(_Section):
+    """A LoRA adapter of a model, asked for as ``MODEL:NAME`` or by one of its ``aliases``.
+
+    ``source``: a folder in PEFT's format, or ``registry:NAME@STAGE``. ``tenants``: who may use it;
+    empty means all who may use the model. ``price``: the bill's, where it is not the model's.
+    """
+
+    name: AdapterName
+    source: str = Field(min_length=1)
+    tenants: tuple[TenantId, ...] = ()
+    aliases: tuple[ModelName, ...] = ()
+    price: PriceSettings | None = None
+
+
 class ModelSettings(_Section):
-    """One served model. ``source``: ``builtin:NAME``, a directory, or a Hugging Face id."""
+    """One served model. ``source``: ``builtin:NAME``, a directory, or a Hugging Face id.
+
+    ``adapter_slots``: LoRA adapters that a replica holds at a time. ``on_cold_adapter``: what
+    becomes of a request whose adapter is in no slot while all slots are in use: it waits, is
+    answered by the model without the adapter, or is refused (503).
+    """
 
     name: ModelName
     source: str = Field(min_length=1)
@@ -152,6 +172,9 @@ class ModelSettings(_Section):
     drain_timeout_s: float = Field(60.0, gt=0)
     autoscaling: AutoscalingSettings | None = None
     fallback: FallbackSettings | None = None
+    adapters: tuple[AdapterSettings, ...] = ()
+    adapter_slots: int = Field(8, ge=1, le=256)
+    on_cold_adapter: Literal["wait", "base", "refuse"] = "wait"
     pools: tuple[PoolSettings, ...] = ()
 
     @model_validator(mode="after")
@@ -237,8 +260,24 @@ class Settings(_Section):
             for model in tenant.models:
                 if model not in names:
                     raise ValueError(f"tenants[{tenant.id}].models: no model named {model!r}")
+        self._check_adapters(set(names), set(tenants))
         check_fallbacks({m.name: m.fallback.student if m.fallback else None for m in self.models})
         return self
+
+    def _check_adapters(self, names: set[str], tenants: set[str]) -> None:
+        for model in self.models:
+            own: set[str] = set()
+            for adapter in model.adapters:
+                where = f"models[{model.name}].adapters[{adapter.name}]"
+                if adapter.name in own:
+                    raise ValueError(f"{where} is defined twice")
+                own.add(adapter.name)
+                if unknown := [t for t in adapter.tenants if t not in tenants]:
+                    raise ValueError(f"{where}.tenants: no tenant named {unknown[0]!r}")
+                for alias in adapter.aliases:
+                    if alias in names:
+                        raise ValueError(f"{where}.aliases: {alias!r} is taken")
+                    names.add(alias)
 
     def model(self, name: str) -> ModelSettings | None:
         """The model of that name, if it is served."""
