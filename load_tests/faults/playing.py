@@ -16,8 +16,16 @@ from deployments.testing.judging import ask
 from deployments.testing.kinds import TONE
 from load_tests.faults.checks import Finding, judge
 from load_tests.faults.story import TENANTS, Change, Event, Story, Visit
+from router.types import Role
 from weir.errors import OverloadedError
-from weir.settings import ModelSettings, PriceSettings, Settings, TenantSettings
+from weir.settings import (
+    ModelSettings,
+    PriceSettings,
+    RoutingSettings,
+    Settings,
+    TenantSettings,
+)
+from weir.settings.tree import DisaggregationSettings
 from weir.tenancy import hash_key
 from weir.testing import virtual_time
 from weir.testing.schedules import play as play_faults
@@ -53,6 +61,10 @@ class Played:
                 any(leg.tokens for leg in each[:-1]) for each in legs
             )
             counts["clients_left"] += record.client_left
+            counts["handed_over"] += sum(leg.kept is not None for each in legs for leg in each)
+            counts["lost_in_handing_over"] += sum(
+                bool(leg.prefill_id) and not leg.tokens for each in legs for leg in each[:-1]
+            )
             if record.error is not None and not record.client_left:
                 counts["refused_at_the_gate" if not legs else "errors"] += 1
         counts["moves_refused"] += self.moves_refused
@@ -68,16 +80,20 @@ class Result:
 
 
 @functools.cache
-def settings_of(tight: bool) -> Settings:
-    """As shipped, but for small limits where a story wants full queues."""
+def settings_of(tight: bool, rule: str) -> Settings:
+    """As shipped, but for small limits where a story wants full queues. ``rule``: of
+    disaggregation."""
     classes = {
         name: {"urgency": urgency, "max_requests": 2}
         for urgency, name in enumerate(("interactive", "standard", "batch"))
     }
     limits = {"places": {"running": 2}, "prefill": {"tokens": 24}}
     admission = {"limits": limits, "classes": classes}
+    routing = RoutingSettings(disaggregation=DisaggregationSettings(rule=rule))
     return Settings(
-        models=(ModelSettings(name="m", source="x", price=PRICE, adapters=(TONE,)),),
+        models=(
+            ModelSettings(name="m", source="x", price=PRICE, adapters=(TONE,), routing=routing),
+        ),
         tenants=tuple(TenantSettings(id=t, key_sha256=(hash_key(t),)) for t in TENANTS),
         admission=admission if tight else {},
     )
@@ -85,7 +101,7 @@ def settings_of(tight: bool) -> Settings:
 
 def play_story(story: Story, encoder: PromptEncoder) -> Result:
     """Play it, and judge."""
-    settings = settings_of(story.tight)
+    settings = settings_of(story.tight, "always" if story.roles else "adaptive")
     played = Played(story)
     try:
         findings = virtual_time.run(_play(played, settings, encoder))
@@ -99,12 +115,12 @@ async def _play(played: Played, settings: Settings, encoder: PromptEncoder) -> l
     async with memory_cluster(settings, encoder, story.seed) as cluster:
         _watch(cluster, played)
         for name, interval_s in zip(story.replicas, story.interval_s, strict=True):
-            await cluster.add(name, interval_s)
+            await cluster.add(name, interval_s, role=story.role(name))
         try:
             async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
                 group.create_task(play_faults(story.faults, cluster.network))
                 for event in story.events:
-                    group.create_task(_change(cluster, event))
+                    group.create_task(_change(cluster, event, story.role(event.replica)))
                 for visit in story.visits:
                     group.create_task(_visit(cluster, played, visit))
             stuck = False
@@ -168,15 +184,15 @@ async def _visit(cluster: MemoryCluster, played: Played, visit: Visit) -> None:
         await exchange.leave()
 
 
-async def _change(cluster: MemoryCluster, event: Event) -> None:
+async def _change(cluster: MemoryCluster, event: Event, role: Role) -> None:
     await asyncio.sleep(event.at_s)
     host = cluster.hosts[event.replica]
     if event.change is Change.DRAIN:
-        await _drain(cluster, host, event.duration_s)
+        await _drain(cluster, host, event.duration_s, role)
     elif event.change is Change.WITHDRAW:
         cluster.withdraw(host)
         await asyncio.sleep(event.duration_s)
-        cluster.announce(host)
+        cluster.announce(host, role=role)
     elif event.change is Change.HANG:
         host.freeze_engine()
         await asyncio.sleep(event.duration_s)
@@ -189,10 +205,10 @@ async def _change(cluster: MemoryCluster, event: Event) -> None:
         host.generator.refuse = None
 
 
-async def _drain(cluster: MemoryCluster, host: MemoryHost, duration_s: float) -> None:
+async def _drain(cluster: MemoryCluster, host: MemoryHost, duration_s: float, role: Role) -> None:
     cluster.withdraw(host)
     await host.streams.drain(duration_s)
     await host.kill()
     await asyncio.sleep(0.5)
     host.restart()
-    cluster.announce(host)
+    cluster.announce(host, role=role)

@@ -7,6 +7,7 @@ from enum import StrEnum
 from random import Random
 
 from deployments.testing.kinds import KINDS, USUAL_TASKS, Kind
+from router.types import Role
 from weir.testing.schedules import Profile, Schedule, draw_schedule
 
 TENANTS = ("one", "two", "three")
@@ -67,7 +68,9 @@ class Visit:
 @dataclass(frozen=True, slots=True)
 class Story:
     """``guarded``: nothing ever befalls the first replica. ``tight``: small limits, and many
-    requests at once, so that queues fill. ``interval_s``: of each replica's engine, per token."""
+    requests at once, so that queues fill. ``interval_s``: of each replica's engine, per token.
+    ``roles``: of each replica; empty where all are mixed. Where there are roles, prompts are handed
+    over whenever they can be."""
 
     seed: int
     replicas: tuple[str, ...]
@@ -77,10 +80,16 @@ class Story:
     visits: tuple[Visit, ...]
     events: tuple[Event, ...]
     faults: Schedule
+    roles: tuple[Role, ...] = ()
+
+    def role(self, replica: str) -> Role:
+        """What a replica is for."""
+        return self.roles[self.replicas.index(replica)] if self.roles else "mixed"
 
     def __str__(self) -> str:
         head = f"story of seed {self.seed}: {len(self.replicas)} replicas"
         head += ", the first one guarded" * self.guarded + ", tight limits" * self.tight
+        head += f", roles {' '.join(self.roles)}" * bool(self.roles)
         return "\n".join([head, *map(str, self.visits), *map(str, self.events), str(self.faults)])
 
 
@@ -104,7 +113,19 @@ def draw_story(seed: int) -> Story:
         visits,
         events,
         draw_schedule(seed, profile),
+        _roles(seed, len(replicas)),
     )
+
+
+def _roles(seed: int, count: int) -> tuple[Role, ...]:
+    """Of its own randomness: what else happens in a story does not depend on them."""
+    random = Random(f"roles|{seed}")
+    if random.random() < 0.6:
+        return ()
+    roles: list[Role] = ["prefill", "decode"]
+    roles += random.choices(("prefill", "decode", "mixed"), k=count - 2)
+    random.shuffle(roles)
+    return tuple(roles)
 
 
 def _visit(number: int, span_s: float, random: Random) -> Visit:

@@ -27,6 +27,7 @@ class GatewayMetrics:
         self._declare_latency()
         self._declare_routing()
         self._declare_replicas()
+        self._declare_handoffs()
         self._declare_fallback()
         self._declare_features()
 
@@ -143,6 +144,22 @@ class GatewayMetrics:
             registry=self.registry,
         )
 
+    def _declare_handoffs(self) -> None:
+        self.handoffs = Counter(
+            "weir_handoffs_total",
+            "Prompts that one replica was to compute and another to answer: taken, recomputed "
+            "(the blocks did not arrive), whole (the request cannot be shared), prefill_failed.",
+            ("model", "outcome"),
+            registry=self.registry,
+        )
+        self.handoff_seconds = Histogram(
+            "weir_handoff_seconds",
+            "From asking a replica to fetch another's KV blocks to its first output.",
+            ("model",),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+
     def _declare_fallback(self) -> None:
         self.spills = Counter(
             "weir_spills_total",
@@ -186,20 +203,6 @@ class GatewayMetrics:
             "weir_recomputed_tokens_total",
             "Tokens of prompts and outputs that moved streams brought to their new replicas.",
             ("model",),
-            registry=self.registry,
-        )
-        self.handoffs = Counter(
-            "weir_handoffs_total",
-            "Prompts that one replica was to compute and another to answer: taken, recomputed "
-            "(the blocks did not arrive), whole (the request cannot be shared), prefill_failed.",
-            ("model", "outcome"),
-            registry=self.registry,
-        )
-        self.handoff_seconds = Histogram(
-            "weir_handoff_seconds",
-            "From asking a replica to fetch another's KV blocks to its first output.",
-            ("model",),
-            buckets=_SECONDS,
             registry=self.registry,
         )
         self.replicas = Gauge(

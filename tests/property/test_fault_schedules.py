@@ -41,6 +41,8 @@ def test_nothing_is_lost_or_counted_twice(encoder: PromptEncoder) -> None:
     assert counts["moves_with_tokens"] > STORIES / 20
     assert counts["clients_left"] > STORIES / 4
     assert counts["refused_at_the_gate"] > 0
+    assert counts["handed_over"] > STORIES
+    assert counts["lost_in_handing_over"] > STORIES / 50
     assert counts["requests"] > 3 * STORIES
 
 
