@@ -6,9 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-
-torch = pytest.importorskip("torch")
-
+import torch
 from safetensors.torch import load_file
 from torch import nn
 
