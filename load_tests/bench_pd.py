@@ -1,8 +1,10 @@
 """Whether to disaggregate prefill and decode: weir's rule against fixed choices and peers'.
 
 ``--sim`` (the default): simulated H100s, the gateway's own dispatcher. Every row has the same
-number of the same engines; they differ in the replicas' roles and in the rule. ``--live`` is for
-real engines and is not built yet. See docs/simulator.md for the traffic and the figures.
+number of the same engines; they differ in the replicas' roles and in the rule. See
+docs/simulator.md for the traffic and the figures. ``--live``: two replicas of a small model on this
+machine, as one prefill and one decode replica and as two mixed ones
+(:mod:`load_tests.disaggregation.live`).
 """
 
 from __future__ import annotations
@@ -10,12 +12,17 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from load_tests.disaggregation.fleets import ADAPTIVE, Contender, contenders
+from load_tests.disaggregation.live import LIVE_FLEETS, Live, LivePlan, measure_live
+from load_tests.disaggregation.live import MIXED as LIVE_MIXED
+from load_tests.disaggregation.live import SPLIT as LIVE_SPLIT
 from load_tests.disaggregation.runs import Plan, rows_of
 from load_tests.disaggregation.traffic import SHARED, Traffic, reported, tuning
 from load_tests.report import Mark, Report, absent_row, bench_parser, emit
+from load_tests.servers import StartError, Unavailable, engine_workload, unwind_on_sigterm
 from load_tests.sim.calibrations import load_timing, timing_names
 from load_tests.sim.engine import EngineConfig
 from load_tests.sim.run import Clock
@@ -32,7 +39,10 @@ def parser() -> argparse.ArgumentParser:
     options = bench_parser("pd", __doc__)
     where = options.add_mutually_exclusive_group()
     where.add_argument("--sim", action="store_true", help="in the simulator (the default)")
-    where.add_argument("--live", action="store_true", help="with real engines (not built yet)")
+    where.add_argument("--live", action="store_true", help="with real engines on this machine")
+    options.add_argument("--window-s", type=float, help="live: default 30, quick 8")
+    options.add_argument("--model", type=Path, help="live: a folder; default: the teacher")
+    options.add_argument("--keep-logs", type=Path, help="live: a folder for the platform's logs")
     options.add_argument(
         "--tuning", action="store_true", help="the traffic that rules are tuned on"
     )
@@ -52,10 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run and print; exit code 0 when the bench ran, whatever the marks."""
     options = parser().parse_args(argv)
     if options.live:
-        reason = "the hand-off between real engines is not built yet"
-        mark = Mark("ITL p99 of running decodes, split over mixed", None, "x", 0.5, "lower", reason)
-        report = Report("pd", options.seed, [absent_row("live", reason)], [mark])
-        return emit(report, options, argv)
+        return _live(options, argv)
     timing = load_timing(options.calibration)
     engine = EngineConfig(KV_TOKENS // 512, 512, options.batched_tokens, 256, True)
     fleet = FleetConfig(options.replicas, engine, timing)
@@ -64,6 +71,51 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows += rows_of(traffic, _contenders(options), fleet, _plan(options))
     report = Report("pd", options.seed, rows, marks_of(rows), _notes(fleet))
     return emit(report, options, argv)
+
+
+def _live(options: argparse.Namespace, argv: Sequence[str] | None) -> int:
+    unwind_on_sigterm()
+    window_s = options.window_s or (8.0 if options.quick else 30.0)
+    plan = LivePlan(window_s, 10 if options.quick else 40, 8 if options.quick else 30)
+    fleets = [f for f in LIVE_FLEETS if f.name == LIVE_MIXED or _begins(f.name, options.systems)]
+    rows: list[Row] = []
+    reference: Live | None = None
+    for fleet in fleets:
+        try:
+            workload = engine_workload(options.model)
+            live = measure_live(fleet, workload, plan, options.seed, options.keep_logs)
+        except (StartError, Unavailable) as error:
+            rows.append(absent_row(fleet.name, f"{error} {getattr(error, 'log_tail', '')}"))
+            continue
+        reference = reference or live
+        rows.append(live.row(reference))
+    return emit(Report("pd", options.seed, rows, live_marks(rows)), options, argv)
+
+
+def live_marks(rows: Sequence[Row]) -> list[Mark]:
+    """Of the split fleet beside the mixed one."""
+    by_name = {row["system"]: row for row in rows}
+    mixed, split = by_name.get(LIVE_MIXED, {}), by_name.get(LIVE_SPLIT, {})
+    mixed_s, split_s = mixed.get("itl_p99_ms"), split.get("itl_p99_ms")
+    ratio = split_s / mixed_s if mixed_s and split_s else None
+    same = split.get("answers_identical_ratio")
+    reused = split.get("prompt_tokens_not_computed_again_ratio")
+    return [
+        Mark("answers identical to mixed replicas'", same, "ratio", 1.0, "higher", _why(same)),
+        Mark("prompt tokens not computed again", reused, "ratio", 0.99, "higher", _why(reused)),
+        Mark(
+            "ITL p99 of running decodes while long prompts arrive, split over mixed",
+            ratio,
+            "x",
+            0.5,
+            "lower",
+            _why(ratio),
+        ),
+    ]
+
+
+def _why(value: float | None) -> str | None:
+    return "one of the two fleets was not measured" if value is None else None
 
 
 def _traffic(options: argparse.Namespace) -> list[Traffic]:

@@ -136,7 +136,7 @@ def with_teacher(repo_root: Path, package_env: dict[str, str]) -> Callable[[str]
             env=env,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=480,
             check=False,
         )
         lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT")]

@@ -282,6 +282,14 @@ def features(context: typer.Context) -> None:
     raise typer.Exit(hand_on(context.args))
 
 
+@app.command(context_settings=_TOOL)
+def levers(context: typer.Context) -> None:
+    """Try each lever of the engine: works or not, equal answers or not, what it gains."""
+    from weir.cli.levers import levers as hand_on
+
+    raise typer.Exit(hand_on(context.args))
+
+
 @app.command(epilog="Example: [bold]weir version[/]")
 def version() -> None:
     """Print weir's version."""

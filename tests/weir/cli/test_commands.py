@@ -38,13 +38,15 @@ COMMANDS = [
     ["models", "add"],
     ["models", "promote"],
     ["models", "rollback"],
+    ["models", "card"],
+    ["profile"],
     ["bench"],
     ["simulate"],
     ["train"],
     ["version"],
 ]
 # Programs of their own, with a help of their own.
-HANDED_ON = {"distill", "eval", "features", "quantize"}
+HANDED_ON = {"distill", "eval", "features", "levers", "quantize"}
 
 
 def test_the_list_of_commands_is_complete() -> None:

@@ -1,0 +1,257 @@
+"""Two real replicas behind the real platform: as a pair of halves, or as two equal ones.
+
+Three things are measured on each fleet, one after the other, with prompts that nobody has cached:
+
+- answers: greedy ones to prompts of several lengths, compared with those of the first fleet;
+- first tokens: of long prompts, alone on the fleet;
+- gaps: between the outputs of streams that decode all the time, while long prompts arrive beside
+  them at fixed times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from load_tests.loadgen import Target, chat_bodies
+from load_tests.loadgen.prompts import prompt_texts
+from load_tests.report.stats import percentile
+from load_tests.servers import EngineWorkload, Launch, start
+from load_tests.servers.first_answer import await_answer
+from load_tests.servers.weir_platform import weir_platform
+
+LONG_TOKENS = 1500
+_LENGTHS = (20, 120, 400, 900, LONG_TOKENS)
+_PATIENCE_S = 240.0
+_COUNTERS = (
+    "weir_handoffs_total",
+    "vllm:external_prefix_cache_queries_total",
+    "vllm:external_prefix_cache_hits_total",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveFleet:
+    """``pools`` as in the settings; ``rule`` decides whether to disaggregate."""
+
+    name: str
+    pools: Sequence[Mapping[str, Any]]
+    rule: str
+
+
+_HALVES = ({"name": "p", "role": "prefill"}, {"name": "d", "role": "decode"})
+MIXED = "2 mixed"
+SPLIT = "1 prefill + 1 decode"
+LIVE_FLEETS = (
+    LiveFleet(MIXED, ({"name": "m", "role": "mixed", "replicas": 2},), "never"),
+    LiveFleet(SPLIT, _HALVES, "always"),
+    LiveFleet("1 prefill + 1 decode, adaptive", _HALVES, "adaptive"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LivePlan:
+    """``window_s``: so long gaps are measured, beside a long prompt every ``every_s``."""
+
+    window_s: float
+    answers: int
+    first_tokens: int
+    streams: int = 4
+    every_s: float = 0.4
+
+
+@dataclass(slots=True)
+class Heard:
+    """One answer: its text, and when each of its outputs came (seconds since it was asked for)."""
+
+    text: str = ""
+    at_s: list[float] = field(default_factory=list)
+    prefilled_elsewhere: bool = False
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What was measured on one fleet. ``counters``: of the whole run."""
+
+    fleet: LiveFleet
+    answers: Sequence[str]
+    first_s: Sequence[float]
+    gaps_s: Sequence[float]
+    long_first_s: Sequence[float]
+    counters: Mapping[str, float]
+    errors: Sequence[str]
+
+    def row(self, reference: Live) -> dict[str, Any]:
+        """The figures; ``reference``: whose answers are right."""
+        pairs = list(zip(self.answers, reference.answers, strict=True))
+        queries = self.counters.get("vllm:external_prefix_cache_queries_total", 0.0)
+        hits = self.counters.get("vllm:external_prefix_cache_hits_total", 0.0)
+        return {
+            "system": self.fleet.name,
+            "rule": self.fleet.rule,
+            "answers_identical_ratio": sum(a == b for a, b in pairs) / len(pairs),
+            "ttft_alone_p50_ms": _ms(percentile(self.first_s, 50)),
+            "added_ttft_p50_ms": _difference_ms(self.first_s, reference.first_s),
+            "itl_p50_ms": _ms(percentile(self.gaps_s, 50)),
+            "itl_p99_ms": _ms(percentile(self.gaps_s, 99)),
+            "ttft_beside_streams_p50_ms": _ms(percentile(self.long_first_s, 50)),
+            "prompts_handed_over": self.counters.get("weir_handoffs_total taken", 0.0),
+            "prompt_tokens_not_computed_again_ratio": hits / queries if queries else None,
+            "errors": len(self.errors),
+        }
+
+
+def measure_live(
+    fleet: LiveFleet, workload: EngineWorkload, plan: LivePlan, seed: int, keep_logs: Path | None
+) -> Live:
+    """Start the platform with that fleet, measure, and stop it.
+
+    Raises:
+        StartError: it does not come up.
+        Unavailable: this checkout has no platform.
+    """
+    routing = {"disaggregation": {"rule": fleet.rule}}
+    with tempfile.TemporaryDirectory(prefix="weir-bench-") as folder:
+        launches, target = weir_platform(
+            workload, 1, Path(folder), pools=[dict(p) for p in fleet.pools], routing=routing
+        )
+        with start(launches, target, keep_logs):
+            body = chat_bodies(workload.served_name, ["hello"], 2)[0]
+            await_answer(target, body, _PATIENCE_S)
+            run = _Run(target, workload, plan, seed, _token(launches))
+            return asyncio.run(run.all(fleet))
+
+
+def _token(launches: Sequence[Launch]) -> str:
+    return str(launches[0].env["WEIR_INTERNAL_TOKEN"])
+
+
+class _Run:
+    """One fleet under load."""
+
+    def __init__(
+        self, target: Target, workload: EngineWorkload, plan: LivePlan, seed: int, token: str
+    ) -> None:
+        self._target = target
+        self._workload = workload
+        self._plan = plan
+        self._count_tokens = workload.token_counter()
+        self._seeds = itertools.count(seed * 1000)
+        self._token = token
+        self._errors: list[str] = []
+
+    async def all(self, fleet: LiveFleet) -> Live:
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(connector=connector) as http:
+            for body in self._bodies(8, LONG_TOKENS, 2):  # engines connect to each other
+                await self._ask(http, body)
+            answers = [await self._ask(http, body) for body in self._answer_bodies()]
+            long = self._bodies(self._plan.first_tokens, LONG_TOKENS, 2)
+            firsts = [await self._ask(http, body) for body in long]
+            gaps, beside = await self._gaps(http)
+            counters = await self._counters(http)
+        return Live(
+            fleet,
+            [heard.text for heard in answers],
+            _firsts(firsts),
+            gaps,
+            _firsts(beside),
+            counters,
+            self._errors,
+        )
+
+    def _answer_bodies(self) -> list[bytes]:
+        each = max(1, self._plan.answers // len(_LENGTHS))
+        return [body for tokens in _LENGTHS for body in self._bodies(each, tokens, 32)]
+
+    def _bodies(self, count: int, tokens: int, output: int) -> list[bytes]:
+        texts = prompt_texts(next(self._seeds), count, tokens, self._count_tokens)
+        return chat_bodies(self._workload.served_name, texts, output)
+
+    async def _gaps(self, http: aiohttp.ClientSession) -> tuple[list[float], list[Heard]]:
+        """Gaps of the streams that decode, and the answers to the long prompts beside them."""
+        plan = self._plan
+        count = int(plan.window_s / plan.every_s)
+        long = self._bodies(count, LONG_TOKENS, 2)
+        short = itertools.cycle(self._bodies(64, 16, 400))
+        clock = asyncio.get_running_loop().time
+        over_s = clock() + 1.0 + plan.window_s
+        gaps: list[float] = []
+
+        async def decode() -> None:
+            while clock() < over_s:
+                heard = await self._ask(http, next(short), lambda: clock() < over_s)
+                gaps.extend(b - a for a, b in itertools.pairwise(heard.at_s))
+
+        streams = [asyncio.create_task(decode()) for _ in range(plan.streams)]
+        await asyncio.sleep(1.0)
+        gaps.clear()
+        asked = []
+        for body in long:
+            asked.append(asyncio.create_task(self._ask(http, body)))
+            await asyncio.sleep(plan.every_s)
+        await asyncio.gather(*streams)
+        return gaps, list(await asyncio.gather(*asked))
+
+    async def _ask(
+        self, http: aiohttp.ClientSession, body: bytes, wanted: Callable[[], bool] = lambda: True
+    ) -> Heard:
+        """An answer, or as much of it as is wanted."""
+        heard, asked_s = Heard(), time.monotonic()
+        url = f"http://{self._target.host}:{self._target.port}{self._target.path}"
+        headers = {"Content-Type": "application/json", **dict(self._target.headers)}
+        async with http.post(url, data=body, headers=headers) as answer:
+            if answer.status != 200:
+                self._errors.append(f"{answer.status}: {(await answer.text())[:200]}")
+                return heard
+            heard.prefilled_elsewhere = "x-weir-prefill-replica" in answer.headers
+            async for line in answer.content:
+                if text := _delta(line):
+                    heard.text += text
+                    heard.at_s.append(time.monotonic() - asked_s)
+                if not wanted():
+                    answer.close()
+                    break
+        return heard
+
+    async def _counters(self, http: aiohttp.ClientSession) -> Mapping[str, float]:
+        url = f"http://{self._target.host}:{self._target.port}/metrics"
+        found: dict[str, float] = {}
+        async with http.get(url, headers={"Authorization": f"Bearer {self._token}"}) as page:
+            page.raise_for_status()
+            for line in (await page.text()).splitlines():
+                name, _, labels = line.partition("{")
+                if name in _COUNTERS:
+                    key = f"{name} taken" if 'outcome="taken"' in labels else name
+                    found[key] = found.get(key, 0.0) + float(line.rpartition(" ")[2])
+        return found
+
+
+def _delta(line: bytes) -> str:
+    if not line.startswith(b"data: {"):
+        return ""
+    choices = json.loads(line[6:]).get("choices") or [{}]
+    return str((choices[0].get("delta") or {}).get("content") or "")
+
+
+def _firsts(answers: Sequence[Heard]) -> list[float]:
+    return [heard.at_s[0] for heard in answers if heard.at_s]
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds * 1e3
+
+
+def _difference_ms(mine: Sequence[float], reference: Sequence[float]) -> float | None:
+    first, second = percentile(mine, 50), percentile(reference, 50)
+    return None if first is None or second is None else (first - second) * 1e3
