@@ -30,6 +30,7 @@ class _Held:
     loaded: dict[str, None] = field(default_factory=dict)
     busy: frozenset[str] = frozenset()
     load_s: float = 0.0
+    loads: int = 0
 
 
 class AdapterBook:
@@ -39,10 +40,17 @@ class AdapterBook:
         self._replicas: dict[str, _Held] = {}
 
     def told(
-        self, replica_id: str, loaded: Sequence[str], busy: Sequence[str], slots: int, load_s: float
+        self,
+        replica_id: str,
+        loaded: Sequence[str],
+        busy: Sequence[str],
+        slots: int,
+        load_s: float,
+        loads: int = 0,
     ) -> None:
-        """A replica's own word: keys, the least recently used first, and those in use."""
-        held = _Held(slots, dict.fromkeys(loaded), frozenset(busy), load_s)
+        """A replica's own word: keys, the least recently used first, those in use, how long a load
+        takes and how many there were."""
+        held = _Held(slots, dict.fromkeys(loaded), frozenset(busy), load_s, loads)
         self._replicas[replica_id] = held
 
     def dispatched(self, replica_id: str, adapter: str) -> None:
@@ -67,6 +75,10 @@ class AdapterBook:
         """Keys, the least recently used first."""
         held = self._replicas.get(replica_id)
         return tuple(held.loaded) if held is not None else ()
+
+    def loads(self) -> dict[str, int]:
+        """Of each replica that has slots, how often it has loaded an adapter."""
+        return {replica_id: held.loads for replica_id, held in self._replicas.items()}
 
     def work(self, adapter: str, ids: Sequence[str], token_s: float) -> list[float]:
         """What it costs to have the adapter, per replica of ``ids``, in tokens of prefill.

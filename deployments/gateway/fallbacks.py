@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from deployments.gateway.legs import Attempt
-from deployments.gateway.plan import Course, ImpatientError
+from deployments.gateway.plan import AdapterBusyError, Course, ImpatientError
 from fallback.cascade import CascadeRule
 from fallback.policies import OVERLOAD, BreakerState, Pass, RequestFacts, SpillPolicy
 from router.admission import Refusal, SpilledError
@@ -126,7 +126,7 @@ class Trial(contextlib.AbstractContextManager[None]):
     def _breaks(self, error: BaseException | None) -> bool:
         if isinstance(error, ReplicaFailedError | NoReplicaError):
             return True
-        if isinstance(error, SpilledError | ImpatientError):
+        if isinstance(error, SpilledError | ImpatientError | AdapterBusyError):
             return False
         return isinstance(error, OverloadedError) and self._attempt.admitted_s is not None
 

@@ -137,7 +137,7 @@ class Fleet:
 
     def heard_adapters(self, replica_id: str, adapters: wire.Adapters) -> None:
         """A replica said which LoRA adapters it has."""
-        told = (adapters.loaded, adapters.busy, adapters.slots, adapters.load_s)
+        told = (adapters.loaded, adapters.busy, adapters.slots, adapters.load_s, adapters.loads)
         self.router.adapters.told(replica_id, *told)
 
     def stepped(self, replica_id: str) -> None:

@@ -40,6 +40,7 @@ def add_metrics(
 
 def _set_gauges(gateway: Gateway) -> None:
     _set_usage(gateway)
+    _set_adapters(gateway)
     for model in gateway.models.values():
         members = model.router.members
         gateway.metrics.replicas.labels(model.name).set(len(members))
@@ -54,6 +55,14 @@ def _set_gauges(gateway: Gateway) -> None:
         errors = {"ttft": error.ttft_relative, "tpot": error.tpot_relative}
         for quantity, value in errors.items():
             gateway.metrics.latency_error.labels(model.name, quantity).set(value)
+
+
+def _set_adapters(gateway: Gateway) -> None:
+    gauge = gateway.metrics.adapter_loads
+    gauge.clear()  # replicas come and go
+    for model in gateway.models.values():
+        for replica_id, loads in model.router.adapters.loads().items():
+            gauge.labels(model.name, replica_id).set(loads)
 
 
 def _set_usage(gateway: Gateway) -> None:

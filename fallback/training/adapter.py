@@ -34,6 +34,8 @@ from weir import desk
 EVALUATION_SEED = 20_261_127
 #: Held-out answers of which so many must have the tone, and so many less may be right.
 LEAST_TONE, MOST_LOST = 0.9, 0.1
+#: Every so many steps, the conversations are whole ones.
+WHOLE_EVERY = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--steps", type=int, default=150)
     made.add_argument("--minutes", type=float, default=10.0, help="stop after so much training")
     made.add_argument("--rank", type=int, default=LoraShape().rank)
-    made.add_argument("--learning-rate", type=float, default=3e-3)
+    made.add_argument("--learning-rate", type=float, default=1e-3)
     made.add_argument("--batch", type=int, default=8, help="conversations in a step")
     made.add_argument("--held-out", type=int, default=96, help="questions of the evaluation")
     made.add_argument("--version", default="1.0.0", help="version to write into the manifest")
@@ -90,10 +92,12 @@ def batches(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Endless (rows, length) ids and weights; only answers have a weight."""
     pad = tokenization.id_of(tokenizer, tokenization.PAD)
-    # Short prompts: a tone needs no long ones, and a step costs a tenth.
-    talks = desk.conversations(seed, start=1_000_000, easy=True)
+    # Short prompts cost a tenth of a step; some whole ones keep what the model can.
+    short = desk.conversations(seed, start=1_000_000, easy=True)
+    whole = desk.conversations(seed, start=2_000_000)
     rng = random.Random(f"adapter/{seed}")
-    while True:
+    for step in itertools.count():
+        talks = short if step % WHOLE_EVERY else whole
         drawn = [encode(tokenizer, toned(t, tone), rng) for t in itertools.islice(talks, rows)]
         length = max(len(ids) for ids, _ in drawn)
         ids = [ids + [pad] * (length - len(ids)) for ids, _ in drawn]

@@ -208,6 +208,12 @@ class GatewayMetrics:
         self.replicas = Gauge(
             "weir_replicas", "Replicas that can be routed to.", ("model",), registry=self.registry
         )
+        self.adapter_loads = Gauge(
+            "weir_adapter_loads",
+            "Loads of LoRA adapters into the replica's slots since its start.",
+            ("model", "replica"),
+            registry=self.registry,
+        )
         self.replica_mfu = Gauge(
             "weir_replica_mfu_ratio",
             "Model FLOPs utilization: work per second over what the replica's device could do.",

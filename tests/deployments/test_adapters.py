@@ -20,6 +20,7 @@ from deployments.testing.world import KEY, World, http_world
 from weir.adapters import AdapterFiles
 from weir.errors import NotFoundError
 from weir.settings import ModelSettings, PriceSettings, Settings, TenantSettings
+from weir.settings.fallback import FallbackSettings
 from weir.settings.tree import AdapterSettings
 from weir.tenancy import hash_key
 
@@ -263,3 +264,23 @@ def test_the_engine_has_one_slot_more_than_is_used() -> None:
         "max_loras": 9,
         "max_lora_rank": 16,
     }
+
+
+@pytest.mark.parametrize("cold", ["base", "refuse"])
+async def test_busy_slots_open_no_circuit(encoder: PromptEncoder, cold: str) -> None:
+    plain = _settings(cold)
+    model = plain.models[0].model_copy(update={"fallback": FallbackSettings(student="s")})
+    student = ModelSettings(name="s", source="x")
+    settings = plain.model_copy(update={"models": (model, student)})
+    async with http_world(settings, {"m": encoder, "s": encoder}) as world:
+        await world.add_replica("a", _Full())
+        await world.add_student_replica("b")
+        for number in range(5):
+            asked = {**CHAT, "model": "house", "id": f"c{number}"}
+            asking = asyncio.ensure_future(world.post(asked).__aenter__())
+            if cold == "base":
+                await _started(world.replicas[0].generator, f"c{number}")
+                world.replicas[0].generator.end(f"c{number}", "hello")
+            answer = await asking
+            assert answer.status == (200 if cold == "base" else 503)
+        assert not world.gateway.parts.fallbacks["m"].policy.is_broken
