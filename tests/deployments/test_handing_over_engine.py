@@ -82,6 +82,8 @@ class Engine:
     # What a replica's front end calls.
     def load(self):
         return self.generator.load()
+    def adapters(self):
+        return self.generator.adapters()
     async def embed(self, request, put):
         return await self.generator.embed(request, put)
     async def submit(self, request, put):

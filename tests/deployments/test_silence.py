@@ -18,7 +18,7 @@ from deployments.testing.cluster import Cluster, Host, until
 from deployments.testing.exchange import Exchange
 from deployments.testing.in_memory import memory_cluster
 from deployments.testing.judging import ask, right_answers
-from deployments.testing.kinds import KINDS, Kind, agrees
+from deployments.testing.kinds import KINDS, TONE, Kind, agrees
 from deployments.testing.words import word_encoder
 from weir.errors import OverloadedError
 from weir.settings import ModelSettings, Settings, TenantSettings
@@ -48,7 +48,7 @@ def play(encoder: PromptEncoder) -> Callable[..., None]:
     def run(scenario: Scenario, admission: dict[str, Any], first_s: float | None = 20.0) -> None:
         tenants = tuple(TenantSettings(id=t, key_sha256=(hash_key(t),)) for t in ("one", "two"))
         settings = Settings(
-            models=(ModelSettings(name="m", source="x"),),
+            models=(ModelSettings(name="m", source="x", adapters=(TONE,)),),
             tenants=tenants,
             admission=admission,
             server=ServerSettings(early_headers_s=first_s),

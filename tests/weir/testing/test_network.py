@@ -32,6 +32,9 @@ class Counting:
     def load(self) -> wire.Load:
         return wire.Load(self.running, 0, 0)
 
+    def adapters(self) -> wire.Adapters | None:
+        return None
+
     async def submit(self, request: wire.Submit, put: Put) -> Abort:
         task = asyncio.get_running_loop().create_task(self._generate(request, put))
 

@@ -82,6 +82,9 @@ class _Counting:
     def load(self) -> wire.Load:
         return wire.Load(0, 0, 0)
 
+    def adapters(self) -> wire.Adapters | None:
+        return None
+
     async def submit(self, request: wire.Submit, put: Put) -> Abort:
         async def generate() -> None:
             for number in range(request.sampling.max_tokens):
