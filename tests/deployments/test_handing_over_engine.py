@@ -219,6 +219,7 @@ async def main(model):
             two.model.router.set_replicas(members)
             fresh_one = await make(role)
             await add(two, name + "+", fresh_one, role)
+            await two.model.fleet.connection(name + "+")
             return fresh_one, name + "+"
 
         def at(where, engine):

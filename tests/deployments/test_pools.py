@@ -144,7 +144,7 @@ def bundles(settings, number):
     return [config.placement_group_bundles, config.placement_group_bundle_label_selector]
 
 def version(settings):
-    return gateway_version(gateway_view(settings))
+    return gateway_version(gateway_view(settings), {})
 
 parallel = pair({"parallel": {"tensor": 4, "pipeline": 2}, **GPU},
                 {"parallel": {"data": 8, "experts": True}, **GPU})

@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from load_tests import bench_pd
 from load_tests.disaggregation.fleets import ADAPTIVE, contenders
-
-
-def test_live_says_that_it_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
-    assert bench_pd.main(["--live", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
-    assert report["marks"][0]["value"] is None
-    assert not report["marks"][0]["met"]
 
 
 def test_every_row_has_the_same_hardware() -> None:
