@@ -34,10 +34,10 @@ from load_tests.loadgen import Load, Outcome, Target, chat_bodies, run_load
 from load_tests.report import Mark, Report, bench_parser, emit, percentile
 from load_tests.servers import unwind_on_sigterm
 from load_tests.servers.process import REPOSITORY, bench_environment
+from load_tests.servers.user_platform import user_platform
 from load_tests.startup.once import free_ports
 from weir.tenancy import hash_key, new_key
 
-_UP_TIMEOUT_S = 300
 _STREAMS = 4
 _TOKENS = 64
 _MODEL = "weir-teacher"
@@ -303,23 +303,9 @@ def _platform() -> Iterator[Running]:
         tree: dict[str, Any] = {**free_ports(), "tenants": tenants}
         tree["server"] = {**tree["server"], "metrics": {"key_sha256": [hash_key(watcher)]}}
         config.write_text(yaml.safe_dump(tree), "utf-8")
-        try:
-            up = _weir(home, "up", "--config", str(config), "--json", "--timeout", "280")
-            if up.returncode != 0:
-                sys.exit(f"the platform does not come up:\n{up.stderr}")
-            url = str(json.loads(up.stdout)["url"]).removesuffix("/v1")
+        with user_platform(home, config) as said:
+            url = str(said["url"]).removesuffix("/v1")
             yield Running(url, keys["victim"], keys["attacker"], watcher, Parts(home))
-        finally:
-            _weir(home, "down", "--now")
-
-
-def _weir(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "weir.cli.main", *arguments]
-    env = bench_environment({"WEIR_HOME": str(home)})
-    env.pop("WEIR_CONFIG", None)
-    return subprocess.run(
-        command, env=env, capture_output=True, text=True, timeout=_UP_TIMEOUT_S, check=False
-    )
 
 
 if __name__ == "__main__":

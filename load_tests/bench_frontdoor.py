@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -32,10 +31,9 @@ from load_tests.frontdoor.outage import Client, LongStream, Outage, measure
 from load_tests.frontdoor.parts import CONTROLLER, GATEWAY, Parts
 from load_tests.report import Mark, Report, bench_parser, emit
 from load_tests.servers import unwind_on_sigterm
-from load_tests.servers.process import bench_environment
+from load_tests.servers.user_platform import run_weir, user_platform
 from load_tests.startup.once import free_ports
 
-_UP_TIMEOUT_S = 300
 _STREAM_TOKENS = 1500
 _BACK_TIMEOUT_S = 60.0
 _PATIENCE_S = 90.0
@@ -126,7 +124,7 @@ def _back_after(client: redis.Redis, began: float) -> float:
 def _stream_row(running: Running, system: str, kill: Callable[[], None]) -> dict[str, Any]:
     with LongStream(running.client, _STREAM_TOKENS) as stream:
         outage = measure(running.client, kill)
-    status = _weir(running.home, "status", "--json")
+    status = run_weir(running.home, "status", "--json")
     state = json.loads(status.stdout)["state"]
     return _row(
         system,
@@ -192,24 +190,9 @@ def _platform() -> Iterator[Running]:
         ports = free_ports()
         config = home / "bench.yaml"
         config.write_text(yaml.safe_dump(ports), "utf-8")
-        try:
-            up = _weir(home, "up", "--config", str(config), "--json", "--timeout", "280")
-            if up.returncode != 0:
-                sys.exit(f"the platform does not come up:\n{up.stderr}")
-            said = json.loads(up.stdout)
+        with user_platform(home, config) as said:
             client = Client(said["url"].removesuffix("/v1"), said["key"], said["models"][0])
             yield Running(client, Parts(home), home, ports["redis"]["port"])
-        finally:
-            _weir(home, "down", "--now")
-
-
-def _weir(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "weir.cli.main", *arguments]
-    env = bench_environment({"WEIR_HOME": str(home)})
-    env.pop("WEIR_CONFIG", None)
-    return subprocess.run(
-        command, env=env, capture_output=True, text=True, timeout=_UP_TIMEOUT_S, check=False
-    )
 
 
 if __name__ == "__main__":
