@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 import orjson
-from pydantic import BaseModel
 
 from deployments import wire
 from deployments.gateway.bodies.parsing import parse_body
@@ -43,13 +42,13 @@ class _Comparing(ABC, Generic[BodyT]):
     family = "openai"
     keep_alive = COMMENT
     summary: str
-    body: type[BaseModel]
+    body: type[BodyT]
 
     def __init__(self, pairs: bool = False) -> None:
         self.pairs = pairs
 
-    @abstractmethod
-    def parse(self, raw: bytes, unknown: Unknown | None = None) -> BodyT: ...
+    def parse(self, raw: bytes, unknown: Unknown | None = None) -> BodyT:
+        return parse_body(self.body, raw, unknown)
 
     @abstractmethod
     def written(
@@ -138,9 +137,6 @@ class RerankDialect(_Comparing[RerankBody]):
     summary = "Order documents by how well they suit a query (where the model can)"
     body = RerankBody
 
-    def parse(self, raw: bytes, unknown: Unknown | None = None) -> RerankBody:
-        return parse_body(RerankBody, raw, unknown)
-
     def written(
         self, body: RerankBody, request_id: str, created_s: int, scores: list[float], tokens: int
     ) -> dict[str, Any]:
@@ -169,9 +165,6 @@ class ScoreDialect(_Comparing[ScoreBody]):
     prompt_field = "text_2"
     summary = "Say how well texts suit each other (where the model can)"
     body = ScoreBody
-
-    def parse(self, raw: bytes, unknown: Unknown | None = None) -> ScoreBody:
-        return parse_body(ScoreBody, raw, unknown)
 
     def written(
         self, body: ScoreBody, request_id: str, created_s: int, scores: list[float], tokens: int
