@@ -9,28 +9,12 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
 
-from weir.errors import AuthenticationError, ModelNotFoundError
+from weir.errors import AuthenticationError
 from weir.settings import TenantSettings
+from weir.tenancy.tenant import Tenant
 
 KEY_PREFIX = "weir_"
-
-
-@dataclass(frozen=True, slots=True)
-class Tenant:
-    """Who is asking, which models and priority classes they may use (empty: all; the first class
-    is the default), and with whom they share cached prefixes."""
-
-    id: str
-    models: frozenset[str] = frozenset()
-    classes: tuple[str, ...] = ()
-    prefix_group: str | None = None
-
-    def require_model(self, name: str) -> None:
-        """A model that the tenant may not use is answered like one that does not exist."""
-        if self.models and name not in self.models:
-            raise model_not_found(name)
 
 
 def new_key() -> str:
@@ -43,11 +27,6 @@ def hash_key(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def model_not_found(name: str) -> ModelNotFoundError:
-    """The same answer for a model nobody serves and one the tenant may not see."""
-    return ModelNotFoundError(f"The model {name!r} does not exist.", param="model")
-
-
 class KeyRing:
     """Digest to tenant. Built from settings; replaced whole on reload."""
 
@@ -55,7 +34,11 @@ class KeyRing:
         self._tenants: dict[str, Tenant] = {}
         for settings in tenants:
             tenant = Tenant(
-                settings.id, frozenset(settings.models), settings.classes, settings.prefix_group
+                settings.id,
+                frozenset(settings.models),
+                settings.classes,
+                settings.prefix_group,
+                fallback=settings.fallback,
             )
             for digest in settings.key_sha256:
                 self._tenants[digest] = tenant

@@ -1,0 +1,21 @@
+"""Tenants, their keys, and what they may use."""
+
+from weir.tenancy.keyring import KEY_PREFIX, KeyRing, hash_key, new_key
+from weir.tenancy.limits import NO_QUOTAS, Budget, BudgetStep, Quotas
+from weir.tenancy.tenant import Caller, Key, Role, Tenant, model_not_found
+
+__all__ = [
+    "KEY_PREFIX",
+    "NO_QUOTAS",
+    "Budget",
+    "BudgetStep",
+    "Caller",
+    "Key",
+    "KeyRing",
+    "Quotas",
+    "Role",
+    "Tenant",
+    "hash_key",
+    "model_not_found",
+    "new_key",
+]
