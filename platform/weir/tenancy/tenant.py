@@ -31,7 +31,7 @@ class Tenant:
     quotas: Quotas = NO_QUOTAS
     model_quotas: Mapping[str, Quotas] = field(default_factory=lambda: MappingProxyType({}))
     budget: Budget | None = None
-    fallback: TenantFallbackSettings = TenantFallbackSettings()
+    fallback: TenantFallbackSettings = field(default_factory=TenantFallbackSettings)
     retention_days: int = 0
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     enabled: bool = True
