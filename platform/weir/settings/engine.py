@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from weir.settings.parsers import check_parsers
+from weir.settings.tiers import KvTiersSettings, check_tiers
 
 _OWNED_ELSEWHERE = {
     "model": "models[].source",
@@ -91,18 +92,29 @@ class EngineSettings(_Section):
     words, to measure what is around it. ``args`` are vLLM's engine arguments, passed through.
     ``yielding``: prompts give way to more urgent ones between two steps; it needs vLLM's
     ``scheduling_policy: priority`` and has no effect without, nor beside a ``scheduler_cls``.
+    ``kv_tiers``: where KV blocks go that the device has no room for.
     """
 
     mode: Literal["forked", "process", "stub"] = "process"
     args: dict[str, Any] = Field(default_factory=dict)
     env: dict[str, str] = Field(default_factory=dict)
     yielding: bool = True
+    kv_tiers: KvTiersSettings | None = None
 
     @field_validator("args")
     @classmethod
     def _usable(cls, args: dict[str, Any]) -> dict[str, Any]:
         check_engine_args(args)
         return args
+
+    def check(self, parallel: ParallelSettings, hands_off: bool) -> None:
+        """Refuse tiers that the engine cannot have; see :func:`weir.settings.tiers.check_tiers`.
+
+        Raises:
+            ValueError: what does not go with them.
+        """
+        copies = parallel.pipeline * parallel.data
+        check_tiers(self.kv_tiers, self.mode, self.args, copies, hands_off)
 
 
 def check_engine_args(args: dict[str, Any]) -> None:

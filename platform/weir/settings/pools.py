@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from weir.settings.autoscaling import AutoscalingSettings
 from weir.settings.engine import EngineSettings, ParallelSettings, check_engine_args
+from weir.settings.tiers import KvTiersSettings
 
 Role = Literal["mixed", "prefill", "decode"]
 PoolName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
@@ -28,12 +29,13 @@ class _Section(BaseModel):
 
 class PoolEngineSettings(_Section):
     """What a pool's engine has differently from the model's ``engine``: ``args`` and ``env`` are
-    laid over the model's, key by key."""
+    laid over the model's, key by key. ``kv_tiers``: null is as the model's, false is none."""
 
     mode: Literal["forked", "process", "stub"] | None = None
     args: dict[str, Any] = Field(default_factory=dict)
     env: dict[str, str] = Field(default_factory=dict)
     yielding: bool | None = None
+    kv_tiers: KvTiersSettings | Literal[False] | None = None
 
     @field_validator("args")
     @classmethod
@@ -51,6 +53,7 @@ class PoolEngineSettings(_Section):
             args={**engine.args, **self.args},
             env={**engine.env, **self.env},
             yielding=engine.yielding if self.yielding is None else self.yielding,
+            kv_tiers=engine.kv_tiers if self.kv_tiers is None else self.kv_tiers or None,
         )
 
 

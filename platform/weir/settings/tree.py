@@ -19,7 +19,7 @@ from weir.settings.fallback import (
 )
 from weir.settings.features import FeaturesSettings
 from weir.settings.parsers import with_parsers
-from weir.settings.pools import PoolSettings, check_pools, pooled
+from weir.settings.pools import PoolSettings, check_pools, hands_off, pooled
 from weir.settings.responses import ResponsesSettings
 from weir.settings.server import CorsSettings, MetricsSettings, Port
 from weir.settings.speculative import SpeculativeSettings
@@ -181,10 +181,11 @@ class ModelSettings(_Section):
     def _pools_fit(self) -> Self:
         alone = self.replicas != 1 or self.autoscaling is not None
         check_pools(self.pools, alone, self.routing.disaggregation.params)
-        self.parallel.check(self.accelerator, self.engine.mode)
-        for pool in self.pools:
-            served = self.of_pool(pool)
+        handing = hands_off(self.pools, self.routing.disaggregation.params)
+        every: list[ModelSettings] = [self, *map(self.of_pool, self.pools)]
+        for served in every:
             served.parallel.check(served.accelerator, served.engine.mode)
+            served.engine.check(served.parallel, handing and served is not self)
         return self
 
     def of_pool(self, pool: PoolSettings) -> ModelSettings:
