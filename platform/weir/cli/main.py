@@ -172,15 +172,18 @@ def config_check(
     profile: ProfileOption = "laptop",
 ) -> None:
     """Report everything that is wrong with a settings file, each with its path."""
-    from weir.adapters import inspect_adapters
-    from weir.cli.effective import with_absolute_sources
-    from weir.settings import load_settings
+    from weir.cli.config import check
 
-    settings = with_absolute_sources(load_settings(profile, file), file.absolute().parent)
-    for served in settings.models:
-        inspect_adapters(served, settings.registry.url)
-    models = ", ".join(model.name for model in settings.models)
+    models = ", ".join(check(file, profile))
     typer.echo(f"{file}: good over profile {profile} (models: {models})")
+
+
+@config_app.command("schema", epilog="Example: [bold]weir config schema > weir.schema.json[/]")
+def config_schema() -> None:
+    """Print the JSON schema of settings files, for editors and charts."""
+    from weir.cli.config import schema
+
+    typer.echo(schema(), nl=False)
 
 
 @config_app.command("show", epilog="Example: [bold]weir config show --profile gpu[/]")
