@@ -44,10 +44,13 @@ def checked(
     origin: str,
     environment: Mapping[str, str] | None = None,
     folder: Path | None = None,
+    *,
+    static: bool = False,
 ) -> Settings:
     """The settings of a tree that a platform can be started with. ``environment``: has the secrets
     that the settings name (None: this process's own). ``folder``: relative sources are relative to
-    it (None: to the working folder).
+    it (None: to the working folder). ``static``: nothing is said of files and secrets, which
+    another machine has.
 
     Raises:
         SettingsError: everything that is wrong with them.
@@ -58,7 +61,7 @@ def checked(
         placed = with_absolute_sources(settings, folder) if folder else settings
         return room_findings(placed, present)
 
-    return parse_settings(tree, origin, PARTS, further)
+    return parse_settings(tree, origin, PARTS, (lambda _: ()) if static else further)
 
 
 def room_findings(settings: Settings, environment: Mapping[str, str]) -> Iterator[Finding]:
@@ -121,6 +124,7 @@ def main(argv: list[str] | None = None) -> int:
     """Print one JSON object: a schema, or the models and problems of a settings file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--schema", action="store_true")
+    parser.add_argument("--static", action="store_true")
     parser.add_argument("--profile", default="laptop")
     parser.add_argument("file", type=Path, nargs="?")
     arguments = parser.parse_args(argv)
@@ -131,7 +135,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         tree = overlaid(arguments.profile, arguments.file)
         folder = arguments.file.absolute().parent if arguments.file else None
-        settings = checked(tree, str(arguments.file), folder=folder)
+        settings = checked(tree, str(arguments.file), folder=folder, static=arguments.static)
         told["models"] = [model.name for model in settings.models]
     except SettingsError as error:
         told |= {

@@ -275,6 +275,17 @@ def test_sources_are_relative_to_the_file(tmp_path: Path, in_process: None) -> N
         assert check(str(write(tmp_path, tree))).exit_code == 0
 
 
+def test_another_machine_may_have_the_files_and_secrets(tmp_path: Path, in_process: None) -> None:
+    model = {"name": "m", "source": "./on-the-cluster", "routing": {"policy": "nope"}}
+    file = str(write(tmp_path, {"models": [model]}))
+    for flags, paths in (([], {"routing.policy", "source"}), (["--static"], {"routing.policy"})):
+        result = check(file, *flags)
+        assert isinstance(result.exception, SettingsError)
+        assert {problem.path for problem in result.exception.problems} == {
+            f"models[0].{path}" for path in paths
+        }
+
+
 def test_a_cascade_needs_to_know_when_an_answer_stands(tmp_path: Path, in_process: None) -> None:
     student = tmp_path / "student"
     student.mkdir()

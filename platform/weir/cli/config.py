@@ -15,15 +15,17 @@ from weir.settings import Problem, SettingsError
 MODULE = "deployments.checking"
 
 
-def check(file: Path, profile: str) -> tuple[str, ...]:
-    """The names of the models of a settings file that a platform can be started with.
+def check(file: Path, profile: str, *, static: bool = False) -> tuple[str, ...]:
+    """The names of the models of a settings file that a platform can be started with. ``static``:
+    on a machine that has the files and secrets which the settings name.
 
     Raises:
         SettingsError: everything that is wrong with it.
         CommandError: it could not be checked.
     """
     # After "--" a file may be called like an option.
-    told = json.loads(_run(["--profile", profile, "--", str(file)]))
+    options = ["--static"] if static else []
+    told = json.loads(_run([*options, "--profile", profile, "--", str(file)]))
     problems = tuple(Problem(path, message) for path, message in told["problems"])
     if problems:
         raise SettingsError(told["origin"], problems)

@@ -170,11 +170,17 @@ def chat(
 def config_check(
     file: Annotated[Path, typer.Argument(help="The YAML file, as given to 'weir up --config'.")],
     profile: ProfileOption = "laptop",
+    static: Annotated[
+        bool,
+        typer.Option(
+            "--static", help="Leave out what depends on this machine: models' files, secrets."
+        ),
+    ] = False,
 ) -> None:
     """Report everything that is wrong with a settings file, each with its path."""
     from weir.cli.config import check
 
-    models = ", ".join(check(file, profile))
+    models = ", ".join(check(file, profile, static=static))
     typer.echo(f"{file}: good over profile {profile} (models: {models})")
 
 
