@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from weir.cli.models import models_app
+from weir.cli.plan import plan
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,6 +43,9 @@ config_app = typer.Typer(
 )
 app.add_typer(config_app, name="config")
 app.add_typer(models_app, name="models")
+app.command(
+    epilog="Example: [bold]weir plan config.json --accelerator H100 --accelerator L40S --rate 20[/]"
+)(plan)
 
 ProfileOption = Annotated[
     str, typer.Option("--profile", help="Settings that ship with weir: laptop or gpu.")
