@@ -1,4 +1,4 @@
-"""Settings of money: prices, and how much tenants may use."""
+"""Settings of money: prices, and where it is counted what tenants use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Market = Literal["on_demand", "spot"]
 Usd = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0, le=2**50)]
 
 
 class _Section(BaseModel):
@@ -65,41 +64,6 @@ class PricesSettings(_Section):
                 told = "/".join(part or "any" for part in what)
                 raise ValueError(f"hours: {told} has two prices")
             seen.add(what)
-        return self
-
-
-class QuotaSettings(_Section):
-    """Bounds per minute, per day (both by the clock, UTC) and at a time. None: not bounded."""
-
-    requests_per_minute: Count | None = None
-    prompt_tokens_per_minute: Count | None = None
-    output_tokens_per_minute: Count | None = None
-    requests_per_day: Count | None = None
-    prompt_tokens_per_day: Count | None = None
-    output_tokens_per_day: Count | None = None
-    concurrent_requests: Count | None = None
-
-
-class BudgetStepSettings(_Section):
-    """What happens once ``percent`` of a budget is spent or reserved."""
-
-    percent: int = Field(ge=1, le=1000)
-    actions: tuple[Literal["warn", "webhook", "spill", "refuse"], ...] = Field(min_length=1)
-
-
-class BudgetSettings(_Section):
-    """``usd_per_month``: by calendar month, UTC. ``steps`` None: a warning and a webhook at 80 %,
-    refusal and a webhook at 100 %. ``webhook_url``: who is told of steps with ``webhook``."""
-
-    usd_per_month: Usd
-    steps: tuple[BudgetStepSettings, ...] | None = None
-    webhook_url: str | None = Field(None, pattern=r"^https?://[^\s]+$")
-
-    @model_validator(mode="after")
-    def _steps_differ(self) -> Self:
-        percents = [step.percent for step in self.steps or ()]
-        if len(set(percents)) < len(percents):
-            raise ValueError("steps: two steps at the same percentage")
         return self
 
 
