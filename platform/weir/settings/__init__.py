@@ -9,9 +9,9 @@ from weir.settings.load import (
     profile_names,
     read_tree,
 )
+from weir.settings.money import PriceSettings
 from weir.settings.tree import (
     ModelSettings,
-    PriceSettings,
     RoutingSettings,
     Settings,
     TenantSettings,
