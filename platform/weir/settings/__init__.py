@@ -10,11 +10,11 @@ from weir.settings.load import (
     read_tree,
 )
 from weir.settings.money import PriceSettings
+from weir.settings.tenants import TenantFields, TenantSettings
 from weir.settings.tree import (
     ModelSettings,
     RoutingSettings,
     Settings,
-    TenantSettings,
 )
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "RoutingSettings",
     "Settings",
     "SettingsError",
+    "TenantFields",
     "TenantSettings",
     "load_settings",
     "parse_settings",
