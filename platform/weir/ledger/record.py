@@ -9,7 +9,6 @@ import msgspec
 
 #: Longest label that a request may carry into the ledger, in characters.
 MAX_LABEL_CHARS = 64
-NANO_PER_USD = 1_000_000_000
 
 
 class Part(StrEnum):
@@ -57,7 +56,8 @@ class UsageRecord(msgspec.Struct, frozen=True, array_like=True, tag="u", kw_only
     have cost of the model that was asked for (``asked``), where another one answered (``model``).
     ``spill``: why it did. ``label``: the client's own (``metadata.label``). Times are milliseconds
     since the epoch. ``prefill_us`` and ``decode_us``: the replica's time that the leg has taken, in
-    microseconds, as the replica measured it; None where it has not told.
+    microseconds, as the replica measured it; None where it has not told. ``requests``: 1 in the
+    first record of a request, so that their sum counts requests.
 
     New fields go to the end and have a default: a writer reads the records of an older gateway.
     """
@@ -93,14 +93,14 @@ class UsageRecord(msgspec.Struct, frozen=True, array_like=True, tag="u", kw_only
     batch: bool = False
     prefill_us: int | None = None
     decode_us: int | None = None
+    requests: int = 0
 
 
 class ReplicaTime(msgspec.Struct, frozen=True, array_like=True, tag="r", kw_only=True):
     """A replica was up from ``from_ms`` to ``until_ms`` (milliseconds since the epoch).
 
     Several gateways say so of the same replica; what is kept is the longest stretch in each hour,
-    so saying it twice is saying it once. ``nano_usd_per_hour``: what it costs;
-    ``on_demand_nano_usd_per_hour``: what it would cost in a market without interruptions.
+    so saying it twice is saying it once.
     """
 
     replica: str
@@ -108,9 +108,6 @@ class ReplicaTime(msgspec.Struct, frozen=True, array_like=True, tag="r", kw_only
     pool: str
     from_ms: int
     until_ms: int
-    nano_usd_per_hour: int
-    on_demand_nano_usd_per_hour: int
-    market: str = "on_demand"
 
 
 Entry = UsageRecord | ReplicaTime
