@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from deployments.gateway.account import Account, UnlimitedAccount
 from deployments.gateway.adapters import AdapterNames
+from deployments.gateway.booking import Ledger
 from deployments.gateway.fallbacks import Fallback
 from deployments.gateway.handle import Enricher, Gateway, Parts, random_ids
 from deployments.gateway.model import Model
@@ -18,9 +19,10 @@ from deployments.gateway.off_loop import OffLoop, OffLoopLimits
 from deployments.gateway.plan import Limits
 from deployments.gateway.prompts import PromptEncoder
 from deployments.gateway.transport import CacheFeed, ReplicaTransport
+from router.admission.live import LiveAdmission
 from weir.metrics import GatewayMetrics
 from weir.settings import ModelSettings, Settings
-from weir.tenancy import KeyRing
+from weir.tenancy import Directory, LiveDirectory
 
 
 def build_gateway(
@@ -32,20 +34,24 @@ def build_gateway(
     metrics: GatewayMetrics,
     *,
     digests: Mapping[str, Mapping[str, str]] | None = None,
+    directory: LiveDirectory | None = None,
     account: Account | None = None,
+    ledger: Ledger | None = None,
     rng: random.Random | None = None,
     ids: Callable[[], str] | None = None,
     wall_clock: Callable[[], float] = time.time,
 ) -> Gateway:
     """The gateway, on the running event loop. ``encoders``: each model's; ``digests``: the
-    versions of each model's adapters, by their names.
+    versions of each model's adapters, by their names; ``directory``: None is the tenants of the
+    settings, for good.
 
     Raises:
         ConfigError: the settings cannot be used.
     """
     reading = OffLoopLimits()
     off_loop = OffLoop(ThreadPoolExecutor(reading.threads, "weir-prompts"), reading)
-    shared = settings.admission
+    directory = directory or LiveDirectory(Directory.of(settings.tenants), wall_clock)
+    shared = LiveAdmission.of(settings.admission, directory.weight)
     slo_s = {c.name: c.ttft_slo_ms / 1000 for c in shared.classes if c.ttft_slo_ms}
     fallbacks = _fallbacks(settings, encoders, slo_s)
 
@@ -65,7 +71,7 @@ def build_gateway(
 
     return Gateway(
         Parts(
-            keys=KeyRing(settings.tenants),
+            directory=directory,
             models={m.name: build(m) for m in settings.models},
             account=account or UnlimitedAccount(),
             enricher=enricher,
@@ -76,6 +82,7 @@ def build_gateway(
             fallbacks=fallbacks,
             slo_s=slo_s,
             adapters=AdapterNames(settings.models, digests),
+            ledger=ledger,
             ids=ids or random_ids(),
             wall_clock=wall_clock,
         )
@@ -90,7 +97,6 @@ def _fallbacks(
         m.name: Fallback(
             m.name,
             m.fallback,
-            settings.tenants,
             slo_s,
             encoders[m.fallback.student].folder,
             clock,

@@ -10,12 +10,12 @@ from weir.settings.load import (
     profile_names,
     read_tree,
 )
+from weir.settings.money import PriceSettings
 from weir.settings.routing import RoutingSettings
+from weir.settings.tenants import TenantFields, TenantSettings
 from weir.settings.tree import (
     ModelSettings,
-    PriceSettings,
     Settings,
-    TenantSettings,
 )
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "RoutingSettings",
     "Settings",
     "SettingsError",
+    "TenantFields",
     "TenantSettings",
     "load_settings",
     "parse_settings",

@@ -31,6 +31,7 @@ class Names:
     models: frozenset[str] = frozenset()
     tenants: frozenset[str] = frozenset()
     classes: frozenset[str] = frozenset()
+    adapters: frozenset[str] = frozenset()
 
     @staticmethod
     def of_tree(tree: Mapping[str, Any]) -> Names:
@@ -41,6 +42,11 @@ class Names:
             _texts(tree.get("models"), "name"),
             _texts(tree.get("tenants"), "id"),
             frozenset(map(str, classes)) if isinstance(classes, Mapping) else frozenset(),
+            frozenset(
+                f"{model.get('name')}:{adapter}"
+                for model in _mappings(tree.get("models"))
+                for adapter in _texts(model.get("adapters"), "name")
+            ),
         )
 
     def and_of(self, settings: Settings) -> Names:
@@ -49,6 +55,8 @@ class Names:
             self.models | {model.name for model in settings.models},
             self.tenants | {tenant.id for tenant in settings.tenants},
             self.classes | {each.name for each in settings.admission.classes},
+            self.adapters
+            | {f"{model.name}:{each.name}" for model in settings.models for each in model.adapters},
         )
 
 
@@ -65,6 +73,7 @@ def references(settings: Settings, known: Known) -> Iterator[Finding]:
     names = known.names.and_of(settings)
     yield from _twice("models", [model.name for model in settings.models], "name")
     yield from _twice("tenants", [tenant.id for tenant in settings.tenants], "id")
+    yield from _shared_keys(settings.tenants)
     weighted = settings.admission.tenant_weights
     yield from _tenants(names, weighted, ("admission", "tenant_weights"))
     for number, tenant in enumerate(settings.tenants):
@@ -84,13 +93,29 @@ def references(settings: Settings, known: Known) -> Iterator[Finding]:
 def _of_tenant(tenant: TenantSettings, names: Names) -> Iterator[Finding]:
     yield from _each("model", tenant.models, names.models, ("models",))
     yield from _each("priority class", tenant.classes, names.classes, ("classes",))
+    yield from _each("model", tenant.model_quotas, names.models, ("model_quotas",))
+    yield from _each("adapter", tenant.adapters, names.adapters, ("adapters",))
+
+
+def _shared_keys(tenants: Sequence[TenantSettings]) -> Iterator[Finding]:
+    holders: dict[str, str] = {}
+    for number, tenant in enumerate(tenants):
+        for position, digest in enumerate(tenant.key_sha256):
+            if (holder := holders.setdefault(digest, tenant.id)) != tenant.id:
+                place = ("tenants", number, "key_sha256", position)
+                yield Finding(place, f"{digest[:8]}... is a key of {holder!r} too")
 
 
 def _of_model(
     model: ModelSettings, names: Names, students: Mapping[str, str | None]
 ) -> Iterator[Finding]:
+    factors = ("price", "class_factors")
+    yield from _each("priority class", model.price.class_factors, names.classes, factors)
     for number, adapter in enumerate(model.adapters):
         yield from _tenants(names, adapter.tenants, ("adapters", number, "tenants"))
+        if adapter.price is not None:
+            paid, place = adapter.price.class_factors, ("adapters", number, *factors)
+            yield from _each("priority class", paid, names.classes, place)
     fallback = model.fallback
     if fallback is None:
         return
@@ -143,7 +168,9 @@ def _tenants(names: Names, given: Iterable[str], place: Place) -> Iterator[Findi
 
 
 def _texts(items: Any, key: str) -> frozenset[str]:
-    if not isinstance(items, list):
-        return frozenset()
-    given = (item.get(key) for item in items if isinstance(item, Mapping))
+    given = (item.get(key) for item in _mappings(items))
     return frozenset(text for text in given if isinstance(text, str))
+
+
+def _mappings(items: Any) -> list[Mapping[str, Any]]:
+    return [each for each in items if isinstance(each, Mapping)] if isinstance(items, list) else []

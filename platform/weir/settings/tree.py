@@ -12,13 +12,14 @@ from pydantic import Field, ValidationInfo, model_validator
 
 from weir.settings.admission import AdmissionSettings
 from weir.settings.autoscaling import AutoscalingSettings
+from weir.settings.database import DatabaseSettings
 from weir.settings.engine import EngineSettings, ParallelSettings
 from weir.settings.fallback import (
     FallbackSettings,
     RegistrySettings,
-    TenantFallbackSettings,
 )
 from weir.settings.features import FeaturesSettings
+from weir.settings.money import AccountsSettings, PriceSettings, PricesSettings
 from weir.settings.parsers import with_parsers
 from weir.settings.pools import PoolSettings, pool_findings, pooled
 from weir.settings.references import Known, references
@@ -27,10 +28,9 @@ from weir.settings.routing import RoutingSettings
 from weir.settings.section import Finding, Section, refuse
 from weir.settings.server import CorsSettings, MetricsSettings, Port
 from weir.settings.speculative import SpeculativeSettings
+from weir.settings.tenants import ModelName, TenantId, TenantSettings
 
-ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
 AdapterName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-TenantId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 
 
 class ServerSettings(Section):
@@ -100,15 +100,6 @@ class RedisSettings(Section):
         if self.mode == "embedded" and self.url is not None:
             raise ValueError("url is for mode: external; the embedded server has its own address")
         return self
-
-
-class PriceSettings(Section):
-    """What a model costs: the machine per hour, the tenant's bill per million tokens."""
-
-    replica_usd_per_hour: float = Field(0.0, ge=0)
-    input_usd_per_million_tokens: float = Field(0.0, ge=0)
-    cached_input_usd_per_million_tokens: float | None = Field(None, ge=0)
-    output_usd_per_million_tokens: float = Field(0.0, ge=0)
 
 
 class PromptSettings(Section):
@@ -194,23 +185,6 @@ class ModelSettings(Section):
         return with_parsers(self.source, self.engine.args)
 
 
-class TenantSettings(Section):
-    """A tenant. Keys are stored as SHA-256 hex digests, never in clear.
-
-    ``models``: names this tenant may use; empty means all. ``classes``: priority classes it may
-    ask for (header ``x-weir-priority``), the first one is its default; empty means all, and the
-    first class of ``admission`` that is called standard, or else the first. Tenants of the same
-    ``prefix_group`` may hit each other's cached prefixes; without one a tenant hits only its own.
-    """
-
-    id: TenantId
-    key_sha256: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = ()
-    models: tuple[ModelName, ...] = ()
-    classes: tuple[str, ...] = ()
-    prefix_group: TenantId | None = None
-    fallback: TenantFallbackSettings = TenantFallbackSettings()
-
-
 class LogSettings(Section):
     """``json`` for machines, ``text`` for people."""
 
@@ -236,10 +210,13 @@ class Settings(Section):
     ray: RaySettings = RaySettings()
     models: tuple[ModelSettings, ...] = Field(min_length=1)
     registry: RegistrySettings = RegistrySettings()
+    database: DatabaseSettings = DatabaseSettings()
     admission: AdmissionSettings = Field(default_factory=AdmissionSettings)
     features: FeaturesSettings = FeaturesSettings()
     responses: ResponsesSettings = ResponsesSettings()
     tenants: tuple[TenantSettings, ...] = ()
+    accounts: AccountsSettings = AccountsSettings()
+    prices: PricesSettings = PricesSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")
