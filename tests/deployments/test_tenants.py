@@ -27,6 +27,7 @@ from weir.settings.tree import AdapterSettings
 from weir.tenancy import Directory, LiveDirectory, Role, hash_key
 from weir.tenancy.database import TenantStore
 from weir.tenancy.fields import KeyFields, checked_fields
+from weir.tenancy.known import read_known
 from weir.tenancy.watch import DirectoryWatch
 
 CHAT = {"messages": [{"role": "user", "content": "hello"}]}
@@ -293,6 +294,11 @@ def test_a_database_that_is_away_at_the_start_is_tried_again(
     postgresql.stop()
     tenants = TenantsOfSettings(settings(), tmp_path, lambda: now[0])
     tenants.start()
+    kept = read_known(tmp_path / "directory.json")
+    assert kept is not None
+    assert [each.id for each in kept.listed] == ["demo"], (
+        "for gateways that start before it is back"
+    )
     postgresql.start()
     tenants.try_again()
     engine = open_database(url)
