@@ -8,7 +8,6 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 from deployments.gateway.account import Account, UnlimitedAccount
 from deployments.gateway.adapters import AdapterNames
@@ -52,7 +51,7 @@ def build_gateway(
     reading = OffLoopLimits()
     off_loop = OffLoop(ThreadPoolExecutor(reading.threads, "weir-prompts"), reading)
     directory = directory or LiveDirectory(Directory.of(settings.tenants), wall_clock)
-    shared = replace(parse_settings(settings.admission), live_weight=directory.weight)
+    shared = parse_settings(settings.admission)
     slo_s = {c.name: c.ttft_slo_ms / 1000 for c in shared.classes if c.ttft_slo_ms}
     fallbacks = _fallbacks(settings, encoders, slo_s)
 
@@ -68,6 +67,7 @@ def build_gateway(
             fallback.spill_reason if fallback else None,
             wall_clock,
             random.Random(rng.random()) if rng else None,
+            directory.weight,
         )
 
     return Gateway(

@@ -201,8 +201,8 @@ async def test_models_of_a_tenant_change_while_it_asks(site: Site) -> None:
 
 
 async def test_weights_come_live(site: Site) -> None:
-    queue = site.world.model.dispatcher.queue
-    weigh = queue._settings.tenant_weight
+    backlog = site.world.model.dispatcher.queue._backlog
+    weigh = backlog.class_named("standard")._weight
     assert weigh("acme") == 1.0
     site.store.update_tenant("test", "acme", {"weight": 4})
     site.watch.look()

@@ -143,11 +143,11 @@ class DirectoryWatch:
 
     def _run(self) -> None:
         while not self._stopped.wait(self._poll_s):
-            try:
-                self.look()
-            except Exception:  # noqa: BLE001 - the thread's edge: told, and tried again
-                _LOG.exception("looking at the tenants failed")
+            self._look_on()
+        self._look_on()
+
+    def _look_on(self) -> None:
         try:
             self.look()
-        except Exception:  # noqa: BLE001 - as above
+        except Exception:  # noqa: BLE001 - the thread's edge: told, and tried again
             _LOG.exception("looking at the tenants failed")
