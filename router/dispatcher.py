@@ -16,6 +16,7 @@ from router.admission.limit import bounding, build_limits
 from router.admission.outcomes import Dispatch, Failed, Refused, SpillRule, Wait
 from router.admission.queue import AdmissionQueue
 from router.admission.ticket import Ticket
+from router.admission.waiting import TenantWeights
 from router.disaggregation.room import PlacedRoom
 from router.forecast import Forecast
 from router.lengths import OutputLengths
@@ -67,13 +68,14 @@ class Dispatcher:
         wall_clock: Callable[[], float],
         *,
         spill: SpillRule | None = None,
+        weights: TenantWeights | None = None,
         lengths: OutputLengths | None = None,
     ) -> None:
         self.router = router
         self.clock = clock
         self.lengths = lengths or OutputLengths()
         self.set_timer: Callable[[float | None], None] = _no_timer
-        self.queue = AdmissionQueue(settings, clock, wall_clock, spill)
+        self.queue = AdmissionQueue(settings, clock, wall_clock, spill, weights)
         self._enabled = settings.enabled
         self._limits = bounding(build_limits(settings.limits))
         self._caches = CacheUse()

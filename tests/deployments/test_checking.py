@@ -78,6 +78,13 @@ FAULTS = [
     Fault("models.1.parallel", {"pipeline": 2}, "models[1].parallel.pipeline", "CPU build"),
     Fault("tenants.0.classes", ["interactive", "bulk"], "tenants[0].classes[1]", "'bulk'"),
     Fault("tenants.1.models", ["smal"], "tenants[1].models[0]", "did you mean 'small'?"),
+    Fault("tenants.1.model_quotas", {"larg": {}}, "tenants[1].model_quotas.larg", "'large'?"),
+    Fault("tenants.1.adapters", ["large:warm"], "tenants[1].adapters[0]", "no adapter named"),
+    Fault("tenants.1.features", ["support_dsk"], "tenants[1].features[0]", "'support_desk'?"),
+    Fault("models.0.price", {"class_factors": {"bach": 1}},
+          "models[0].price.class_factors.bach", "'batch'?"),
+    Fault("prices", {"hours": [{"usd_per_hour": 1}, {"usd_per_hour": 2}]}, "prices.hours[1]"),
+    Fault("database", {"url": "mysql://x"}, "database.url", "postgresql"),
     Fault("features", {"enrich": [{"service": "nope", "entity": "header: x"}]},
           "features.enrich[0].service", "no service named 'nope'"),
 ]  # fmt: skip

@@ -32,31 +32,34 @@ class Names:
     tenants: frozenset[str] = frozenset()
     classes: frozenset[str] = frozenset()
     adapters: frozenset[str] = frozenset()
+    services: frozenset[str] = frozenset()
 
     @staticmethod
     def of_tree(tree: Mapping[str, Any]) -> Names:
         """Of a tree as it was read, whatever else is wrong with it."""
-        admission = tree.get("admission")
-        classes = admission.get("classes") if isinstance(admission, Mapping) else None
+        models = _mappings(tree.get("models"))
+        adapters = {
+            f"{model.get('name')}:{adapter}"
+            for model in models
+            for adapter in _texts(model.get("adapters"), "name")
+        }
         return Names(
-            _texts(tree.get("models"), "name"),
-            _texts(tree.get("tenants"), "id"),
-            frozenset(map(str, classes)) if isinstance(classes, Mapping) else frozenset(),
-            frozenset(
-                f"{model.get('name')}:{adapter}"
-                for model in _mappings(tree.get("models"))
-                for adapter in _texts(model.get("adapters"), "name")
-            ),
+            models=_texts(models, "name"),
+            tenants=_texts(tree.get("tenants"), "id"),
+            classes=_keys(tree.get("admission"), "classes"),
+            adapters=frozenset(adapters),
+            services=_keys(tree.get("features"), "services"),
         )
 
     def and_of(self, settings: Settings) -> Names:
         """With those of the settings."""
+        models = settings.models
         return Names(
-            self.models | {model.name for model in settings.models},
-            self.tenants | {tenant.id for tenant in settings.tenants},
-            self.classes | {each.name for each in settings.admission.classes},
-            self.adapters
-            | {f"{model.name}:{each.name}" for model in settings.models for each in model.adapters},
+            models=self.models | {model.name for model in models},
+            tenants=self.tenants | {tenant.id for tenant in settings.tenants},
+            classes=self.classes | {each.name for each in settings.admission.classes},
+            adapters=self.adapters | {f"{m.name}:{a.name}" for m in models for a in m.adapters},
+            services=self.services | set(settings.features.services),
         )
 
 
@@ -95,6 +98,7 @@ def _of_tenant(tenant: TenantSettings, names: Names) -> Iterator[Finding]:
     yield from _each("priority class", tenant.classes, names.classes, ("classes",))
     yield from _each("model", tenant.model_quotas, names.models, ("model_quotas",))
     yield from _each("adapter", tenant.adapters, names.adapters, ("adapters",))
+    yield from _each("service", tenant.features, names.services, ("features",))
 
 
 def _shared_keys(tenants: Sequence[TenantSettings]) -> Iterator[Finding]:
@@ -170,6 +174,11 @@ def _tenants(names: Names, given: Iterable[str], place: Place) -> Iterator[Findi
 def _texts(items: Any, key: str) -> frozenset[str]:
     given = (item.get(key) for item in _mappings(items))
     return frozenset(text for text in given if isinstance(text, str))
+
+
+def _keys(section: Any, key: str) -> frozenset[str]:
+    named = section.get(key) if isinstance(section, Mapping) else None
+    return frozenset(map(str, named)) if isinstance(named, Mapping) else frozenset()
 
 
 def _mappings(items: Any) -> list[Mapping[str, Any]]:
