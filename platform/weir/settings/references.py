@@ -14,7 +14,8 @@ from weir.settings.section import Finding, Place, unknown
 
 if TYPE_CHECKING:
     from weir.settings.parts import Parts
-    from weir.settings.tree import ModelSettings, Settings, TenantSettings
+    from weir.settings.tenants import TenantSettings
+    from weir.settings.tree import ModelSettings, Settings
 
 #: Made by ``weir up`` where the settings define no tenants.
 DEMO_TENANT: Final = "demo"
@@ -118,8 +119,9 @@ def _of_model(
     for number, adapter in enumerate(model.adapters):
         yield from _tenants(names, adapter.tenants, ("adapters", number, "tenants"))
         if adapter.price is not None:
-            paid, place = adapter.price.class_factors, ("adapters", number, *factors)
-            yield from _each("priority class", paid, names.classes, place)
+            paid = adapter.price.class_factors
+            where = ("adapters", number, *factors)
+            yield from _each("priority class", paid, names.classes, where)
     fallback = model.fallback
     if fallback is None:
         return
