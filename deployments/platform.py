@@ -23,8 +23,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import psutil
 
-import router.disaggregation.rules
-import router.scorers  # noqa: F401 - registers the policies, as the line above the rules
+from deployments.checking import checked
 from deployments.cluster import Cluster
 from deployments.guard import Guard
 from deployments.haproxy import FrontDoor
@@ -32,11 +31,6 @@ from deployments.names import APP
 from deployments.pools import pools_of
 from deployments.progress import Progress, State
 from deployments.redis_server import RedisServer
-from deployments.sources import model_source
-from features.enrichment import compile_rules
-from router.admission import parse_settings as parse_admission
-from router.disaggregation.rule import build_rule
-from router.policy import build_policy
 from weir.errors import ConfigError, WeirError
 from weir.run_folder import make_run_folder, remove_run_folder
 from weir.settings import ModelSettings, Settings, parse_settings, read_tree
@@ -88,7 +82,7 @@ class Platform:
             WeirError: something cannot start; what was started is still to be stopped.
             Stopped: SIGTERM arrived first.
         """
-        _check(self._settings)
+        checked(read_tree(self._settings_file), str(self._settings_file))
         self._cluster.prepare_environment()
         self._keep_temporary_files_together()
         self._start_deployer()
@@ -119,9 +113,8 @@ class Platform:
     def _apply(self) -> None:
         self._progress.tell("apply", "start", str(self._settings_file))
         try:
-            settings = parse_settings(read_tree(self._settings_file), str(self._settings_file))
+            settings = checked(read_tree(self._settings_file), str(self._settings_file))
             require_same_base(self._settings, settings)
-            _check(settings)
             if self._tenants is not None:
                 self._tenants.put(settings.tenants)
             self._start_deployer()
@@ -345,20 +338,6 @@ def _replica_bounds(model: ModelSettings) -> tuple[int, int]:
     if scaling is None or not model.replicas:
         return model.replicas, model.replicas
     return scaling.min_replicas, scaling.max_replicas
-
-
-def _check(settings: Settings) -> None:
-    """What the settings tree leaves to the rooms.
-
-    Raises:
-        ConfigError: a model's files, a routing policy or rule, or admission cannot be used.
-    """
-    parse_admission(settings.admission)
-    compile_rules(settings.features, os.environ)
-    for model in settings.models:
-        model_source(model.source, settings.registry.url)
-        build_policy(model.routing.policy, model.routing.params)
-        build_rule(model.routing.disaggregation.rule, model.routing.disaggregation.params)
 
 
 def require_same_base(old: Settings, new: Settings) -> None:

@@ -15,9 +15,9 @@ import yaml
 
 from weir.cli.exits import CommandError, ExitCode
 from weir.settings import Settings, TenantSettings, load_settings
+from weir.settings.references import DEMO_TENANT
 from weir.tenancy import hash_key
 
-DEMO_TENANT = "demo"
 MASK = "***"
 _SECRET_NAME = re.compile(r"(?:^|_)(?:token|secret|password|passwd|api_key|access_key)$", re.I)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[\w.-]+)?")
@@ -59,10 +59,11 @@ def effective_settings(flags: SettingsFlags) -> Settings:
 
 
 def with_demo_tenant(settings: Settings, demo_key: str) -> Settings:
-    """Settings without tenants get one, so that the printed key works. Others stay as they are."""
+    """Settings without tenants get one, so that the printed key works. Others stay as they are.
+    Its responses are kept for a day, as OpenAI's clients expect it."""
     if settings.tenants:
         return settings
-    demo = TenantSettings(id=DEMO_TENANT, key_sha256=(hash_key(demo_key),))
+    demo = TenantSettings(id=DEMO_TENANT, key_sha256=(hash_key(demo_key),), retention_days=1)
     return settings.model_copy(update={"tenants": (demo,)})
 
 

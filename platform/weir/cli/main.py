@@ -178,17 +178,26 @@ def chat(
 def config_check(
     file: Annotated[Path, typer.Argument(help="The YAML file, as given to 'weir up --config'.")],
     profile: ProfileOption = "laptop",
+    static: Annotated[
+        bool,
+        typer.Option(
+            "--static", help="Leave out what depends on this machine: models' files, secrets."
+        ),
+    ] = False,
 ) -> None:
     """Report everything that is wrong with a settings file, each with its path."""
-    from weir.adapters import inspect_adapters
-    from weir.cli.effective import with_absolute_sources
-    from weir.settings import load_settings
+    from weir.cli.config import check
 
-    settings = with_absolute_sources(load_settings(profile, file), file.absolute().parent)
-    for served in settings.models:
-        inspect_adapters(served, settings.registry.url)
-    models = ", ".join(model.name for model in settings.models)
+    models = ", ".join(check(file, profile, static=static))
     typer.echo(f"{file}: good over profile {profile} (models: {models})")
+
+
+@config_app.command("schema", epilog="Example: [bold]weir config schema > weir.schema.json[/]")
+def config_schema() -> None:
+    """Print the JSON schema of settings files, for editors and charts."""
+    from weir.cli.config import schema
+
+    typer.echo(schema(), nl=False)
 
 
 @config_app.command("show", epilog="Example: [bold]weir config show --profile gpu[/]")

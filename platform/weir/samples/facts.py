@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
-from weir.desk.words import MONTHS, NOUNS, STATUSES, TIERS, WEEKDAYS
+from weir.customer_block import MONTHS
+from weir.samples.words import NOUNS, STATUSES, TIERS, WEEKDAYS
 
 FactKind = Literal[
     "order",

@@ -7,8 +7,7 @@ import random
 from dataclasses import dataclass
 from decimal import Decimal
 
-from weir.desk.words import (
-    MONTHS,
+from weir.samples.words import (
     STATUSES,
     STORE_KINDS,
     TIERS,
@@ -76,11 +75,6 @@ class Customer:
     points: int
     today: dt.date
     orders: tuple[Order, ...]
-
-
-def day(date: dt.date) -> str:
-    """A date as the desk writes it, for example `17 March`."""
-    return f"{date.day} {MONTHS[date.month - 1]}"
 
 
 def make_store(seed: int | str, index: int, split: Split = "train") -> Store:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from weir.desk.phrasebook import Phrases, told
-from weir.desk.phrases_orders import ORDERS
+from weir.samples.phrasebook import Phrases, told
+from weir.samples.phrases_orders import ORDERS
 
 COMMON: Final[dict[str, Phrases]] = {
     **ORDERS,

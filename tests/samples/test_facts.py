@@ -5,13 +5,14 @@ import datetime as dt
 
 import pytest
 
-from weir import desk
-from weir.desk.facts import Fact, money, parse
-from weir.desk.world import Order
+from weir import samples
+from weir.customer_block import OrderLine, context_block
+from weir.samples.facts import Fact, money, parse
+from weir.samples.world import Order
 
 
-def _only(intent: str, seed: int = 3) -> desk.Example:
-    return next(desk.requests(seed, 1, intents=(intent,)))
+def _only(intent: str, seed: int = 3) -> samples.Example:
+    return next(samples.requests(seed, 1, intents=(intent,)))
 
 
 @pytest.mark.parametrize(
@@ -48,27 +49,27 @@ def test_names_are_found_where_asked_for() -> None:
 def test_any_wording_with_the_right_fact_passes() -> None:
     example = _only("return_window")
     days = example.store.return_days
-    assert desk.check(example, f"Sure! Send it back, you have {days} days.")
-    assert not desk.check(example, f"Sure! Send it back, you have {days + 1} days.")
-    assert not desk.check(example, "Sure! Send it back.")
-    assert not desk.check(example, "")
+    assert samples.check(example, f"Sure! Send it back, you have {days} days.")
+    assert not samples.check(example, f"Sure! Send it back, you have {days + 1} days.")
+    assert not samples.check(example, "Sure! Send it back.")
+    assert not samples.check(example, "")
 
 
 def test_a_right_fact_beside_a_wrong_one_fails() -> None:
     example = _only("shipping")
-    assert desk.check(example, example.answer)
-    assert not desk.check(example, example.answer + " Or 777 EUR.")
-    assert not desk.check(example, example.answer + " Order 12345 is shipped.")
+    assert samples.check(example, example.answer)
+    assert not samples.check(example, example.answer + " Or 777 EUR.")
+    assert not samples.check(example, example.answer + " Order 12345 is shipped.")
 
 
 def test_facts_of_the_same_order_may_be_added_but_not_of_another() -> None:
-    for example in desk.requests(5, 40, intents=("order_item",)):
+    for example in samples.requests(5, 40, intents=("order_item",)):
         if len(example.customer.orders) < 2 or len(example.messages) > 2:
             continue
         asked = next(o for o in example.customer.orders if o.order_id in example.answer)
         other = next(o for o in example.customer.orders if o is not asked)
-        assert desk.check(example, f"{example.answer} It is {asked.status}.")
-        assert not desk.check(example, f"{example.answer} And the {other.item}.")
+        assert samples.check(example, f"{example.answer} It is {asked.status}.")
+        assert not samples.check(example, f"{example.answer} And the {other.item}.")
         return
     pytest.fail("no example with two orders")
 
@@ -80,19 +81,19 @@ def test_a_change_to_any_number_of_the_answer_fails(intent: str) -> None:
     for index in digits:
         digit = str((int(example.answer[index]) + 1) % 10)
         changed = example.answer[:index] + digit + example.answer[index + 1 :]
-        assert not desk.check(example, changed), changed
+        assert not samples.check(example, changed), changed
 
 
 def test_refusing_is_wrong_when_the_order_exists_and_right_when_not() -> None:
     existing, missing = _only("order_status"), _only("order_missing")
-    assert not desk.check(existing, "I cannot find that order on your account.")
-    assert desk.check(missing, "Sorry, I cannot find that order.")
+    assert not samples.check(existing, "I cannot find that order on your account.")
+    assert samples.check(missing, "Sorry, I cannot find that order.")
     some = missing.customer.orders[0]
-    assert not desk.check(missing, f"Order {some.order_id} is {some.status}.")
+    assert not samples.check(missing, f"Order {some.order_id} is {some.status}.")
 
 
 def test_tie_breakers_of_rare_intents_are_unambiguous() -> None:
-    for example in desk.requests(6, 30, intents=("first_arrival", "most_expensive")):
+    for example in samples.requests(6, 30, intents=("first_arrival", "most_expensive")):
         named = [o for o in example.customer.orders if o.order_id in example.answer]
         assert len(named) == 1
         others = [o for o in example.customer.orders if o is not named[0]]
@@ -101,10 +102,10 @@ def test_tie_breakers_of_rare_intents_are_unambiguous() -> None:
 
 
 def test_rendering_separates_store_and_customer() -> None:
-    store, customer = desk.make_store(1, 2), desk.make_customer(1, 2)
-    system, context = desk.render_system(store), desk.render_context(customer)
-    assert desk.render_system_message(store, customer) == f"{system}\n{context}"
-    assert desk.render_system_message(store, None) == system
+    store, customer = samples.make_store(1, 2), samples.make_customer(1, 2)
+    system, context = samples.render_system(store), samples.render_context(customer)
+    assert samples.render_system_message(store, customer) == f"{system}\n{context}"
+    assert samples.render_system_message(store, None) == system
     assert context.startswith("<customer>\n")
     assert context.endswith("\n</customer>")
     assert customer.name not in system
@@ -114,8 +115,8 @@ def test_rendering_separates_store_and_customer() -> None:
 def test_a_delivered_order_is_rendered_as_arrived() -> None:
     today = dt.date(2026, 3, 14)
     order = Order("48213", "Talino", "kettle", 39, "delivered", today, today)
-    customer = dataclasses.replace(desk.make_customer(1, 1), orders=(order,))
-    assert desk.render_context(customer).splitlines()[-2] == (
+    customer = dataclasses.replace(samples.make_customer(1, 1), orders=(order,))
+    assert samples.render_context(customer).splitlines()[-2] == (
         "They bought the Talino kettle with order 48213. Order 48213 contains the Talino kettle. "
         "Order 48213 is delivered. Order 48213 arrived on 14 March. "
         "Order 48213 was placed on 14 March. Order 48213 costs 39 EUR."
@@ -123,12 +124,12 @@ def test_a_delivered_order_is_rendered_as_arrived() -> None:
 
 
 def test_plain_fields_render_as_the_customer_does() -> None:
-    customer = desk.make_customer(1, 3)
+    customer = samples.make_customer(1, 3)
     orders = [
-        desk.OrderLine(o.order_id, o.item, o.status, o.ordered, o.arrives, o.price_eur)
+        OrderLine(o.order_id, o.item, o.status, o.ordered, o.arrives, o.price_eur)
         for o in customer.orders
     ]
-    assert desk.render_context(customer) == desk.context_block(
+    assert samples.render_context(customer) == context_block(
         name=customer.name,
         tier=customer.tier,
         points=customer.points,
@@ -138,7 +139,7 @@ def test_plain_fields_render_as_the_customer_does() -> None:
 
 
 def test_a_customer_without_orders_renders_too() -> None:
-    block = desk.context_block(
+    block = context_block(
         name="Bela Zoro", tier="gold", points=12, today=dt.date(2026, 3, 14), orders=()
     )
     assert block.splitlines() == [
@@ -150,7 +151,7 @@ def test_a_customer_without_orders_renders_too() -> None:
 
 
 def test_tier_extras_grow_with_the_tier_and_unknown_tiers_are_refused() -> None:
-    store = desk.make_store(1, 1)
+    store = samples.make_store(1, 1)
     days = [store.extra_days(tier) for tier in ("bronze", "silver", "gold", "platinum")]
     assert days[0] == 0
     assert days == sorted(set(days))

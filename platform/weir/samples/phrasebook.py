@@ -6,8 +6,8 @@ import random
 from dataclasses import dataclass
 from typing import Final
 
-from weir.desk.words import Split
-from weir.desk.world import Order
+from weir.samples.words import Split
+from weir.samples.world import Order
 
 _OPENERS: Final = ("Hi, ", "Hello, ", "Hey, ", "Good morning, ", "Sorry, ", "One question: ")
 _CLOSERS: Final = (" Thanks.", " Thank you!", " Please help.")

@@ -15,20 +15,6 @@ Split = Literal["train", "heldout"]
 HELDOUT_SHARE: Final = 0.2
 """Share of all possible strings that belong to the held-out split."""
 
-MONTHS: Final = (
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-)
 WEEKDAYS: Final = ("Monday", "Friday", "Saturday", "Sunday")
 TIERS: Final = ("bronze", "silver", "gold", "platinum")
 STATUSES: Final = ("processing", "packed", "shipped", "delayed", "on hold", "delivered")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from weir.desk.phrasebook import Phrases
+from weir.samples.phrasebook import Phrases
 
 RARE: Final[dict[str, Phrases]] = {
     "total_price": Phrases(

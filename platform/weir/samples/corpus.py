@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from weir.desk.facts import Fact, judge
-from weir.desk.intents import (
+from weir.samples.facts import Fact, judge
+from weir.samples.intents import (
     COMMON_BUILDERS,
     INTENTS,
     ORDER_INTENTS,
@@ -18,10 +18,10 @@ from weir.desk.intents import (
     Scene,
     Turn,
 )
-from weir.desk.intents_rare import RARE_BUILDERS
-from weir.desk.render import Message, policy_sentences, render_system_message
-from weir.desk.words import Split
-from weir.desk.world import Customer, Store, make_customer, make_store
+from weir.samples.intents_rare import RARE_BUILDERS
+from weir.samples.render import Message, policy_sentences, render_system_message
+from weir.samples.words import Split
+from weir.samples.world import Customer, Store, make_customer, make_store
 
 CORPUS_VERSION: Final = "2"
 """Changes whenever the same seed would give other text."""

@@ -8,16 +8,16 @@ from collections import Counter
 
 import pytest
 
-from weir import desk
-from weir.desk.intents import PHRASES
-from weir.desk.words import split_of
+from weir import samples
+from weir.samples.intents import PHRASES
+from weir.samples.words import split_of
 
 
-def _talks(seed: int, n: int, split: desk.Split = "train") -> list[desk.Conversation]:
-    return list(itertools.islice(desk.conversations(seed, split), n))
+def _talks(seed: int, n: int, split: samples.Split = "train") -> list[samples.Conversation]:
+    return list(itertools.islice(samples.conversations(seed, split), n))
 
 
-def _text(talk: desk.Conversation) -> str:
+def _text(talk: samples.Conversation) -> str:
     return "\n".join(message["content"] for message in talk.messages())
 
 
@@ -28,20 +28,20 @@ def test_same_seed_gives_the_same_text_and_another_seed_does_not() -> None:
 
 def test_corpus_text_is_the_one_its_version_names() -> None:
     text = json.dumps([talk.messages() for talk in _talks(1, 50)])
-    assert desk.CORPUS_VERSION == "2"
+    assert samples.CORPUS_VERSION == "2"
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == "4a86b3e589eed579"
 
 
 def test_start_passes_over_conversations() -> None:
-    assert next(desk.conversations(3, start=7)) == _talks(3, 8)[7]
+    assert next(samples.conversations(3, start=7)) == _talks(3, 8)[7]
 
 
 def test_entities_never_cross_the_splits() -> None:
-    def entities(split: desk.Split) -> set[str]:
+    def entities(split: samples.Split) -> set[str]:
         found: set[str] = set()
         for index in range(300):
-            store = desk.make_store(5, index, split)
-            customer = desk.make_customer(5, index, split)
+            store = samples.make_store(5, index, split)
+            customer = samples.make_customer(5, index, split)
             found |= {store.name.split()[0], *customer.name.split()}
             found |= {part for order in customer.orders for part in (order.order_id, order.brand)}
         return found
@@ -55,7 +55,7 @@ def test_entities_never_cross_the_splits() -> None:
 
 
 def test_held_out_prompts_hold_no_training_entity() -> None:
-    for example in desk.requests(11, 60):
+    for example in samples.requests(11, 60):
         system = example.messages[0]["content"]
         ids = re.findall(r" with order (\d{5})\.", system)
         assert ids or "<customer>" not in system
@@ -66,7 +66,7 @@ def test_phrasings_never_cross_the_splits() -> None:
     train = {q.lower() for p in PHRASES.values() for q in (*p.train, *p.follow_ups)}
     heldout = {q.lower() for p in PHRASES.values() for q in (*p.heldout, *p.heldout_follow_ups)}
     assert not train & heldout
-    assert {e.template.lower() for e in desk.requests(1, 400)} <= heldout
+    assert {e.template.lower() for e in samples.requests(1, 400)} <= heldout
     assert {t.template.lower() for talk in _talks(1, 200) for t in talk.turns} <= train
 
 
@@ -79,7 +79,7 @@ def test_an_answer_about_an_order_repeats_sentences_of_the_prompt() -> None:
         "order_date",
         "other_order",
     )
-    for example in desk.requests(12, 120, intents=intents):
+    for example in samples.requests(12, 120, intents=intents):
         sentences = example.answer.removesuffix(".").split(". ")
         assert f"{sentences[-1]}." in example.messages[0]["content"]
         if example.intent == "other_order":
@@ -91,33 +91,33 @@ def test_an_answer_about_an_order_repeats_sentences_of_the_prompt() -> None:
 
 
 @pytest.mark.parametrize("split", ["train", "heldout"])
-def test_reference_answers_pass_their_own_check(split: desk.Split) -> None:
-    for example in desk.requests(2, 10 * len(desk.INTENTS), split=split):
-        assert desk.check(example, example.answer), example
+def test_reference_answers_pass_their_own_check(split: samples.Split) -> None:
+    for example in samples.requests(2, 10 * len(samples.INTENTS), split=split):
+        assert samples.check(example, example.answer), example
     for turn in (turn for talk in _talks(6, 200, split) for turn in talk.turns):
-        assert desk.judge(turn.answer, turn.required, turn.allowed), turn
+        assert samples.judge(turn.answer, turn.required, turn.allowed), turn
 
 
 def test_answers_to_other_examples_are_wrong() -> None:
-    intents = [name for name in desk.INTENTS if name != "store_unknown"]  # has one answer
-    examples = list(desk.requests(8, 6 * len(intents), intents=intents))
+    intents = [name for name in samples.INTENTS if name != "store_unknown"]  # has one answer
+    examples = list(samples.requests(8, 6 * len(intents), intents=intents))
     pairs = [(a, b) for a, b in itertools.pairwise(examples)]
     pairs += [(a, b) for a in examples for b in examples if a.intent == b.intent and a is not b]
-    passed = sum(desk.check(a, b.answer) for a, b in pairs)
+    passed = sum(samples.check(a, b.answer) for a, b in pairs)
     # Counts and statuses agree by chance now and then, and a refusal may name no order.
     assert passed / len(pairs) < 0.06
 
 
 def test_every_intent_is_asked_and_has_a_group() -> None:
-    examples = list(desk.requests(1, 3 * len(desk.INTENTS)))
-    assert Counter(e.intent for e in examples) == dict.fromkeys(desk.INTENTS, 3)
+    examples = list(samples.requests(1, 3 * len(samples.INTENTS)))
+    assert Counter(e.intent for e in examples) == dict.fromkeys(samples.INTENTS, 3)
     assert {e.group for e in examples} == {"common", "rare"}
-    assert sum(group == "common" for group in desk.INTENTS.values()) >= 8
+    assert sum(group == "common" for group in samples.INTENTS.values()) >= 8
 
 
 def test_requests_are_seeded_and_end_with_the_question() -> None:
-    first = list(desk.requests(4, 30, intents=("order_status", "loyalty")))
-    assert first == list(desk.requests(4, 30, intents=("order_status", "loyalty")))
+    first = list(samples.requests(4, 30, intents=("order_status", "loyalty")))
+    assert first == list(samples.requests(4, 30, intents=("order_status", "loyalty")))
     for example in first:
         roles = [message["role"] for message in example.messages]
         assert roles[0] == "system"
@@ -125,19 +125,19 @@ def test_requests_are_seeded_and_end_with_the_question() -> None:
 
 
 def test_easy_conversations_say_only_what_is_asked_and_all_of_it() -> None:
-    easy = list(itertools.islice(desk.conversations(3, easy=True), 100))
+    easy = list(itertools.islice(samples.conversations(3, easy=True), 100))
     whole = _talks(3, 100)
     assert sum(len(t.system) for t in easy) < 0.6 * sum(len(t.system) for t in whole)
     for talk in easy:
         for turn in talk.turns:
-            stated = desk.parse(f"{talk.system}\n{turn.question}", turn.required)
+            stated = samples.parse(f"{talk.system}\n{turn.question}", turn.required)
             sums = {"days", "money_eur", "count", "refusal"}
             assert {fact for fact in turn.required if fact.kind not in sums} <= stated
 
 
 def test_zipf_makes_a_few_customers_ask_most() -> None:
     def share_of_top_ten(zipf: float | None) -> float:
-        counts = Counter(e.entity_id for e in desk.requests(1, 400, zipf=zipf, customers=200))
+        counts = Counter(e.entity_id for e in samples.requests(1, 400, zipf=zipf, customers=200))
         assert len(counts) > 20
         return sum(count for _, count in counts.most_common(10)) / 400
 
@@ -145,18 +145,18 @@ def test_zipf_makes_a_few_customers_ask_most() -> None:
 
 
 def test_prompt_of_an_example_is_what_its_store_and_customer_render() -> None:
-    for example in desk.requests(9, len(desk.INTENTS)):
+    for example in samples.requests(9, len(samples.INTENTS)):
         if example.intent == "store_unknown":
             assert [message["role"] for message in example.messages] == ["user"]
             continue
         known = example.customer if example.intent != "account_unavailable" else None
-        expected = desk.render_system_message(example.store, known)
+        expected = samples.render_system_message(example.store, known)
         assert example.messages[0]["content"] == expected
         store_index = int(example.customer.customer_id[1:]) % 8
-        assert example.store == desk.make_store(9, store_index, "heldout")
+        assert example.store == samples.make_store(9, store_index, "heldout")
 
 
 @pytest.mark.parametrize("arguments", [{"intents": ("nonsense",)}, {"customers": 0}, {"stores": 0}])
 def test_impossible_requests_are_refused(arguments: dict[str, object]) -> None:
     with pytest.raises(ValueError):
-        list(desk.requests(1, 1, **arguments))  # type: ignore[arg-type]
+        list(samples.requests(1, 1, **arguments))  # type: ignore[arg-type]

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from weir.desk.facts import Fact, money, parse
-from weir.desk.phrasebook import Phrases, decorate, reference
-from weir.desk.phrases_common import COMMON
-from weir.desk.phrases_rare import RARE
-from weir.desk.render import besides, eur, order_count
-from weir.desk.words import Split, order_id
-from weir.desk.world import Customer, Order, Store, day
+from weir.customer_block import besides, count_orders, day, eur
+from weir.samples.facts import Fact, money, parse
+from weir.samples.phrasebook import Phrases, decorate, reference
+from weir.samples.phrases_common import COMMON
+from weir.samples.phrases_rare import RARE
+from weir.samples.words import Split, order_id
+from weir.samples.world import Customer, Order, Store
 
 Group = Literal["common", "rare"]
 
@@ -265,7 +265,7 @@ def build_profile(scene: Scene, intent: str) -> Turn | None:
         "name": customer.name,
         "tier": customer.tier,
         "points": str(customer.points),
-        "n_orders": order_count(customer),
+        "n_orders": count_orders(customer.orders),
     }
     required = {Fact("tier", customer.tier), Fact("points", str(customer.points))}
     if intent == "account_summary":

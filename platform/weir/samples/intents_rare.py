@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from weir.desk.facts import Fact, money
-from weir.desk.intents import PHRASES, Builder, Scene, Turn, finish, order_facts, order_fields
-from weir.desk.phrasebook import reference
-from weir.desk.render import eur
-from weir.desk.words import STATUSES
-from weir.desk.world import Order, day
+from weir.customer_block import day, eur
+from weir.samples.facts import Fact, money
+from weir.samples.intents import PHRASES, Builder, Scene, Turn, finish, order_facts, order_fields
+from weir.samples.phrasebook import reference
+from weir.samples.words import STATUSES
+from weir.samples.world import Order
 
 
 def _template(scene: Scene, intent: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from weir.desk.phrasebook import Phrases, told
+from weir.samples.phrasebook import Phrases, told
 
 ORDERS: Final[dict[str, Phrases]] = {
     "order_status": Phrases(

@@ -4,20 +4,25 @@ The teacher is trained on it, the student is distilled on it, the features descr
 and the load generator asks its questions. Pure standard library.
 """
 
-from weir.desk.corpus import CORPUS_VERSION, Conversation, Example, check, conversations, requests
-from weir.desk.facts import Fact, judge, parse
-from weir.desk.intents import INTENTS
-from weir.desk.render import (
+from weir.samples.corpus import (
+    CORPUS_VERSION,
+    Conversation,
+    Example,
+    check,
+    conversations,
+    requests,
+)
+from weir.samples.facts import Fact, judge, parse
+from weir.samples.intents import INTENTS
+from weir.samples.render import (
     Message,
-    OrderLine,
-    context_block,
     order_line,
     render_context,
     render_system,
     render_system_message,
 )
-from weir.desk.words import Split, split_of
-from weir.desk.world import Customer, Order, Store, make_customer, make_store
+from weir.samples.words import Split, split_of
+from weir.samples.world import Customer, Order, Store, make_customer, make_store
 
 __all__ = [
     "CORPUS_VERSION",
@@ -28,11 +33,9 @@ __all__ = [
     "Fact",
     "Message",
     "Order",
-    "OrderLine",
     "Split",
     "Store",
     "check",
-    "context_block",
     "conversations",
     "judge",
     "make_customer",
