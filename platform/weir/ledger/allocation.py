@@ -58,9 +58,7 @@ class Pace:
     decode_us: Fraction = Fraction(0)
 
     @classmethod
-    def of(
-        cls, prefill_us: int, prompt_tokens: int, decode_us: int, output_tokens: int
-    ) -> Pace:
+    def of(cls, prefill_us: int, prompt_tokens: int, decode_us: int, output_tokens: int) -> Pace:
         """From what was told: times, and the tokens that they were for."""
         return cls(
             Fraction(prefill_us, prompt_tokens) if prompt_tokens else Fraction(0),

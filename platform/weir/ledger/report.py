@@ -16,6 +16,7 @@ from weir.ledger.allocation import Pace, allocate
 from weir.ledger.spending import Group, Pool, Spending, read_spending
 from weir.ledger.usage import By, Period
 
+
 @dataclass(frozen=True, slots=True)
 class CostRow:
     """What one group bears of the replicas' cost, and what its tenants are billed for it.
@@ -135,9 +136,7 @@ def make_report(by: By, spending: Spending) -> CostReport:
 
 
 def _pool_row(pool: Pool, sums: Counter[str]) -> PoolRow:
-    return PoolRow(
-        *pool, _hours(sums["wall_ms"]), usd_of(sums["paid"]), usd_of(sums["idle"])
-    )
+    return PoolRow(*pool, _hours(sums["wall_ms"]), usd_of(sums["paid"]), usd_of(sums["idle"]))
 
 
 def _hours(time: int, per_ms: int = 1) -> Decimal:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Engine, Table, case, insert, select
+from sqlalchemy import Connection, Engine, Table, case, delete, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
@@ -42,9 +42,7 @@ class Arrived:
     base: int = 0
 
 
-def store(
-    engine: Engine, arrived: Sequence[Arrived], rates: Rates, now_ms: int
-) -> dict[str, int]:
+def store(engine: Engine, arrived: Sequence[Arrived], rates: Rates, now_ms: int) -> dict[str, int]:
     """Put them in, in one transaction.
 
     Returns, for each outbox, up to which number the database has everything.
@@ -61,6 +59,19 @@ def store(
             if attempt == _ATTEMPTS - 1:
                 raise
     raise AssertionError("unreachable")
+
+
+def prune(engine: Engine, before_ms: int) -> None:
+    """Remove records of legs that ended before then, and marks of outboxes that are long gone.
+    Sums and replica-hours stay.
+
+    Raises:
+        DatabaseAwayError: the database does not answer.
+    """
+    with writing(engine) as connection:
+        connection.execute(delete(usage_records).where(usage_records.c.ended_ms < before_ms))
+        gone = ledger_outboxes.c.updated_ms < before_ms
+        connection.execute(delete(ledger_outboxes).where(gone))
 
 
 def _store(
@@ -180,10 +191,10 @@ def _store_hours(connection: Connection, told: Sequence[ReplicaTime], rates: Rat
     wider = {
         "first_ms": case((new.first_ms < here.first_ms, new.first_ms), else_=here.first_ms),
         "last_ms": case((new.last_ms > here.last_ms, new.last_ms), else_=here.last_ms),
-        "market": new.market,
-        "nano_usd_per_hour": new.nano_usd_per_hour,
-        "on_demand_nano_usd_per_hour": new.on_demand_nano_usd_per_hour,
     }
+    # A new price is one from now on: it changes no hour of which nothing new is told.
+    for name in ("market", "nano_usd_per_hour", "on_demand_nano_usd_per_hour"):
+        wider[name] = case((new.last_ms > here.last_ms, new[name]), else_=here[name])
     upsert = statement.on_conflict_do_update(index_elements=["hour_ms", "replica"], set_=wider)
     connection.execute(upsert, [hours[key] for key in sorted(hours)])
 
@@ -198,9 +209,7 @@ def _hours(time: ReplicaTime) -> Iterator[tuple[int, int, int]]:
         begin_ms = end_ms
 
 
-def _advance(
-    connection: Connection, arrived: Sequence[Arrived], now_ms: int
-) -> dict[str, int]:
+def _advance(connection: Connection, arrived: Sequence[Arrived], now_ms: int) -> dict[str, int]:
     names = sorted({each.outbox for each in arrived})
     table = ledger_outboxes.c
     found = select(table.name, table.committed).where(table.name.in_(names))

@@ -21,7 +21,7 @@ from weir.errors import DatabaseAwayError
 from weir.ledger.frames import unpack
 from weir.ledger.rates import Rates
 from weir.ledger.shipping import COMMITTED, STREAM
-from weir.ledger.store import Arrived, store
+from weir.ledger.store import Arrived, prune, store
 
 _LOG = logging.getLogger("weir.ledger")
 _GROUP = "writer"
@@ -34,6 +34,8 @@ _CLAIM_PERIOD_S = 10.0
 _IDLE_MS = 30_000
 _PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 10.0
+_PRUNE_PERIOD_S = 3600.0
+_DAY_MS = 86_400_000
 
 _Raw = tuple[bytes, dict[bytes, bytes]]
 
@@ -43,15 +45,20 @@ def run_writer(
     engine: Engine,
     stop: threading.Event,
     rates: Callable[[], Rates] | None = None,
+    keep_records_days: int = 90,
 ) -> None:
     """Write until ``stop`` is set; in a thread of its own. Redis and the database may be away for
-    any time. ``rates``: what replica-hours cost now."""
+    any time. ``rates``: what replica-hours cost now. Single records are removed after
+    ``keep_records_days``; their sums stay."""
     redis = Redis.from_url(redis_url, socket_timeout=5.0, socket_connect_timeout=2.0)
     writer = Writer(redis, engine, rates or dict)
-    pause_s = _PAUSE_S
+    pause_s, pruned_s = _PAUSE_S, float("-inf")
     try:
         while not stop.is_set():
             try:
+                if time.monotonic() - pruned_s > _PRUNE_PERIOD_S:
+                    prune(engine, int(time.time() * 1000) - keep_records_days * _DAY_MS)
+                    pruned_s = time.monotonic()
                 writer.write(_WAIT_MS)
                 pause_s = _PAUSE_S
             except (RedisError, OSError, DatabaseAwayError, SQLAlchemyError) as error:
