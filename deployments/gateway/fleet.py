@@ -83,7 +83,8 @@ class Fleet:
 
     @property
     def connected(self) -> set[str]:
-        """Replicas with an open connection, those among them that have left and end their streams."""
+        """Replicas with an open connection, those among them that have left and end their
+        streams."""
         return set(self._connections)
 
     def unreachable(self) -> set[str]:

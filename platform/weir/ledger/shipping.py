@@ -1,9 +1,9 @@
 """From the outboxes into the Redis stream, and what has arrived in the database back to them.
 
 One entry of the stream holds many records, as frames (:mod:`weir.ledger.frames`), with the outbox's
-name and the number of the first. The writer tells in a hash, for each outbox, up to which number the
-database has everything (:data:`COMMITTED`); only then an outbox is trimmed. So Redis may lose the
-stream: what it lost is sent again.
+name and the number of the first. The writer tells in a hash, for each outbox, up to which number
+the database has everything (:data:`COMMITTED`); only then an outbox is trimmed. So Redis may lose
+the stream: what it lost is sent again.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ COMMITTED = "{weir:ledger}:committed"
 @dataclass(frozen=True, slots=True)
 class Pace:
     """``period_s``: so often new records are sent. ``batch_bytes``: so many in one entry;
-    ``batches``: so many entries at a time. ``ahead_records``: so many records of an outbox may be in
-    Redis that the database does not have. ``adopt_period_s``: so often orphans are looked for.
+    ``batches``: so many entries at a time. ``ahead_records``: so many records of an outbox may be
+    in Redis that the database does not have. ``adopt_period_s``: so often orphans are looked for.
     ``stalled_s``: after so long without progress of the database it is looked whether the stream
     still has what was sent."""
 

@@ -32,8 +32,8 @@ _MOST_HOURS = 24 * 40
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """Records of one outbox, with the numbers from ``first`` to before ``end``. ``base``: the outbox
-    knows that the database has everything before that number."""
+    """Records of one outbox, with the numbers from ``first`` to before ``end``. ``base``: the
+    outbox knows that the database has everything before that number."""
 
     outbox: str
     first: int
@@ -115,7 +115,8 @@ _TEXTS: dict[str, int] = {
 
 
 def _sums(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of :data:`usage_sums`, in the order of their keys: writers then lock them in one order."""
+    """Rows of :data:`usage_sums`, in the order of their keys: writers then lock them in one
+    order."""
     found: dict[tuple[Any, ...], list[int]] = {}
     for row in rows:
         hour_ms = row["ended_ms"] // HOUR_MS * HOUR_MS

@@ -11,8 +11,8 @@ FOLDER_VARIABLE = "WEIR_LEDGER_FOLDER"
 class LedgerSettings(BaseModel):
     """``enabled``: whether anything is recorded. ``folder``: where gateways keep records that the
     database does not have yet (null: ``ledger`` in the state folder); it should outlive a gateway.
-    ``outbox_max_bytes``: of one gateway process's; more is lost, and counted. ``keep_records_days``:
-    so long single records stay in the database; their sums stay."""
+    ``outbox_max_bytes``: of one gateway process's; more is lost, and counted.
+    ``keep_records_days``: so long single records stay in the database; their sums stay."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
