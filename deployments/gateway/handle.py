@@ -51,7 +51,7 @@ from weir.errors import (
     UnsupportedError,
     WeirError,
 )
-from weir.logs import request_logging
+from weir.logs import request_logging, stack_of
 from weir.metrics import GatewayMetrics
 from weir.tenancy import Caller, LiveDirectory, Tenant, model_not_found
 
@@ -166,9 +166,9 @@ class Gateway:
             record.client_left = True
             if isinstance(gone, asyncio.CancelledError):
                 raise
-        except Exception:  # noqa: BLE001 - the edge: count it, log it, answer it
+        except Exception as error:  # noqa: BLE001 - the edge: count it, log it, answer it
             told = {"endpoint": record.endpoint, "request_id": record.id, "tenant": record.tenant}
-            _LOG.exception("request failed", extra=told)
+            _LOG.error("request failed: %s", stack_of(error), extra=told)
             await self._fail(record, sink, InternalError("An internal error occurred."))
         finally:
             self._booking.end(record)
@@ -327,7 +327,7 @@ class Gateway:
             if sink.committed:
                 raise
             if step.spill is not None:
-                told = {"spill": step.spill, "reason": error.message}
+                told = {"spill": step.spill, "reason": error.code}
                 _LOG.info("the student cannot answer", extra=told)
             return Outcome(step, error, admitted=attempt.admitted_s is not None)
         finally:
