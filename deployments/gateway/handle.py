@@ -11,12 +11,14 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 from deployments.client_headers import usable_id
 from deployments.gateway.account import Account
 from deployments.gateway.adapters import Adapter, AdapterNames
 from deployments.gateway.bodies import Body, TextBody
+from deployments.gateway.booking import Booking, Ledger
 from deployments.gateway.dialects import Dialect
 from deployments.gateway.fallbacks import Fallback, Trial
 from deployments.gateway.generation import Generation, Run
@@ -51,7 +53,7 @@ from weir.errors import (
 )
 from weir.logs import request_logging
 from weir.metrics import GatewayMetrics
-from weir.tenancy import KeyRing, Tenant, model_not_found
+from weir.tenancy import Caller, LiveDirectory, Tenant, model_not_found
 
 _LOG = logging.getLogger("weir.gateway")
 PRIORITY_HEADER = "x-weir-priority"
@@ -86,10 +88,11 @@ class Enricher(Protocol):
 @dataclass(frozen=True, slots=True)
 class Parts:
     """Everything that a gateway needs. ``classes``: the priority classes' names; ``slo_s``: the
-    time-to-first-token limit of those that have one. ``ids`` makes unique ids; ``wall_clock`` gives
+    time-to-first-token limit of those that have one. ``ledger``: where what was used is kept.
+    ``ids`` makes unique ids; ``wall_clock`` gives
     seconds since the epoch, for what clients are told. The event loop's clock is the only other."""
 
-    keys: KeyRing
+    directory: LiveDirectory
     models: Mapping[str, Model]
     account: Account
     enricher: Enricher
@@ -100,6 +103,7 @@ class Parts:
     fallbacks: Mapping[str, Fallback] = field(default_factory=dict)
     slo_s: Mapping[str, float] = field(default_factory=dict)
     adapters: AdapterNames = field(default_factory=lambda: AdapterNames(()))
+    ledger: Ledger | None = None
     ids: Callable[[], str] = field(default_factory=random_ids)
     wall_clock: Callable[[], float] = time.time
 
@@ -109,7 +113,7 @@ class Gateway:
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
-        self.keys = parts.keys
+        self.directory = parts.directory
         self.models = parts.models
         self.adapters = parts.adapters
         self.metrics = parts.metrics
@@ -117,6 +121,7 @@ class Gateway:
         self._generation = Generation(parts.account, parts.metrics, parts.limits)
         self.intake = Intake(parts.limits, parts.off_loop)
         self._silence = Silence(parts.limits.early_headers_s)
+        self._booking = Booking(parts.models, parts.ledger, self._clock, parts.wall_clock)
         self._settlement = Settlement(parts.models, parts.fallbacks, parts.metrics, parts.slo_s)
         for name, fallback in parts.fallbacks.items():
             fallback.watch(parts.models[name].router, parts.metrics)
@@ -137,8 +142,8 @@ class Gateway:
         given = usable_id(door.header(b"x-request-id"))
         record = Record(dialect.name, self._clock(), given or serial, serial)
         async with self._answered(record, sink):
-            tenant = self._authenticate(record, door)
-            request = await self._validate(record, dialect, tenant, door)
+            caller = self._authenticate(record, dialect, door)
+            request = await self._validate(record, dialect, caller, door)
             with self._in_flight(record, request, sink):
                 request = await self._enrich(record, request)
                 prompts = Prompts(request)
@@ -166,25 +171,30 @@ class Gateway:
             _LOG.exception("request failed", extra=told)
             await self._fail(record, sink, InternalError("An internal error occurred."))
         finally:
+            self._booking.end(record)
             self._settlement.settle(record, sink.status, self._clock())
 
     async def _fail(self, record: Record, sink: Sink, error: WeirError) -> None:
         record.error = error
         error.request_id = record.id
+        self._booking.end(record)
         await sink.fail(error, record.headers())
 
-    def _authenticate(self, record: Record, door: Door) -> Tenant:
-        tenant = self.keys.authenticate(door.header(b"authorization"), door.header(b"x-api-key"))
-        record.tenant = tenant.id
-        return tenant
+    def _authenticate(self, record: Record, dialect: Dialect, door: Door) -> Caller:
+        given = door.header(b"authorization"), door.header(b"x-api-key")
+        caller = self.directory.authenticate(*given)
+        record.tenant = caller.tenant.id
+        caller.require_endpoint(dialect.name)
+        return caller
 
     async def _validate(
-        self, record: Record, dialect: Dialect, tenant: Tenant, door: Door
+        self, record: Record, dialect: Dialect, caller: Caller, door: Door
     ) -> Request:
         """The body, read and checked; the model and the class, found."""
         record.unknown = self.intake.unknown()
+        tenant = caller.tenant
         body, body_bytes = await self.intake.body(dialect, tenant, door, record.unknown)
-        model, adapter = self.find_model(body.model, tenant)
+        model, adapter = self.find_model(body.model, caller)
         if adapter is not None:
             body = body.model_copy(update={"model": model.name})
         record.model = model.name
@@ -196,7 +206,7 @@ class Gateway:
         record.request = Request(
             id=record.id,
             serial=record.serial,
-            tenant=tenant,
+            caller=caller,
             dialect=suited,
             body=body,
             priority_class=self._priority_class(door, tenant),
@@ -208,17 +218,18 @@ class Gateway:
         )
         return record.request
 
-    def find_model(self, name: str, tenant: Tenant) -> tuple[Model, Adapter | None]:
-        """The model, and the adapter of it, that a request of the tenant names.
+    def find_model(self, name: str, caller: Caller) -> tuple[Model, Adapter | None]:
+        """The model, and the adapter of it, that a request of the caller names.
 
         Raises:
-            ModelNotFoundError: there is none for this tenant.
+            ModelNotFoundError: there is none for its tenant and key.
         """
         model = self.models.get(name)
         if model is not None:
-            tenant.require_model(name)
+            if not caller.sees_model(name):
+                raise model_not_found(name)
             return model, None
-        adapter = self.adapters.find(name, tenant)
+        adapter = self.adapters.find(name, caller)
         if adapter is None:
             raise model_not_found(name)
         return self.models[adapter.model], adapter
@@ -267,7 +278,8 @@ class Gateway:
         """Who may answer, and what the rules want to know."""
         body, enrichment = request.body, request.enrichment
         fallback = self.parts.fallbacks.get(body.model)
-        facts = RequestFacts(request.tenant.id, request.priority_class)
+        tenant = request.tenant
+        facts = RequestFacts(tenant.id, request.priority_class, wishes=tenant.fallback)
         if fallback is None or not isinstance(body, TextBody) or not prompts.choices:
             return Course(body.model, bare=_may_be_bare(request)), facts
         dear = 0.0
@@ -397,7 +409,8 @@ class Gateway:
             body = body.model_copy(update={"model": name})
         created_s = int(self.parts.wall_clock())
         writer = request.dialect.writer(body, request.id, created_s, tokens, model.encoder)
-        answer = sink.begin(writer, len(attempt.choices), _streams(body), record.headers)
+        streams, closing = _streams(body), partial(self._booking.close, record)
+        answer = sink.begin(writer, len(attempt.choices), streams, record.headers, closing)
         if attempt.step.hold_back is not None:
             return HeldAnswer(answer, attempt.step.hold_back, attempt)
         return answer
@@ -412,10 +425,10 @@ def _adapter_of(request: Request | None, step: Step) -> Adapter | None:
 
 def _may_be_bare(request: Request) -> bool:
     """Whether the model may answer without the adapter: by its setting, and for its tenants."""
-    adapter, models = request.adapter, request.tenant.models
+    adapter = request.adapter
     if adapter is None or adapter.cold != "base":
         return False
-    return not models or adapter.model in models
+    return request.caller.sees_model(adapter.model)
 
 
 def _streams(body: Body) -> bool:

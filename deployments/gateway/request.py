@@ -12,7 +12,7 @@ from deployments.gateway.adapters import Adapter
 from deployments.gateway.bodies import Body, TextBody
 from deployments.gateway.dialects.base import Dialect
 from features.enrichment import Enrichment
-from weir.tenancy import Tenant
+from weir.tenancy import Caller, Tenant
 
 Header = Callable[[bytes], str | None]
 
@@ -29,7 +29,7 @@ class Request:
 
     id: str
     serial: str
-    tenant: Tenant
+    caller: Caller
     dialect: Dialect
     body: Body
     priority_class: str
@@ -39,6 +39,11 @@ class Request:
     deadline_s: float | None = None
     enrichment: Enrichment[TextBody] | None = None
     adapter: Adapter | None = None
+
+    @property
+    def tenant(self) -> Tenant:
+        """Whose request it is."""
+        return self.caller.tenant
 
 
 class Door(Protocol):

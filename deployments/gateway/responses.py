@@ -24,7 +24,7 @@ from deployments.gateway.dialects.responses import (
 from deployments.gateway.handle import Gateway
 from deployments.gateway.outputs import Collected, Counts, Output
 from deployments.gateway.request import Door, HttpDoor
-from deployments.gateway.sink import Answer, Headers, HttpSink, MemorySink, Sink
+from deployments.gateway.sink import Answer, Closing, Headers, HttpSink, MemorySink, Sink
 from deployments.gateway.stored_responses import ResponseStore, Stored
 from weir.errors import (
     BadRequestError,
@@ -36,7 +36,7 @@ from weir.errors import (
     WeirError,
 )
 from weir.settings.responses import ResponsesSettings
-from weir.tenancy import Tenant
+from weir.tenancy import Caller, Tenant
 
 _LOG = logging.getLogger("weir.gateway")
 _TOUCH_S = 2.0
@@ -184,7 +184,7 @@ class _Call:
     as the body is read. ``begun``: the response as its client first saw it, if it goes on without
     its client; ``answered``: it is kept, so that the client can be told."""
 
-    tenant: Tenant
+    caller: Caller
 
     def __init__(self, responses: Responses, door: Door, send: http.Send) -> None:
         self._responses = responses
@@ -193,6 +193,11 @@ class _Call:
         self.sink = _CallSink(self, HttpSink(send, self.dialect))
         self.answered = asyncio.Event()
         self.begun: Stored | None = None
+
+    @property
+    def tenant(self) -> Tenant:
+        """Whose request it is, once the body is read."""
+        return self.caller.tenant
 
     def header(self, name: bytes) -> str | None:
         """See :class:`deployments.gateway.request.Door`."""
@@ -206,8 +211,8 @@ class _Call:
             RateLimitError: too many of the tenant's responses run in the background.
         """
         raw = await self._door.read(max_bytes)
-        keys = self._responses.gateway.keys
-        self.tenant = keys.authenticate(self.header(b"authorization"), self.header(b"x-api-key"))
+        given = self.header(b"authorization"), self.header(b"x-api-key")
+        self.caller = self._responses.gateway.directory.authenticate(*given)
         self.dialect.earlier = ()
         if b'"previous_response_id"' in raw:
             await self._recall(raw)
@@ -237,7 +242,7 @@ class _Call:
 
     async def _detach(self, body: ResponsesChat) -> None:
         """Let the client be answered now, and go on without it."""
-        self._responses.gateway.find_model(body.model, self.tenant)
+        self._responses.gateway.find_model(body.model, self.caller)
         self._responses.admit(self.tenant)
         created_s = int(self._responses.gateway.parts.wall_clock())
         response = describe(body.asked, body.model, self.dialect.response_id, created_s)
@@ -292,8 +297,10 @@ class _CallSink:
     def quiet(self, quiet: bool) -> None:
         self.target.quiet = quiet
 
-    def begin(self, writer: Writer, choices: int, stream: bool, headers: Headers) -> Answer:
-        answer = self.target.begin(writer, choices, stream, headers)
+    def begin(
+        self, writer: Writer, choices: int, stream: bool, headers: Headers, closing: Closing
+    ) -> Answer:
+        answer = self.target.begin(writer, choices, stream, headers, closing)
         if self._call.begun is not None:
             return answer
         return _KeptAnswer(answer, self._call, writer)
