@@ -13,6 +13,7 @@ from weir.cli.directory import DatabaseOption, JsonOption
 from weir.cli.keys import keys_app
 from weir.cli.ledger import CsvOption, SinceOption, TenantOption, UntilOption, cost_app
 from weir.cli.models import models_app
+from weir.cli.plan import plan
 from weir.cli.tenants import tenants_app
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ config_app = typer.Typer(
 )
 app.add_typer(config_app, name="config")
 app.add_typer(models_app, name="models")
+app.command(
+    epilog="Example: [bold]weir plan config.json --accelerator H100 --accelerator L40S --rate 20[/]"
+)(plan)
 app.add_typer(tenants_app, name="tenants")
 app.add_typer(keys_app, name="keys")
 app.add_typer(cost_app, name="cost")

@@ -1,4 +1,4 @@
-"""Settings of money: prices, and how much tenants may use."""
+"""Settings of money: prices, and where it is counted what tenants use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Market = Literal["on_demand", "spot"]
 Usd = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0, le=2**50)]
 
 
 class _Section(BaseModel):
@@ -68,41 +67,6 @@ class PricesSettings(_Section):
         return self
 
 
-class QuotaSettings(_Section):
-    """Bounds per minute, per day (both by the clock, UTC) and at a time. None: not bounded."""
-
-    requests_per_minute: Count | None = None
-    prompt_tokens_per_minute: Count | None = None
-    output_tokens_per_minute: Count | None = None
-    requests_per_day: Count | None = None
-    prompt_tokens_per_day: Count | None = None
-    output_tokens_per_day: Count | None = None
-    concurrent_requests: Count | None = None
-
-
-class BudgetStepSettings(_Section):
-    """What happens once ``percent`` of a budget is spent or reserved."""
-
-    percent: int = Field(ge=1, le=1000)
-    actions: tuple[Literal["warn", "webhook", "spill", "refuse"], ...] = Field(min_length=1)
-
-
-class BudgetSettings(_Section):
-    """``usd_per_month``: by calendar month, UTC. ``steps`` None: a warning and a webhook at 80 %,
-    refusal and a webhook at 100 %. ``webhook_url``: who is told of steps with ``webhook``."""
-
-    usd_per_month: Usd
-    steps: tuple[BudgetStepSettings, ...] | None = None
-    webhook_url: str | None = Field(None, pattern=r"^https?://[^\s]+$")
-
-    @model_validator(mode="after")
-    def _steps_differ(self) -> Self:
-        percents = [step.percent for step in self.steps or ()]
-        if len(set(percents)) < len(percents):
-            raise ValueError("steps: two steps at the same percentage")
-        return self
-
-
 class AccountsSettings(_Section):
     """Where it is counted what tenants use. ``url``: None is the platform's Redis.
 
@@ -113,6 +77,6 @@ class AccountsSettings(_Section):
     """
 
     url: str | None = None
-    timeout_ms: float = Field(50.0, gt=0, le=10_000)
+    timeout_ms: float = Field(200.0, gt=0, le=10_000)
     lease_s: float = Field(15.0, ge=1, le=3600)
     away_share: float = Field(0.05, ge=0, le=1)
