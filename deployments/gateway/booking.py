@@ -331,4 +331,8 @@ def _label(request: Request) -> str:
     metadata = getattr(request.body, "metadata", None)
     label = metadata.get("label") if metadata else None
     label = label or request.header(LABEL_HEADER)
-    return label[:MAX_LABEL_CHARS] if label else ""
+    if not label:
+        return ""
+    # Control characters, and halves of characters, have no place in a database.
+    shown = label if label.isprintable() else "".join(filter(str.isprintable, label))
+    return shown[:MAX_LABEL_CHARS]

@@ -16,9 +16,7 @@ _WORK = st.dictionaries(st.integers(0, 10**6), _TIMES_US, max_size=40)
 
 
 @given(paid=_AMOUNTS, wall_us=_TIMES_US, work_us=_WORK)
-def test_shares_and_idle_are_what_is_paid(
-    paid: int, wall_us: int, work_us: dict[int, int]
-) -> None:
+def test_shares_and_idle_are_what_is_paid(paid: int, wall_us: int, work_us: dict[int, int]) -> None:
     shared = allocate(paid, wall_us, work_us)
     assert sum(shared.nano_usd.values()) + shared.idle_nano_usd == paid
     assert shared.nano_usd.keys() == work_us.keys()
