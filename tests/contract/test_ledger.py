@@ -55,6 +55,7 @@ def test_one_record_for_each_choice(play: Play, kind: Kind) -> None:
     play(scenario)
 
 
+@virtual
 @every_kind
 def test_a_request_that_reached_nobody_leaves_nothing(play: Play, kind: Kind) -> None:
     async def scenario(cluster: Cluster) -> None:
@@ -68,6 +69,7 @@ def test_a_request_that_reached_nobody_leaves_nothing(play: Play, kind: Kind) ->
     play(scenario)
 
 
+@virtual
 @every_kind
 def test_a_request_that_is_refused_is_the_platforms_loss(play: Play, kind: Kind) -> None:
     async def scenario(cluster: Cluster) -> None:
@@ -83,6 +85,7 @@ def test_a_request_that_is_refused_is_the_platforms_loss(play: Play, kind: Kind)
     play(scenario)
 
 
+@virtual
 @every_kind
 def test_a_leg_in_vain_and_the_one_that_answers(play: Play, kind: Kind) -> None:
     async def scenario(cluster: Cluster) -> None:
@@ -154,6 +157,7 @@ def test_a_stream_that_moves_has_two_legs_and_one_prompt(play: Play, kind: Kind)
     play(scenario)
 
 
+@virtual
 @streamed_kinds
 def test_both_replicas_of_a_prompt_that_was_handed_over(play: Play, kind: Kind) -> None:
     async def scenario(cluster: Cluster) -> None:
