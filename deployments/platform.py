@@ -34,6 +34,7 @@ from deployments.redis_server import RedisServer
 from weir.errors import ConfigError, WeirError
 from weir.run_folder import make_run_folder, remove_run_folder
 from weir.settings import ModelSettings, Settings, parse_settings, read_tree
+from weir.settings.ledger import FOLDER_VARIABLE
 
 if TYPE_CHECKING:
     from deployments.tenants import TenantsOfSettings
@@ -84,6 +85,7 @@ class Platform:
         """
         checked(read_tree(self._settings_file), str(self._settings_file))
         self._cluster.prepare_environment()
+        os.environ.setdefault(FOLDER_VARIABLE, str(self._state.absolute() / "ledger"))
         self._keep_temporary_files_together()
         self._start_deployer()
         self._start_tenants()

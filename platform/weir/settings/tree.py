@@ -19,6 +19,7 @@ from weir.settings.fallback import (
     RegistrySettings,
 )
 from weir.settings.features import FeaturesSettings
+from weir.settings.ledger import LedgerSettings
 from weir.settings.money import AccountsSettings, PriceSettings, PricesSettings
 from weir.settings.parsers import with_parsers
 from weir.settings.pools import PoolSettings, pool_findings, pooled
@@ -212,6 +213,7 @@ class Settings(Section):
     registry: RegistrySettings = RegistrySettings()
     database: DatabaseSettings = DatabaseSettings()
     admission: AdmissionSettings = Field(default_factory=AdmissionSettings)
+    ledger: LedgerSettings = LedgerSettings()
     features: FeaturesSettings = FeaturesSettings()
     responses: ResponsesSettings = ResponsesSettings()
     tenants: tuple[TenantSettings, ...] = ()
