@@ -7,6 +7,7 @@ from typing import Any
 from deployments.gateway import http
 from deployments.gateway.dialects import DIALECTS
 from deployments.gateway.dialects.responses import ResponsesDialect
+from deployments.gateway.forwarding import ControlDoor
 from deployments.gateway.handle import Gateway
 from deployments.gateway.request import HttpDoor
 from deployments.gateway.responses import Responses
@@ -16,12 +17,20 @@ from weir.errors import MethodNotAllowedError
 
 class GatewayApp:
     """ASGI: what a dialect speaks goes straight to the gateway, the rest to the pages.
-    ``responses`` stands in front of the gateway for the one dialect whose answers are kept."""
+    ``responses`` stands in front of the gateway for the one dialect whose answers are kept;
+    ``control`` takes the admin and tenant API, unless that has a port of its own."""
 
-    def __init__(self, gateway: Gateway, responses: Responses, pages: Any) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        responses: Responses,
+        pages: Any,
+        control: ControlDoor | None = None,
+    ) -> None:
         self._gateway = gateway
         self._responses = responses
         self._pages = pages
+        self._control = control
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -31,7 +40,9 @@ class GatewayApp:
         if dialect is None:
             scope = as_page(scope)
             dialect = DIALECTS.find(scope["path"])
-        if dialect is None:
+        if dialect is None and self._control is not None and self._control.leads(scope["path"]):
+            await self._control(scope, receive, send)
+        elif dialect is None:
             await self._pages(scope, receive, send)
         elif scope["method"] == "POST" and isinstance(dialect, ResponsesDialect):
             await self._responses.create(scope, receive, send)

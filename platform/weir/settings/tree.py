@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from weir.settings.admin import AdminSettings
 from weir.settings.autoscaling import AutoscalingSettings
 from weir.settings.database import DatabaseSettings
 from weir.settings.engine import EngineSettings, ParallelSettings
@@ -54,11 +55,16 @@ class ServerSettings(_Section):
     max_connections_per_source: int = Field(6144, ge=1)
     cors: CorsSettings = CorsSettings()
     metrics: MetricsSettings = MetricsSettings()
+    admin: AdminSettings = AdminSettings()
 
     @model_validator(mode="after")
     def _ports_differ(self) -> Self:
-        if self.metrics.port == self.port:
-            raise ValueError("metrics.port is the port of the clients")
+        taken = {self.port: "the clients"}
+        for name, port in (("metrics", self.metrics.port), ("admin", self.admin.port)):
+            if port in taken:
+                raise ValueError(f"{name}.port is the port of {taken[port]}")
+            if port is not None:
+                taken[port] = name
         return self
 
 
