@@ -46,7 +46,8 @@ class Generator(Protocol):
 
     async def submit(self, request: wire.Submit, put: Put) -> Abort:
         """Start a request. Its outputs go to ``put``: a Started before the first Chunk, and a Done
-        (of a prompt to keep: a Kept) or a Failed as the last one.
+        (of a prompt to keep: a Kept) or a Failed as the last one, with a Used right before it. One
+        that is ended early puts out its Used then.
 
         Returns what ends it early and frees it.
 
@@ -303,7 +304,7 @@ class _Connection:
                 await abort()
 
     def _put(self, message: wire.FromReplica) -> None:
-        if isinstance(message, wire.Load | wire.Adapters):
+        if isinstance(message, wire.Load | wire.Adapters | wire.Used):
             self.tell(message)
             return
         stream = self._streams.get(message.stream)

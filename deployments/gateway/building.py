@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from deployments.gateway.account import Account, UnlimitedAccount
 from deployments.gateway.adapters import AdapterNames
+from deployments.gateway.booking import Ledger
 from deployments.gateway.fallbacks import Fallback
 from deployments.gateway.handle import Enricher, Gateway, Parts, random_ids
 from deployments.gateway.model import Model
@@ -36,6 +37,7 @@ def build_gateway(
     digests: Mapping[str, Mapping[str, str]] | None = None,
     directory: LiveDirectory | None = None,
     account: Account | None = None,
+    ledger: Ledger | None = None,
     rng: random.Random | None = None,
     ids: Callable[[], str] | None = None,
     wall_clock: Callable[[], float] = time.time,
@@ -81,6 +83,7 @@ def build_gateway(
             fallbacks=fallbacks,
             slo_s=slo_s,
             adapters=AdapterNames(settings.models, digests),
+            ledger=ledger,
             ids=ids or random_ids(),
             wall_clock=wall_clock,
         )

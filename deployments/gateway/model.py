@@ -24,6 +24,10 @@ from weir.errors import ContextLengthError, NoReplicaError
 from weir.settings import ModelSettings
 
 
+#: Replicas that have left, whose pools are still known.
+_REMEMBERED = 1024
+
+
 class Model:
     """Needs a running event loop: its clock is the only one. ``spill``: asked by admission whether
     a request should go to the student. ``wall_clock``: seconds since the epoch, for engine
@@ -46,6 +50,7 @@ class Model:
         self.encoder = encoder
         self.off_loop = off_loop
         self.hasher = PromptHasher()
+        self._pools: dict[str, str] = {}
         routing = settings.routing
         profile = RoutingProfile(
             routing.policy,
@@ -138,6 +143,10 @@ class Model:
         self.gate.close()
         await self.fleet.close()
 
+    def pool_of(self, replica_id: str) -> str:
+        """The pool of a replica, also of one that has left lately; empty where there are none."""
+        return self._pools.get(replica_id, "")
+
     def nobody(self) -> NoReplicaError:
         """The error for a request that found no replica."""
         return NoReplicaError(
@@ -147,3 +156,7 @@ class Model:
 
     def _members_changed(self, old: Iterable[ReplicaInfo], new: Iterable[ReplicaInfo]) -> None:
         self.hasher.follow(new)
+        if self.settings.pools:
+            members = {info.replica_id: info.pool for info in new}
+            recent = list(self._pools.items())[-_REMEMBERED:]
+            self._pools = dict(recent) | members

@@ -24,7 +24,7 @@ from deployments.gateway.dialects.responses import (
 from deployments.gateway.handle import Gateway
 from deployments.gateway.outputs import Collected, Counts, Output
 from deployments.gateway.request import Door, HttpDoor
-from deployments.gateway.sink import Answer, Headers, HttpSink, MemorySink, Sink
+from deployments.gateway.sink import Answer, Closing, Headers, HttpSink, MemorySink, Sink
 from deployments.gateway.stored_responses import ResponseStore, Stored
 from weir.errors import (
     BadRequestError,
@@ -320,8 +320,10 @@ class _CallSink:
     def quiet(self, quiet: bool) -> None:
         self.target.quiet = quiet
 
-    def begin(self, writer: Writer, choices: int, stream: bool, headers: Headers) -> Answer:
-        answer = self.target.begin(writer, choices, stream, headers)
+    def begin(
+        self, writer: Writer, choices: int, stream: bool, headers: Headers, closing: Closing
+    ) -> Answer:
+        answer = self.target.begin(writer, choices, stream, headers, closing)
         if self._call.begun is not None:
             return answer
         return _KeptAnswer(answer, self._call, writer)
