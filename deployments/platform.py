@@ -41,6 +41,7 @@ from router.policy import build_policy
 from weir.errors import ConfigError, WeirError
 from weir.run_folder import make_run_folder, remove_run_folder
 from weir.settings import ModelSettings, Settings, parse_settings, read_tree
+from weir.settings.ledger import FOLDER_VARIABLE
 
 if TYPE_CHECKING:
     from deployments.tenants import TenantsOfSettings
@@ -92,6 +93,7 @@ class Platform:
         """
         _check(self._settings)
         self._cluster.prepare_environment()
+        os.environ.setdefault(FOLDER_VARIABLE, str(self._state.absolute() / "ledger"))
         self._keep_temporary_files_together()
         self._start_deployer()
         self._tell_where_control_is()

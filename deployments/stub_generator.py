@@ -153,7 +153,8 @@ class StubGenerator:
         if self._frozen:
             return
         self._steps += 1
-        # All streams of a step share it alike: what one has taken is the difference of two readings.
+        # All streams of a step share it alike: what one has taken is the difference of two
+        # readings.
         self._share_s += self._interval_s / max(1, len(self._streams))
         now_s = self._share_s
         ended = [number for number, stream in self._streams.items() if stream.step(now_s)]

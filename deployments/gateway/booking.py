@@ -1,4 +1,5 @@
-"""What a request leaves in the ledger: one record for each of its legs, as a fold over its attempts.
+"""What a request leaves in the ledger: one record for each of its legs, as a fold over its
+attempts.
 
 Two sums follow from the records. That of the engine's counts is what the engines' own counters say,
 so a leg that failed is there too, and so is a prompt that was computed twice. That of the billed
@@ -51,8 +52,8 @@ class _Share:
 
 
 class Booking:
-    """Books requests, where there is a ledger. ``clock`` is the loop's, ``wall_clock`` gives seconds
-    since the epoch."""
+    """Books requests, where there is a ledger. ``clock`` is the loop's, ``wall_clock`` gives
+    seconds since the epoch."""
 
     def __init__(
         self,

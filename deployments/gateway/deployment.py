@@ -23,6 +23,7 @@ from deployments.gateway.enrichment import build_enricher
 from deployments.gateway.feature_store import platform_redis_url
 from deployments.gateway.fleet import ReplicaChooser
 from deployments.gateway.forwarding import ControlDoor
+from deployments.gateway.ledger import open_ledger
 from deployments.gateway.pages import Surroundings, build_pages
 from deployments.gateway.prompts import PromptEncoder, locate_tokenizer
 from deployments.gateway.responses import Responses
@@ -75,6 +76,8 @@ class GatewayReplica:
         self._watch = build_watch(settings, os.environ, live, metrics)
         if self._watch is not None:
             await loop.run_in_executor(None, self._watch.begin)
+        self._redis = Redis.from_url(platform_redis_url(settings, os.environ))
+        self._ledger = open_ledger(settings, os.environ, self._redis, metrics, time.time)
         self._gateway = build_gateway(
             settings,
             _encoders(settings),
@@ -84,8 +87,8 @@ class GatewayReplica:
             metrics,
             digests=adapter_digests(settings),
             directory=live,
+            ledger=self._ledger,
         )
-        self._redis = Redis.from_url(platform_redis_url(settings, os.environ))
         self._metrics_settings = settings.server.metrics
         self._kept = SharedResponses(
             RedisResponses(self._redis, settings.responses),
@@ -101,6 +104,8 @@ class GatewayReplica:
             for model in self._gateway.models.values()
             for pool in pools_of(model.settings)
         ]
+        if self._ledger is not None:
+            self._ledger.start(self._gateway.models.values())
 
     async def __serve_build_asgi_app__(self) -> Any:
         """Serve calls this after the constructor and serves what it returns."""
@@ -134,12 +139,14 @@ class GatewayReplica:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         await self._responses.aclose()
-        await self._kept.aclose()
         await self._enricher.close()
         for model in self._gateway.models.values():
             await model.close()
         if self._control is not None:
             await self._control.close()
+        if self._ledger is not None:
+            await self._ledger.close()
+        await self._kept.aclose()
         if self._watch is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._watch.stop)
         await self._session.close()

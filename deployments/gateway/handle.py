@@ -183,7 +183,7 @@ class Gateway:
     def _authenticate(self, record: Record, dialect: Dialect, door: Door) -> Caller:
         given = door.header(b"authorization"), door.header(b"x-api-key")
         caller = self.directory.authenticate(*given)
-        record.tenant = caller.tenant.id
+        record.tenant, record.key = caller.tenant.id, caller.key.id
         caller.require_endpoint(dialect.name)
         return caller
 

@@ -23,7 +23,6 @@ from router.types import ReplicaInfo
 from weir.errors import ContextLengthError, NoReplicaError
 from weir.settings import ModelSettings
 
-
 #: Replicas that have left, whose pools are still known.
 _REMEMBERED = 1024
 

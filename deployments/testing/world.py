@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from deployments.client_headers import ClientHeaders
 from deployments.gateway.app import GatewayApp
 from deployments.gateway.bodies import TextBody
+from deployments.gateway.booking import Ledger
 from deployments.gateway.building import build_gateway
 from deployments.gateway.handle import Enricher, Gateway
 from deployments.gateway.model import Model
@@ -144,6 +145,7 @@ async def http_world(
     enricher: Enricher | None = None,
     feed: CacheFeed | None = None,
     services: Mapping[str, Answers] | None = None,
+    ledger: Ledger | None = None,
 ) -> AsyncIterator[World]:
     """A world over real sockets, without replicas yet."""
     async with aiohttp.ClientSession() as session:
@@ -154,6 +156,7 @@ async def http_world(
             feed or KvEventFeed(),
             enricher or PlainEnricher(),
             GatewayMetrics(CollectorRegistry()),
+            ledger=ledger,
         )
         world = World(gateway, settings, session)
         around = Surroundings(session, TOKEN, settings.server.metrics, _deployment, services or {})

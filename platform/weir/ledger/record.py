@@ -1,5 +1,5 @@
-"""What the ledger is made of: one record for each leg of a request, and one for each stretch of time
-that a replica was up."""
+"""What the ledger is made of: one record for each leg of a request, and one for each stretch of
+time that a replica was up."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ class UsageRecord(msgspec.Struct, frozen=True, array_like=True, tag="u", kw_only
     ``leg`` is unique: ``serial.attempt.choice.leg``, with ``p`` or ``l`` behind it for the parts
     that are not whole. Writing a record twice is writing it once.
 
-    Token counts are of two kinds. ``prompt_tokens``, ``cached_tokens`` and ``output_tokens`` are the
-    engine's own: their sums over all records are what the engines' counters say.
+    Token counts are of two kinds. ``prompt_tokens``, ``cached_tokens`` and ``output_tokens`` are
+    the engine's own: their sums over all records are what the engines' counters say.
     ``billed_prompt_tokens``, ``billed_cached_tokens`` and ``billed_output_tokens`` are what the
-    tenant pays for: their sums are the bill. A prompt that was computed twice, because a replica was
-    lost, is twice in the first and once in the second; ``loss`` says why they differ.
+    tenant pays for: their sums are the bill. A prompt that was computed twice, because a replica
+    was lost, is twice in the first and once in the second; ``loss`` says why they differ.
 
     ``nano_usd``: the price of what is billed, in 1e-9 USD; ``asked_nano_usd``: what the same would
     have cost of the model that was asked for (``asked``), where another one answered (``model``).

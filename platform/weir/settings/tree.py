@@ -19,6 +19,7 @@ from weir.settings.fallback import (
     check_fallbacks,
 )
 from weir.settings.features import FeaturesSettings
+from weir.settings.ledger import LedgerSettings
 from weir.settings.money import AccountsSettings, PriceSettings, PricesSettings
 from weir.settings.parsers import with_parsers
 from weir.settings.pools import PoolSettings, check_pools, pooled
@@ -222,6 +223,7 @@ class Settings(_Section):
     models: tuple[ModelSettings, ...] = Field(min_length=1)
     registry: RegistrySettings = RegistrySettings()
     database: DatabaseSettings = DatabaseSettings()
+    ledger: LedgerSettings = LedgerSettings()
     admission: dict[str, Any] = Field(default_factory=dict)
     features: FeaturesSettings = FeaturesSettings()
     responses: ResponsesSettings = ResponsesSettings()
