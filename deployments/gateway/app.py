@@ -17,8 +17,9 @@ from weir.errors import MethodNotAllowedError
 
 class GatewayApp:
     """ASGI: what a dialect speaks goes straight to the gateway, the rest to the pages.
-    ``responses`` stands in front of the gateway for the one dialect whose answers are kept;
-    ``control`` takes the admin and tenant API, unless that has a port of its own."""
+    ``responses`` stands in front of the gateway for the one dialect whose answers are kept, and
+    forgotten by a page of the same path. ``control`` takes the admin and tenant API, unless that
+    has a port of its own."""
 
     def __init__(
         self,
@@ -40,11 +41,12 @@ class GatewayApp:
         if dialect is None:
             scope = as_page(scope)
             dialect = DIALECTS.find(scope["path"])
+        kept = isinstance(dialect, ResponsesDialect)
         if dialect is None and self._control is not None and self._control.leads(scope["path"]):
             await self._control(scope, receive, send)
-        elif dialect is None:
+        elif dialect is None or (kept and scope["method"] == "DELETE"):
             await self._pages(scope, receive, send)
-        elif scope["method"] == "POST" and isinstance(dialect, ResponsesDialect):
+        elif scope["method"] == "POST" and kept:
             await self._responses.create(scope, receive, send)
         elif scope["method"] == "POST":
             await self._gateway.handle(dialect, HttpDoor(scope, receive), HttpSink(send, dialect))
@@ -52,7 +54,8 @@ class GatewayApp:
             method, path = scope["method"], scope["path"]
             error = MethodNotAllowedError(f"{method} is not allowed on {path}.")
             error.request_id = http.request_id(scope)
-            await http.send_error(send, error, dialect.error_body(error), [(b"allow", b"POST")])
+            allowed = b"POST, DELETE" if kept else b"POST"
+            await http.send_error(send, error, dialect.error_body(error), [(b"allow", allowed)])
 
 
 def as_page(scope: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +34,7 @@ from features.enrichment import Enrichment
 from router.types import ReplicaInfo, Role
 from weir.metrics import GatewayMetrics
 from weir.settings import Settings
-from weir.tenancy import Tenant
+from weir.tenancy import LiveDirectory, Tenant
 
 TOKEN = "internal"
 KEY = "weir_test-key"
@@ -146,6 +146,8 @@ async def http_world(
     feed: CacheFeed | None = None,
     services: Mapping[str, Answers] | None = None,
     ledger: Ledger | None = None,
+    directory: LiveDirectory | None = None,
+    describe: Callable[[], dict[str, Any]] = dict,
 ) -> AsyncIterator[World]:
     """A world over real sockets, without replicas yet."""
     async with aiohttp.ClientSession() as session:
@@ -157,9 +159,11 @@ async def http_world(
             enricher or PlainEnricher(),
             GatewayMetrics(CollectorRegistry()),
             ledger=ledger,
+            directory=directory,
         )
         world = World(gateway, settings, session)
-        around = Surroundings(session, TOKEN, settings.server.metrics, _deployment, services or {})
+        watched = settings.server.metrics
+        around = Surroundings(session, TOKEN, watched, _deployment, services or {}, describe)
         pages = build_pages(gateway, world.responses, around)
         app = CancelOnDisconnect(GatewayApp(gateway, world.responses, pages))
         front = Listener(ClientHeaders(Ingress(app)), "127.0.0.1")

@@ -171,6 +171,24 @@ class RateLimitError(WeirError):
     retryable = True
 
 
+class InsufficientQuotaError(WeirError):
+    """The tenant's budget does not allow the request, and will not before it is renewed."""
+
+    status = 429
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+    hopeless = True
+
+
+class AccountAwayError(WeirError):
+    """What the tenant may still use cannot be looked up now."""
+
+    status = 503
+    type = "overloaded_error"
+    code = "account_away"
+    retryable = True
+
+
 class OverloadedError(WeirError):
     """The platform has no room for the request now."""
 
