@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -11,6 +11,8 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 
 from deployments.control.audit import audit_routes
+from deployments.control.background import Background
+from deployments.control.balances import Balances
 from deployments.control.describing import describe
 from deployments.control.edge import Edge, add_errors
 from deployments.control.entity_features import EntityFeatures
@@ -21,6 +23,7 @@ from deployments.control.models import model_routes
 from deployments.control.oidc import OidcProviders
 from deployments.control.parts import Parts
 from deployments.control.principals import Doorkeeper
+from deployments.control.reports import report_routes
 from deployments.control.tenants import tenant_routes
 from weir import __version__
 
@@ -36,6 +39,8 @@ class Surroundings:
     doorkeeper: Doorkeeper
     providers: OidcProviders
     features: EntityFeatures
+    balances: Balances
+    background: Sequence[Background] = ()
 
 
 def build_app(parts: Parts, around: Surroundings) -> FastAPI:
@@ -44,11 +49,16 @@ def build_app(parts: Parts, around: Surroundings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         around.providers.start()
+        for each in around.background:
+            each.start()
         try:
             yield
         finally:
+            for each in around.background:
+                await each.close()
             await around.providers.close()
             await around.features.close()
+            await around.balances.close()
             parts.store.close()
 
     app = FastAPI(
@@ -69,8 +79,9 @@ def build_app(parts: Parts, around: Surroundings) -> FastAPI:
     for router in (
         tenant_routes(parts),
         key_routes(parts),
-        limit_routes(parts),
+        limit_routes(parts, around.balances),
         model_routes(parts),
+        report_routes(parts),
         feature_routes(parts, around.features),
         audit_routes(parts),
     ):

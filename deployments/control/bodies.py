@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
@@ -208,6 +209,44 @@ class BudgetBody(BaseModel):
 
     model_config = _examples({"budget": _EXAMPLE_BUDGET})
     budget: BudgetSettings | None
+
+
+class SpendingBody(BaseModel):
+    """What is spent and reserved in a month (UTC), in USD as decimal text. A tenant without a
+    budget is not counted: it has neither ``percent`` nor ``left_usd``; see its usage."""
+
+    model_config = _examples(
+        {
+            "object": "spending",
+            "month": "2026-11",
+            "spent_usd": "201.337500000",
+            "budget_usd": "250.00",
+            "left_usd": "48.662500000",
+            "percent": 80.535,
+        }
+    )
+    object: Literal["spending"] = "spending"
+    month: str
+    spent_usd: str
+    budget_usd: str | None
+    left_usd: str | None
+    percent: float | None
+
+    @classmethod
+    def of(cls, month: str, spent: Decimal, budget: BudgetSettings | None) -> SpendingBody:
+        """Of a tenant with that budget."""
+        if budget is None:
+            return cls(
+                month=month, spent_usd=f"{spent:f}", budget_usd=None, left_usd=None, percent=None
+            )
+        whole = budget.usd_per_month
+        return cls(
+            month=month,
+            spent_usd=f"{spent:f}",
+            budget_usd=f"{whole:f}",
+            left_usd=f"{whole - spent:f}",
+            percent=round(float(spent / whole * 100), 3) if whole else None,
+        )
 
 
 class AuditBody(BaseModel):

@@ -7,8 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from fastapi import FastAPI
+from sqlalchemy import Engine
 
 from deployments.control.app import Surroundings, build_app
+from deployments.control.background import Background, LedgerWriter
+from deployments.control.balances import Balances
 from deployments.control.callers import Callers
 from deployments.control.changes import Changes
 from deployments.control.entity_features import EntityFeatures
@@ -28,8 +31,11 @@ def build_control(
     environment: Mapping[str, str],
     state: Path,
     now_s: Callable[[], float] = time.time,
+    *,
+    background: bool = True,
 ) -> FastAPI:
-    """The application, not started. ``now_s``: seconds since the epoch.
+    """The application, not started. ``now_s``: seconds since the epoch; ``background``: whether it
+    does what :mod:`deployments.control.background` has, too.
 
     Raises:
         ConfigError: the settings cannot be used.
@@ -43,5 +49,19 @@ def build_control(
     doorkeeper = Doorkeeper(admin.key_sha256, callers.find, providers, callers.knows, now_s)
     secret = environment.get("WEIR_INTERNAL_TOKEN", "").encode()
     parts = Parts(settings, store, tenants, Changes(store, secret, now_s), now_s)
-    features = EntityFeatures(settings, environment)
-    return build_app(parts, Surroundings(doorkeeper, providers, features))
+    around = Surroundings(
+        doorkeeper,
+        providers,
+        EntityFeatures(settings, environment),
+        Balances(settings, environment, now_s),
+        _background(settings, environment, engine) if background else (),
+    )
+    return build_app(parts, around)
+
+
+def _background(
+    settings: Settings, environment: Mapping[str, str], engine: Engine
+) -> tuple[Background, ...]:
+    if not settings.ledger.enabled:
+        return ()
+    return (LedgerWriter(settings, environment, engine),)

@@ -13,7 +13,7 @@ from weir.settings import load_settings
 def main() -> None:
     """Print it. Nothing is opened: the application is not started."""
     settings = load_settings("laptop")
-    app = build_control(settings, {"WEIR_DATABASE_URL": "sqlite://"}, Path("."))
+    app = build_control(settings, {"WEIR_DATABASE_URL": "sqlite://"}, Path("."), background=False)
     json.dump(app.openapi(), sys.stdout)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 
-from deployments.control.bodies import BudgetBody, QuotasBody, TenantBody
+from deployments.control.balances import Balances
+from deployments.control.bodies import BudgetBody, QuotasBody, SpendingBody, TenantBody
 from deployments.control.parts import Parts
 from deployments.control.routing import OPERATOR, TENANT, Face, Routes
 from deployments.control.tenants import change_tenant, find_tenant
@@ -22,11 +23,12 @@ _OF_MODEL = f"{_QUOTAS}/models/{{model:path}}"
 _BUDGET = f"{OPERATOR.prefix}/budget"
 
 
-def limit_routes(parts: Parts) -> APIRouter:
+def limit_routes(parts: Parts, balances: Balances) -> APIRouter:
     """``…/quotas`` and ``…/budget``."""
     routes = Routes("limits")
     for face in (OPERATOR, TENANT):
         _add_reading(routes, parts, face)
+        _add_spending(routes, parts, balances, face)
     _add_quotas(routes, parts)
     _add_budget(routes, parts)
     return routes.router
@@ -55,6 +57,20 @@ def _add_reading(routes: Routes, parts: Parts, face: Face) -> None:
     async def get_budget(request: Request, tenant: str = Depends(face.subject)) -> Response:
         found = await find_tenant(parts, tenant)
         return tagged(request, BudgetBody(budget=found.budget), found.version)
+
+
+def _add_spending(routes: Routes, parts: Parts, balances: Balances, face: Face) -> None:
+    @routes.get(
+        f"{face.prefix}/budget/spending",
+        face.reads,
+        response_model=SpendingBody,
+        summary="What a tenant has spent of its budget this month",
+        name=f"{face.name}_get_spending",
+    )
+    async def get_spending(tenant: str = Depends(face.subject)) -> SpendingBody:
+        found = await find_tenant(parts, tenant)
+        month, spent = await balances.spent(tenant)
+        return SpendingBody.of(month, spent, found.budget)
 
 
 def _add_quotas(routes: Routes, parts: Parts) -> None:

@@ -93,7 +93,7 @@ async def running(url: str, settings: Settings) -> AsyncIterator[World]:
             made = store.create_key("test", tenant, KeyFields(name=role.value, role=role))
             keys[tenant, role], ids[tenant, role] = made.secret, made.stored.key.id
     environment = {"WEIR_DATABASE_URL": url, "WEIR_INTERNAL_TOKEN": "internal"}
-    app = build_control(settings, environment, Path("/nowhere"), clock)
+    app = build_control(settings, environment, Path("/nowhere"), clock, background=False)
     transport = httpx.ASGITransport(app=app)
     try:
         async with (
