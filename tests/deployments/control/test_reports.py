@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
 from decimal import Decimal
 
 import msgspec
@@ -49,7 +48,7 @@ def _record(leg: str, **more: object) -> UsageRecord:
 
 
 @pytest.fixture
-def used(world: World) -> Iterator[World]:
+def used(world: World) -> World:
     """Four requests of two tenants, and an hour of a replica."""
     records = [
         _record("a.0.0.0", slo="met", ttft_ms=100),
@@ -62,7 +61,7 @@ def used(world: World) -> Iterator[World]:
     ]
     rates = {("big", ""): Rate(3_600_000_000, 3_600_000_000)}
     store(world.store.engine, [Arrived("outbox", 0, len(records), records)], rates, _START_MS)
-    yield world
+    return world
 
 
 async def test_the_operator_sees_all_tenants(used: World) -> None:
