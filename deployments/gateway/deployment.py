@@ -16,11 +16,13 @@ from ray.exceptions import RayError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from deployments.control_server import ADDRESS_VARIABLE
 from deployments.gateway.app import GatewayApp
 from deployments.gateway.building import build_gateway
 from deployments.gateway.enrichment import build_enricher
 from deployments.gateway.feature_store import platform_redis_url
 from deployments.gateway.fleet import ReplicaChooser
+from deployments.gateway.forwarding import ControlDoor
 from deployments.gateway.ledger import open_ledger
 from deployments.gateway.pages import Surroundings, build_pages
 from deployments.gateway.prompts import PromptEncoder, locate_tokenizer
@@ -93,6 +95,8 @@ class GatewayReplica:
             MemoryResponses(settings.responses, loop.time),
         )
         self._responses = Responses(self._gateway, self._kept, settings.responses)
+        address = os.environ.get(ADDRESS_VARIABLE)
+        self._control = ControlDoor(address) if address else None
         if settings.features.enabled:
             self._enricher.start()
         self._tasks = [
@@ -114,7 +118,7 @@ class GatewayReplica:
             self._describe_directory,
         )
         pages = build_pages(self._gateway, self._responses, around)
-        return GatewayApp(self._gateway, self._responses, pages)
+        return GatewayApp(self._gateway, self._responses, pages, self._control)
 
     def _describe_directory(self) -> dict[str, Any]:
         if self._watch is None:
@@ -138,6 +142,8 @@ class GatewayReplica:
         await self._enricher.close()
         for model in self._gateway.models.values():
             await model.close()
+        if self._control is not None:
+            await self._control.close()
         if self._ledger is not None:
             await self._ledger.close()
         await self._kept.aclose()

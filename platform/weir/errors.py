@@ -122,6 +122,22 @@ class VersionMismatchError(WeirError):
     code = "version_mismatch"
 
 
+class PreconditionRequiredError(WeirError):
+    """The change must say, by ``If-Match``, which version it changes."""
+
+    status = 428
+    type = "invalid_request_error"
+    code = "precondition_required"
+
+
+class IdempotencyError(WeirError):
+    """The idempotency key was used before, for another request."""
+
+    status = 422
+    type = "invalid_request_error"
+    code = "idempotency_key_reused"
+
+
 class RequestTimeoutError(WeirError):
     """The client did not send its body in time."""
 

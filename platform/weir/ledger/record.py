@@ -57,7 +57,9 @@ class UsageRecord(msgspec.Struct, frozen=True, array_like=True, tag="u", kw_only
     ``spill``: why it did. ``label``: the client's own (``metadata.label``). Times are milliseconds
     since the epoch. ``prefill_us`` and ``decode_us``: the replica's time that the leg has taken, in
     microseconds, as the replica measured it; None where it has not told. ``requests``: 1 in the
-    first record of a request, so that their sum counts requests.
+    first record of a request, so that their sum counts requests. ``slo``: in that record, whether
+    the answer kept its class's limit for the first token (``met``, ``missed``, or empty where there
+    is none); ``ttft_ms``: its time to the first token, or -1.
 
     New fields go to the end and have a default: a writer reads the records of an older gateway.
     """
@@ -94,6 +96,8 @@ class UsageRecord(msgspec.Struct, frozen=True, array_like=True, tag="u", kw_only
     prefill_us: int | None = None
     decode_us: int | None = None
     requests: int = 0
+    slo: str = ""
+    ttft_ms: int = -1
 
 
 class ReplicaTime(msgspec.Struct, frozen=True, array_like=True, tag="r", kw_only=True):

@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from weir.database import writing
 from weir.ledger.rates import FREE, Rates
 from weir.ledger.record import Entry, Part, ReplicaTime, UsageRecord
+from weir.ledger.slo import SLO_KEYS, SLO_SUMS, slo_rows, slo_sums
 from weir.ledger.tables import (
     HOUR_MS,
     SUM_KEYS,
@@ -85,6 +86,8 @@ def _store(
         rows = [_row(record) for record in records.values()]
         connection.execute(insert(usage_records), rows)
         _add(connection, usage_sums, SUM_KEYS, SUMS, _sums(rows))
+        if kept := slo_rows(records.values()):
+            _add(connection, slo_sums, SLO_KEYS, SLO_SUMS, kept)
     _store_hours(connection, [e for e in entries if isinstance(e, ReplicaTime)], rates)
     return _advance(connection, arrived, now_ms)
 
@@ -98,6 +101,7 @@ def _known(connection: Connection, legs: list[str]) -> Iterator[str]:
 
 def _row(record: UsageRecord) -> dict[str, Any]:
     row = msgspec.structs.asdict(record)
+    del row["slo"], row["ttft_ms"]  # summed, not kept
     row["part"], row["loss"] = record.part.value, record.loss.value
     for name, longest in _TEXTS.items():
         value = row[name]

@@ -72,8 +72,10 @@ def usage(
     period: Period | None = None,
     tenant: str | None = None,
     key: str | None = None,
+    limit: int | None = None,
 ) -> list[Usage]:
-    """Sums for each group, in the order of the groups. ``tenant``, ``key``: of that one only.
+    """Sums for each group, in the order of the groups. ``tenant``, ``key``: of that one only;
+    ``limit``: of so many groups at most.
 
     Raises:
         BadRequestError: ``by`` names nothing, or something unknown.
@@ -100,7 +102,9 @@ def usage(
     if key is not None:
         statement = statement.where(table.key == key)
     with reading(engine) as connection:
-        rows = connection.execute(statement.group_by(*grouped).order_by(*grouped)).all()
+        rows = connection.execute(
+            statement.group_by(*grouped).order_by(*grouped).limit(limit)
+        ).all()
     return [_usage(by, row) for row in rows]
 
 

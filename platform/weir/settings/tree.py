@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, model_validator
 
+from weir.settings.admin import AdminSettings
 from weir.settings.admission import AdmissionSettings
 from weir.settings.autoscaling import AutoscalingSettings
 from weir.settings.database import DatabaseSettings
@@ -56,11 +57,16 @@ class ServerSettings(Section):
     max_connections_per_source: int = Field(6144, ge=1)
     cors: CorsSettings = CorsSettings()
     metrics: MetricsSettings = MetricsSettings()
+    admin: AdminSettings = AdminSettings()
 
     @model_validator(mode="after")
     def _ports_differ(self) -> Self:
-        if self.metrics.port == self.port:
-            raise ValueError("metrics.port is the port of the clients")
+        taken = {self.port: "the clients"}
+        for name, port in (("metrics", self.metrics.port), ("admin", self.admin.port)):
+            if port in taken:
+                raise ValueError(f"{name}.port is the port of {taken[port]}")
+            if port is not None:
+                taken[port] = name
         return self
 
 
