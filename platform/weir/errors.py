@@ -106,6 +106,22 @@ class MethodNotAllowedError(WeirError):
     code = "method_not_allowed"
 
 
+class ConflictError(WeirError):
+    """What is there already stands against it."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "conflict"
+
+
+class VersionMismatchError(WeirError):
+    """What was to be changed has changed since it was read."""
+
+    status = 412
+    type = "invalid_request_error"
+    code = "version_mismatch"
+
+
 class RequestTimeoutError(WeirError):
     """The client did not send its body in time."""
 
@@ -152,6 +168,12 @@ class NoReplicaError(OverloadedError):
     """No replica of the model is up."""
 
     code = "no_replica"
+
+
+class DatabaseAwayError(OverloadedError):
+    """The database does not answer now. Requests of models need none."""
+
+    code = "database_away"
 
 
 class ReplicaFailedError(WeirError):

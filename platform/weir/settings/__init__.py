@@ -9,12 +9,12 @@ from weir.settings.load import (
     profile_names,
     read_tree,
 )
+from weir.settings.tenants import TenantFields, TenantSettings
 from weir.settings.tree import (
     ModelSettings,
     PriceSettings,
     RoutingSettings,
     Settings,
-    TenantSettings,
 )
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "RoutingSettings",
     "Settings",
     "SettingsError",
+    "TenantFields",
     "TenantSettings",
     "load_settings",
     "parse_settings",

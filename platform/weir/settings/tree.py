@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from weir.settings.autoscaling import AutoscalingSettings
+from weir.settings.database import DatabaseSettings
 from weir.settings.engine import EngineSettings, ParallelSettings
 from weir.settings.fallback import (
     FallbackSettings,
     RegistrySettings,
-    TenantFallbackSettings,
     check_fallbacks,
 )
 from weir.settings.features import FeaturesSettings
@@ -23,10 +23,9 @@ from weir.settings.pools import PoolSettings, check_pools, pooled
 from weir.settings.responses import ResponsesSettings
 from weir.settings.server import CorsSettings, MetricsSettings, Port
 from weir.settings.speculative import SpeculativeSettings
+from weir.settings.tenants import ModelName, TenantId, TenantSettings, check_tenants
 
-ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
 AdapterName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-TenantId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 
 
 class _Section(BaseModel):
@@ -199,23 +198,6 @@ class ModelSettings(_Section):
         return with_parsers(self.source, self.engine.args)
 
 
-class TenantSettings(_Section):
-    """A tenant. Keys are stored as SHA-256 hex digests, never in clear.
-
-    ``models``: names this tenant may use; empty means all. ``classes``: priority classes it may
-    ask for (header ``x-weir-priority``), the first one is its default; empty means all, and the
-    first class of ``admission`` that is called standard, or else the first. Tenants of the same
-    ``prefix_group`` may hit each other's cached prefixes; without one a tenant hits only its own.
-    """
-
-    id: TenantId
-    key_sha256: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = ()
-    models: tuple[ModelName, ...] = ()
-    classes: tuple[str, ...] = ()
-    prefix_group: TenantId | None = None
-    fallback: TenantFallbackSettings = TenantFallbackSettings()
-
-
 class LogSettings(_Section):
     """``json`` for machines, ``text`` for people."""
 
@@ -241,6 +223,7 @@ class Settings(_Section):
     ray: RaySettings = RaySettings()
     models: tuple[ModelSettings, ...] = Field(min_length=1)
     registry: RegistrySettings = RegistrySettings()
+    database: DatabaseSettings = DatabaseSettings()
     admission: dict[str, Any] = Field(default_factory=dict)
     features: FeaturesSettings = FeaturesSettings()
     responses: ResponsesSettings = ResponsesSettings()
@@ -253,8 +236,7 @@ class Settings(_Section):
         if duplicate := next((n for n in names if names.count(n) > 1), None):
             raise ValueError(f"models: {duplicate!r} is defined twice")
         tenants = [t.id for t in self.tenants]
-        if duplicate := next((t for t in tenants if tenants.count(t) > 1), None):
-            raise ValueError(f"tenants: {duplicate!r} is defined twice")
+        check_tenants(self.tenants)
         self.features.require_known(names, tenants)
         for tenant in self.tenants:
             for model in tenant.models:

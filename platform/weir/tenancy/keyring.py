@@ -1,30 +1,13 @@
-"""Tenants and their keys. A key is shown once; only its SHA-256 digest is kept.
-
-Keys are 192 random bits, so a plain digest is enough: there is nothing to guess, and the look-up
-stays a dictionary access on the request path.
-"""
+"""Tenants by the digests of their keys."""
 
 from __future__ import annotations
 
-import hashlib
-import secrets
 from collections.abc import Iterable
 
 from weir.errors import AuthenticationError
 from weir.settings import TenantSettings
+from weir.tenancy.secret_keys import hash_key
 from weir.tenancy.tenant import Tenant
-
-KEY_PREFIX = "weir_"
-
-
-def new_key() -> str:
-    """A fresh API key: ``weir_`` and 32 URL-safe characters."""
-    return KEY_PREFIX + secrets.token_urlsafe(24)
-
-
-def hash_key(key: str) -> str:
-    """SHA-256 of the key, in hex: what settings and stores hold."""
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 class KeyRing:
