@@ -1,7 +1,8 @@
 """The tables of files and batch jobs. Times are seconds since the epoch.
 
 A row of ``files`` that is not ready is an upload under way, and its ``bytes`` are what was
-reserved for it. ``batches.frozen``: no more results are taken. A lease is held while
+reserved for it. ``batches.frozen``: no more results are taken. Lines are numbered as in the file,
+from 1, blank ones too; ``requests`` counts those that are not blank. A lease is held while
 ``lease_until_s`` is in the future.
 """
 
@@ -96,7 +97,8 @@ batch_chunks = Table(
     Column("batch", _NUMBER, _BATCH, primary_key=True, autoincrement=False),
     Column("chunk", Integer, primary_key=True, autoincrement=False),
     Column("first_line", Integer, nullable=False),
-    Column("lines", Integer, nullable=False),
+    Column("last_line", Integer, nullable=False),
+    Column("requests", Integer, nullable=False),
     Column("offset", BigInteger, nullable=False),
     Column("bytes", BigInteger, nullable=False),
     Column("done", Boolean, nullable=False),
@@ -116,7 +118,6 @@ batch_lines = Table(
         autoincrement=False,
     ),
     Column("line", Integer, primary_key=True, autoincrement=False),
-    Column("chunk", Integer, nullable=False),
     Column("part", String(64), nullable=False),
     Column("offset", BigInteger, nullable=False),
     Column("bytes", BigInteger, nullable=False),

@@ -174,7 +174,11 @@ class Gateway:
         await sink.fail(error, record.headers())
 
     def _authenticate(self, record: Record, door: Door) -> Tenant:
-        tenant = self.keys.authenticate(door.header(b"authorization"), door.header(b"x-api-key"))
+        if door.caller is not None:
+            tenant = door.caller.tenant
+        else:
+            given = (door.header(b"authorization"), door.header(b"x-api-key"))
+            tenant = self.keys.authenticate(*given)
         record.tenant = tenant.id
         return tenant
 
@@ -205,6 +209,7 @@ class Gateway:
             body_bytes=body_bytes,
             deadline_s=self._deadline_s(record, body, door),
             adapter=adapter,
+            batch=door.batch,
         )
         return record.request
 

@@ -12,7 +12,7 @@ from deployments.gateway.adapters import Adapter
 from deployments.gateway.bodies import Body, TextBody
 from deployments.gateway.dialects.base import Dialect
 from features.enrichment import Enrichment
-from weir.tenancy import Tenant
+from weir.tenancy import Caller, Tenant
 
 Header = Callable[[bytes], str | None]
 
@@ -25,6 +25,7 @@ class Request:
     ``arrival_s`` is on the event loop's clock, and so is ``deadline_s``: when the client has said
     that it will give up. ``body`` is the enriched one as soon as ``enrichment`` is there;
     its ``model`` is the name of a model, also where the client named an ``adapter`` of it.
+    ``batch``: the id of the batch job that it is a line of.
     """
 
     id: str
@@ -39,10 +40,21 @@ class Request:
     deadline_s: float | None = None
     enrichment: Enrichment[TextBody] | None = None
     adapter: Adapter | None = None
+    batch: str | None = None
 
 
 class Door(Protocol):
-    """Where a request comes from: HTTP, or a caller in this process."""
+    """Where a request comes from: HTTP, or a caller in this process.
+
+    ``caller``: who asks, where that is known already; else the headers must say so. ``batch``: the
+    id of the batch job that the request is a line of. No client can say either.
+    """
+
+    @property
+    def caller(self) -> Caller | None: ...
+
+    @property
+    def batch(self) -> str | None: ...
 
     def header(self, name: bytes) -> str | None:
         """A header by its lower-case name."""
@@ -61,6 +73,9 @@ class Door(Protocol):
 class HttpDoor:
     """A request over HTTP."""
 
+    caller = None
+    batch = None
+
     def __init__(self, scope: http.Scope, receive: http.Receive) -> None:
         self._scope = scope
         self._receive = receive
@@ -75,7 +90,15 @@ class HttpDoor:
 class MemoryDoor:
     """A request of a caller in this process: batch jobs and tests."""
 
-    def __init__(self, body: bytes, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        body: bytes,
+        headers: Mapping[str, str],
+        caller: Caller | None = None,
+        batch: str | None = None,
+    ) -> None:
+        self.caller = caller
+        self.batch = batch
         self._body = body
         self._headers = {name.lower().encode(): value for name, value in headers.items()}
 

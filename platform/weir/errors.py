@@ -114,6 +114,18 @@ class ConflictError(WeirError):
     code = "conflict"
 
 
+class FileInUseError(ConflictError):
+    """A batch job reads the file."""
+
+    code = "file_in_use"
+
+
+class StorageFullError(PermissionDeniedError):
+    """The tenant keeps as many files, or as many bytes of them, as it may."""
+
+    code = "storage_full"
+
+
 class VersionMismatchError(WeirError):
     """What was to be changed has changed since it was read."""
 

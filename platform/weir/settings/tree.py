@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from weir.settings.autoscaling import AutoscalingSettings
+from weir.settings.batches import BatchesSettings, FilesSettings
 from weir.settings.database import DatabaseSettings
 from weir.settings.engine import EngineSettings, ParallelSettings
 from weir.settings.fallback import (
@@ -227,6 +228,8 @@ class Settings(_Section):
     admission: dict[str, Any] = Field(default_factory=dict)
     features: FeaturesSettings = FeaturesSettings()
     responses: ResponsesSettings = ResponsesSettings()
+    files: FilesSettings = FilesSettings()
+    batches: BatchesSettings = BatchesSettings()
     tenants: tuple[TenantSettings, ...] = ()
     log: LogSettings = LogSettings()
 
