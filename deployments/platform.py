@@ -18,7 +18,7 @@ import threading
 import time
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import psutil
@@ -40,6 +40,9 @@ from router.policy import build_policy
 from weir.errors import ConfigError, WeirError
 from weir.run_folder import make_run_folder, remove_run_folder
 from weir.settings import ModelSettings, Settings, parse_settings, read_tree
+
+if TYPE_CHECKING:
+    from deployments.tenants import TenantsOfSettings
 
 _POLL_S = 0.2
 
@@ -65,6 +68,7 @@ class Platform:
             self._folder / "haproxy",
             one_active=settings.gateway.replicas == 1,
         )
+        self._tenants: TenantsOfSettings | None = None
         self._guard = Guard(self._cluster.gateways, self._front, self._restarted)
         self._ready = False
         self._started_at = time.time()
@@ -88,6 +92,7 @@ class Platform:
         self._cluster.prepare_environment()
         self._keep_temporary_files_together()
         self._start_deployer()
+        self._start_tenants()
         self._start_redis()
         self._front.start()
         self._start_ray()
@@ -108,6 +113,8 @@ class Platform:
             if self.apply_requested.is_set():
                 self.apply_requested.clear()
                 self._apply()
+            if self._tenants is not None:
+                self._tenants.try_again()
 
     def _apply(self) -> None:
         self._progress.tell("apply", "start", str(self._settings_file))
@@ -115,6 +122,8 @@ class Platform:
             settings = parse_settings(read_tree(self._settings_file), str(self._settings_file))
             require_same_base(self._settings, settings)
             _check(settings)
+            if self._tenants is not None:
+                self._tenants.put(settings.tenants)
             self._start_deployer()
             self._deploy()
             self._settings = settings
@@ -167,6 +176,14 @@ class Platform:
             str(self._settings_file),
         ]
         self._deployer = subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
+
+    def _start_tenants(self) -> None:
+        # Imported here: the database's libraries take a third of a second, in which the deployer
+        # imports what takes longer.
+        from deployments.tenants import TenantsOfSettings
+
+        self._tenants = TenantsOfSettings(self._settings, self._state)
+        self._tenants.start()
 
     def _start_redis(self) -> None:
         if self._settings.redis.mode != "embedded":
@@ -350,7 +367,7 @@ def require_same_base(old: Settings, new: Settings) -> None:
     Raises:
         ConfigError: a section that is fixed while the platform runs differs.
     """
-    for section in ("redis", "ray"):
+    for section in ("redis", "ray", "database"):
         if getattr(old, section) != getattr(new, section):
             raise ConfigError(f"{section}: changes need a restart (weir down, weir up)")
     fixed = ("host", "port", "max_connections", "max_connections_per_source", "cors")

@@ -26,9 +26,9 @@ _ADAPTERS = {"adapters", "adapter_slots", "on_cold_adapter"}
 
 
 def gateway_version(view: Settings, adapters: Mapping[str, Mapping[str, str]]) -> str:
-    """``view``: the settings that gateways are given; ``adapters``: of each model, the versions of
-    its adapters' files."""
-    return _digest(view.model_dump(mode="json"), adapters)
+    """``view``: the settings that gateways are given, of which they learn the tenants anew while
+    they run; ``adapters``: of each model, the versions of its adapters' files."""
+    return _digest(view.model_dump(mode="json", exclude={"tenants"}), adapters)
 
 
 def model_version(

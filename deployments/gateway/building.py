@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from deployments.gateway.account import Account, UnlimitedAccount
 from deployments.gateway.adapters import AdapterNames
@@ -21,7 +22,7 @@ from deployments.gateway.transport import CacheFeed, ReplicaTransport
 from router.admission import parse_settings
 from weir.metrics import GatewayMetrics
 from weir.settings import ModelSettings, Settings
-from weir.tenancy import KeyRing
+from weir.tenancy import Directory, LiveDirectory
 
 
 def build_gateway(
@@ -33,20 +34,23 @@ def build_gateway(
     metrics: GatewayMetrics,
     *,
     digests: Mapping[str, Mapping[str, str]] | None = None,
+    directory: LiveDirectory | None = None,
     account: Account | None = None,
     rng: random.Random | None = None,
     ids: Callable[[], str] | None = None,
     wall_clock: Callable[[], float] = time.time,
 ) -> Gateway:
     """The gateway, on the running event loop. ``encoders``: each model's; ``digests``: the
-    versions of each model's adapters, by their names.
+    versions of each model's adapters, by their names; ``directory``: None is the tenants of the
+    settings, for good.
 
     Raises:
         ConfigError: the settings cannot be used.
     """
     reading = OffLoopLimits()
     off_loop = OffLoop(ThreadPoolExecutor(reading.threads, "weir-prompts"), reading)
-    shared = parse_settings(settings.admission)
+    directory = directory or LiveDirectory(Directory.of(settings.tenants), wall_clock)
+    shared = replace(parse_settings(settings.admission), live_weight=directory.weight)
     slo_s = {c.name: c.ttft_slo_ms / 1000 for c in shared.classes if c.ttft_slo_ms}
     fallbacks = _fallbacks(settings, encoders, slo_s)
 
@@ -66,7 +70,7 @@ def build_gateway(
 
     return Gateway(
         Parts(
-            keys=KeyRing(settings.tenants),
+            directory=directory,
             models={m.name: build(m) for m in settings.models},
             account=account or UnlimitedAccount(),
             enricher=enricher,
@@ -91,7 +95,6 @@ def _fallbacks(
         m.name: Fallback(
             m.name,
             m.fallback,
-            settings.tenants,
             slo_s,
             encoders[m.fallback.student].folder,
             clock,

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,6 +30,7 @@ from deployments.gateway.stored_responses import (
     RedisResponses,
     SharedResponses,
 )
+from deployments.gateway.tenants import build_watch, describe_directory
 from deployments.pools import pools_of
 from deployments.sources import model_source
 from weir.adapters import adapter_digests
@@ -36,6 +38,7 @@ from weir.errors import OverloadedError
 from weir.logs import configure_logging
 from weir.metrics import GatewayMetrics
 from weir.settings import Settings
+from weir.tenancy import Directory, LiveDirectory
 
 _PING_TIMEOUT_S = 1.0
 
@@ -65,6 +68,11 @@ class GatewayReplica:
         )
         metrics = GatewayMetrics()
         self._enricher = build_enricher(settings, metrics, os.environ)
+        loop = asyncio.get_running_loop()
+        live = LiveDirectory(Directory.of(settings.tenants), time.time)
+        self._watch = build_watch(settings, os.environ, live, metrics)
+        if self._watch is not None:
+            await loop.run_in_executor(None, self._watch.begin)
         self._gateway = build_gateway(
             settings,
             _encoders(settings),
@@ -73,8 +81,8 @@ class GatewayReplica:
             self._enricher,
             metrics,
             digests=adapter_digests(settings),
+            directory=live,
         )
-        loop = asyncio.get_running_loop()
         self._redis = Redis.from_url(platform_redis_url(settings, os.environ))
         self._metrics_settings = settings.server.metrics
         self._kept = SharedResponses(
@@ -98,9 +106,15 @@ class GatewayReplica:
             self._metrics_settings,
             _deployment_states,
             {"Redis": self._redis_answers},
+            self._describe_directory,
         )
         pages = build_pages(self._gateway, self._responses, around)
         return GatewayApp(self._gateway, self._responses, pages)
+
+    def _describe_directory(self) -> dict[str, Any]:
+        if self._watch is None:
+            return {}
+        return describe_directory(self._gateway.directory, self._watch)
 
     async def _redis_answers(self) -> bool:
         with contextlib.suppress(RedisError, OSError, TimeoutError):
@@ -120,6 +134,8 @@ class GatewayReplica:
         await self._enricher.close()
         for model in self._gateway.models.values():
             await model.close()
+        if self._watch is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._watch.stop)
         await self._session.close()
 
 

@@ -21,7 +21,6 @@ from router.types import ReplicaInfo, RouteRequest
 from weir.errors import ConfigError, NoReplicaError, OverloadedError, ReplicaFailedError
 from weir.metrics import GatewayMetrics
 from weir.registry import read_manifest
-from weir.settings import TenantSettings
 from weir.settings.fallback import CascadeSettings, FallbackSettings
 
 _STATES = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
@@ -35,13 +34,12 @@ class Fallback:
         self,
         model: str,
         settings: FallbackSettings,
-        tenants: Iterable[TenantSettings],
         slo_s: Mapping[str, float],
         student_folder: Path,
         clock: Callable[[], float],
     ) -> None:
         self._waiting: set[asyncio.Timeout] = set()
-        self.policy = SpillPolicy(settings, tenants, slo_s, clock, self.hurry_all)
+        self.policy = SpillPolicy(settings, slo_s, clock, self.hurry_all)
         cascade = cascade_of(settings, student_folder)
         self.course = Course(model, settings.student, self.policy, cascade)
 

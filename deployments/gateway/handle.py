@@ -51,7 +51,7 @@ from weir.errors import (
 )
 from weir.logs import request_logging
 from weir.metrics import GatewayMetrics
-from weir.tenancy import KeyRing, Tenant, model_not_found
+from weir.tenancy import Caller, LiveDirectory, Tenant, model_not_found
 
 _LOG = logging.getLogger("weir.gateway")
 PRIORITY_HEADER = "x-weir-priority"
@@ -89,7 +89,7 @@ class Parts:
     time-to-first-token limit of those that have one. ``ids`` makes unique ids; ``wall_clock`` gives
     seconds since the epoch, for what clients are told. The event loop's clock is the only other."""
 
-    keys: KeyRing
+    directory: LiveDirectory
     models: Mapping[str, Model]
     account: Account
     enricher: Enricher
@@ -109,7 +109,7 @@ class Gateway:
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
-        self.keys = parts.keys
+        self.directory = parts.directory
         self.models = parts.models
         self.adapters = parts.adapters
         self.metrics = parts.metrics
@@ -137,8 +137,8 @@ class Gateway:
         given = usable_id(door.header(b"x-request-id"))
         record = Record(dialect.name, self._clock(), given or serial, serial)
         async with self._answered(record, sink):
-            tenant = self._authenticate(record, door)
-            request = await self._validate(record, dialect, tenant, door)
+            caller = self._authenticate(record, dialect, door)
+            request = await self._validate(record, dialect, caller, door)
             with self._in_flight(record, request, sink):
                 request = await self._enrich(record, request)
                 prompts = Prompts(request)
@@ -173,22 +173,23 @@ class Gateway:
         error.request_id = record.id
         await sink.fail(error, record.headers())
 
-    def _authenticate(self, record: Record, door: Door) -> Tenant:
-        if door.caller is not None:
-            tenant = door.caller.tenant
-        else:
-            given = (door.header(b"authorization"), door.header(b"x-api-key"))
-            tenant = self.keys.authenticate(*given)
-        record.tenant = tenant.id
-        return tenant
+    def _authenticate(self, record: Record, dialect: Dialect, door: Door) -> Caller:
+        caller = door.authenticated
+        if caller is None:
+            given = door.header(b"authorization"), door.header(b"x-api-key")
+            caller = self.directory.authenticate(*given)
+        record.tenant = caller.tenant.id
+        caller.require_endpoint(dialect.name)
+        return caller
 
     async def _validate(
-        self, record: Record, dialect: Dialect, tenant: Tenant, door: Door
+        self, record: Record, dialect: Dialect, caller: Caller, door: Door
     ) -> Request:
         """The body, read and checked; the model and the class, found."""
         record.unknown = self.intake.unknown()
+        tenant = caller.tenant
         body, body_bytes = await self.intake.body(dialect, tenant, door, record.unknown)
-        model, adapter = self.find_model(body.model, tenant)
+        model, adapter = self.find_model(body.model, caller)
         if adapter is not None:
             body = body.model_copy(update={"model": model.name})
         record.model = model.name
@@ -200,7 +201,7 @@ class Gateway:
         record.request = Request(
             id=record.id,
             serial=record.serial,
-            tenant=tenant,
+            caller=caller,
             dialect=suited,
             body=body,
             priority_class=self._priority_class(door, tenant),
@@ -213,17 +214,18 @@ class Gateway:
         )
         return record.request
 
-    def find_model(self, name: str, tenant: Tenant) -> tuple[Model, Adapter | None]:
-        """The model, and the adapter of it, that a request of the tenant names.
+    def find_model(self, name: str, caller: Caller) -> tuple[Model, Adapter | None]:
+        """The model, and the adapter of it, that a request of the caller names.
 
         Raises:
-            ModelNotFoundError: there is none for this tenant.
+            ModelNotFoundError: there is none for its tenant and key.
         """
         model = self.models.get(name)
         if model is not None:
-            tenant.require_model(name)
+            if not caller.sees_model(name):
+                raise model_not_found(name)
             return model, None
-        adapter = self.adapters.find(name, tenant)
+        adapter = self.adapters.find(name, caller)
         if adapter is None:
             raise model_not_found(name)
         return self.models[adapter.model], adapter
@@ -272,7 +274,8 @@ class Gateway:
         """Who may answer, and what the rules want to know."""
         body, enrichment = request.body, request.enrichment
         fallback = self.parts.fallbacks.get(body.model)
-        facts = RequestFacts(request.tenant.id, request.priority_class)
+        tenant = request.tenant
+        facts = RequestFacts(tenant.id, request.priority_class, wishes=tenant.fallback)
         if fallback is None or not isinstance(body, TextBody) or not prompts.choices:
             return Course(body.model, bare=_may_be_bare(request)), facts
         dear = 0.0
@@ -417,10 +420,10 @@ def _adapter_of(request: Request | None, step: Step) -> Adapter | None:
 
 def _may_be_bare(request: Request) -> bool:
     """Whether the model may answer without the adapter: by its setting, and for its tenants."""
-    adapter, models = request.adapter, request.tenant.models
+    adapter = request.adapter
     if adapter is None or adapter.cold != "base":
         return False
-    return not models or adapter.model in models
+    return request.caller.sees_model(adapter.model)
 
 
 def _streams(body: Body) -> bool:

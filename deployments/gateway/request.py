@@ -30,7 +30,7 @@ class Request:
 
     id: str
     serial: str
-    tenant: Tenant
+    caller: Caller
     dialect: Dialect
     body: Body
     priority_class: str
@@ -42,16 +42,21 @@ class Request:
     adapter: Adapter | None = None
     batch: str | None = None
 
+    @property
+    def tenant(self) -> Tenant:
+        """Whose request it is."""
+        return self.caller.tenant
+
 
 class Door(Protocol):
     """Where a request comes from: HTTP, or a caller in this process.
 
-    ``caller``: who asks, where that is known already; else the headers must say so. ``batch``: the
-    id of the batch job that the request is a line of. No client can say either.
+    ``authenticated``: who asks, where that is known already; else the headers must say so.
+    ``batch``: the id of the batch job that the request is a line of. No client can say either.
     """
 
     @property
-    def caller(self) -> Caller | None: ...
+    def authenticated(self) -> Caller | None: ...
 
     @property
     def batch(self) -> str | None: ...
@@ -73,7 +78,7 @@ class Door(Protocol):
 class HttpDoor:
     """A request over HTTP."""
 
-    caller = None
+    authenticated = None
     batch = None
 
     def __init__(self, scope: http.Scope, receive: http.Receive) -> None:
@@ -94,10 +99,10 @@ class MemoryDoor:
         self,
         body: bytes,
         headers: Mapping[str, str],
-        caller: Caller | None = None,
+        authenticated: Caller | None = None,
         batch: str | None = None,
     ) -> None:
-        self.caller = caller
+        self.authenticated = authenticated
         self.batch = batch
         self._body = body
         self._headers = {name.lower().encode(): value for name, value in headers.items()}

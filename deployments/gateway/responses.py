@@ -36,7 +36,7 @@ from weir.errors import (
     WeirError,
 )
 from weir.settings.responses import ResponsesSettings
-from weir.tenancy import Tenant
+from weir.tenancy import Caller, Tenant
 
 _LOG = logging.getLogger("weir.gateway")
 _TOUCH_S = 2.0
@@ -184,9 +184,9 @@ class _Call:
     as the body is read. ``begun``: the response as its client first saw it, if it goes on without
     its client; ``answered``: it is kept, so that the client can be told."""
 
-    caller = None
+    authenticated = None
     batch = None
-    tenant: Tenant
+    caller: Caller
 
     def __init__(self, responses: Responses, door: Door, send: http.Send) -> None:
         self._responses = responses
@@ -195,6 +195,11 @@ class _Call:
         self.sink = _CallSink(self, HttpSink(send, self.dialect))
         self.answered = asyncio.Event()
         self.begun: Stored | None = None
+
+    @property
+    def tenant(self) -> Tenant:
+        """Whose request it is, once the body is read."""
+        return self.caller.tenant
 
     def header(self, name: bytes) -> str | None:
         """See :class:`deployments.gateway.request.Door`."""
@@ -208,8 +213,8 @@ class _Call:
             RateLimitError: too many of the tenant's responses run in the background.
         """
         raw = await self._door.read(max_bytes)
-        keys = self._responses.gateway.keys
-        self.tenant = keys.authenticate(self.header(b"authorization"), self.header(b"x-api-key"))
+        given = self.header(b"authorization"), self.header(b"x-api-key")
+        self.caller = self._responses.gateway.directory.authenticate(*given)
         self.dialect.earlier = ()
         if b'"previous_response_id"' in raw:
             await self._recall(raw)
@@ -239,7 +244,7 @@ class _Call:
 
     async def _detach(self, body: ResponsesChat) -> None:
         """Let the client be answered now, and go on without it."""
-        self._responses.gateway.find_model(body.model, self.tenant)
+        self._responses.gateway.find_model(body.model, self.caller)
         self._responses.admit(self.tenant)
         created_s = int(self._responses.gateway.parts.wall_clock())
         response = describe(body.asked, body.model, self.dialect.response_id, created_s)

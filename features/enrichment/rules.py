@@ -51,14 +51,13 @@ class RuleBook:
     def __init__(self, rules: tuple[EnrichRule, ...], key_sets: tuple[KeySet, ...] = ()) -> None:
         self._rules = rules
         self.key_sets = key_sets
-        self._known: dict[tuple[str, str], EnrichRule | None] = {}
 
     def find(self, model: str, tenant_id: str) -> EnrichRule | None:
-        """Models and tenants come from settings, so what is remembered is bounded."""
-        pair = model, tenant_id
-        if pair not in self._known:
-            self._known[pair] = next((r for r in self._rules if r.fits(model, tenant_id)), None)
-        return self._known[pair]
+        """The first rule that fits."""
+        for rule in self._rules:
+            if rule.fits(model, tenant_id):
+                return rule
+        return None
 
 
 def compile_rules(settings: FeaturesSettings, environment: Mapping[str, str]) -> RuleBook:

@@ -1,6 +1,6 @@
 """Every metric that weir exports, declared once: names with units, labels with bounded values.
 
-``tenant`` and ``model`` come from settings, never from what a client sends.
+``tenant`` and ``model`` come from settings and directory, never from what a client sends.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class GatewayMetrics:
         self._declare_handoffs()
         self._declare_fallback()
         self._declare_features()
+        self._declare_directory()
 
     def of(self, metric: _Metric, *labels: str) -> _Metric:
         """``metric.labels(*labels)``, looked up once. The client library checks the labels and
@@ -230,6 +231,18 @@ class GatewayMetrics:
             "weir_outstanding_tokens",
             "Tokens dispatched by this gateway and not yet done.",
             ("model",),
+            registry=self.registry,
+        )
+
+    def _declare_directory(self) -> None:
+        self.directory_age = Gauge(
+            "weir_directory_age_seconds",
+            "Since the database last said that what is known of tenants and keys is up to date.",
+            registry=self.registry,
+        )
+        self.directory_revision = Gauge(
+            "weir_directory_revision",
+            "Number of the last change of tenants and keys that is in force here.",
             registry=self.registry,
         )
 

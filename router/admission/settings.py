@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
@@ -129,6 +129,10 @@ class AdmissionSettings:
     limits: Mapping[str, Mapping[str, Any] | None] = field(
         default_factory=lambda: MappingProxyType({})
     )
+    #: The weight that a tenant has now; None: the settings' one.
+    live_weight: Callable[[str], float | None] | None = field(
+        default=None, repr=False, compare=False
+    )
     built_limits: tuple[Limit, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -150,7 +154,10 @@ class AdmissionSettings:
         object.__setattr__(self, "built_limits", build_limits(self.limits))
 
     def tenant_weight(self, tenant: str) -> float:
-        """The tenant's fair share relative to the others of its class."""
+        """The tenant's fair share relative to the others of its class, as it is now."""
+        live = self.live_weight(tenant) if self.live_weight is not None else None
+        if live is not None:
+            return live
         return self.tenant_weights.get(tenant, self.default_tenant_weight)
 
 
@@ -190,7 +197,7 @@ def _limit(name: str, raw: object) -> Mapping[str, Any] | None:
 
 def _build(kind: type[_T], raw: object, path: str) -> _T:
     given = _section(raw, path)
-    known = {f.name for f in fields(kind) if f.init}  # type: ignore[arg-type]
+    known = {f.name for f in fields(kind) if f.init and f.name != "live_weight"}  # type: ignore[arg-type]
     for key in given:
         _check(key in known, f"{path}.{key}", f"one of {', '.join(sorted(known))}")
     try:

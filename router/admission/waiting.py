@@ -214,12 +214,18 @@ class PriorityClass(Account):
         self._prune_at = 1024
 
     def tenant(self, name: str) -> Tenant:
-        """The tenant's account, made when first seen."""
+        """The tenant's account, made when first seen; its weight is looked up for each request."""
+        weight = self._settings.tenant_weight(name)
         account = self.tenants.get(name)
         if account is None:
             if len(self.tenants) >= self._prune_at:
                 self._prune()
-            account = self.tenants[name] = Tenant(name, self._settings.tenant_weight(name))
+            account = self.tenants[name] = Tenant(name, weight)
+        elif account.weight != weight:
+            account.reweigh(weight)
+            self.active.touch(account)
+            if account in self.late:
+                self.late.put(account)
         return account
 
     def head(self) -> Item:

@@ -10,6 +10,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from weir.settings.fallback import TenantFallbackSettings
 
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
+#: An adapter of a model: ``MODEL:NAME``.
+AdapterId = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}:[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+]
 TenantId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Count = Annotated[int, Field(ge=0)]
 
@@ -76,7 +80,8 @@ class TenantFields(_Section):
     ask for (header ``x-weir-priority``), the first one is its default; empty means all, and the
     first class of ``admission`` that is called standard, or else the first. Tenants of the same
     ``prefix_group`` may hit each other's cached prefixes; without one a tenant hits only its own.
-    ``weight``: its fair share relative to others; null is what ``admission`` says.
+    ``adapters``: those (``MODEL:NAME``) that the settings keep for some tenants and that this one
+    may use too. ``weight``: its fair share relative to others; null is what ``admission`` says.
     ``model_quotas``: more bounds, by the model's name. ``retention_days``: so long its prompts and
     answers may be kept; 0 is never. ``labels``: the operator's own, for reports. A tenant that is
     not ``enabled`` is refused.
@@ -84,6 +89,7 @@ class TenantFields(_Section):
 
     models: tuple[ModelName, ...] = ()
     classes: tuple[Annotated[str, Field(min_length=1, max_length=63)], ...] = ()
+    adapters: tuple[AdapterId, ...] = ()
     prefix_group: TenantId | None = None
     weight: float | None = Field(None, gt=0, allow_inf_nan=False)
     quotas: QuotaSettings = QuotaSettings()

@@ -12,22 +12,32 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
 from sqlalchemy import Connection, Engine, Select, insert, select, update
 
 from weir.database.engine import reading, writing
 from weir.database.schema import Row
-from weir.errors import BadRequestError, ConflictError, NotFoundError, VersionMismatchError
+from weir.errors import ConflictError
 from weir.settings.tenants import TenantFields, TenantSettings
 from weir.tenancy.audit import append_audit
-from weir.tenancy.fields import KeyFields, key_of_fields, tenant_of_fields
+from weir.tenancy.fields import KeyFields, patched_fields, read_fields
 from weir.tenancy.records import Changes, NewKey, Page, StoredKey, StoredTenant
+from weir.tenancy.rows import (
+    YAML,
+    check_tenant_id,
+    document,
+    key_row,
+    require_disjoint,
+    require_free,
+    require_unrevoked,
+    require_version,
+    stored_key,
+    stored_tenant,
+    tenant_row,
+    without_digests,
+    write,
+)
 from weir.tenancy.secret_keys import hash_key, new_key, new_key_id
 from weir.tenancy.tables import directory, directory_documents, keys, tenants
-from weir.tenancy.tenant import Key
-
-#: The document that holds the tenants of the settings.
-YAML = "yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +78,9 @@ class TenantStore:
         BadRequestError: the id is none.
         ConflictError: the id is taken, by a tenant of the settings too, or was used before.
         """
-        _check_tenant_id(tenant_id)
+        check_tenant_id(tenant_id)
         with self._changing(actor) as change:
-            _require_free(change.connection, tenant_id)
+            require_free(change.connection, tenant_id)
             row = {
                 "id": tenant_id,
                 "fields": fields.model_dump(mode="json"),
@@ -82,7 +92,7 @@ class TenantStore:
             }
             change.connection.execute(insert(tenants).values(row))
             change.log("tenant.create", "tenant", tenant_id, tenant_id, None, row["fields"])
-        return _stored_tenant(row)
+        return stored_tenant(row)
 
     def update_tenant(
         self,
@@ -100,9 +110,9 @@ class TenantStore:
             VersionMismatchError: it has another version than ``if_version``.
         """
         with self._changing(actor) as change:
-            old = _tenant_row(change.connection, tenant_id)
-            _require_version(old, if_version)
-            fields = _merged(TenantFields, old["fields"], changes)
+            old = tenant_row(change.connection, tenant_id)
+            require_version(old, if_version)
+            fields = patched_fields(TenantFields, old["fields"], changes).model_dump(mode="json")
             row = {
                 **old,
                 "fields": fields,
@@ -110,9 +120,9 @@ class TenantStore:
                 "revision": change.revision,
                 "updated_s": change.now_s,
             }
-            _write(change.connection, tenants, row)
+            write(change.connection, tenants, row)
             change.log("tenant.update", "tenant", tenant_id, tenant_id, old["fields"], fields)
-        return _stored_tenant(row)
+        return stored_tenant(row)
 
     def delete_tenant(self, actor: str, tenant_id: str, if_version: int | None = None) -> None:
         """The tenant is refused from now on, and its keys are revoked. Its row stays, for the
@@ -123,8 +133,8 @@ class TenantStore:
             VersionMismatchError: it has another version than ``if_version``.
         """
         with self._changing(actor) as change:
-            old = _tenant_row(change.connection, tenant_id)
-            _require_version(old, if_version)
+            old = tenant_row(change.connection, tenant_id)
+            require_version(old, if_version)
             row = {
                 **old,
                 "version": old["version"] + 1,
@@ -132,7 +142,7 @@ class TenantStore:
                 "updated_s": change.now_s,
                 "deleted_s": change.now_s,
             }
-            _write(change.connection, tenants, row)
+            write(change.connection, tenants, row)
             change.log("tenant.delete", "tenant", tenant_id, tenant_id, old["fields"])
             held = select(keys).where(keys.c.tenant_id == tenant_id, keys.c.revoked_s.is_(None))
             for key in change.connection.execute(held).mappings().all():
@@ -143,21 +153,21 @@ class TenantStore:
         NotFoundError: there is no such tenant in the database.
         """
         with reading(self.engine) as connection:
-            return _stored_tenant(_tenant_row(connection, tenant_id))
+            return stored_tenant(tenant_row(connection, tenant_id))
 
     def tenants(self, after: str | None = None, limit: int = 100) -> Page[StoredTenant]:
         """Those that are not deleted, by id."""
         query = select(tenants).where(tenants.c.deleted_s.is_(None)).order_by(tenants.c.id)
         if after is not None:
             query = query.where(tenants.c.id > after)
-        return self._page(query, limit, _stored_tenant, lambda item: item.tenant.id)
+        return self._page(query, limit, stored_tenant, lambda item: item.tenant.id)
 
     def create_key(self, actor: str, tenant_id: str, fields: KeyFields) -> NewKey:
         """Raises:
         NotFoundError: there is no such tenant in the database.
         """
         with self._changing(actor) as change:
-            _tenant_row(change.connection, tenant_id)
+            tenant_row(change.connection, tenant_id)
             return _create_key(change, "key.create", tenant_id, fields)
 
     def update_key(
@@ -178,15 +188,15 @@ class TenantStore:
             VersionMismatchError: it has another version than ``if_version``.
         """
         with self._changing(actor) as change:
-            old = _key_row(change.connection, key_id, tenant_id)
-            _require_version(old, if_version)
-            _require_unrevoked(old)
-            fields = _merged(KeyFields, old["fields"], changes)
+            old = key_row(change.connection, key_id, tenant_id)
+            require_version(old, if_version)
+            require_unrevoked(old)
+            fields = patched_fields(KeyFields, old["fields"], changes).model_dump(mode="json")
             row = {**old, "fields": fields, "expires_s": fields["expires_s"]}
             row = _next(change, row)
-            _write(change.connection, keys, row)
+            write(change.connection, keys, row)
             change.log("key.update", "key", key_id, row["tenant_id"], old["fields"], fields)
-        return _stored_key(row)
+        return stored_key(row)
 
     def rotate_key(
         self, actor: str, key_id: str, overlap_s: float, *, tenant_id: str | None = None
@@ -199,18 +209,18 @@ class TenantStore:
             ConflictError: it is revoked or expired.
         """
         with self._changing(actor) as change:
-            old = _key_row(change.connection, key_id, tenant_id)
-            _require_unrevoked(old)
+            old = key_row(change.connection, key_id, tenant_id)
+            require_unrevoked(old)
             if old["expires_s"] is not None and old["expires_s"] <= change.now_s:
                 raise ConflictError(f"The key {key_id!r} has expired.")
-            fields = KeyFields.model_validate(old["fields"])
+            fields = read_fields(KeyFields, old["fields"])
             if old["expires_s"] is not None:
                 life_s = old["expires_s"] - old["created_s"]
                 fields = fields.model_copy(update={"expires_s": change.now_s + life_s})
             ends_s = min(old["expires_s"] or float("inf"), change.now_s + max(0.0, overlap_s))
             kept = {**old["fields"], "expires_s": ends_s}
             row = _next(change, {**old, "fields": kept, "expires_s": ends_s})
-            _write(change.connection, keys, row)
+            write(change.connection, keys, row)
             change.log("key.expire", "key", key_id, old["tenant_id"], old["fields"], kept)
             return _create_key(change, "key.rotate", old["tenant_id"], fields, replaces=key_id)
 
@@ -221,17 +231,17 @@ class TenantStore:
             NotFoundError: there is no such key.
         """
         with self._changing(actor) as change:
-            old = _key_row(change.connection, key_id, tenant_id)
+            old = key_row(change.connection, key_id, tenant_id)
             if old["revoked_s"] is not None:
-                return _stored_key(old)
-            return _stored_key(_revoke(change, old))
+                return stored_key(old)
+            return stored_key(_revoke(change, old))
 
     def key(self, key_id: str, *, tenant_id: str | None = None) -> StoredKey:
         """Raises:
         NotFoundError: there is no such key (of that tenant).
         """
         with reading(self.engine) as connection:
-            return _stored_key(_key_row(connection, key_id, tenant_id))
+            return stored_key(key_row(connection, key_id, tenant_id))
 
     def keys(
         self, tenant_id: str | None = None, after: str | None = None, limit: int = 100
@@ -242,7 +252,7 @@ class TenantStore:
             query = query.where(keys.c.tenant_id == tenant_id)
         if after is not None:
             query = query.where(keys.c.id > after)
-        return self._page(query, limit, _stored_key, lambda item: item.key.id)
+        return self._page(query, limit, stored_key, lambda item: item.key.id)
 
     def note_uses(self, uses: Mapping[str, float]) -> None:
         """When keys were used last, by their ids. No change of the directory: it takes no revision
@@ -262,12 +272,12 @@ class TenantStore:
         """
         body = [tenant.model_dump(mode="json") for tenant in listed]
         with reading(self.engine) as connection:
-            if _document(connection, YAML) == body:
+            if document(connection, YAML) == body:
                 return
         with self._changing(actor) as change:
-            _require_disjoint(change.connection, listed)
+            require_disjoint(change.connection, listed)
             held = directory_documents.c.name == YAML
-            before = _document(change.connection, YAML)
+            before = document(change.connection, YAML)
             values = {"body": body, "revision": change.revision}
             changed = update(directory_documents).where(held).values(values)
             if not change.connection.execute(changed).rowcount:
@@ -278,10 +288,16 @@ class TenantStore:
                 actor,
                 "settings.apply",
                 "settings",
-                before=None if before is None else _without_digests(before),
-                after=_without_digests(body),
+                before=None if before is None else without_digests(before),
+                after=without_digests(body),
                 revision=change.revision,
             )
+
+    def settings_tenants(self) -> tuple[TenantSettings, ...]:
+        """The tenants of the settings with which the platform was started last."""
+        with reading(self.engine) as connection:
+            body = document(connection, YAML) or ()
+        return tuple(read_fields(TenantSettings, each) for each in body)
 
     def revision(self) -> int:
         """The number of the last change."""
@@ -302,8 +318,8 @@ class TenantStore:
             documents = select(directory_documents).where(directory_documents.c.revision > revision)
             return Changes(
                 current,
-                tuple(map(_stored_tenant, connection.execute(changed_tenants).mappings())),
-                tuple(_stored_key(row).key for row in connection.execute(changed_keys).mappings()),
+                tuple(map(stored_tenant, connection.execute(changed_tenants).mappings())),
+                tuple(stored_key(row).key for row in connection.execute(changed_keys).mappings()),
                 {row["name"]: row["body"] for row in connection.execute(documents).mappings()},
             )
 
@@ -327,89 +343,6 @@ class TenantStore:
         return Page(items, name(items[-1]) if len(rows) > limit else None)
 
 
-def _check_tenant_id(tenant_id: str) -> None:
-    try:
-        TenantSettings(id=tenant_id)
-    except ValidationError:
-        raise BadRequestError(
-            "id: expected small letters, digits and hyphens, at most 63", param="id"
-        ) from None
-
-
-def _require_free(connection: Connection, tenant_id: str) -> None:
-    if any(each["id"] == tenant_id for each in _document(connection, YAML) or ()):
-        raise ConflictError(f"The tenant {tenant_id!r} is defined in the settings.", param="id")
-    held = select(tenants.c.deleted_s).where(tenants.c.id == tenant_id)
-    row = connection.execute(held).one_or_none()
-    if row is not None:
-        told = "exists already" if row.deleted_s is None else "was deleted, and its id stays taken"
-        raise ConflictError(f"The tenant {tenant_id!r} {told}.", param="id")
-
-
-def _require_disjoint(connection: Connection, listed: tuple[TenantSettings, ...]) -> None:
-    ids = {tenant.id for tenant in listed}
-    digests = {digest: tenant.id for tenant in listed for digest in tenant.key_sha256}
-    both = select(tenants.c.id).where(tenants.c.id.in_(ids), tenants.c.deleted_s.is_(None))
-    if (taken := connection.execute(both.limit(1)).scalar()) is not None:
-        raise ConflictError(
-            f"tenants: {taken!r} is defined in the settings and in the database; remove one of them"
-        )
-    shared = select(keys.c.id, keys.c.tenant_id, keys.c.digest).where(keys.c.digest.in_(digests))
-    if (row := connection.execute(shared.limit(1)).one_or_none()) is not None:
-        raise ConflictError(
-            f"tenants[{digests[row.digest]}].key_sha256: the key {row.id!r} of the tenant "
-            f"{row.tenant_id!r} in the database is the same"
-        )
-
-
-def _document(connection: Connection, name: str) -> Any:
-    query = select(directory_documents.c.body).where(directory_documents.c.name == name)
-    return connection.execute(query).scalar_one_or_none()
-
-
-def _without_digests(listed: list[dict[str, Any]]) -> dict[str, Any]:
-    """As the audit log tells it: of each key, enough to know it again."""
-    return {
-        each["id"]: {
-            **{name: value for name, value in each.items() if name not in ("id", "key_sha256")},
-            "keys": [digest[:12] for digest in each["key_sha256"]],
-        }
-        for each in listed
-    }
-
-
-def _tenant_row(connection: Connection, tenant_id: str) -> Row:
-    query = select(tenants).where(tenants.c.id == tenant_id, tenants.c.deleted_s.is_(None))
-    row = connection.execute(query).mappings().one_or_none()
-    if row is not None:
-        return row
-    if any(each["id"] == tenant_id for each in _document(connection, YAML) or ()):
-        raise NotFoundError(
-            f"The tenant {tenant_id!r} is defined in the settings, and is changed there.",
-            param="tenant",
-        )
-    raise NotFoundError(f"There is no tenant {tenant_id!r}.", param="tenant")
-
-
-def _key_row(connection: Connection, key_id: str, tenant_id: str | None) -> Row:
-    row = connection.execute(select(keys).where(keys.c.id == key_id)).mappings().one_or_none()
-    if row is None or tenant_id not in (None, row["tenant_id"]):
-        raise NotFoundError(f"There is no key {key_id!r}.", param="key")
-    return row
-
-
-def _require_version(row: Row, if_version: int | None) -> None:
-    if if_version not in (None, row["version"]):
-        raise VersionMismatchError(
-            f"It has version {row['version']} now, not {if_version}: read it again."
-        )
-
-
-def _require_unrevoked(row: Row) -> None:
-    if row["revoked_s"] is not None:
-        raise ConflictError(f"The key {row['id']!r} is revoked.")
-
-
 def _create_key(
     change: _Change, action: str, tenant_id: str, fields: KeyFields, replaces: str | None = None
 ) -> NewKey:
@@ -430,65 +363,15 @@ def _create_key(
     }
     change.connection.execute(insert(keys).values(row))
     change.log(action, "key", key_id, tenant_id, None, {**row["fields"], "replaces": replaces})
-    return NewKey(_stored_key(row), secret)
+    return NewKey(stored_key(row), secret)
 
 
 def _revoke(change: _Change, old: Row) -> Row:
     row = _next(change, {**old, "revoked_s": change.now_s})
-    _write(change.connection, keys, row)
+    write(change.connection, keys, row)
     change.log("key.revoke", "key", row["id"], row["tenant_id"], old["fields"])
     return row
 
 
 def _next(change: _Change, row: Row) -> Row:
     return {**row, "version": row["version"] + 1, "revision": change.revision}
-
-
-def _write(connection: Connection, table: Any, row: Row) -> None:
-    connection.execute(update(table).where(table.c.id == row["id"]).values(dict(row)))
-
-
-def _merged(kind: type[BaseModel], old: Mapping[str, Any], changes: Mapping[str, Any]) -> Any:
-    try:
-        fields = kind.model_validate(_patched(old, changes))
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        path = ".".join(str(part) for part in first["loc"])
-        raise BadRequestError(f"{path}: {first['msg']}", param=path or None) from None
-    return fields.model_dump(mode="json")
-
-
-def _patched(old: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    made = dict(old)
-    for name, value in changes.items():
-        if value is None:
-            made.pop(name, None)
-        elif isinstance(value, Mapping):
-            below = made.get(name)
-            made[name] = _patched(below if isinstance(below, Mapping) else {}, value)
-        else:
-            made[name] = value
-    return made
-
-
-def _stored_tenant(row: Row) -> StoredTenant:
-    return StoredTenant(
-        tenant_of_fields(row["id"], TenantFields.model_validate(row["fields"])),
-        row["version"],
-        row["created_s"],
-        row["updated_s"],
-        row["deleted_s"],
-    )
-
-
-def _stored_key(row: Row) -> StoredKey:
-    fields = KeyFields.model_validate(row["fields"])
-    key: Key = key_of_fields(
-        row["id"],
-        row["tenant_id"],
-        row["digest"],
-        fields,
-        created_s=row["created_s"],
-        revoked_s=row["revoked_s"],
-    )
-    return StoredKey(key, row["version"], row["last_used_s"], row["replaces"])

@@ -3,18 +3,23 @@ the platform uses them, frozen."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from weir.errors import BadRequestError
 from weir.settings.tenants import BudgetSettings, QuotaSettings, TenantFields
 from weir.tenancy.limits import NO_QUOTAS, Budget, BudgetStep, Quotas
 from weir.tenancy.tenant import Key, Role, Tenant
 
 #: A model, one of its adapters (``MODEL:NAME``), or an adapter's alias.
 ServedName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:-]{0,191}$")]
+
+
+_Fields = TypeVar("_Fields", bound=BaseModel)
 
 
 class KeyFields(BaseModel):
@@ -48,6 +53,7 @@ def tenant_of_fields(id: str, fields: TenantFields) -> Tenant:
         retention_days=fields.retention_days,
         labels=MappingProxyType(dict(fields.labels)),
         enabled=fields.enabled,
+        adapters=frozenset(fields.adapters),
     )
 
 
@@ -67,6 +73,7 @@ def fields_of_tenant(tenant: Tenant) -> TenantFields:
             "retention_days": tenant.retention_days,
             "labels": dict(tenant.labels),
             "enabled": tenant.enabled,
+            "adapters": sorted(tenant.adapters),
         }
     )
 
@@ -119,3 +126,48 @@ def _budget(settings: BudgetSettings | None) -> Budget | None:
         return None
     steps = tuple(BudgetStep(step.percent, step.actions) for step in settings.steps)
     return Budget(settings.usd_per_month, steps, settings.webhook_url)
+
+
+def read_fields(kind: type[_Fields], written: Mapping[str, Any]) -> _Fields:
+    """What was written, perhaps by a newer weir: names that this one does not know are left out."""
+    known = {name: value for name, value in written.items() if name in kind.model_fields}
+    return kind.model_validate(known)
+
+
+def checked_fields(kind: type[_Fields], given: Mapping[str, Any]) -> _Fields:
+    """What somebody gave, as fields.
+
+    Raises:
+        BadRequestError: names the field that cannot be so.
+    """
+    try:
+        return kind.model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        path = ".".join(str(part) for part in first["loc"])
+        raise BadRequestError(f"{path}: {first['msg']}", param=path or None) from None
+
+
+def patched_fields(
+    kind: type[_Fields], old: Mapping[str, Any], changes: Mapping[str, Any]
+) -> _Fields:
+    """``old`` as it was written, with ``changes`` merged into it (JSON merge patch, RFC 7396):
+    objects are merged, null takes the default, everything else replaces.
+
+    Raises:
+        BadRequestError: names the field that cannot be so.
+    """
+    return checked_fields(kind, _patched(old, changes))
+
+
+def _patched(old: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    made = dict(old)
+    for name, value in changes.items():
+        if value is None:
+            made.pop(name, None)
+        elif isinstance(value, Mapping):
+            below = made.get(name)
+            made[name] = _patched(below if isinstance(below, Mapping) else {}, value)
+        else:
+            made[name] = value
+    return made
