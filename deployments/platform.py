@@ -25,6 +25,7 @@ import psutil
 
 import router.disaggregation.rules
 import router.scorers  # noqa: F401 - registers the policies, as the line above the rules
+from deployments.batches.place import FILES_VARIABLE, files_url
 from deployments.cluster import Cluster
 from deployments.guard import Guard
 from deployments.haproxy import FrontDoor
@@ -182,6 +183,8 @@ class Platform:
         # imports what takes longer.
         from deployments.tenants import TenantsOfSettings
 
+        files = files_url(self._settings.files, os.environ, self._state)
+        os.environ[FILES_VARIABLE] = files
         self._tenants = TenantsOfSettings(self._settings, self._state)
         self._tenants.start()
 
@@ -374,6 +377,8 @@ def require_same_base(old: Settings, new: Settings) -> None:
     for name in fixed:
         if getattr(old.server, name) != getattr(new.server, name):
             raise ConfigError(f"server.{name}: changes need a restart (weir down, weir up)")
+    if old.files.url != new.files.url:
+        raise ConfigError("files.url: changes need a restart (weir down, weir up)")
     listening = [(s.server.metrics.host, s.server.metrics.port) for s in (old, new)]
     if listening[0] != listening[1]:
         raise ConfigError(

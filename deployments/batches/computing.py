@@ -93,8 +93,7 @@ class ChunkRun:
 
         Raises:
             NotTakenError: the batch takes no more results.
-            OSError: the input cannot be read.
-            OverloadedError: the database is away.
+            OverloadedError: the storage or the database is away.
         """
         batch, chunk, needs = self._claim.batch, self._claim.chunk, self._with
         known = await needs.threads.run(needs.results.recorded, batch, chunk)
@@ -126,7 +125,8 @@ class ChunkRun:
         except LineError as error:
             # It was good when the batch was validated: the storage has another content now.
             place.leave()
-            raise OSError(f"line {raw.number} of the input has changed: {error.message}") from None
+            told = f"Line {raw.number} of the input has changed: {error.message}"
+            raise InternalError(told) from None
         try:
             sink, place = await self._answered(raw, line, place)
         except BaseException:
@@ -151,9 +151,7 @@ class ChunkRun:
         finally:
             place.leave()
 
-    async def _answered(
-        self, raw: RawLine, line: Line, place: Place
-    ) -> tuple[LineSink, Place]:
+    async def _answered(self, raw: RawLine, line: Line, place: Place) -> tuple[LineSink, Place]:
         """The line's answer, or an error that will not pass by itself; and the place that is held
         now. While a line waits to be tried again it holds none."""
         wait_s, faults = _FIRST_WAIT_S, 0

@@ -75,22 +75,21 @@ class FileTable:
         self._engine = engine
         self._settings = settings
 
-    def reserve(self, tenant: str, file_id: str, most_bytes: int, now_s: float) -> None:
-        """Room for an upload of at most so many bytes.
+    def reserve(self, made: StoredFile) -> None:
+        """Room for an upload of at most ``made.bytes``.
 
         Raises:
             StorageFullError: the tenant has as much, or as many, as it may.
         """
-        made = StoredFile(file_id, tenant, BATCH, "", most_bytes, now_s, None)
+        most = self._settings
         with writing(self._engine) as connection:
-            _ensure_usage(connection, tenant)
-            most = self._settings
+            _ensure_usage(connection, made.tenant)
             room = and_(
-                file_usage.c.tenant == tenant,
-                file_usage.c.bytes + most_bytes <= most.max_bytes_per_tenant,
+                file_usage.c.tenant == made.tenant,
+                file_usage.c.bytes + made.bytes <= most.max_bytes_per_tenant,
                 file_usage.c.files + 1 <= most.max_files_per_tenant,
             )
-            if not _add_usage(connection, room, 1, most_bytes):
+            if not _add_usage(connection, room, 1, made.bytes):
                 raise StorageFullError(
                     f"At most {most.max_files_per_tenant} files with {most.max_bytes_per_tenant} "
                     "bytes together are kept for a tenant; delete some.",

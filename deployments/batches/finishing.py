@@ -17,6 +17,7 @@ from deployments.batches.recorder import part_path
 from deployments.batches.results import ResultTable
 from deployments.batches.storage import NewContent, Storage
 from deployments.batches.work import WorkTable
+from weir.errors import StorageAwayError
 
 _LOG = logging.getLogger("weir.batches")
 _EXPIRED = {
@@ -42,8 +43,7 @@ class Finisher:
         """Put a batch together and end it; how it ended. None: it was not this gateway's any more.
 
         Raises:
-            OSError: the storage is away.
-            OverloadedError: the database is.
+            OverloadedError: the storage or the database is away.
         """
         not_computed = batch.total - batch.completed - batch.failed
         status = Status.EXPIRED if not_computed else Status.COMPLETED
@@ -54,7 +54,7 @@ class Finisher:
         output, error = self._assemble(batch, now_s, bool(not_computed))
         if not self.work.finish(batch, status, output, error, not_computed, now_s):
             return None
-        with suppress(OSError):
+        with suppress(StorageAwayError):
             self.storage.remove_folder(f"batches/{batch.id}")
         return status
 

@@ -78,7 +78,7 @@ class Recorder:
                 await asyncio.wait_for(self._full.wait(), FLUSH_S)
             try:
                 await self.flush()
-            except (OSError, OverloadedError) as error:
+            except OverloadedError as error:
                 _LOG.warning("results cannot be published now", extra={"reason": str(error)})
                 await asyncio.sleep(_RETRY_S)
 
@@ -86,8 +86,7 @@ class Recorder:
         """Publish what is held.
 
         Raises:
-            OSError: the storage is away; everything is still held.
-            OverloadedError: the same of the database.
+            OverloadedError: the storage or the database is away; everything is still held.
         """
         async with self._flushing:
             self._full.clear()

@@ -84,10 +84,7 @@ class ResultTable:
         )
         with reading(self._engine) as connection:
             rows = connection.execute(query.order_by(batch_lines.c.offset)).mappings().all()
-        return [
-            Result(row["line"], row["offset"], row["bytes"], row["failed"])
-            for row in rows
-        ]
+        return [Result(row["line"], row["offset"], row["bytes"], row["failed"]) for row in rows]
 
 
 def _line_row(batch: int, part: str, result: Result) -> dict[str, Any]:

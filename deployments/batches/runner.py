@@ -88,7 +88,7 @@ class Runner:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        with suppress(OSError, OverloadedError):
+        with suppress(OverloadedError):
             await self._with.computing.recorder.flush()
 
     async def _work(self) -> None:
@@ -96,7 +96,7 @@ class Runner:
             self._wake.clear()
             try:
                 await self._look()
-            except (OSError, OverloadedError) as error:
+            except OverloadedError as error:
                 _LOG.warning("batches cannot be reached now", extra={"reason": str(error)})
             except Exception:  # noqa: BLE001 - the edge of what runs in the background
                 _LOG.exception("looking after batches failed")
@@ -171,7 +171,7 @@ class Runner:
             await self._run_in(work.chunk_done, batch, chunk, self._now_s())
         except (asyncio.CancelledError, NotTakenError):
             # What has been computed counts, and whoever goes on should know of it.
-            with suppress(OSError, OverloadedError):
+            with suppress(OverloadedError):
                 await self._with.computing.recorder.flush()
                 await self._run_in(work.release, batch, chunk)
         except Exception:  # noqa: BLE001 - the edge of what runs in the background
@@ -190,7 +190,7 @@ class Runner:
             else:
                 await self._run_in(self._with.finisher.finish, batch, self._now_s())
         except asyncio.CancelledError:
-            with suppress(OSError, OverloadedError):
+            with suppress(OverloadedError):
                 await self._run_in(self._with.work.release_batch, batch)
         except Exception:  # noqa: BLE001 - the edge of what runs in the background
             _LOG.exception("a batch cannot go on now", extra={"batch": batch.id})
@@ -211,7 +211,7 @@ class Runner:
             told = {"code": error.code, "line": None, "message": error.message, "param": None}
             await self._run_in(work.fail, batch, [told], self._now_s())
             return
-        validation = Validation(computing.gateway, self._with.limits, batch, caller.tenant)
+        validation = Validation(computing.gateway, self._with.limits, batch, caller)
         found = await validation.run(file, computing.storage, computing.threads)
         if found.errors:
             await self._run_in(work.fail, batch, found.errors, self._now_s())

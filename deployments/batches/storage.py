@@ -16,7 +16,7 @@ from typing import Any
 
 import fsspec  # type: ignore[import-untyped]
 
-from weir.errors import ConfigError
+from weir.errors import ConfigError, StorageAwayError
 
 BLOCK_BYTES = 1024 * 1024
 _NAME = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
@@ -36,20 +36,30 @@ class NewContent:
         self.size = 0
 
     def write(self, data: bytes) -> None:
-        """Append."""
-        self._handle.write(data)
+        """Append.
+
+        Raises:
+            StorageAwayError: the storage does not take it.
+        """
+        with _answering():
+            self._handle.write(data)
         self.size += len(data)
 
     def commit(self) -> None:
-        """From now on it is there."""
-        self._handle.flush()
-        if self._local:
-            os.fsync(self._handle.fileno())
-        self._handle.close()
-        if self._local:
-            Path(self._written).replace(self._path)
-        else:
-            self._handle.commit()
+        """From now on it is there.
+
+        Raises:
+            StorageAwayError: the storage does not take it.
+        """
+        with _answering():
+            self._handle.flush()
+            if self._local:
+                os.fsync(self._handle.fileno())
+            self._handle.close()
+            if self._local:
+                Path(self._written).replace(self._path)
+            else:
+                self._handle.commit()
 
     def discard(self) -> None:
         """It was never there. Does nothing after :meth:`commit`."""
@@ -73,11 +83,12 @@ class Storage:
         """A new content, to be committed or discarded.
 
         Raises:
-            OSError: it cannot be written.
+            StorageAwayError: it cannot be written.
         """
         path = self._at(name)
-        self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-        return NewContent(self._fs, path)
+        with _answering():
+            self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+            return NewContent(self._fs, path)
 
     @contextmanager
     def create(self, name: str) -> Iterator[NewContent]:
@@ -95,35 +106,27 @@ class Storage:
 
         Raises:
             FileNotFoundError: it is not there.
-            OSError: it cannot be read.
+            StorageAwayError: it cannot be read.
         """
-        return bytes(self._fs.cat_file(self._at(name), start=start, end=end))
-
-    def blocks(self, name: str, size: int) -> Iterator[bytes]:
-        """The whole content of ``size`` bytes, in blocks.
-
-        Raises:
-            OSError: it cannot be read.
-        """
-        for start in range(0, size, BLOCK_BYTES):
-            yield self.read(name, start, min(size, start + BLOCK_BYTES))
+        with _answering():
+            return bytes(self._fs.cat_file(self._at(name), start=start, end=end))
 
     def remove(self, name: str) -> None:
         """Remove a content; one that is not there is removed.
 
         Raises:
-            OSError: it cannot be removed.
+            StorageAwayError: it cannot be removed.
         """
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError), _answering():
             self._fs.rm_file(self._at(name))
 
     def remove_folder(self, name: str) -> None:
         """Remove all contents below a name.
 
         Raises:
-            OSError: they cannot be removed.
+            StorageAwayError: they cannot be removed.
         """
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError), _answering():
             self._fs.rm(self._at(name), recursive=True)
 
     def _at(self, name: str) -> str:
@@ -150,3 +153,13 @@ def open_storage(url: str) -> Storage:
 def _protocols(filesystem: Any) -> tuple[str, ...]:
     protocol = filesystem.protocol
     return (protocol,) if isinstance(protocol, str) else tuple(protocol)
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StorageAwayError(f"The storage does not answer now: {error.strerror}.") from error

@@ -18,7 +18,7 @@ from deployments.batches.work import Chunk
 from deployments.gateway.dialects import DIALECTS
 from deployments.gateway.handle import Gateway
 from weir.errors import WeirError
-from weir.tenancy import Tenant
+from weir.tenancy import Caller
 
 #: More errors than that help nobody.
 MAX_ERRORS = 100
@@ -52,14 +52,14 @@ class Findings:
 
 
 class Validation:
-    """Of one batch. ``tenant``: whose it is."""
+    """Of one batch. ``caller``: who made it."""
 
-    def __init__(self, gateway: Gateway, limits: LineLimits, batch: Batch, tenant: Tenant) -> None:
+    def __init__(self, gateway: Gateway, limits: LineLimits, batch: Batch, caller: Caller) -> None:
         self._gateway = gateway
         self._limits = limits
         self._endpoint = batch.endpoint
         self._dialect = DIALECTS.batchable[batch.endpoint]
-        self._tenant = tenant
+        self._caller = caller
         self._seen: set[bytes] = set()
         self._open: list[RawLine] = []
         self.found = Findings()
@@ -68,7 +68,7 @@ class Validation:
         """Look at the whole input.
 
         Raises:
-            OSError: it cannot be read.
+            StorageAwayError: it cannot be read.
         """
         loop = asyncio.get_running_loop()
         splitter = LineSplitter(self._limits.max_line_bytes)
@@ -143,7 +143,7 @@ class Validation:
         if getattr(getattr(body, "asked", None), "background", False):
             told = "background: not possible in a batch."
             raise LineError("invalid_request", told, "body.background")
-        model, _ = gateway.find_model(body.model, self._tenant)
+        model, _ = gateway.find_model(body.model, self._caller)
         if self._dialect.suited(model.tasks) is None:
             told = f"The model {body.model!r} does not support {self._dialect.name}."
             raise LineError("unsupported_operation", told, "body.model")

@@ -104,9 +104,7 @@ class WorkTable:
             and_(batches.c.status == Status.IN_PROGRESS, batches.c.expires_s <= now_s, ~held),
         )
 
-    def begin(
-        self, batch: Batch, chunks: Sequence[Chunk], model: str | None, now_s: float
-    ) -> bool:
+    def begin(self, batch: Batch, chunks: Sequence[Chunk], model: str | None, now_s: float) -> bool:
         """All lines are good: they can be computed. False: the batch is no longer this gateway's,
         or has been cancelled."""
         begun = {
@@ -209,6 +207,9 @@ class WorkTable:
             return None
         row = min(rows, key=lambda each: (held.get(each["tenant"], 0), each["number"]))
         with writing(self._engine) as connection:
+            batch = _batch(connection, row["number"])
+            if batch.status is not Status.IN_PROGRESS:
+                return None
             this = and_(
                 batch_chunks.c.batch == row["number"],
                 batch_chunks.c.chunk == row["chunk"],
@@ -217,9 +218,6 @@ class WorkTable:
             )
             lease = {"lease_owner": self._owner, "lease_until_s": now_s + self._lease_s}
             if not connection.execute(update(batch_chunks).where(this).values(lease)).rowcount:
-                return None
-            batch = _batch(connection, row["number"])
-            if batch.status is not Status.IN_PROGRESS:
                 return None
             return Claim(batch, _chunk(connection, row["number"], row["chunk"]))
 
@@ -243,7 +241,7 @@ class WorkTable:
             .where(batch_chunks.c.done.is_(False), batch_chunks.c.lease_until_s >= now_s)
             .group_by(batches.c.tenant)
         )
-        return {tenant: count for tenant, count in connection.execute(query)}
+        return dict(connection.execute(query).tuples())
 
     def renew(self, now_s: float) -> dict[int, set[int]]:
         """Hold on to this gateway's leases; see :meth:`held` for what is returned."""
@@ -348,9 +346,7 @@ def _batch(connection: Connection, number: int) -> Batch:
 
 
 def _chunk(connection: Connection, batch: int, chunk: int) -> Chunk:
-    query = select(batch_chunks).where(
-        batch_chunks.c.batch == batch, batch_chunks.c.chunk == chunk
-    )
+    query = select(batch_chunks).where(batch_chunks.c.batch == batch, batch_chunks.c.chunk == chunk)
     return _chunk_of(connection.execute(query).mappings().one())
 
 

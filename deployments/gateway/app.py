@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from deployments.gateway import http
@@ -13,12 +14,26 @@ from deployments.gateway.responses import Responses
 from deployments.gateway.sink import HttpSink
 from weir.errors import MethodNotAllowedError
 
+#: Asked of every gateway, also of one that stands by.
+_PROBES = frozenset({"/health", "/ready", "/metrics"})
+
+
+@dataclass(slots=True)
+class Traffic:
+    """How many requests clients have sent."""
+
+    requests: int = 0
+
 
 class GatewayApp:
     """ASGI: what a dialect speaks goes straight to the gateway, the rest to the pages.
-    ``responses`` stands in front of the gateway for the one dialect whose answers are kept."""
+    ``responses`` stands in front of the gateway for the one dialect whose answers are kept.
+    ``traffic`` counts the requests."""
 
-    def __init__(self, gateway: Gateway, responses: Responses, pages: Any) -> None:
+    def __init__(
+        self, gateway: Gateway, responses: Responses, pages: Any, traffic: Traffic | None = None
+    ) -> None:
+        self._traffic = traffic or Traffic()
         self._gateway = gateway
         self._responses = responses
         self._pages = pages
@@ -27,6 +42,8 @@ class GatewayApp:
         if scope["type"] != "http":
             await self._pages(scope, receive, send)
             return
+        if scope["path"] not in _PROBES:
+            self._traffic.requests += 1
         dialect = DIALECTS.find(scope["path"])
         if dialect is None:
             scope = as_page(scope)

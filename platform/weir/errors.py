@@ -150,6 +150,14 @@ class BodyTooLargeError(WeirError):
     code = "request_too_large"
 
 
+class RangeError(WeirError):
+    """There is nothing in the part that was asked for."""
+
+    status = 416
+    type = "invalid_request_error"
+    code = "range_not_satisfiable"
+
+
 class UnsupportedMediaTypeError(WeirError):
     """The body is not JSON."""
 
@@ -186,6 +194,12 @@ class DatabaseAwayError(OverloadedError):
     """The database does not answer now. Requests of models need none."""
 
     code = "database_away"
+
+
+class StorageAwayError(OverloadedError):
+    """The storage of files does not answer now."""
+
+    code = "storage_away"
 
 
 class ReplicaFailedError(WeirError):

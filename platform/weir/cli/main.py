@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from weir.cli.batches import batches_app
 from weir.cli.keys import keys_app
 from weir.cli.models import models_app
 from weir.cli.tenants import tenants_app
@@ -44,6 +45,7 @@ config_app = typer.Typer(
 )
 app.add_typer(config_app, name="config")
 app.add_typer(models_app, name="models")
+app.add_typer(batches_app, name="batches")
 app.add_typer(tenants_app, name="tenants")
 app.add_typer(keys_app, name="keys")
 
