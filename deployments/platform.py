@@ -41,6 +41,7 @@ from router.policy import build_policy
 from weir.errors import ConfigError, WeirError
 from weir.run_folder import make_run_folder, remove_run_folder
 from weir.settings import ModelSettings, Settings, parse_settings, read_tree
+from weir.settings.batches import class_of_batches
 
 if TYPE_CHECKING:
     from deployments.tenants import TenantsOfSettings
@@ -356,7 +357,8 @@ def _check(settings: Settings) -> None:
     Raises:
         ConfigError: a model's files, a routing policy or rule, or admission cannot be used.
     """
-    parse_admission(settings.admission)
+    admission = parse_admission(settings.admission)
+    class_of_batches(settings.batches, [each.name for each in admission.classes])
     compile_rules(settings.features, os.environ)
     for model in settings.models:
         model_source(model.source, settings.registry.url)

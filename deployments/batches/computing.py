@@ -164,10 +164,16 @@ class ChunkRun:
             error = sink.error
             faults += isinstance(error, InternalError)
             if error is None or not passes(error, faults):
+                self._count("completed" if error is None else "failed")
                 return sink, place
+            self._count("put off")
             await asyncio.sleep(max(wait_s, min(error.retry_after_s or 0.0, _LONGEST_WAIT_S)))
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
             place = await self._with.window.enter()
+
+    def _count(self, outcome: str) -> None:
+        metrics = self._with.gateway.metrics
+        metrics.of(metrics.batch_lines, self._caller.tenant.id, outcome).inc()
 
     def _door(self, raw: RawLine, line: Line) -> MemoryDoor:
         body = bytes(line.body)

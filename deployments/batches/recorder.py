@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from deployments.batches.outage import Outage
 from deployments.batches.results import Result, ResultTable
 from deployments.batches.storage import Storage
 from deployments.batches.threads import Threads
 from weir.errors import OverloadedError
 
-_LOG = logging.getLogger("weir.batches")
 #: A result is published after that at the latest, or when so much has come together.
 FLUSH_S = 0.5
 _FLUSH_BYTES = 2 * 1024 * 1024
@@ -54,6 +53,7 @@ class Recorder:
         self._count = 0
         self._full = asyncio.Event()
         self._flushing = asyncio.Lock()
+        self._away = Outage("results of batches cannot be published")
 
     def add(self, number: int, batch_id: str, result: Result, text: bytes) -> asyncio.Future[None]:
         """Take a line's result: ``text`` is what the output has of it. Done when it is published,
@@ -78,8 +78,9 @@ class Recorder:
                 await asyncio.wait_for(self._full.wait(), FLUSH_S)
             try:
                 await self.flush()
+                self._away.over()
             except OverloadedError as error:
-                _LOG.warning("results cannot be published now", extra={"reason": str(error)})
+                self._away.begin(error)
                 await asyncio.sleep(_RETRY_S)
 
     async def flush(self) -> None:

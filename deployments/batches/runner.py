@@ -15,6 +15,7 @@ from deployments.batches.files import FileTable
 from deployments.batches.finishing import Finisher
 from deployments.batches.jobs import Batch, BatchTable
 from deployments.batches.life import Status
+from deployments.batches.outage import Outage
 from deployments.batches.recorder import NotTakenError
 from deployments.batches.validating import LineLimits, Validation
 from deployments.batches.work import Claim, WorkTable
@@ -66,6 +67,7 @@ class Runner:
         self._always: list[asyncio.Task[None]] = []
         self._swept_s = self._clock()
         self._standby = _Standby(running.traffic, self._clock())
+        self._away = Outage("batches cannot be looked after")
 
     def start(self) -> None:
         """Work until :meth:`aclose`."""
@@ -96,8 +98,9 @@ class Runner:
             self._wake.clear()
             try:
                 await self._look()
+                self._away.over()
             except OverloadedError as error:
-                _LOG.warning("batches cannot be reached now", extra={"reason": str(error)})
+                self._away.begin(error)
             except Exception:  # noqa: BLE001 - the edge of what runs in the background
                 _LOG.exception("looking after batches failed")
             with suppress(TimeoutError):

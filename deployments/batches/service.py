@@ -26,7 +26,7 @@ from deployments.gateway.dialects import DIALECTS
 from deployments.gateway.handle import Gateway
 from weir.errors import BadRequestError, PermissionDeniedError, RateLimitError
 from weir.settings import Settings
-from weir.settings.batches import window_s
+from weir.settings.batches import class_of_batches, window_s
 from weir.tenancy import Caller, LiveDirectory, Tenant
 
 _LEAST_TTL_S, _MOST_TTL_S = 3600, 30 * 86_400
@@ -64,6 +64,7 @@ class Batches:
         self._storage = storage
         self._threads = Threads()
         self._run = self._threads.run
+        self._class = class_of_batches(settings.batches, gateway.parts.classes)
         self._uploads: Counter[str] = Counter()
         self._files = FileTable(engine, settings.files)
         self._batches = BatchTable(engine)
@@ -82,14 +83,16 @@ class Batches:
         )
         ttl_s = self._settings.files.ttl_s
         processes = self._settings.gateway.processes
+        window = Window(max(1, most.max_lines_in_flight // processes))
+        gateway.metrics.batch_lines_in_flight.set_function(lambda: window.held)
         computing = Computing(
             gateway,
             self._storage,
             results,
             Recorder(self._storage, results, self._threads, self._ids),
-            Window(max(1, most.max_lines_in_flight // processes)),
+            window,
             self._threads,
-            most.priority_class,
+            self._class,
             limits.max_line_bytes,
         )
         return Runner(
@@ -258,9 +261,10 @@ class Batches:
                 f"completion_window: expected one of {', '.join(windows)}.",
                 param="completion_window",
             )
-        name = self._settings.batches.priority_class
-        if caller.tenant.classes and name not in caller.tenant.classes:
-            raise PermissionDeniedError(f"The tenant may not use the class {name!r} of batches.")
+        if caller.tenant.classes and self._class not in caller.tenant.classes:
+            raise PermissionDeniedError(
+                f"The tenant may not use the class {self._class!r}, in which batches run."
+            )
         if asked.output_ttl_s is not None:
             _require_ttl(asked.output_ttl_s, "output_expires_after.seconds")
 

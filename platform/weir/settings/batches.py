@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from weir.errors import ConfigError
 
 _MIB = 1024 * 1024
 _DAY_S = 86_400.0
@@ -33,20 +36,38 @@ class FilesSettings(_Section):
 
 class BatchesSettings(_Section):
     """``enabled``: whether there are files and batches at all. ``priority_class``: of
-    ``admission.classes``; the tenant must be allowed to use it. ``completion_windows``: those that
+    ``admission.classes``, and the tenant must be allowed to use it; null is the one called batch,
+    or else the last one. ``completion_windows``: those that
     a client may ask for; what has not been computed by then has expired.
     ``max_lines_in_flight``: lines that are computed or wait for admission, in all gateways
     together. ``chunk_lines``: lines that a gateway takes on at a time; ``lease_s``: another one
     takes them over when it has not been heard of for so long."""
 
     enabled: bool = True
-    priority_class: str = "batch"
+    priority_class: str | None = None
     completion_windows: tuple[CompletionWindow, ...] = Field(("24h",), min_length=1)
     max_lines: int = Field(50_000, ge=1, le=1_000_000)
     max_active_per_tenant: int = Field(16, ge=1)
     max_lines_in_flight: int = Field(256, ge=1)
     chunk_lines: int = Field(32, ge=1, le=1024)
     lease_s: float = Field(20.0, ge=1, le=600)
+
+
+def class_of_batches(settings: BatchesSettings, classes: Sequence[str]) -> str:
+    """In which of the classes lines run.
+
+    Raises:
+        ConfigError: the settings name one that there is not.
+    """
+    asked = settings.priority_class
+    if asked is None:
+        return "batch" if "batch" in classes else classes[-1]
+    if asked not in classes:
+        raise ConfigError(
+            f"batches.priority_class: {asked!r} is not one of {', '.join(classes)}",
+            param="batches.priority_class",
+        )
+    return asked
 
 
 def window_s(window: str) -> float:
