@@ -221,7 +221,7 @@ def line_text(
 ) -> bytes:
     """A line of the output or the error file."""
     told = {
-        "id": f"{batch.id.replace('batch_', 'batch_req_', 1)}-{number}",
+        "id": f"batch_req_{batch.id.rpartition('_')[2]}-{number}",
         "custom_id": custom_id,
         "response": response,
         "error": error,

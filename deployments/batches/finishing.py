@@ -24,6 +24,10 @@ _EXPIRED = {
     "code": "batch_expired",
     "message": "This request could not be executed before the completion window expired.",
 }
+_CANCELLED = {
+    "code": "batch_cancelled",
+    "message": "The batch was cancelled before this request was executed.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,24 +52,28 @@ class Finisher:
         not_computed = batch.total - batch.completed - batch.failed
         status = Status.EXPIRED if not_computed else Status.COMPLETED
         if batch.status is Status.CANCELLING:
-            status, not_computed = Status.CANCELLED, 0
+            status = Status.CANCELLED
         elif batch.status is Status.VALIDATING:
             status = Status.EXPIRED
-        output, error = self._assemble(batch, now_s, bool(not_computed))
-        if not self.work.finish(batch, status, output, error, not_computed, now_s):
+        # OpenAI's clients are told of lines that were too late, Anthropic's of all.
+        tells = status is Status.EXPIRED or batch.family == "anthropic"
+        told = not_computed if tells else 0
+        reason = _EXPIRED if status is Status.EXPIRED else _CANCELLED
+        output, error = self._assemble(batch, now_s, reason if told else None)
+        if not self.work.finish(batch, status, output, error, not_computed, told, now_s):
             return None
         with suppress(StorageAwayError):
             self.storage.remove_folder(f"batches/{batch.id}")
         return status
 
     def _assemble(
-        self, batch: Batch, now_s: float, late: bool
+        self, batch: Batch, now_s: float, reason: dict[str, str] | None
     ) -> tuple[StoredFile | None, StoredFile | None]:
         """The output and the error file, each where there is something in it; not published yet.
-        ``late``: there are lines that were not computed in time."""
+        ``reason``: why lines were not computed, where they are told."""
         with ExitStack() as stack:
             files = []
-            for kind, there in (("output", batch.completed), ("error", batch.failed or late)):
+            for kind, there in (("output", batch.completed), ("error", batch.failed or reason)):
                 content = None
                 if there:
                     path = file_path(_file_id(batch, kind))
@@ -73,8 +81,8 @@ class Finisher:
                 files.append(content)
             output, error = files
             self._copy(batch, output, error)
-            if late and error is not None:
-                for text in self._late_lines(batch):
+            if reason is not None and error is not None:
+                for text in self._other_lines(batch, reason):
                     error.write(text)
         return self._file(batch, "output", output, now_s), self._file(batch, "error", error, now_s)
 
@@ -88,7 +96,8 @@ class Finisher:
                 assert into is not None
                 into.write(text[result.offset : result.offset + result.bytes])
 
-    def _late_lines(self, batch: Batch) -> Iterator[bytes]:
+    def _other_lines(self, batch: Batch, reason: dict[str, str]) -> Iterator[bytes]:
+        """The lines without a result."""
         for chunk in self.work.unfinished(batch):
             known = self.results.recorded(batch, chunk)
             try:
@@ -102,7 +111,7 @@ class Finisher:
                     continue
                 with suppress(LineError):
                     custom_id = read_line(line.raw or b"").custom_id
-                    yield line_text(batch, line.number, custom_id, None, _EXPIRED)
+                    yield line_text(batch, line.number, custom_id, None, reason)
 
     def _file(
         self, batch: Batch, kind: str, content: NewContent | None, now_s: float

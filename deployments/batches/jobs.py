@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Connection, Engine, func, insert, select, update
+from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 
 from deployments.batches.files import BATCH, lock_tenant, require_file
 from deployments.batches.life import ACTIVE, CANCELLABLE, Status
@@ -23,6 +23,16 @@ _TIMES = (
     "expired",
     "cancelling",
     "cancelled",
+)
+
+_COUNTS = (
+    "total",
+    "completed",
+    "failed",
+    "not_computed",
+    "prompt_tokens",
+    "cached_tokens",
+    "output_tokens",
 )
 
 
@@ -47,7 +57,8 @@ class NewBatch:
 @dataclass(frozen=True, slots=True)
 class Batch:
     """A batch as it stands. ``number`` counts the platform's batches. ``times``: when it came to a
-    status, in seconds since the epoch. ``frozen``: no more results are taken."""
+    status, in seconds since the epoch. ``frozen``: no more results are taken. ``failed`` includes
+    those of ``not_computed`` that are in the error file."""
 
     number: int
     id: str
@@ -66,6 +77,7 @@ class Batch:
     total: int
     completed: int
     failed: int
+    not_computed: int
     prompt_tokens: int
     cached_tokens: int
     output_tokens: int
@@ -191,6 +203,20 @@ class BatchTable:
                     )
             return find(connection, tenant, batch_id)
 
+    def delete(self, tenant: str, batch_id: str) -> Batch:
+        """Forget a batch that has ended; its outputs are files of their own.
+
+        Raises:
+            NotFoundError: the tenant has none of that id.
+            ConflictError: it has not ended.
+        """
+        with writing(self._engine) as connection:
+            found = find(connection, tenant, batch_id)
+            if not found.status.ended:
+                raise ConflictError(f"The batch is {found.status}; cancel it first.")
+            connection.execute(delete(batches).where(batches.c.number == found.number))
+            return found
+
 
 def find(connection: Connection, tenant: str | None, batch_id: str) -> Batch:
     """A batch of the tenant (None: of any).
@@ -228,8 +254,7 @@ def _require_input(connection: Connection, made: NewBatch) -> None:
 
 def _begun(made: NewBatch) -> dict[str, Any]:
     given = {field.name: getattr(made, field.name) for field in fields(NewBatch)}
-    counts = ("total", "completed", "failed", "prompt_tokens", "cached_tokens", "output_tokens")
-    none = dict.fromkeys(counts, 0)
+    none = dict.fromkeys(_COUNTS, 0)
     return {**given, **none, "status": Status.VALIDATING, "frozen": False}
 
 

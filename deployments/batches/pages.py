@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 
 from deployments.batches.files import FilePage, StoredFile
 from deployments.batches.jobs import Batch
+from deployments.batches.message_pages import add_message_batches
 from deployments.batches.service import Asked, Batches
 from deployments.gateway import http
 from deployments.gateway.bodies.batches import BatchBody
@@ -69,6 +70,7 @@ def add_batches(app: FastAPI, batches: Batches) -> None:
 
     _add_files(app, batches, reader, writer)
     _add_jobs(app, batches, reader, writer)
+    add_message_batches(app, batches, reader, writer)
 
 
 def _add_files(app: FastAPI, batches: Batches, reader: Any, writer: Any) -> None:

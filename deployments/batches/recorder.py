@@ -127,8 +127,7 @@ class Recorder:
         self, number: int, batch_id: str, part: str, text: bytes, results: list[Result]
     ) -> bool:
         path = part_path(batch_id, part)
-        with self._storage.create(path) as content:
-            content.write(text)
+        self._storage.put(path, text)
         taken = self._table.record(number, part, results)
         if not taken:
             self._storage.remove(path)

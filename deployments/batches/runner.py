@@ -214,7 +214,7 @@ class Runner:
             told = {"code": error.code, "line": None, "message": error.message, "param": None}
             await self._run_in(work.fail, batch, [told], self._now_s())
             return
-        validation = Validation(computing.gateway, self._with.limits, batch, caller)
+        validation = Validation(computing.gateway, self._with.limits, batch.endpoint, caller)
         found = await validation.run(file, computing.storage, computing.threads)
         if found.errors:
             await self._run_in(work.fail, batch, found.errors, self._now_s())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from sqlalchemy import Engine
@@ -19,17 +19,19 @@ from deployments.batches.runner import Runner, Running
 from deployments.batches.storage import BLOCK_BYTES, Storage
 from deployments.batches.threads import Threads
 from deployments.batches.uploads import FORM_BYTES, FormReader, receive, too_large
-from deployments.batches.validating import LineLimits
+from deployments.batches.validating import Findings, LineLimits, Validation
 from deployments.batches.window import Window
 from deployments.batches.work import WorkTable
 from deployments.gateway.dialects import DIALECTS
 from deployments.gateway.handle import Gateway
-from weir.errors import BadRequestError, PermissionDeniedError, RateLimitError
+from weir.errors import BadRequestError, NotFoundError, PermissionDeniedError, RateLimitError
 from weir.settings import Settings
 from weir.settings.batches import class_of_batches, window_s
 from weir.tenancy import Caller, LiveDirectory, Tenant
 
 _LEAST_TTL_S, _MOST_TTL_S = 3600, 30 * 86_400
+#: What a batch's id begins with, by whose API made it.
+_PREFIXES = {"openai": "batch", "anthropic": "msgbatch"}
 #: Under way at a time in one gateway: of all tenants, and of one.
 _UPLOADS, _TENANT_UPLOADS = 16, 4
 #: Around a line's body: the rest of the line.
@@ -62,8 +64,13 @@ class Batches:
         self.gateway = gateway
         self._settings = settings
         self._storage = storage
-        self._threads = Threads()
-        self._run = self._threads.run
+        self.threads = Threads()
+        self._run = self.threads.run
+        self._limits = LineLimits(
+            settings.batches.max_lines,
+            settings.server.max_body_bytes + _ENVELOPE_BYTES,
+            settings.batches.chunk_lines,
+        )
         self._class = class_of_batches(settings.batches, gateway.parts.classes)
         self._uploads: Counter[str] = Counter()
         self._files = FileTable(engine, settings.files)
@@ -76,11 +83,7 @@ class Batches:
         gateway, most = self.gateway, self._settings.batches
         work = WorkTable(engine, f"gateway-{self._ids()}", most.lease_s)
         results = ResultTable(engine)
-        limits = LineLimits(
-            most.max_lines,
-            self._settings.server.max_body_bytes + _ENVELOPE_BYTES,
-            most.chunk_lines,
-        )
+        limits = self._limits
         ttl_s = self._settings.files.ttl_s
         processes = self._settings.gateway.processes
         window = Window(max(1, most.max_lines_in_flight // processes))
@@ -89,9 +92,9 @@ class Batches:
             gateway,
             self._storage,
             results,
-            Recorder(self._storage, results, self._threads, self._ids),
+            Recorder(self._storage, results, self.threads, self._ids),
             window,
-            self._threads,
+            self.threads,
             self._class,
             limits.max_line_bytes,
         )
@@ -112,7 +115,7 @@ class Batches:
     async def aclose(self) -> None:
         """Hand over what runs here."""
         await self.runner.aclose()
-        self._threads.close()
+        self.threads.close()
 
     # Files --------------------------------------------------------------------------------------
 
@@ -173,7 +176,7 @@ class Batches:
         most = self._settings.files.max_file_bytes
         content = await self._run(self._storage.begin, made.path)
         try:
-            form = await receive(body, reader, content, most, self._threads)
+            form = await receive(body, reader, content, most, self.threads)
             ttl_s = _ttl_s(form.fields) or self._settings.files.ttl_s
             _require_purpose(form.fields.get("purpose"))
             await self._run(content.commit)
@@ -220,10 +223,38 @@ class Batches:
         file = await self._run(self._files.delete, tenant.id, file_id, self._now_s())
         await self._run(self._storage.remove, file.path)
 
+    async def keep(self, tenant: Tenant, filename: str, content: bytes) -> StoredFile:
+        """Keep a file whose content is here already.
+
+        Raises:
+            BodyTooLargeError: it is too large.
+            StorageFullError: the tenant keeps as much as it may.
+        """
+        most = self._settings.files
+        if len(content) > most.max_file_bytes:
+            raise too_large(most.max_file_bytes)
+        now_s = self._now_s()
+        file_id, expires_s = f"file-{self._ids()}", now_s + most.ttl_s
+        made = StoredFile(file_id, tenant.id, BATCH, filename, len(content), now_s, expires_s)
+        await self._run(self._files.reserve, made)
+        try:
+            await self._run(self._storage.put, made.path, content)
+            await self._run(self._files.publish, made)
+        except BaseException:
+            await self._run(self._files.give_up, made.id)
+            await self._run(self._storage.remove, made.path)
+            raise
+        return made
+
+    async def look_at(self, caller: Caller, endpoint: str, file: StoredFile) -> Findings:
+        """What is wrong with the lines of an input."""
+        validation = Validation(self.gateway, self._limits, endpoint, caller)
+        return await validation.run(file, self._storage, self.threads)
+
     # Batches ------------------------------------------------------------------------------------
 
-    async def create(self, caller: Caller, asked: Asked) -> Batch:
-        """Begin a batch.
+    async def create(self, caller: Caller, asked: Asked, family: str = "openai") -> Batch:
+        """Begin a batch. ``family``: whose API asks.
 
         Raises:
             BadRequestError: something in ``asked`` cannot be so; ``param`` names it.
@@ -233,7 +264,7 @@ class Batches:
         self._check(caller, asked)
         now_s = self._now_s()
         made = NewBatch(
-            f"batch_{self._ids()}",
+            f"{_PREFIXES[family]}_{self._ids()}",
             caller.tenant.id,
             caller.key.id,
             asked.endpoint,
@@ -243,6 +274,7 @@ class Batches:
             now_s + window_s(asked.completion_window),
             asked.metadata,
             asked.output_ttl_s,
+            family,
         )
         most = self._settings.batches.max_active_per_tenant
         batch = await self._run(self._batches.create, made, most)
@@ -268,17 +300,34 @@ class Batches:
         if asked.output_ttl_s is not None:
             _require_ttl(asked.output_ttl_s, "output_expires_after.seconds")
 
-    async def batch(self, tenant: Tenant, batch_id: str) -> Batch:
-        """A batch of the tenant.
+    async def batch(self, tenant: Tenant, batch_id: str, family: str = "openai") -> Batch:
+        """A batch of the tenant, made by that API.
 
         Raises:
             NotFoundError: it has none of that id.
         """
-        return await self._run(self._batches.find, tenant.id, batch_id)
+        batch = await self._run(self._batches.find, tenant.id, batch_id)
+        if batch.family != family:
+            raise NotFoundError(f"No batch found with id {batch_id[:80]!r}.", param="batch_id")
+        return batch
 
-    async def list(self, tenant: Tenant, after: str | None, limit: int) -> tuple[list[Batch], bool]:
+    async def list(
+        self, tenant: Tenant, after: str | None, limit: int, family: str = "openai"
+    ) -> tuple[list[Batch], bool]:
         """Some of the tenant's batches, newest first, and whether there are more."""
-        return await self._run(self._batches.page, tenant.id, after, limit)
+        return await self._run(self._batches.page, tenant.id, after, limit, family)
+
+    async def delete(self, tenant: Tenant, batch: Batch) -> None:
+        """Forget a batch that has ended, with its input and its outputs.
+
+        Raises:
+            ConflictError: it has not ended.
+        """
+        await self._run(self._batches.delete, tenant.id, batch.id)
+        for file_id in (batch.input_file_id, batch.output_file_id, batch.error_file_id):
+            if file_id is not None:
+                with suppress(NotFoundError):
+                    await self.delete_file(tenant, file_id)
 
     async def cancel(self, tenant: Tenant, batch_id: str) -> Batch:
         """Stop a batch; what is computed is kept.

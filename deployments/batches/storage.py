@@ -101,6 +101,15 @@ class Storage:
             content.discard()
             raise
 
+    def put(self, name: str, data: bytes) -> None:
+        """A new content, all of it.
+
+        Raises:
+            StorageAwayError: it cannot be written.
+        """
+        with self.create(name) as content:
+            content.write(data)
+
     def read(self, name: str, start: int, end: int) -> bytes:
         """The bytes from ``start`` to before ``end``.
 

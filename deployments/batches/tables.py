@@ -1,7 +1,8 @@
 """The tables of files and batch jobs. Times are seconds since the epoch.
 
 A row of ``files`` that is not ready is an upload under way, and its ``bytes`` are what was
-reserved for it. ``batches.frozen``: no more results are taken. Lines are numbered as in the file,
+reserved for it. ``batches.frozen``: no more results are taken;
+``batches.not_computed``: lines that were not computed when it ended. Lines are numbered as in the file,
 from 1, blank ones too; ``requests`` counts those that are not blank. A lease is held while
 ``lease_until_s`` is in the future.
 """
@@ -69,6 +70,7 @@ batches = Table(
     Column("total", Integer, nullable=False),
     Column("completed", Integer, nullable=False),
     Column("failed", Integer, nullable=False),
+    Column("not_computed", Integer, nullable=False),
     Column("prompt_tokens", BigInteger, nullable=False),
     Column("cached_tokens", BigInteger, nullable=False),
     Column("output_tokens", BigInteger, nullable=False),

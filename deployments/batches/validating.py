@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deployments.batches.files import StoredFile
-from deployments.batches.jobs import Batch
 from deployments.batches.lines import LineError, LineSplitter, RawLine, read_line
 from deployments.batches.storage import BLOCK_BYTES, Storage
 from deployments.batches.threads import Threads
@@ -52,13 +51,13 @@ class Findings:
 
 
 class Validation:
-    """Of one batch. ``caller``: who made it."""
+    """Of one input, whose lines are for ``endpoint`` and are asked by ``caller``."""
 
-    def __init__(self, gateway: Gateway, limits: LineLimits, batch: Batch, caller: Caller) -> None:
+    def __init__(self, gateway: Gateway, limits: LineLimits, endpoint: str, caller: Caller) -> None:
         self._gateway = gateway
         self._limits = limits
-        self._endpoint = batch.endpoint
-        self._dialect = DIALECTS.batchable[batch.endpoint]
+        self._endpoint = endpoint
+        self._dialect = DIALECTS.batchable[endpoint]
         self._caller = caller
         self._seen: set[bytes] = set()
         self._open: list[RawLine] = []

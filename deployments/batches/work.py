@@ -145,13 +145,16 @@ class WorkTable:
         output: StoredFile | None,
         error: StoredFile | None,
         not_computed: int,
+        told: int,
         now_s: float,
     ) -> bool:
         """The end of a batch: from this transaction on its outputs are there. ``not_computed``:
-        lines that were too late, which count as failed. ``output`` and ``error``: its files, where
+        lines without a result; ``told``: those of them that are in the error file, which count as
+        failed. ``output`` and ``error``: its files, where
         there is something in them."""
         ended = {
-            "failed": batches.c.failed + not_computed,
+            "failed": batches.c.failed + told,
+            "not_computed": not_computed,
             "output_file_id": output.id if output else None,
             "error_file_id": error.id if error else None,
         }

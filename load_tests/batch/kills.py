@@ -12,7 +12,7 @@ import psutil
 from load_tests.servers import Started, StartError
 from load_tests.servers.process import processes
 
-_TITLE = "ServeReplica:"
+_TITLE = "ServeReplica:weir:"
 _WAIT_S = 120.0
 
 
@@ -40,7 +40,7 @@ def _up(started: Started, part: str) -> list[psutil.Process]:
     for process in processes(started.pids()):
         with contextlib.suppress(psutil.Error):
             title = " ".join(process.cmdline())
-            if _TITLE in title and f":{part}" in title and process.status() != "zombie":
+            if f"{_TITLE}{part}" in title and process.status() != psutil.STATUS_ZOMBIE:
                 found.append((process.create_time(), process))
     return [process for _, process in sorted(found, key=lambda pair: pair[0])]
 

@@ -372,7 +372,7 @@ def _completed(batch: Any) -> int:
 def _kill(world: World) -> None:
     """As SIGKILL: nothing of it runs any more, nothing is handed over."""
     runner = batches_of(world).runner
-    batches_of(world)._threads.close()
+    batches_of(world).threads.close()
     for task in runner._always:
         task.cancel()
     for _, task in runner._chunks.values():
