@@ -168,7 +168,9 @@ def _add_jobs(app: FastAPI, batches: Batches, reader: Any, writer: Any) -> None:
 
     @app.post("/v1/batches/{batch_id}/cancel", summary="Stop a batch", **known)
     async def cancel_batch(batch_id: str, request: Request) -> dict[str, Any]:
-        return (await batches.cancel(writer(request, "batches").tenant, batch_id)).shown()
+        tenant = writer(request, "batches").tenant
+        batch = await batches.batch(tenant, batch_id)
+        return (await batches.cancel(tenant, batch.id)).shown()
 
 
 def byte_range(asked: str | None, size: int) -> tuple[int, int]:

@@ -1,10 +1,11 @@
 """The tables of files and batch jobs. Times are seconds since the epoch.
 
-A row of ``files`` that is not ready is an upload under way, and its ``bytes`` are what was
-reserved for it. ``batches.frozen``: no more results are taken;
-``batches.not_computed``: lines that were not computed when it ended. Lines are numbered as in the file,
-from 1, blank ones too; ``requests`` counts those that are not blank. A lease is held while
-``lease_until_s`` is in the future.
+- A row of ``files`` that is not ready is an upload under way; its ``bytes`` are reserved for it.
+- ``batches.frozen``: no more results are taken. ``batches.not_computed``: lines without a result
+  when it ended.
+- Lines are numbered as in the file, from 1, blank ones too; ``requests`` counts those that are not
+  blank.
+- A lease is held while ``lease_until_s`` is in the future.
 """
 
 from __future__ import annotations
