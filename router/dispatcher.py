@@ -17,6 +17,7 @@ from router.admission.outcomes import Dispatch, Failed, Refused, SpillRule, Wait
 from router.admission.queue import AdmissionQueue
 from router.admission.settings import AdmissionSettings
 from router.admission.ticket import Ticket
+from router.admission.waiting import TenantWeights
 from router.disaggregation.room import PlacedRoom
 from router.forecast import Forecast
 from router.lengths import OutputLengths
@@ -67,13 +68,14 @@ class Dispatcher:
         wall_clock: Callable[[], float],
         *,
         spill: SpillRule | None = None,
+        weights: TenantWeights | None = None,
         lengths: OutputLengths | None = None,
     ) -> None:
         self.router = router
         self.clock = clock
         self.lengths = lengths or OutputLengths()
         self.set_timer: Callable[[float | None], None] = _no_timer
-        self.queue = AdmissionQueue(settings, clock, wall_clock, spill)
+        self.queue = AdmissionQueue(settings, clock, wall_clock, spill, weights)
         self._enabled = settings.enabled
         self._limits = bounding(settings.built_limits)
         self._caches = CacheUse()

@@ -27,8 +27,8 @@ class Traffic:
 
 class GatewayApp:
     """ASGI: what a dialect speaks goes straight to the gateway, the rest to the pages.
-    ``responses`` stands in front of the gateway for the one dialect whose answers are kept.
-    ``traffic`` counts the requests."""
+    ``responses`` stands in front of the gateway for the one dialect whose answers are kept, and
+    forgotten by a page of the same path. ``traffic`` counts the requests."""
 
     def __init__(
         self, gateway: Gateway, responses: Responses, pages: Any, traffic: Traffic | None = None
@@ -48,9 +48,10 @@ class GatewayApp:
         if dialect is None:
             scope = as_page(scope)
             dialect = DIALECTS.find(scope["path"])
-        if dialect is None:
+        kept = isinstance(dialect, ResponsesDialect)
+        if dialect is None or (kept and scope["method"] == "DELETE"):
             await self._pages(scope, receive, send)
-        elif scope["method"] == "POST" and isinstance(dialect, ResponsesDialect):
+        elif scope["method"] == "POST" and kept:
             await self._responses.create(scope, receive, send)
         elif scope["method"] == "POST":
             await self._gateway.handle(dialect, HttpDoor(scope, receive), HttpSink(send, dialect))
@@ -58,7 +59,8 @@ class GatewayApp:
             method, path = scope["method"], scope["path"]
             error = MethodNotAllowedError(f"{method} is not allowed on {path}.")
             error.request_id = http.request_id(scope)
-            await http.send_error(send, error, dialect.error_body(error), [(b"allow", b"POST")])
+            allowed = b"POST, DELETE" if kept else b"POST"
+            await http.send_error(send, error, dialect.error_body(error), [(b"allow", allowed)])
 
 
 def as_page(scope: dict[str, Any]) -> dict[str, Any]:

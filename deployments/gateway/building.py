@@ -8,10 +8,10 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 from deployments.gateway.account import Account, UnlimitedAccount
 from deployments.gateway.adapters import AdapterNames
+from deployments.gateway.booking import Ledger
 from deployments.gateway.fallbacks import Fallback
 from deployments.gateway.handle import Enricher, Gateway, Parts, random_ids
 from deployments.gateway.model import Model
@@ -36,6 +36,7 @@ def build_gateway(
     digests: Mapping[str, Mapping[str, str]] | None = None,
     directory: LiveDirectory | None = None,
     account: Account | None = None,
+    ledger: Ledger | None = None,
     rng: random.Random | None = None,
     ids: Callable[[], str] | None = None,
     wall_clock: Callable[[], float] = time.time,
@@ -50,7 +51,7 @@ def build_gateway(
     reading = OffLoopLimits()
     off_loop = OffLoop(ThreadPoolExecutor(reading.threads, "weir-prompts"), reading)
     directory = directory or LiveDirectory(Directory.of(settings.tenants), wall_clock)
-    shared = replace(parse_settings(settings.admission), live_weight=directory.weight)
+    shared = parse_settings(settings.admission)
     slo_s = {c.name: c.ttft_slo_ms / 1000 for c in shared.classes if c.ttft_slo_ms}
     fallbacks = _fallbacks(settings, encoders, slo_s)
 
@@ -66,6 +67,7 @@ def build_gateway(
             fallback.spill_reason if fallback else None,
             wall_clock,
             random.Random(rng.random()) if rng else None,
+            directory.weight,
         )
 
     return Gateway(
@@ -81,6 +83,7 @@ def build_gateway(
             fallbacks=fallbacks,
             slo_s=slo_s,
             adapters=AdapterNames(settings.models, digests),
+            ledger=ledger,
             ids=ids or random_ids(),
             wall_clock=wall_clock,
         )

@@ -98,7 +98,7 @@ class Generation:
             try:
                 async with asyncio.timeout(self._limits.request_timeout_s):
                     while True:
-                        leg = choice.begin_leg(ticket.grant.replica_id)
+                        leg = choice.begin_leg(ticket.grant.replica_id, self._clock())
                         try:
                             await self._stream(run, choice, leg, ticket)
                             ticket.close(complete=True)
@@ -152,7 +152,7 @@ class Generation:
         if ticket.grant.prefill is not None:
             handoff = await self._hand_off(run, leg, ticket, submission)
             submission = submission if handoff is None else handoff.request(submission)
-        stream = connection.submit(submission)
+        stream = leg.stream = connection.submit(submission)
         take = stream.next if handoff is None else partial(handoff.first_output, stream, leg)
         put, index = run.answer.put, choice.index
         try:
@@ -179,6 +179,7 @@ class Generation:
                     return
         finally:
             stream.close()
+            leg.ended_s = self._clock()
 
     async def _hand_off(
         self, run: Run, leg: Leg, ticket: Ticket, submission: wire.Submit | wire.Embed

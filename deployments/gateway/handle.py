@@ -11,12 +11,14 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 from deployments.client_headers import usable_id
 from deployments.gateway.account import Account
 from deployments.gateway.adapters import Adapter, AdapterNames
 from deployments.gateway.bodies import Body, TextBody
+from deployments.gateway.booking import Booking, Ledger
 from deployments.gateway.dialects import Dialect
 from deployments.gateway.fallbacks import Fallback, Trial
 from deployments.gateway.generation import Generation, Run
@@ -49,7 +51,7 @@ from weir.errors import (
     UnsupportedError,
     WeirError,
 )
-from weir.logs import request_logging
+from weir.logs import request_logging, stack_of
 from weir.metrics import GatewayMetrics
 from weir.tenancy import Caller, LiveDirectory, Tenant, model_not_found
 
@@ -86,7 +88,8 @@ class Enricher(Protocol):
 @dataclass(frozen=True, slots=True)
 class Parts:
     """Everything that a gateway needs. ``classes``: the priority classes' names; ``slo_s``: the
-    time-to-first-token limit of those that have one. ``ids`` makes unique ids; ``wall_clock`` gives
+    time-to-first-token limit of those that have one. ``ledger``: where what was used is kept.
+    ``ids`` makes unique ids; ``wall_clock`` gives
     seconds since the epoch, for what clients are told. The event loop's clock is the only other."""
 
     directory: LiveDirectory
@@ -100,6 +103,7 @@ class Parts:
     fallbacks: Mapping[str, Fallback] = field(default_factory=dict)
     slo_s: Mapping[str, float] = field(default_factory=dict)
     adapters: AdapterNames = field(default_factory=lambda: AdapterNames(()))
+    ledger: Ledger | None = None
     ids: Callable[[], str] = field(default_factory=random_ids)
     wall_clock: Callable[[], float] = time.time
 
@@ -117,6 +121,7 @@ class Gateway:
         self._generation = Generation(parts.account, parts.metrics, parts.limits)
         self.intake = Intake(parts.limits, parts.off_loop)
         self._silence = Silence(parts.limits.early_headers_s)
+        self._booking = Booking(parts.models, parts.ledger, self._clock, parts.wall_clock)
         self._settlement = Settlement(parts.models, parts.fallbacks, parts.metrics, parts.slo_s)
         for name, fallback in parts.fallbacks.items():
             fallback.watch(parts.models[name].router, parts.metrics)
@@ -161,16 +166,18 @@ class Gateway:
             record.client_left = True
             if isinstance(gone, asyncio.CancelledError):
                 raise
-        except Exception:  # noqa: BLE001 - the edge: count it, log it, answer it
+        except Exception as error:  # noqa: BLE001 - the edge: count it, log it, answer it
             told = {"endpoint": record.endpoint, "request_id": record.id, "tenant": record.tenant}
-            _LOG.exception("request failed", extra=told)
+            _LOG.error("request failed: %s", stack_of(error), extra=told)
             await self._fail(record, sink, InternalError("An internal error occurred."))
         finally:
+            self._booking.end(record)
             self._settlement.settle(record, sink.status, self._clock())
 
     async def _fail(self, record: Record, sink: Sink, error: WeirError) -> None:
         record.error = error
         error.request_id = record.id
+        self._booking.end(record)
         await sink.fail(error, record.headers())
 
     def _authenticate(self, record: Record, dialect: Dialect, door: Door) -> Caller:
@@ -178,7 +185,7 @@ class Gateway:
         if caller is None:
             given = door.header(b"authorization"), door.header(b"x-api-key")
             caller = self.directory.authenticate(*given)
-        record.tenant = caller.tenant.id
+        record.tenant, record.key = caller.tenant.id, caller.key.id
         caller.require_endpoint(dialect.name)
         return caller
 
@@ -323,7 +330,7 @@ class Gateway:
             if sink.committed:
                 raise
             if step.spill is not None:
-                told = {"spill": step.spill, "reason": error.message}
+                told = {"spill": step.spill, "reason": error.code}
                 _LOG.info("the student cannot answer", extra=told)
             return Outcome(step, error, admitted=attempt.admitted_s is not None)
         finally:
@@ -405,7 +412,8 @@ class Gateway:
             body = body.model_copy(update={"model": name})
         created_s = int(self.parts.wall_clock())
         writer = request.dialect.writer(body, request.id, created_s, tokens, model.encoder)
-        answer = sink.begin(writer, len(attempt.choices), _streams(body), record.headers)
+        streams, closing = _streams(body), partial(self._booking.close, record)
+        answer = sink.begin(writer, len(attempt.choices), streams, record.headers, closing)
         if attempt.step.hold_back is not None:
             return HeldAnswer(answer, attempt.step.hold_back, attempt)
         return answer

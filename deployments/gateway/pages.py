@@ -39,6 +39,7 @@ from weir.errors import (
     error_body,
     error_headers,
 )
+from weir.logs import stack_of
 from weir.settings.server import MetricsSettings
 
 _LOG = logging.getLogger("weir.gateway")
@@ -107,7 +108,7 @@ def _add_errors(app: FastAPI) -> None:
 
     async def on_failure(request: Request, error: Exception) -> JSONResponse:
         told = {"path": request.url.path, "request_id": http.request_id(request.scope)}
-        _LOG.error("page failed", exc_info=error, extra=told)
+        _LOG.error("page failed: %s", stack_of(error), extra=told)
         return render(request, InternalError("An internal error occurred."))
 
     app.add_exception_handler(Exception, on_failure)

@@ -113,7 +113,9 @@ class CountingGenerator:
         task = asyncio.get_running_loop().create_task(work())
 
         async def abort() -> None:
-            task.cancel()
+            if not task.done():
+                task.cancel()
+                put(wire.Used(request.stream, 0, 0, 0))
 
         return abort
 
@@ -152,6 +154,8 @@ class CountingGenerator:
             served.prompt_tokens = message.prompt_tokens
             message.cached_tokens = served.cached_tokens
             self._blocks.update(_blocks(served.request))
+        if isinstance(message, wire.Used) and message.prompt_tokens:
+            message.cached_tokens = served.cached_tokens
         if isinstance(message, wire.Kept):
             message.blocks = self.kept.keep(self, self._going.wait)
         if isinstance(message, wire.Done | wire.Embedded | wire.Failed):

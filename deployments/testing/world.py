@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +37,7 @@ from router.types import ReplicaInfo, Role
 from weir.database import migrate, open_database
 from weir.metrics import GatewayMetrics
 from weir.settings import Settings
-from weir.tenancy import Tenant
+from weir.tenancy import LiveDirectory, Tenant
 
 TOKEN = "internal"
 KEY = "weir_test-key"
@@ -150,6 +150,8 @@ async def http_world(
     feed: CacheFeed | None = None,
     services: Mapping[str, Answers] | None = None,
     files: Path | None = None,
+    directory: LiveDirectory | None = None,
+    describe: Callable[[], dict[str, Any]] = dict,
 ) -> AsyncIterator[World]:
     """A world over real sockets, without replicas yet. ``files``: a folder for files and batches,
     where there are to be any."""
@@ -161,6 +163,7 @@ async def http_world(
             feed or KvEventFeed(),
             enricher or PlainEnricher(),
             GatewayMetrics(CollectorRegistry()),
+            directory=directory,
         )
         world = World(gateway, settings, session)
         traffic = Traffic()
@@ -172,7 +175,8 @@ async def http_world(
             settings.server.metrics,
             _deployment,
             services or {},
-            batches=world.batches,
+            describe,
+            world.batches,
         )
         pages = build_pages(gateway, world.responses, around)
         app = CancelOnDisconnect(GatewayApp(gateway, world.responses, pages, traffic))

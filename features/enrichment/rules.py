@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,11 +38,12 @@ class EnrichRule:
     template: Template
     placement: Placement
 
-    def fits(self, model: str, tenant_id: str) -> bool:
-        """Whether the rule is for this model and tenant."""
-        return (not self.models or model in self.models) and (
-            not self.tenants or tenant_id in self.tenants
-        )
+    def fits(self, model: str, tenant_id: str, services: Collection[str]) -> bool:
+        """Whether the rule is for this model and tenant. ``services``: what the tenant may read
+        although the rule is for others."""
+        if self.models and model not in self.models:
+            return False
+        return not self.tenants or tenant_id in self.tenants or self.plan.spec.name in services
 
 
 class RuleBook:
@@ -52,10 +53,10 @@ class RuleBook:
         self._rules = rules
         self.key_sets = key_sets
 
-    def find(self, model: str, tenant_id: str) -> EnrichRule | None:
-        """The first rule that fits."""
+    def find(self, model: str, tenant_id: str, services: Collection[str] = ()) -> EnrichRule | None:
+        """The first rule that fits; see :meth:`EnrichRule.fits`."""
         for rule in self._rules:
-            if rule.fits(model, tenant_id):
+            if rule.fits(model, tenant_id, services):
                 return rule
         return None
 

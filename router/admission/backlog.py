@@ -10,7 +10,15 @@ from router.admission.fair import ActiveSet
 from router.admission.limit import Standing, narrowest, narrowing
 from router.admission.settings import AdmissionSettings
 from router.admission.share import FULL_SHARE, Share
-from router.admission.waiting import IN_TIME, LATE, Item, Overlooked, PriorityClass, State
+from router.admission.waiting import (
+    IN_TIME,
+    LATE,
+    Item,
+    Overlooked,
+    PriorityClass,
+    State,
+    TenantWeights,
+)
 from weir.errors import BadRequestError
 
 
@@ -18,8 +26,8 @@ class Backlog:
     """Classes, and the levels that rank them: one level per urgency, served strictly one after
     the other; the classes of a level share by weight."""
 
-    def __init__(self, settings: AdmissionSettings) -> None:
-        self.classes = {c.name: PriorityClass(c, settings) for c in settings.classes}
+    def __init__(self, settings: AdmissionSettings, weights: TenantWeights | None = None) -> None:
+        self.classes = {c.name: PriorityClass(c, settings, weights) for c in settings.classes}
         self.ranks = engine_ranks(c.urgency for c in settings.classes)
         urgencies = sorted({c.urgency for c in settings.classes})
         self._levels: dict[int, ActiveSet[PriorityClass]] = {o: ActiveSet() for o in urgencies}

@@ -29,7 +29,14 @@ from router.admission.refusals import Refuser
 from router.admission.settings import AdmissionSettings
 from router.admission.share import AGED_SHARE
 from router.admission.timers import Timers
-from router.admission.waiting import IN_TIME, LATE, Item, PriorityClass, State
+from router.admission.waiting import (
+    IN_TIME,
+    LATE,
+    Item,
+    PriorityClass,
+    State,
+    TenantWeights,
+)
 from router.types import RouteRequest
 
 # What ageing chose and that finds no room is overtaken until it was passed over this many times
@@ -64,12 +71,15 @@ class AdmissionQueue:
         clock: Callable[[], float],
         wall_clock: Callable[[], float] | None = None,
         spill: SpillRule | None = None,
+        weights: TenantWeights | None = None,
     ) -> None:
+        """``weights``: a tenant's weight as it is now; None, or None for a tenant, is the one of
+        the settings."""
         self._settings = settings
         self._clock = clock
         self._refuser = Refuser(settings, spill)
         self._engine = EnginePriority(wall_clock or clock)
-        self._backlog = Backlog(settings)
+        self._backlog = Backlog(settings, weights)
         self._timers = Timers()
         self._items: dict[str, Item] = {}
 

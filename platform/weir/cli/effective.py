@@ -59,10 +59,11 @@ def effective_settings(flags: SettingsFlags) -> Settings:
 
 
 def with_demo_tenant(settings: Settings, demo_key: str) -> Settings:
-    """Settings without tenants get one, so that the printed key works. Others stay as they are."""
+    """Settings without tenants get one, so that the printed key works. Others stay as they are.
+    Its responses are kept for a day, as OpenAI's clients expect it."""
     if settings.tenants:
         return settings
-    demo = TenantSettings(id=DEMO_TENANT, key_sha256=(hash_key(demo_key),))
+    demo = TenantSettings(id=DEMO_TENANT, key_sha256=(hash_key(demo_key),), retention_days=1)
     return settings.model_copy(update={"tenants": (demo,)})
 
 

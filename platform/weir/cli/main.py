@@ -12,6 +12,7 @@ import typer
 from weir.cli.batches import batches_app
 from weir.cli.keys import keys_app
 from weir.cli.models import models_app
+from weir.cli.plan import plan
 from weir.cli.tenants import tenants_app
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ config_app = typer.Typer(
 app.add_typer(config_app, name="config")
 app.add_typer(models_app, name="models")
 app.add_typer(batches_app, name="batches")
+app.command(
+    epilog="Example: [bold]weir plan config.json --accelerator H100 --accelerator L40S --rate 20[/]"
+)(plan)
 app.add_typer(tenants_app, name="tenants")
 app.add_typer(keys_app, name="keys")
 

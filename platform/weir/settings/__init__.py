@@ -9,10 +9,10 @@ from weir.settings.load import (
     profile_names,
     read_tree,
 )
+from weir.settings.money import PriceSettings
 from weir.settings.tenants import TenantFields, TenantSettings
 from weir.settings.tree import (
     ModelSettings,
-    PriceSettings,
     RoutingSettings,
     Settings,
 )

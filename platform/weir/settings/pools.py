@@ -65,7 +65,8 @@ class PoolSettings(_Section):
 
     ``role``: a ``prefill`` replica computes prompts whose answers a replica of another role
     generates; a ``decode`` one generates those, and takes whole requests; a ``mixed`` one does
-    whatever comes. ``market``: what kind of capacity the machines are. Where ``parallel``,
+    whatever comes. ``market``: what kind of capacity the machines are; ``region``: where they are
+    (None: as ``prices.region`` says), for the price of an hour. Where ``parallel``,
     ``accelerator``, ``num_cpus`` or a part of ``engine`` and ``price`` is not given, it is the
     model's.
     """
@@ -77,6 +78,7 @@ class PoolSettings(_Section):
     parallel: ParallelSettings | None = None
     accelerator: str | None = None
     market: Literal["on_demand", "spot"] = "on_demand"
+    region: str | None = None
     num_cpus: float | None = Field(None, ge=0)
     engine: PoolEngineSettings = PoolEngineSettings()
     price: PoolPriceSettings = PoolPriceSettings()

@@ -80,8 +80,9 @@ class TenantFields(_Section):
     ask for (header ``x-weir-priority``), the first one is its default; empty means all, and the
     first class of ``admission`` that is called standard, or else the first. Tenants of the same
     ``prefix_group`` may hit each other's cached prefixes; without one a tenant hits only its own.
-    ``adapters``: those (``MODEL:NAME``) that the settings keep for some tenants and that this one
-    may use too. ``weight``: its fair share relative to others; null is what ``admission`` says.
+    ``adapters`` (``MODEL:NAME``) and ``features`` (services): those that the settings keep for some
+    tenants and that this one may use too. ``weight``: its fair share relative to others; null is
+    what ``admission`` says.
     ``model_quotas``: more bounds, by the model's name. ``retention_days``: so long its prompts and
     answers may be kept; 0 is never. ``labels``: the operator's own, for reports. A tenant that is
     not ``enabled`` is refused.
@@ -90,6 +91,7 @@ class TenantFields(_Section):
     models: tuple[ModelName, ...] = ()
     classes: tuple[Annotated[str, Field(min_length=1, max_length=63)], ...] = ()
     adapters: tuple[AdapterId, ...] = ()
+    features: tuple[Annotated[str, Field(min_length=1, max_length=127)], ...] = ()
     prefix_group: TenantId | None = None
     weight: float | None = Field(None, gt=0, allow_inf_nan=False)
     quotas: QuotaSettings = QuotaSettings()

@@ -19,6 +19,7 @@ from weir.settings.fallback import (
     check_fallbacks,
 )
 from weir.settings.features import FeaturesSettings
+from weir.settings.money import AccountsSettings, PriceSettings, PricesSettings
 from weir.settings.parsers import with_parsers
 from weir.settings.pools import PoolSettings, check_pools, pooled
 from weir.settings.responses import ResponsesSettings
@@ -100,15 +101,6 @@ class RedisSettings(_Section):
         if self.mode == "embedded" and self.url is not None:
             raise ValueError("url is for mode: external; the embedded server has its own address")
         return self
-
-
-class PriceSettings(_Section):
-    """What a model costs: the machine per hour, the tenant's bill per million tokens."""
-
-    replica_usd_per_hour: float = Field(0.0, ge=0)
-    input_usd_per_million_tokens: float = Field(0.0, ge=0)
-    cached_input_usd_per_million_tokens: float | None = Field(None, ge=0)
-    output_usd_per_million_tokens: float = Field(0.0, ge=0)
 
 
 class DisaggregationSettings(_Section):
@@ -231,6 +223,8 @@ class Settings(_Section):
     files: FilesSettings = FilesSettings()
     batches: BatchesSettings = BatchesSettings()
     tenants: tuple[TenantSettings, ...] = ()
+    accounts: AccountsSettings = AccountsSettings()
+    prices: PricesSettings = PricesSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")
@@ -245,6 +239,9 @@ class Settings(_Section):
             for model in tenant.models:
                 if model not in names:
                     raise ValueError(f"tenants[{tenant.id}].models: no model named {model!r}")
+            for model in tenant.model_quotas:
+                if model not in names:
+                    raise ValueError(f"tenants[{tenant.id}].model_quotas: no model named {model!r}")
         self._check_adapters(set(names), set(tenants))
         check_fallbacks({m.name: m.fallback.student if m.fallback else None for m in self.models})
         return self

@@ -211,6 +211,8 @@ def test_keys_that_do_not_hold_the_tenant_need_tenants_by_name() -> None:
     book = compile_rules(settings([{**RULE, "tenants": ["acme"]}], services=services), {})
     assert book.find("stub", "acme") is not None
     assert book.find("stub", "beta") is None
+    assert book.find("stub", "beta", {"other"}) is None
+    assert book.find("stub", "beta", {RULE["service"]}) is not None
 
 
 def test_a_function_of_ones_own_is_found_when_the_rules_are_made() -> None:
