@@ -110,9 +110,9 @@ class Booking:
             )
             # Rounded once for the attempt: a leg's price is the difference that it makes.
             used = _used(total, images, share.choice)
-            factors = (writing.request.priority_class, writing.request.batch is not None)
-            nano_usd = price.nano_usd(used, *factors)
-            asked_nano_usd = asked.nano_usd(used, *factors) if asked else 0
+            how = (writing.request.priority_class, writing.request.batch is not None)
+            nano_usd = price.nano_usd(used, *how)
+            asked_nano_usd = asked.nano_usd(used, *how) if asked else 0
             pool = model.pool_of(leg.replica_id)
             written = writing.whole(
                 share, pool, own_images, nano_usd - before, asked_nano_usd - asked_before
