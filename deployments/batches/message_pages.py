@@ -14,6 +14,7 @@ from weir.errors import BadRequestError, ConflictError
 
 #: The whole batch is in one body; what is larger is uploaded as a file.
 _BODY_BYTES = 32 * 1024 * 1024
+_LINES = "application/x-jsonl"
 _CREATE: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -42,9 +43,16 @@ _CREATE: dict[str, Any] = {
 }
 
 
-def add_message_batches(app: FastAPI, batches: Batches, reader: Any, writer: Any) -> None:
-    """Anthropic's batches. ``reader`` and ``writer`` say who asks, and whether it may."""
-    known: dict[str, Any] = {"tags": ["anthropic"]}
+def add_message_batches(
+    app: FastAPI,
+    batches: Batches,
+    reader: Any,
+    writer: Any,
+    refusals: dict[int | str, dict[str, Any]],
+) -> None:
+    """Anthropic's batches. ``reader`` and ``writer`` say who asks, and whether it may;
+    ``refusals`` describes the errors."""
+    known: dict[str, Any] = {"tags": ["anthropic"], "responses": refusals}
     path = "/v1/messages/batches/{batch_id}"
 
     @app.post("/v1/messages/batches", summary="Begin a batch", openapi_extra=_CREATE, **known)
@@ -95,7 +103,8 @@ def add_message_batches(app: FastAPI, batches: Batches, reader: Any, writer: Any
         f"{path}/results",
         summary="The results, a line each",
         response_class=StreamingResponse,
-        **known,
+        tags=["anthropic"],
+        responses=refusals | {200: {"description": "Lines.", "content": {_LINES: {}}}},
     )
     async def get_results(batch_id: str, request: Request) -> StreamingResponse:
         tenant = reader(request, "batches")

@@ -25,7 +25,17 @@ _BODY_BYTES = 64 * 1024
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"description": "The request is wrong; `param` names the field."},
     403: {"description": "The key is not for that, or the tenant keeps as much as it may."},
+    408: {"description": "The upload stood still."},
+    409: {"description": "It is in use, or has ended."},
+    413: {"description": "The file, or the body, is too large."},
+    415: {"description": "The body has another type."},
+    429: {"description": "Too many uploads or batches are under way; see Retry-After."},
     503: {"description": "Database or storage cannot be reached now; see Retry-After."},
+}
+_CONTENT: dict[int | str, dict[str, Any]] = {
+    200: {"description": "All of it.", "content": {"application/octet-stream": {}}},
+    206: {"description": "A part of it.", "content": {"application/octet-stream": {}}},
+    416: {"description": "There is nothing in that range."},
 }
 _UPLOAD: dict[str, Any] = {
     "requestBody": {
@@ -70,7 +80,7 @@ def add_batches(app: FastAPI, batches: Batches) -> None:
 
     _add_files(app, batches, reader, writer)
     _add_jobs(app, batches, reader, writer)
-    add_message_batches(app, batches, reader, writer)
+    add_message_batches(app, batches, reader, writer, _REFUSALS)
 
 
 def _add_files(app: FastAPI, batches: Batches, reader: Any, writer: Any) -> None:
@@ -112,7 +122,8 @@ def _add_files(app: FastAPI, batches: Batches, reader: Any, writer: Any) -> None
         "/v1/files/{file_id}/content",
         summary="A file's content, or a part of it",
         response_class=StreamingResponse,
-        **known,
+        tags=["openai"],
+        responses=_REFUSALS | _CONTENT,
     )
     async def get_content(file_id: str, request: Request) -> Response:
         file = await batches.file(reader(request, "files"), file_id)
