@@ -62,7 +62,7 @@ async def create(batches: Batches, caller: Caller, raw: bytes) -> Batch:
         BadRequestError: one of them cannot run; the message says which.
     """
     content = await batches.threads.run(input_of, raw)
-    file = await batches.keep(caller.tenant, "message_batch.jsonl", content)
+    file = await batches.files.keep(caller.tenant, "message_batch.jsonl", content)
     try:
         found = await batches.look_at(caller, _ENDPOINT, file)
         if found.errors:
@@ -71,7 +71,7 @@ async def create(batches: Batches, caller: Caller, raw: bytes) -> Batch:
             raise BadRequestError(place + first["message"], param="requests")
         return await batches.create(caller, Asked(_ENDPOINT, file.id, _WINDOW), FAMILY)
     except BaseException:
-        await batches.delete_file(caller.tenant, file.id)
+        await batches.files.delete(caller.tenant, file.id)
         raise
 
 
@@ -110,7 +110,7 @@ async def results(batches: Batches, tenant: Tenant, batch: Batch) -> AsyncIterat
     for file_id in (batch.output_file_id, batch.error_file_id):
         if file_id is None:
             continue
-        file = await batches.file(tenant, file_id)
+        file = await batches.files.find(tenant, file_id)
         async for text in _told(batches, file):
             yield text
 
@@ -126,13 +126,13 @@ async def outputs(batches: Batches, tenant: Tenant, batch_id: str) -> Batch:
         raise NotFoundError("The batch has not ended; it has no results yet.")
     for file_id in (batch.output_file_id, batch.error_file_id):
         if file_id is not None:
-            await batches.file(tenant, file_id)
+            await batches.files.find(tenant, file_id)
     return batch
 
 
 async def _told(batches: Batches, file: StoredFile) -> AsyncIterator[bytes]:
     splitter = LineSplitter(_MOST_LINE_BYTES)
-    async for block in batches.content(file, 0, file.bytes):
+    async for block in batches.files.content(file, 0, file.bytes):
         lines = [line.raw or b"" for line in splitter.feed(block)]
         if lines:
             yield await batches.threads.run(lambda lines=lines: b"".join(map(result_of, lines)))

@@ -109,4 +109,4 @@ def add_message_batches(
     async def get_results(batch_id: str, request: Request) -> StreamingResponse:
         tenant = reader(request, "batches")
         batch = await outputs(batches, tenant, batch_id)
-        return StreamingResponse(results(batches, tenant, batch), media_type="application/x-jsonl")
+        return StreamingResponse(results(batches, tenant, batch), media_type=_LINES)

@@ -93,7 +93,7 @@ def _add_files(app: FastAPI, batches: Batches, reader: Any, writer: Any) -> None
         announced = http.header(request.scope, b"content-length") or ""
         size = int(announced) if announced.isdigit() else None
         try:
-            made = await batches.upload(tenant, content_type, size, request.stream())
+            made = await batches.files.upload(tenant, content_type, size, request.stream())
         except ClientDisconnect:
             raise BadRequestError("The client left before the end of the file.") from None
         return made.shown()
@@ -107,15 +107,15 @@ def _add_files(app: FastAPI, batches: Batches, reader: Any, writer: Any) -> None
         purpose: str | None = None,
     ) -> dict[str, Any]:
         page = FilePage(after, limit, order == "desc", purpose)
-        return _listed(*await batches.files(reader(request, "files"), page))
+        return _listed(*await batches.files.page(reader(request, "files"), page))
 
     @app.get("/v1/files/{file_id}", summary="A file, without its content", **known)
     async def get_file(file_id: str, request: Request) -> dict[str, Any]:
-        return (await batches.file(reader(request, "files"), file_id)).shown()
+        return (await batches.files.find(reader(request, "files"), file_id)).shown()
 
     @app.delete("/v1/files/{file_id}", summary="Forget a file", **known)
     async def delete_file(file_id: str, request: Request) -> dict[str, Any]:
-        await batches.delete_file(writer(request, "files").tenant, file_id)
+        await batches.files.delete(writer(request, "files").tenant, file_id)
         return {"id": file_id, "object": "file", "deleted": True}
 
     @app.get(
@@ -126,7 +126,7 @@ def _add_files(app: FastAPI, batches: Batches, reader: Any, writer: Any) -> None
         responses=_REFUSALS | _CONTENT,
     )
     async def get_content(file_id: str, request: Request) -> Response:
-        file = await batches.file(reader(request, "files"), file_id)
+        file = await batches.files.find(reader(request, "files"), file_id)
         asked = http.header(request.scope, b"range")
         start, end = byte_range(asked, file.bytes)
         headers = {
@@ -138,7 +138,7 @@ def _add_files(app: FastAPI, batches: Batches, reader: Any, writer: Any) -> None
         if not whole:
             headers["content-range"] = f"bytes {start}-{end - 1}/{file.bytes}"
         return StreamingResponse(
-            batches.content(file, start, end),
+            batches.files.content(file, start, end),
             200 if whole else 206,
             headers,
             "application/octet-stream",
