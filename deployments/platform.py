@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import psutil
 
+from deployments.batches.place import FILES_VARIABLE, files_url
 from deployments.checking import checked
 from deployments.cluster import Cluster
 from deployments.control_server import ADDRESS_VARIABLE, ControlServer
@@ -185,6 +186,8 @@ class Platform:
         # imports what takes longer.
         from deployments.tenants import TenantsOfSettings
 
+        files = files_url(self._settings.files, os.environ, self._state)
+        os.environ[FILES_VARIABLE] = files
         self._tenants = TenantsOfSettings(self._settings, self._state)
         self._tenants.start()
 
@@ -382,6 +385,8 @@ def require_same_base(old: Settings, new: Settings) -> None:
     for name in fixed:
         if getattr(old.server, name) != getattr(new.server, name):
             raise ConfigError(f"server.{name}: changes need a restart (weir down, weir up)")
+    if old.files.url != new.files.url:
+        raise ConfigError("files.url: changes need a restart (weir down, weir up)")
     for name in ("metrics", "admin"):
         listening = [getattr(each.server, name) for each in (old, new)]
         if len({(each.host, each.port) for each in listening}) > 1:

@@ -133,8 +133,9 @@ class Booking:
             )
             # Rounded once for the attempt: a leg's price is the difference that it makes.
             used = _used(total, images, share.choice)
-            nano_usd = price.nano_usd(used, writing.request.priority_class)
-            asked_nano_usd = asked.nano_usd(used, writing.request.priority_class) if asked else 0
+            how = (writing.request.priority_class, writing.request.batch is not None)
+            nano_usd = price.nano_usd(used, *how)
+            asked_nano_usd = asked.nano_usd(used, *how) if asked else 0
             pool = model.pool_of(leg.replica_id)
             written = writing.whole(
                 share, pool, own_images, nano_usd - before, asked_nano_usd - asked_before
@@ -246,6 +247,7 @@ class _Writing:
             billed=self.paid,
             loss=share.loss,
             spill=step.spill or "",
+            batch=request.batch is not None,
             prefill_us=prefill_us,
             decode_us=decode_us,
         )
@@ -278,6 +280,7 @@ class _Writing:
             output_tokens=used.output_tokens if used else 0,
             loss=Loss.HANDED_OVER if self.paid else Loss.FAILED,
             spill=self.attempt.step.spill or "",
+            batch=self.request.batch is not None,
             prefill_us=_microseconds(used.prefill_s) if used else None,
             decode_us=_microseconds(used.decode_s) if used else None,
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from weir.cli.admin import admin_app
+from weir.cli.batches import batches_app
 from weir.cli.directory import DatabaseOption, JsonOption
 from weir.cli.keys import keys_app
 from weir.cli.ledger import CsvOption, SinceOption, TenantOption, UntilOption, cost_app
@@ -49,6 +50,7 @@ config_app = typer.Typer(
 app.add_typer(config_app, name="config")
 app.add_typer(models_app, name="models")
 app.add_typer(admin_app, name="admin")
+app.add_typer(batches_app, name="batches")
 app.command(
     epilog="Example: [bold]weir plan config.json --accelerator H100 --accelerator L40S --rate 20[/]"
 )(plan)

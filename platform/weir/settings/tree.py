@@ -13,6 +13,7 @@ from pydantic import Field, ValidationInfo, model_validator
 from weir.settings.admin import AdminSettings
 from weir.settings.admission import AdmissionSettings
 from weir.settings.autoscaling import AutoscalingSettings
+from weir.settings.batches import BatchesSettings, FilesSettings
 from weir.settings.database import DatabaseSettings
 from weir.settings.engine import EngineSettings, ParallelSettings
 from weir.settings.fallback import (
@@ -222,6 +223,8 @@ class Settings(Section):
     ledger: LedgerSettings = LedgerSettings()
     features: FeaturesSettings = FeaturesSettings()
     responses: ResponsesSettings = ResponsesSettings()
+    files: FilesSettings = FilesSettings()
+    batches: BatchesSettings = BatchesSettings()
     tenants: tuple[TenantSettings, ...] = ()
     accounts: AccountsSettings = AccountsSettings()
     prices: PricesSettings = PricesSettings()
