@@ -121,7 +121,9 @@ class Gateway:
         self._generation = Generation(parts.account, parts.metrics, parts.limits)
         self.intake = Intake(parts.limits, parts.off_loop)
         self._silence = Silence(parts.limits.early_headers_s)
-        self._booking = Booking(parts.models, parts.ledger, self._clock, parts.wall_clock)
+        self._booking = Booking(
+            parts.models, parts.ledger, self._clock, parts.wall_clock, parts.slo_s
+        )
         self._settlement = Settlement(parts.models, parts.fallbacks, parts.metrics, parts.slo_s)
         for name, fallback in parts.fallbacks.items():
             fallback.watch(parts.models[name].router, parts.metrics)
@@ -181,8 +183,10 @@ class Gateway:
         await sink.fail(error, record.headers())
 
     def _authenticate(self, record: Record, dialect: Dialect, door: Door) -> Caller:
-        given = door.header(b"authorization"), door.header(b"x-api-key")
-        caller = self.directory.authenticate(*given)
+        caller = door.authenticated
+        if caller is None:
+            given = door.header(b"authorization"), door.header(b"x-api-key")
+            caller = self.directory.authenticate(*given)
         record.tenant, record.key = caller.tenant.id, caller.key.id
         caller.require_endpoint(dialect.name)
         return caller
@@ -215,6 +219,7 @@ class Gateway:
             body_bytes=body_bytes,
             deadline_s=self._deadline_s(record, body, door),
             adapter=adapter,
+            batch=door.batch,
         )
         return record.request
 

@@ -56,12 +56,12 @@ class RuleBook:
     """Rules in order; the first that fits is used. ``key_sets`` are to be started and closed."""
 
     def __init__(self, rules: tuple[EnrichRule, ...], key_sets: tuple[KeySet, ...] = ()) -> None:
-        self._rules = rules
+        self.rules = rules
         self.key_sets = key_sets
 
     def find(self, model: str, tenant_id: str, services: Collection[str] = ()) -> EnrichRule | None:
         """The first rule that fits; see :meth:`EnrichRule.fits`."""
-        for rule in self._rules:
+        for rule in self.rules:
             if rule.fits(model, tenant_id, services):
                 return rule
         return None

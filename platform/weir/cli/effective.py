@@ -67,6 +67,21 @@ def with_demo_tenant(settings: Settings, demo_key: str) -> Settings:
     return settings.model_copy(update={"tenants": (demo,)})
 
 
+def with_operators_key(settings: Settings, admin_key: str) -> Settings:
+    """Settings that name no key for the admin API get one, so that the printed key works."""
+    admin = settings.server.admin
+    if admin.key_sha256 or admin.oidc:
+        return settings
+    admin = admin.model_copy(update={"key_sha256": (hash_key(admin_key),)})
+    server = settings.server.model_copy(update={"admin": admin})
+    return settings.model_copy(update={"server": server})
+
+
+def holds_operators_key(settings: Settings, admin_key: str) -> bool:
+    """Whether this key is the operator's."""
+    return hash_key(admin_key) in settings.server.admin.key_sha256
+
+
 def holds_key(settings: Settings, key: str) -> bool:
     """Whether some tenant has this key."""
     digest = hash_key(key)

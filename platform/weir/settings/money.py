@@ -74,6 +74,6 @@ class AccountsSettings(Section):
     """
 
     url: str | None = None
-    timeout_ms: float = Field(50.0, gt=0, le=10_000)
+    timeout_ms: float = Field(200.0, gt=0, le=10_000)
     lease_s: float = Field(15.0, ge=1, le=3600)
     away_share: float = Field(0.05, ge=0, le=1)

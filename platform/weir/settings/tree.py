@@ -10,8 +10,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, model_validator
 
+from weir.settings.admin import AdminSettings
 from weir.settings.admission import AdmissionSettings
 from weir.settings.autoscaling import AutoscalingSettings
+from weir.settings.batches import BatchesSettings, FilesSettings
 from weir.settings.database import DatabaseSettings
 from weir.settings.engine import EngineSettings, ParallelSettings
 from weir.settings.fallback import (
@@ -19,6 +21,7 @@ from weir.settings.fallback import (
     RegistrySettings,
 )
 from weir.settings.features import FeaturesSettings
+from weir.settings.ledger import LedgerSettings
 from weir.settings.money import AccountsSettings, PriceSettings, PricesSettings
 from weir.settings.parsers import with_parsers
 from weir.settings.pools import PoolSettings, pool_findings, pooled
@@ -55,11 +58,16 @@ class ServerSettings(Section):
     max_connections_per_source: int = Field(6144, ge=1)
     cors: CorsSettings = CorsSettings()
     metrics: MetricsSettings = MetricsSettings()
+    admin: AdminSettings = AdminSettings()
 
     @model_validator(mode="after")
     def _ports_differ(self) -> Self:
-        if self.metrics.port == self.port:
-            raise ValueError("metrics.port is the port of the clients")
+        taken = {self.port: "the clients"}
+        for name, port in (("metrics", self.metrics.port), ("admin", self.admin.port)):
+            if port in taken:
+                raise ValueError(f"{name}.port is the port of {taken[port]}")
+            if port is not None:
+                taken[port] = name
         return self
 
 
@@ -212,8 +220,11 @@ class Settings(Section):
     registry: RegistrySettings = RegistrySettings()
     database: DatabaseSettings = DatabaseSettings()
     admission: AdmissionSettings = Field(default_factory=AdmissionSettings)
+    ledger: LedgerSettings = LedgerSettings()
     features: FeaturesSettings = FeaturesSettings()
     responses: ResponsesSettings = ResponsesSettings()
+    files: FilesSettings = FilesSettings()
+    batches: BatchesSettings = BatchesSettings()
     tenants: tuple[TenantSettings, ...] = ()
     accounts: AccountsSettings = AccountsSettings()
     prices: PricesSettings = PricesSettings()
