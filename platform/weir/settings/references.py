@@ -80,9 +80,15 @@ def references(settings: Settings, known: Known) -> Iterator[Finding]:
     yield from _shared_keys(settings.tenants)
     weighted = settings.admission.tenant_weights
     yield from _tenants(names, weighted, ("admission", "tenant_weights"))
-    if (asked := settings.batches.priority_class) is not None:
-        place = ("batches", "priority_class")
-        yield from _each("priority class", (asked,), names.classes, place)
+    asked = settings.batches.priority_class
+    if asked is not None and asked not in names.classes:
+        said = unknown("priority class", asked, names.classes)
+        yield Finding(("batches", "priority_class"), said)
+    for number, provider in enumerate(settings.server.admin.oidc):
+        for claim, tenant_id in provider.tenants.items():
+            for finding in _tenants(names, (tenant_id,), ()):
+                told = ("server", "admin", "oidc", number, "tenants", claim)
+                yield Finding(told, finding.message)
     for number, tenant in enumerate(settings.tenants):
         for finding in _of_tenant(tenant, names):
             yield finding.below("tenants", number)
