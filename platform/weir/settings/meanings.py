@@ -31,10 +31,12 @@ def meanings() -> Mapping[str, str]:
 
 def _rows(text: str) -> Iterator[tuple[str, str]]:
     for row in _ROW.findall(text):
-        keys, default, *rest = (cell.strip() for cell in _BAR.split(row)[1:-1])
-        meaning = _plain(rest[0] if rest and rest[0] else f"default: {default}")
+        cells = [cell.strip() for cell in _BAR.split(row)[1:-1]]
+        if len(cells) != 3:  # a table of something else
+            continue
+        keys, default, meaning = cells
         for key in _KEY.findall(keys):
-            yield key, meaning
+            yield key, _plain(meaning or f"default: {default}")
 
 
 def _plain(cell: str) -> str:
