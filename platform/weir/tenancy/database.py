@@ -73,6 +73,10 @@ class TenantStore:
         self.engine = engine
         self._clock = clock
 
+    def close(self) -> None:
+        """Close the connections; the next call opens others."""
+        self.engine.dispose()
+
     def create_tenant(self, actor: str, tenant_id: str, fields: TenantFields) -> StoredTenant:
         """Raises:
         BadRequestError: the id is none.
