@@ -196,8 +196,7 @@ class TenantStore:
             require_version(old, if_version)
             require_unrevoked(old)
             fields = patched_fields(KeyFields, old["fields"], changes).model_dump(mode="json")
-            row = {**old, "fields": fields, "expires_s": fields["expires_s"]}
-            row = _next(change, row)
+            row = _next(change, {**old, "fields": fields, "expires_s": fields["expires_s"]})
             write(change.connection, keys, row)
             change.log("key.update", "key", key_id, row["tenant_id"], old["fields"], fields)
         return stored_key(row)
