@@ -16,6 +16,7 @@ from ray.exceptions import RayError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from deployments.gateway.accounts.building import redis_account, redis_store
 from deployments.gateway.app import GatewayApp
 from deployments.gateway.building import build_gateway
 from deployments.gateway.enrichment import build_enricher
@@ -73,6 +74,8 @@ class GatewayReplica:
         self._watch = build_watch(settings, os.environ, live, metrics)
         if self._watch is not None:
             await loop.run_in_executor(None, self._watch.begin)
+        self._accounts = redis_store(settings, os.environ, metrics)
+        self._accounts.start()
         self._gateway = build_gateway(
             settings,
             _encoders(settings),
@@ -82,6 +85,7 @@ class GatewayReplica:
             metrics,
             digests=adapter_digests(settings),
             directory=live,
+            account=redis_account(self._accounts),
         )
         self._redis = Redis.from_url(platform_redis_url(settings, os.environ))
         self._metrics_settings = settings.server.metrics
@@ -134,6 +138,7 @@ class GatewayReplica:
         await self._enricher.close()
         for model in self._gateway.models.values():
             await model.close()
+        await self._accounts.aclose()
         if self._watch is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._watch.stop)
         await self._session.close()

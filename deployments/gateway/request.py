@@ -25,6 +25,7 @@ class Request:
     ``arrival_s`` is on the event loop's clock, and so is ``deadline_s``: when the client has said
     that it will give up. ``body`` is the enriched one as soon as ``enrichment`` is there;
     its ``model`` is the name of a model, also where the client named an ``adapter`` of it.
+    ``batch``: the id of the batch job that it is a line of.
     """
 
     id: str
@@ -39,6 +40,7 @@ class Request:
     deadline_s: float | None = None
     enrichment: Enrichment[TextBody] | None = None
     adapter: Adapter | None = None
+    batch: str | None = None
 
     @property
     def tenant(self) -> Tenant:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from deployments.gateway.accounts import Book, LocalStore
 from deployments.gateway.handle import Gateway
 from deployments.gateway.model import Model
 from deployments.gateway.responses import Responses
@@ -115,6 +116,13 @@ class Cluster(ABC):
     def ask(self, path: str, body: Mapping[str, Any], key: str, **headers: str) -> Exchange:
         """A client's request."""
 
+    @property
+    def book(self) -> Book:
+        """What its tenants have used and reserved."""
+        store = self.gateway.parts.account.store
+        assert isinstance(store, LocalStore)
+        return store.book
+
     def withdraw(self, host: Host) -> None:
         """It is no member any more."""
         members = self.model.router.members
@@ -164,6 +172,7 @@ class Cluster(ABC):
             "decode tokens in the ledger": sum(load.decode_tokens for load in loads),
             "requests in the queue": len(queue) + queue.in_flight,
             "choices being generated": self.model.generating,
+            "reservations": self.book.open_holds(),
         }
         return {what: count for what, count in found.items() if count}
 
