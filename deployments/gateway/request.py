@@ -49,7 +49,17 @@ class Request:
 
 
 class Door(Protocol):
-    """Where a request comes from: HTTP, or a caller in this process."""
+    """Where a request comes from: HTTP, or a caller in this process.
+
+    ``authenticated``: who asks, where that is known already; else the headers must say so.
+    ``batch``: the id of the batch job that the request is a line of. No client can say either.
+    """
+
+    @property
+    def authenticated(self) -> Caller | None: ...
+
+    @property
+    def batch(self) -> str | None: ...
 
     def header(self, name: bytes) -> str | None:
         """A header by its lower-case name."""
@@ -68,6 +78,9 @@ class Door(Protocol):
 class HttpDoor:
     """A request over HTTP."""
 
+    authenticated = None
+    batch = None
+
     def __init__(self, scope: http.Scope, receive: http.Receive) -> None:
         self._scope = scope
         self._receive = receive
@@ -82,7 +95,15 @@ class HttpDoor:
 class MemoryDoor:
     """A request of a caller in this process: batch jobs and tests."""
 
-    def __init__(self, body: bytes, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        body: bytes,
+        headers: Mapping[str, str],
+        authenticated: Caller | None = None,
+        batch: str | None = None,
+    ) -> None:
+        self.authenticated = authenticated
+        self.batch = batch
         self._body = body
         self._headers = {name.lower().encode(): value for name, value in headers.items()}
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from deployments.testing.counting import BLOCK_TOKENS, CountingGenerator, Meter
 from deployments.testing.exchange import Exchange
 from deployments.testing.kept import KeptBlocks
 from deployments.testing.kinds import USUAL_TASKS
+from deployments.testing.recording import RecordingLedger
 from router.prefix_index import PrefixIndex
 from router.types import KvFeed, ReplicaInfo
 
@@ -55,6 +57,8 @@ class Host(ABC):
         self.meter = Meter()
         self.interval_s = interval_s
         self.kept = kept
+        #: Whether what its engine did last may have reached nobody.
+        self.lost = False
         self._boot()
 
     def _boot(self) -> TokenStreams:
@@ -77,6 +81,7 @@ class Host(ABC):
 
     async def kill(self) -> None:
         """End it at once."""
+        self.lost = True
         self.kept.lose(self.generator)
         await self._kill()
 
@@ -104,6 +109,7 @@ class Cluster(ABC):
 
     def __init__(self) -> None:
         self.hosts: dict[str, Host] = {}
+        self.ledger = RecordingLedger()
         self.kept = KeptBlocks()
         self.tasks = USUAL_TASKS
         self.asked = 0
@@ -186,15 +192,32 @@ class Cluster(ABC):
         return self.gateway_left_over() | {what: count for what, count in found.items() if count}
 
     async def idle(self, limit_s: float = 20.0) -> None:
-        """Wait until nothing is left of any request.
+        """Wait until nothing is left of any request, and the ledger has what the engines counted.
 
         Raises:
-            AssertionError: something is, after ``limit_s``.
+            AssertionError: it is not so after ``limit_s``.
         """
         try:
             await until(lambda: not self.left_over(), limit_s)
         except TimeoutError:
             raise AssertionError(f"left over: {self.left_over()}") from None
+        with suppress(TimeoutError):
+            await until(lambda: not self.wrong_in_ledger(), 5.0)
+        wrong = self.wrong_in_ledger()
+        assert not wrong, wrong
+
+    def wrong_in_ledger(self) -> str:
+        """What of the ledger contradicts the engines, or the bill; empty where nothing does."""
+        meters = {name: host.meter for name, host in self.hosts.items()}
+        lost = [name for name, host in self.hosts.items() if host.lost]
+        wrong = self.ledger.wrong(meters, lost)
+        for tenant in {record.tenant for record in self.ledger.records}:
+            bill, (sums, nano_usd) = self.bill(tenant), self.ledger.billed(tenant)
+            if sums != (bill.prompt_tokens, bill.cached_tokens, bill.output_tokens):
+                wrong = wrong or f"{tenant}: the ledger has {sums}, the bill {bill}"
+            if abs(nano_usd / 1e9 - bill.cost_usd) > 1e-9:
+                wrong = wrong or f"{tenant}: the ledger has {nano_usd}, the bill {bill}"
+        return wrong
 
 
 async def until(condition: Callable[[], Any], limit_s: float = 20.0) -> None:
