@@ -81,8 +81,13 @@ def booking_row(size: Size) -> Row:
         assert outbox.next == size.bookings
         outbox.close()
     p50, p99 = percentile(took_us, 50), percentile(took_us, 99)
-    return {"system": "weir", "table": "book a request", "p50_us": p50, "p99_us": p99,
-            "bytes": written}
+    return {
+        "system": "weir",
+        "table": "book a request",
+        "p50_us": p50,
+        "p99_us": p99,
+        "bytes": written,
+    }
 
 
 def _request(number: int) -> Record:

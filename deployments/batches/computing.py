@@ -22,7 +22,7 @@ from deployments.gateway.dialects import DIALECTS, Dialect, Writer
 from deployments.gateway.handle import PRIORITY_HEADER, Gateway
 from deployments.gateway.outputs import Counts, Output
 from deployments.gateway.request import MemoryDoor
-from deployments.gateway.sink import Answer, Headers, MemorySink
+from deployments.gateway.sink import Answer, Closing, Headers, MemorySink
 from weir.errors import InternalError, WeirError
 from weir.tenancy import Caller
 
@@ -54,8 +54,10 @@ class LineSink(MemorySink):
         super().__init__()
         self._flow = flow
 
-    def begin(self, writer: Writer, choices: int, stream: bool, headers: Headers) -> Answer:
-        return _Watched(super().begin(writer, choices, False, headers), self._flow)
+    def begin(
+        self, writer: Writer, choices: int, stream: bool, headers: Headers, closing: Closing
+    ) -> Answer:
+        return _Watched(super().begin(writer, choices, False, headers, closing), self._flow)
 
 
 class _Watched:

@@ -13,7 +13,7 @@ from deployments.control.routing import OPERATOR, TENANT, Face, Routes
 from deployments.control.tenants import find_tenant
 from deployments.gateway.adapters import Adapter, AdapterNames
 from weir.settings import ModelSettings, PriceSettings
-from weir.tenancy import Role, Tenant
+from weir.tenancy import Caller, Key, Role, Tenant
 
 #: What the operator pays, which tenants are not told.
 _OPERATORS = {"replica_usd_per_hour"}
@@ -167,7 +167,7 @@ def _add_own(routes: Routes, parts: Parts, face: Face) -> None:
     async def list_models(tenant: str = Depends(face.subject)) -> ModelsBody:
         whose = await _tenant(parts, tenant)
         visible = [each for each in models if not whose.models or each.name in whose.models]
-        usable = {adapter.id for _, adapter in names.visible(whose)}
+        usable = {adapter.id for _, adapter in names.visible(whole(whose))}
         return ModelsBody(data=[_model(each, usable) for each in visible])
 
     @routes.get(
@@ -179,7 +179,7 @@ def _add_own(routes: Routes, parts: Parts, face: Face) -> None:
     )
     async def list_adapters(tenant: str = Depends(face.subject)) -> AdaptersBody:
         whose = await _tenant(parts, tenant)
-        found = {adapter.id: adapter for _, adapter in names.visible(whose)}
+        found = {adapter.id: adapter for _, adapter in names.visible(whole(whose))}
         return AdaptersBody(data=[_adapter(each) for each in found.values()])
 
 
@@ -238,3 +238,8 @@ def _text(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _text(each) for name, each in value.items()}
     return None if value is None else str(value)
+
+
+def whole(tenant: Tenant) -> Caller:
+    """The tenant, as by a key of its own that narrows nothing."""
+    return Caller(tenant, Key("", tenant.id, ""))

@@ -94,9 +94,7 @@ class Booking:
             records += self._attempt(writing)
         if records:
             slo, ttft_ms = self._verdict(record, record.request, closing)
-            records[0] = msgspec.structs.replace(
-                records[0], requests=1, slo=slo, ttft_ms=ttft_ms
-            )
+            records[0] = msgspec.structs.replace(records[0], requests=1, slo=slo, ttft_ms=ttft_ms)
             self._ledger.note(records)
 
     def _verdict(self, record: Record, request: Request, closing: bool) -> tuple[str, int]:

@@ -60,7 +60,9 @@ class Model:
             routing.disaggregation.rule,
             routing.disaggregation.params,
         )
-        self.dispatcher = profile.dispatcher(clock, wall_clock, rng or random.Random(), spill, weights)
+        self.dispatcher = profile.dispatcher(
+            clock, wall_clock, rng or random.Random(), spill, weights
+        )
         self.router = self.dispatcher.router
         self.gate = Gate(self.dispatcher)
         self.router.listeners.append(self._members_changed)

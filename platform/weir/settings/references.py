@@ -79,6 +79,9 @@ def references(settings: Settings, known: Known) -> Iterator[Finding]:
     yield from _shared_keys(settings.tenants)
     weighted = settings.admission.tenant_weights
     yield from _tenants(names, weighted, ("admission", "tenant_weights"))
+    if (asked := settings.batches.priority_class) is not None:
+        place = ("batches", "priority_class")
+        yield from _each("priority class", (asked,), names.classes, place)
     for number, tenant in enumerate(settings.tenants):
         for finding in _of_tenant(tenant, names):
             yield finding.below("tenants", number)
