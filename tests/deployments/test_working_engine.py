@@ -29,6 +29,7 @@ def count_like_prometheus(sums):
             sums["output"] += iteration_stats.num_generation_tokens
         return record(self, scheduler_stats, iteration_stats, *args, **kwargs)
     LoadRecorder.record = counting
+    return record
 
 async def run(model, asynchronous):
     config = AsyncEngineArgs(
@@ -41,7 +42,7 @@ async def run(model, asynchronous):
     child = EngineChild(config, lambda code: None)
     child.start()
     sums = {"prompt": 0, "cached": 0, "output": 0}
-    count_like_prometheus(sums)
+    uncounted = count_like_prometheus(sums)
     client, plain, recorders = generator_of(config, child)
     await prepare_workers(client)
     generator = VllmGenerator(client, plain.load, resumes=True)
@@ -93,6 +94,7 @@ async def run(model, asynchronous):
     wall = time.monotonic() - began
     client.shutdown()
     child.stop()
+    LoadRecorder.record = uncounted
     return {"used": used, "took": took, "vllm": sums, "wall": wall}
 
 async def main(model):
