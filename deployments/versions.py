@@ -19,7 +19,8 @@ from weir import __version__
 from weir.settings import Settings
 
 _COUNTS = {"replicas", "autoscaling"}
-_ELSEWHERE = _COUNTS | {"pools"}  # each pool is a deployment, with a version of its own
+# Each pool is a deployment, with a version of its own; prices are the gateways'.
+_ELSEWHERE = _COUNTS | {"pools", "price"}
 _UNUSED = {"data": 1, "experts": False}  # what is not used says nothing
 #: Requests bring them: a new one restarts no replica whose slots can hold it.
 _ADAPTERS = {"adapters", "adapter_slots", "on_cold_adapter"}

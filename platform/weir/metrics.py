@@ -33,6 +33,7 @@ class GatewayMetrics:
         self._declare_ledger()
         self._declare_batches()
         self._declare_directory()
+        self._declare_accounts()
 
     def of(self, metric: _Metric, *labels: str) -> _Metric:
         """``metric.labels(*labels)``, looked up once. The client library checks the labels and
@@ -315,6 +316,24 @@ class GatewayMetrics:
         self.tail_notes_dropped = Counter(
             "weir_tail_notes_dropped_total",
             "Long-tail entities that could not be queued for generation.",
+            registry=self.registry,
+        )
+
+    def _declare_accounts(self) -> None:
+        self.account_up = Gauge(
+            "weir_account_store_up",
+            "1 while the Redis in which it is counted what tenants use answers, else 0.",
+            registry=self.registry,
+        )
+        self.account_alone = Counter(
+            "weir_account_alone_total",
+            "Reservations that were decided without that Redis, by outcome (granted, refused).",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self.account_unsettled = Gauge(
+            "weir_account_unsettled",
+            "Reservations whose use that Redis has not acknowledged yet.",
             registry=self.registry,
         )
 

@@ -65,7 +65,7 @@ FAULTS = [
           "models[0].routing.params.scorers.kv-headrom", "did you mean 'kv-headroom'?"),
     Fault("models.0.routing.params.scorer", {}, "models[0].routing.params.scorer", "'scorers'?"),
     Fault("models.0.fallback.cost", {"tenant_budgets_usd": {"bnk": 1}},
-          "models[0].fallback.cost.tenant_budgets_usd.bnk", "did you mean 'bank'?"),
+          "models[0].fallback.cost", "is gone: a budget is the tenant's"),
     Fault("models.0.fallback.failure", {"classes": ["bach"]},
           "models[0].fallback.failure.classes[0]", "no priority class named 'bach'"),
     Fault("models.0.speculative", {"draft": "builtin:studnt"},

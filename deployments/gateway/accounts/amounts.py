@@ -51,6 +51,11 @@ class Scope:
     bounds: tuple[int, ...]
 
     @property
+    def of_model(self) -> bool:
+        """Whether it is the use of one model."""
+        return self.name.startswith("m:")
+
+    @property
     def output_tokens(self) -> int | None:
         """The most output tokens that anything may have at all."""
         return min((most for most in (self.bounds[2], self.bounds[5]) if most >= 0), default=None)

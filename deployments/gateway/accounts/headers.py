@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Final, NamedTuple
 
 from deployments.gateway.accounts.amounts import Reply, Scope, Spending
@@ -27,6 +28,7 @@ from weir.cost import usd_of
 
 Pairs = list[tuple[bytes, bytes]]
 WARNING: Final = b"x-weir-budget-warning"
+_CENT: Final = Decimal("0.01")
 _KINDS: Final = {"requests": (0, 3), "tokens": (1, 2, 4, 5)}
 _ANTHROPIC: Final = {**_KINDS, "input-tokens": (1, 4), "output-tokens": (2, 5)}
 
@@ -71,7 +73,7 @@ def budget_headers(spending: Spending, spent_nano_usd: int) -> Pairs:
     reached = [s for s in spending.steps if s.warn and spent_nano_usd >= s.nano_usd]
     if not reached:
         return []
-    spent = usd_of(spent_nano_usd).quantize(usd_of(10**7))
+    spent = usd_of(spent_nano_usd).quantize(_CENT)
     whole = usd_of(spending.nano_usd).normalize()
     told = f"step={reached[-1].percent}%; spent_usd={spent:f}; budget_usd={whole:f}"
     return [(WARNING, told.encode())]

@@ -9,7 +9,7 @@ same of the day, concurrent}``, and ``$`` has ``{month, nano-USD, steps that wer
 count what was used and what is reserved. In ``held``, ``GATEWAY:ID`` has a reservation: ``{month,
 nano-USD, {scope, minute, day, requests, prompt, output, concurrent}, …}``, or, once it was taken
 back because its gateway was gone, only ``{when}``: should that gateway come again with what it has
-used, this is how it is known that it was not counted yet.
+used, this is how it is known that it was not counted yet. ``#GATEWAY`` is how many it has.
 
 A gateway whose lease is over is gone, unless all leases are over: then it is Redis that was away
 (or nobody asked), and everybody gets another lease before anything is taken back.
@@ -103,10 +103,11 @@ end
 local function take_back(gone)
   local listed = call('HGETALL', HELD)
   for i = 1, #listed, 2 do
-    local hold = unpacked(listed[i + 1])
-    if #hold == 1 then
+    local owner = string.match(listed[i], '^([^:#]*):')
+    local hold = owner and unpacked(listed[i + 1])
+    if hold and #hold == 1 then
       if hold[1] < now - DAY then call('HDEL', HELD, listed[i]) end
-    elseif gone[string.match(listed[i], '^[^:]*')] then
+    elseif hold and gone[owner] then
       release(hold)
       call('HSET', HELD, listed[i], pack({now}))
     end
@@ -120,7 +121,9 @@ if #over > 0 then
     if alone then
       call('ZADD', LEASES, now + lease, name)
     elseif name ~= who then
-      gone[name], any = true, true
+      gone[name] = true
+      any = any or tonumber(call('HGET', HELD, '#' .. name) or 0) > 0
+      call('HDEL', HELD, '#' .. name)
       call('ZREM', LEASES, name)
     end
   end
@@ -139,6 +142,7 @@ if kind == 'settle' then
       local at = {}
       if #hold > 1 then
         release(hold)
+        call('HINCRBY', HELD, '#' .. who, -1)
         for i = 3, #hold do at[hold[i][1]] = hold[i] end
       else
         hold = {}
@@ -230,6 +234,7 @@ if code == 1 then
     end
     call('HSET', HELD, who .. ':' .. hold[1], pack(kept))
   end
+  call('HINCRBY', HELD, '#' .. who, #holds)
 end
 save()
 if money then spent = money[2] end

@@ -144,8 +144,6 @@ def _of_model(
         if kind.classes != type(kind).model_fields["classes"].default:
             place = ("fallback", name, "classes")
             yield from _each("priority class", kind.classes, names.classes, place)
-    budgets = fallback.cost.tenant_budgets_usd
-    yield from _tenants(names, budgets, ("fallback", "cost", "tenant_budgets_usd"))
 
 
 def _adapter_names(models: Sequence[ModelSettings]) -> Iterator[Finding]:
