@@ -22,7 +22,7 @@ from deployments.gateway.dialects import DIALECTS, Dialect, Writer
 from deployments.gateway.handle import PRIORITY_HEADER, Gateway
 from deployments.gateway.outputs import Counts, Output
 from deployments.gateway.request import MemoryDoor
-from deployments.gateway.sink import Answer, Headers, MemorySink
+from deployments.gateway.sink import Answer, Closing, Headers, MemorySink
 from weir.errors import InternalError, WeirError
 from weir.tenancy import Caller
 
@@ -54,8 +54,11 @@ class LineSink(MemorySink):
         super().__init__()
         self._flow = flow
 
-    def begin(self, writer: Writer, choices: int, stream: bool, headers: Headers) -> Answer:
-        return _Watched(super().begin(writer, choices, False, headers), self._flow)
+    def begin(
+        self, writer: Writer, choices: int, stream: bool, headers: Headers, closing: Closing
+    ) -> Answer:
+        answer = super().begin(writer, choices, False, headers, closing)
+        return _Watched(answer, self._flow)
 
 
 class _Watched:
@@ -74,13 +77,14 @@ class _Watched:
 
 
 class ChunkRun:
-    """One chunk, by the caller who made its batch. ``left``: lines that have not begun;
+    """One chunk of ``batch``, by the caller who made it. ``left``: lines that have not begun;
     ``all_begun`` is called when there are none left."""
 
     def __init__(
         self, computing: Computing, claim: Claim, caller: Caller, all_begun: Callable[[], None]
     ) -> None:
         self._with = computing
+        self.batch = claim.batch
         self._claim = claim
         self._caller = caller
         self._all_begun = all_begun
