@@ -15,7 +15,7 @@ from typing import Any
 
 import router.disaggregation.rules
 import router.scorers  # noqa: F401 - registers the policies, as the line above the rules
-from router.admission import AdmissionSettings, parse_settings
+from router.admission import AdmissionSettings
 from router.admission.outcomes import SpillRule
 from router.admission.waiting import TenantWeights
 from router.disaggregation.pace import Slo
@@ -79,7 +79,7 @@ def shipped_profile(name: str = "laptop") -> RoutingProfile:
     return RoutingProfile(
         routing.policy,
         routing.params,
-        parse_settings(settings.admission),
+        settings.admission,
         routing.disaggregation.rule,
         routing.disaggregation.params,
     )

@@ -8,6 +8,7 @@ from typing import Any
 from deployments.gateway import http
 from deployments.gateway.dialects import DIALECTS
 from deployments.gateway.dialects.responses import ResponsesDialect
+from deployments.gateway.forwarding import ControlDoor
 from deployments.gateway.handle import Gateway
 from deployments.gateway.request import HttpDoor
 from deployments.gateway.responses import Responses
@@ -28,15 +29,22 @@ class Traffic:
 class GatewayApp:
     """ASGI: what a dialect speaks goes straight to the gateway, the rest to the pages.
     ``responses`` stands in front of the gateway for the one dialect whose answers are kept, and
-    forgotten by a page of the same path. ``traffic`` counts the requests."""
+    forgotten by a page of the same path. ``traffic`` counts the requests. ``control`` takes the
+    admin and tenant API, unless that has a port of its own."""
 
     def __init__(
-        self, gateway: Gateway, responses: Responses, pages: Any, traffic: Traffic | None = None
+        self,
+        gateway: Gateway,
+        responses: Responses,
+        pages: Any,
+        traffic: Traffic | None = None,
+        control: ControlDoor | None = None,
     ) -> None:
         self._traffic = traffic or Traffic()
         self._gateway = gateway
         self._responses = responses
         self._pages = pages
+        self._control = control
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -49,7 +57,9 @@ class GatewayApp:
             scope = as_page(scope)
             dialect = DIALECTS.find(scope["path"])
         kept = isinstance(dialect, ResponsesDialect)
-        if dialect is None or (kept and scope["method"] == "DELETE"):
+        if dialect is None and self._control is not None and self._control.leads(scope["path"]):
+            await self._control(scope, receive, send)
+        elif dialect is None or (kept and scope["method"] == "DELETE"):
             await self._pages(scope, receive, send)
         elif scope["method"] == "POST" and kept:
             await self._responses.create(scope, receive, send)

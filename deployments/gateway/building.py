@@ -19,7 +19,6 @@ from deployments.gateway.off_loop import OffLoop, OffLoopLimits
 from deployments.gateway.plan import Limits
 from deployments.gateway.prompts import PromptEncoder
 from deployments.gateway.transport import CacheFeed, ReplicaTransport
-from router.admission import parse_settings
 from weir.metrics import GatewayMetrics
 from weir.settings import ModelSettings, Settings
 from weir.tenancy import Directory, LiveDirectory
@@ -51,7 +50,7 @@ def build_gateway(
     reading = OffLoopLimits()
     off_loop = OffLoop(ThreadPoolExecutor(reading.threads, "weir-prompts"), reading)
     directory = directory or LiveDirectory(Directory.of(settings.tenants), wall_clock)
-    shared = parse_settings(settings.admission)
+    shared = settings.admission
     slo_s = {c.name: c.ttft_slo_ms / 1000 for c in shared.classes if c.ttft_slo_ms}
     fallbacks = _fallbacks(settings, encoders, slo_s)
 

@@ -121,7 +121,9 @@ class Gateway:
         self._generation = Generation(parts.account, parts.metrics, parts.limits)
         self.intake = Intake(parts.limits, parts.off_loop)
         self._silence = Silence(parts.limits.early_headers_s)
-        self._booking = Booking(parts.models, parts.ledger, self._clock, parts.wall_clock)
+        self._booking = Booking(
+            parts.models, parts.ledger, self._clock, parts.wall_clock, parts.slo_s
+        )
         self._settlement = Settlement(parts.models, parts.fallbacks, parts.metrics, parts.slo_s)
         for name, fallback in parts.fallbacks.items():
             fallback.watch(parts.models[name].router, parts.metrics)

@@ -24,7 +24,6 @@ from router.types import ReplicaInfo
 from weir.errors import ContextLengthError, NoReplicaError
 from weir.settings import ModelSettings
 
-
 #: Replicas that have left, whose pools are still known.
 _REMEMBERED = 1024
 
@@ -61,7 +60,9 @@ class Model:
             routing.disaggregation.rule,
             routing.disaggregation.params,
         )
-        self.dispatcher = profile.dispatcher(clock, wall_clock, rng or random.Random(), spill, weights)
+        self.dispatcher = profile.dispatcher(
+            clock, wall_clock, rng or random.Random(), spill, weights
+        )
         self.router = self.dispatcher.router
         self.gate = Gate(self.dispatcher)
         self.router.listeners.append(self._members_changed)

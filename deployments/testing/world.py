@@ -18,6 +18,7 @@ from deployments.batches.storage import open_storage
 from deployments.client_headers import ClientHeaders
 from deployments.gateway.app import GatewayApp, Traffic
 from deployments.gateway.bodies import TextBody
+from deployments.gateway.booking import Ledger
 from deployments.gateway.building import build_gateway
 from deployments.gateway.handle import Enricher, Gateway
 from deployments.gateway.model import Model
@@ -149,6 +150,7 @@ async def http_world(
     enricher: Enricher | None = None,
     feed: CacheFeed | None = None,
     services: Mapping[str, Answers] | None = None,
+    ledger: Ledger | None = None,
     files: Path | None = None,
     directory: LiveDirectory | None = None,
     describe: Callable[[], dict[str, Any]] = dict,
@@ -163,6 +165,7 @@ async def http_world(
             feed or KvEventFeed(),
             enricher or PlainEnricher(),
             GatewayMetrics(CollectorRegistry()),
+            ledger=ledger,
             directory=directory,
         )
         world = World(gateway, settings, session)

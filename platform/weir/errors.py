@@ -134,6 +134,22 @@ class VersionMismatchError(WeirError):
     code = "version_mismatch"
 
 
+class PreconditionRequiredError(WeirError):
+    """The change must say, by ``If-Match``, which version it changes."""
+
+    status = 428
+    type = "invalid_request_error"
+    code = "precondition_required"
+
+
+class IdempotencyError(WeirError):
+    """The idempotency key was used before, for another request."""
+
+    status = 422
+    type = "invalid_request_error"
+    code = "idempotency_key_reused"
+
+
 class RequestTimeoutError(WeirError):
     """The client did not send its body in time."""
 
@@ -172,6 +188,24 @@ class RateLimitError(WeirError):
     status = 429
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
+    retryable = True
+
+
+class InsufficientQuotaError(WeirError):
+    """The tenant's budget does not allow the request, and will not before it is renewed."""
+
+    status = 429
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+    hopeless = True
+
+
+class AccountAwayError(WeirError):
+    """What the tenant may still use cannot be looked up now."""
+
+    status = 503
+    type = "overloaded_error"
+    code = "account_away"
     retryable = True
 
 

@@ -30,6 +30,7 @@ class GatewayMetrics:
         self._declare_handoffs()
         self._declare_fallback()
         self._declare_features()
+        self._declare_ledger()
         self._declare_batches()
         self._declare_directory()
 
@@ -244,6 +245,28 @@ class GatewayMetrics:
         self.directory_revision = Gauge(
             "weir_directory_revision",
             "Number of the last change of tenants and keys that is in force here.",
+            registry=self.registry,
+        )
+
+    def _declare_ledger(self) -> None:
+        self.ledger_outbox_bytes = Gauge(
+            "weir_ledger_outbox_bytes",
+            "Usage records on this gateway's disk that the database does not have yet.",
+            registry=self.registry,
+        )
+        self.ledger_held = Gauge(
+            "weir_ledger_held_records",
+            "Usage records in memory, because the outbox cannot be written (a full disk).",
+            registry=self.registry,
+        )
+        self.ledger_lost = Counter(
+            "weir_ledger_lost_records_total",
+            "Usage records that could neither be written nor held: they will be on no bill.",
+            registry=self.registry,
+        )
+        self.ledger_stream_up = Gauge(
+            "weir_ledger_stream_up",
+            "1 while usage records can be sent to Redis, 0 while they stay in the outbox.",
             registry=self.registry,
         )
 

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 
 from router.admission.engine_priority import engine_ranks, urgency_of
 from router.admission.fair import ActiveSet
-from router.admission.limit import Standing, narrowest, narrowing
-from router.admission.settings import AdmissionSettings
-from router.admission.share import FULL_SHARE, Share
+from router.admission.limit import Standing, build_limits, narrowest, narrowing
+from router.admission.share import FULL_SHARE
 from router.admission.waiting import (
     IN_TIME,
     LATE,
@@ -20,6 +19,7 @@ from router.admission.waiting import (
     TenantWeights,
 )
 from weir.errors import BadRequestError
+from weir.settings.admission import AdmissionSettings, Share
 
 
 class Backlog:
@@ -43,7 +43,7 @@ class Backlog:
             )
             for c in settings.classes
         }
-        self._limits = narrowing(settings.built_limits)
+        self._limits = narrowing(build_limits(settings.limits))
         self._dispatches = 0
         self.waiting = 0
 

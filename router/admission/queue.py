@@ -26,7 +26,6 @@ from router.admission.engine_priority import EnginePriority
 from router.admission.forecast import Foreseen
 from router.admission.outcomes import Dispatch, Refusal, Shed, Spill, SpillRule, Wait
 from router.admission.refusals import Refuser
-from router.admission.settings import AdmissionSettings
 from router.admission.share import AGED_SHARE
 from router.admission.timers import Timers
 from router.admission.waiting import (
@@ -38,6 +37,7 @@ from router.admission.waiting import (
     TenantWeights,
 )
 from router.types import RouteRequest
+from weir.settings.admission import AdmissionSettings
 
 # What ageing chose and that finds no room is overtaken until it was passed over this many times
 # ``ageing_every``; from then on everything is held back for it.

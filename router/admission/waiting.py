@@ -10,8 +10,8 @@ from itertools import islice
 
 from router.admission.drain import DrainMeter
 from router.admission.fair import Account, ActiveSet, LazyMin, rank_of
-from router.admission.settings import AdmissionSettings, ClassSettings
 from router.types import RouteRequest
+from weir.settings.admission import AdmissionSettings, ClassSettings
 
 IN_TIME, LATE = 0, 1
 #: A tenant's weight as it is now; None: as the settings say.

@@ -5,9 +5,10 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from weir.settings.fallback import TenantFallbackSettings
+from weir.settings.section import Section
 
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
 #: An adapter of a model: ``MODEL:NAME``.
@@ -32,11 +33,7 @@ ExactUsd = Annotated[
 ]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class QuotaSettings(_Section):
+class QuotaSettings(Section):
     """Bounds per minute, per day (UTC) and at a time. Null: none."""
 
     requests_per_minute: Count | None = None
@@ -48,14 +45,14 @@ class QuotaSettings(_Section):
     concurrent_requests: Count | None = None
 
 
-class BudgetStepSettings(_Section):
+class BudgetStepSettings(Section):
     """What happens once ``percent`` of a budget is spent or reserved."""
 
     percent: int = Field(ge=1, le=1000)
     actions: tuple[Literal["warn", "webhook", "spill", "refuse"], ...] = Field(min_length=1)
 
 
-class BudgetSettings(_Section):
+class BudgetSettings(Section):
     """USD per calendar month (UTC). ``webhook_url`` is told when a step is reached."""
 
     usd_per_month: ExactUsd
@@ -73,7 +70,7 @@ class BudgetSettings(_Section):
         return self
 
 
-class TenantFields(_Section):
+class TenantFields(Section):
     """Everything about a tenant but its id and keys.
 
     ``models``: names this tenant may use; empty means all. ``classes``: priority classes it may
@@ -110,20 +107,3 @@ class TenantSettings(TenantFields):
 
     id: TenantId
     key_sha256: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = ()
-
-
-def check_tenants(tenants: tuple[TenantSettings, ...]) -> None:
-    """Raises:
-    ValueError: two tenants of one id, or two that hold one key.
-    """
-    ids: set[str] = set()
-    holders: dict[str, str] = {}
-    for tenant in tenants:
-        if tenant.id in ids:
-            raise ValueError(f"tenants: {tenant.id!r} is defined twice")
-        ids.add(tenant.id)
-        for digest in tenant.key_sha256:
-            if (holder := holders.setdefault(digest, tenant.id)) != tenant.id:
-                raise ValueError(
-                    f"tenants[{tenant.id}].key_sha256: {digest[:8]}... is a key of {holder!r} too"
-                )

@@ -89,8 +89,8 @@ def test_the_laptops_rule_is_the_support_desk() -> None:
         ),
         ({"budget_ms": 0}, r"features.enrich\[0\].budget_ms"),
         ({"placement": "middle"}, r"features.enrich\[0\].placement"),
-        ({"models": ["gpt"]}, r"features.enrich\[0\].models: no model named 'gpt'"),
-        ({"tenants": ["nobody"]}, r"features.enrich\[0\].tenants: no tenant named 'nobody'"),
+        ({"models": ["gpt"]}, r"features.enrich\[0\].models\[0\]: no model named 'gpt'"),
+        ({"tenants": ["nobody"]}, r"features.enrich\[0\].tenants\[0\]: no tenant named 'nobody'"),
         ({"templat": "x"}, r"features.enrich\[0\].templat: unknown key"),
     ],
 )
