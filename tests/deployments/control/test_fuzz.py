@@ -56,6 +56,7 @@ def served(
     file.write_bytes(empty_database.read_bytes())
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
+    listener.listen()  # before anybody asks
     held: dict[str, Any] = {}
     ready = threading.Event()
 
