@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import psutil
 
-import router.disaggregation.rules
-import router.scorers  # noqa: F401 - registers the policies, as the line above the rules
+from deployments.batches.place import FILES_VARIABLE, files_url
+from deployments.checking import checked
 from deployments.cluster import Cluster
 from deployments.control_server import ADDRESS_VARIABLE, ControlServer
 from deployments.guard import Guard
@@ -33,11 +33,6 @@ from deployments.names import APP
 from deployments.pools import pools_of
 from deployments.progress import Progress, State
 from deployments.redis_server import RedisServer
-from deployments.sources import model_source
-from features.enrichment import compile_rules
-from router.admission import parse_settings as parse_admission
-from router.disaggregation.rule import build_rule
-from router.policy import build_policy
 from weir.errors import ConfigError, WeirError
 from weir.run_folder import make_run_folder, remove_run_folder
 from weir.settings import ModelSettings, Settings, parse_settings, read_tree
@@ -91,7 +86,7 @@ class Platform:
             WeirError: something cannot start; what was started is still to be stopped.
             Stopped: SIGTERM arrived first.
         """
-        _check(self._settings)
+        checked(read_tree(self._settings_file), str(self._settings_file))
         self._cluster.prepare_environment()
         os.environ.setdefault(FOLDER_VARIABLE, str(self._state.absolute() / "ledger"))
         self._keep_temporary_files_together()
@@ -126,9 +121,8 @@ class Platform:
     def _apply(self) -> None:
         self._progress.tell("apply", "start", str(self._settings_file))
         try:
-            settings = parse_settings(read_tree(self._settings_file), str(self._settings_file))
+            settings = checked(read_tree(self._settings_file), str(self._settings_file))
             require_same_base(self._settings, settings)
-            _check(settings)
             if self._tenants is not None:
                 self._tenants.put(settings.tenants)
             self._start_deployer()
@@ -192,6 +186,8 @@ class Platform:
         # imports what takes longer.
         from deployments.tenants import TenantsOfSettings
 
+        files = files_url(self._settings.files, os.environ, self._state)
+        os.environ[FILES_VARIABLE] = files
         self._tenants = TenantsOfSettings(self._settings, self._state)
         self._tenants.start()
 
@@ -376,20 +372,6 @@ def _replica_bounds(model: ModelSettings) -> tuple[int, int]:
     return scaling.min_replicas, scaling.max_replicas
 
 
-def _check(settings: Settings) -> None:
-    """What the settings tree leaves to the rooms.
-
-    Raises:
-        ConfigError: a model's files, a routing policy or rule, or admission cannot be used.
-    """
-    parse_admission(settings.admission)
-    compile_rules(settings.features, os.environ)
-    for model in settings.models:
-        model_source(model.source, settings.registry.url)
-        build_policy(model.routing.policy, model.routing.params)
-        build_rule(model.routing.disaggregation.rule, model.routing.disaggregation.params)
-
-
 def require_same_base(old: Settings, new: Settings) -> None:
     """What only a restart can change.
 
@@ -403,6 +385,8 @@ def require_same_base(old: Settings, new: Settings) -> None:
     for name in fixed:
         if getattr(old.server, name) != getattr(new.server, name):
             raise ConfigError(f"server.{name}: changes need a restart (weir down, weir up)")
+    if old.files.url != new.files.url:
+        raise ConfigError("files.url: changes need a restart (weir down, weir up)")
     for name in ("metrics", "admin"):
         listening = [getattr(each.server, name) for each in (old, new)]
         if len({(each.host, each.port) for each in listening}) > 1:

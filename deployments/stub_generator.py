@@ -210,11 +210,12 @@ class _StubStream:
 
     def put_used(self, now_s: float) -> None:
         """What the engine has counted, at ``now_s`` of the generator's shared time."""
-        made, work = self.index - self.begun, ()
-        if self.prefill_s >= 0.0:
-            work = (self.prefill_s, now_s - self.entered_s - self.prefill_s)
-        prompt = len(self.prompt) if self.prefill_s >= 0.0 else 0
-        self.put(wire.Used(self.request.stream, prompt, 0, made, *work))
+        number, made = self.request.stream, self.index - self.begun
+        if self.prefill_s < 0.0:
+            self.put(wire.Used(number, 0, 0, made))
+            return
+        decode_s = now_s - self.entered_s - self.prefill_s
+        self.put(wire.Used(number, len(self.prompt), 0, made, self.prefill_s, decode_s))
 
     def step(self, now_s: float) -> bool:
         """Emit the next token; True at the last one."""

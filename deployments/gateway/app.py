@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from deployments.gateway import http
@@ -14,20 +15,32 @@ from deployments.gateway.responses import Responses
 from deployments.gateway.sink import HttpSink
 from weir.errors import MethodNotAllowedError
 
+#: Asked of every gateway, also of one that stands by.
+_PROBES = frozenset({"/health", "/ready", "/metrics"})
+
+
+@dataclass(slots=True)
+class Traffic:
+    """How many requests clients have sent."""
+
+    requests: int = 0
+
 
 class GatewayApp:
     """ASGI: what a dialect speaks goes straight to the gateway, the rest to the pages.
     ``responses`` stands in front of the gateway for the one dialect whose answers are kept, and
-    forgotten by a page of the same path. ``control`` takes the admin and tenant API, unless that
-    has a port of its own."""
+    forgotten by a page of the same path. ``traffic`` counts the requests. ``control`` takes the
+    admin and tenant API, unless that has a port of its own."""
 
     def __init__(
         self,
         gateway: Gateway,
         responses: Responses,
         pages: Any,
+        traffic: Traffic | None = None,
         control: ControlDoor | None = None,
     ) -> None:
+        self._traffic = traffic or Traffic()
         self._gateway = gateway
         self._responses = responses
         self._pages = pages
@@ -37,6 +50,8 @@ class GatewayApp:
         if scope["type"] != "http":
             await self._pages(scope, receive, send)
             return
+        if scope["path"] not in _PROBES:
+            self._traffic.requests += 1
         dialect = DIALECTS.find(scope["path"])
         if dialect is None:
             scope = as_page(scope)

@@ -94,9 +94,7 @@ class Booking:
             records += self._attempt(writing)
         if records:
             slo, ttft_ms = self._verdict(record, record.request, closing)
-            records[0] = msgspec.structs.replace(
-                records[0], requests=1, slo=slo, ttft_ms=ttft_ms
-            )
+            records[0] = msgspec.structs.replace(records[0], requests=1, slo=slo, ttft_ms=ttft_ms)
             self._ledger.note(records)
 
     def _verdict(self, record: Record, request: Request, closing: bool) -> tuple[str, int]:
@@ -133,8 +131,9 @@ class Booking:
             )
             # Rounded once for the attempt: a leg's price is the difference that it makes.
             used = _used(total, images, share.choice)
-            nano_usd = price.nano_usd(used, writing.request.priority_class)
-            asked_nano_usd = asked.nano_usd(used, writing.request.priority_class) if asked else 0
+            how = (writing.request.priority_class, writing.request.batch is not None)
+            nano_usd = price.nano_usd(used, *how)
+            asked_nano_usd = asked.nano_usd(used, *how) if asked else 0
             pool = model.pool_of(leg.replica_id)
             written = writing.whole(
                 share, pool, own_images, nano_usd - before, asked_nano_usd - asked_before
@@ -246,6 +245,7 @@ class _Writing:
             billed=self.paid,
             loss=share.loss,
             spill=step.spill or "",
+            batch=request.batch is not None,
             prefill_us=prefill_us,
             decode_us=decode_us,
         )
@@ -278,6 +278,7 @@ class _Writing:
             output_tokens=used.output_tokens if used else 0,
             loss=Loss.HANDED_OVER if self.paid else Loss.FAILED,
             spill=self.attempt.step.spill or "",
+            batch=self.request.batch is not None,
             prefill_us=_microseconds(used.prefill_s) if used else None,
             decode_us=_microseconds(used.decode_s) if used else None,
         )
@@ -353,4 +354,8 @@ def _label(request: Request) -> str:
     metadata = getattr(request.body, "metadata", None)
     label = metadata.get("label") if metadata else None
     label = label or request.header(LABEL_HEADER)
-    return label[:MAX_LABEL_CHARS] if label else ""
+    if not label:
+        return ""
+    # Control characters, and halves of characters, have no place in a database.
+    shown = label if label.isprintable() else "".join(filter(str.isprintable, label))
+    return shown[:MAX_LABEL_CHARS]

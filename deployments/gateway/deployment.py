@@ -16,8 +16,9 @@ from ray.exceptions import RayError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from deployments.batches.building import build_batches
 from deployments.control_server import ADDRESS_VARIABLE
-from deployments.gateway.app import GatewayApp
+from deployments.gateway.app import GatewayApp, Traffic
 from deployments.gateway.building import build_gateway
 from deployments.gateway.enrichment import build_enricher
 from deployments.gateway.feature_store import platform_redis_url
@@ -99,6 +100,12 @@ class GatewayReplica:
         self._control = ControlDoor(address) if address else None
         if settings.features.enabled:
             self._enricher.start()
+        self._traffic = Traffic()
+        self._batches = build_batches(
+            settings, os.environ, self._gateway, lambda: self._traffic.requests
+        )
+        if self._batches is not None:
+            self._batches.runner.start()
         self._tasks = [
             loop.create_task(model.fleet.follow(handles[pool.deployment], pool.name))
             for model in self._gateway.models.values()
@@ -116,9 +123,10 @@ class GatewayReplica:
             _deployment_states,
             {"Redis": self._redis_answers},
             self._describe_directory,
+            self._batches,
         )
         pages = build_pages(self._gateway, self._responses, around)
-        return GatewayApp(self._gateway, self._responses, pages, self._control)
+        return GatewayApp(self._gateway, self._responses, pages, self._traffic, self._control)
 
     def _describe_directory(self) -> dict[str, Any]:
         if self._watch is None:
@@ -138,6 +146,8 @@ class GatewayReplica:
         for task in self._tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        if self._batches is not None:
+            await self._batches.aclose()
         await self._responses.aclose()
         await self._enricher.close()
         for model in self._gateway.models.values():

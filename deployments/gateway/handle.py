@@ -183,8 +183,10 @@ class Gateway:
         await sink.fail(error, record.headers())
 
     def _authenticate(self, record: Record, dialect: Dialect, door: Door) -> Caller:
-        given = door.header(b"authorization"), door.header(b"x-api-key")
-        caller = self.directory.authenticate(*given)
+        caller = door.authenticated
+        if caller is None:
+            given = door.header(b"authorization"), door.header(b"x-api-key")
+            caller = self.directory.authenticate(*given)
         record.tenant, record.key = caller.tenant.id, caller.key.id
         caller.require_endpoint(dialect.name)
         return caller
@@ -217,6 +219,7 @@ class Gateway:
             body_bytes=body_bytes,
             deadline_s=self._deadline_s(record, body, door),
             adapter=adapter,
+            batch=door.batch,
         )
         return record.request
 

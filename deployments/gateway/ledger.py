@@ -22,7 +22,7 @@ from weir.settings.ledger import FOLDER_VARIABLE
 _LOG = logging.getLogger("weir.ledger")
 _LOOK_S = 5.0
 _TELL_S = 60.0
-_FLUSH_S = 5.0
+_FLUSH_S = 2.0
 
 
 class GatewayLedger:

@@ -202,6 +202,8 @@ class _Call:
     as the body is read. ``begun``: the response as its client first saw it, if it goes on without
     its client; ``answered``: it is kept, so that the client can be told."""
 
+    authenticated = None
+    batch = None
     caller: Caller
 
     def __init__(self, responses: Responses, door: Door, send: http.Send) -> None:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from deployments.gateway.connection import ReplicaConnection
 from deployments.gateway.handle import Gateway
 from deployments.gateway.model import Model
 from deployments.gateway.responses import Responses
@@ -56,8 +57,6 @@ class Host(ABC):
         self.meter = Meter()
         self.interval_s = interval_s
         self.kept = kept
-        #: Whether what its engine did last may have reached nobody.
-        self.lost = False
         self._boot()
 
     def _boot(self) -> TokenStreams:
@@ -80,7 +79,6 @@ class Host(ABC):
 
     async def kill(self) -> None:
         """End it at once."""
-        self.lost = True
         self.kept.lose(self.generator)
         await self._kill()
 
@@ -108,10 +106,23 @@ class Cluster(ABC):
 
     def __init__(self) -> None:
         self.hosts: dict[str, Host] = {}
+        #: Replicas to which a connection broke: what they said last may have reached nobody.
+        self.cut_off: set[str] = set()
         self.ledger = RecordingLedger()
         self.kept = KeptBlocks()
         self.tasks = USUAL_TASKS
         self.asked = 0
+
+    def watch_connections(self) -> None:
+        """Note whose connections break. Called once the model is there."""
+        fleet = self.model.fleet
+        lost = fleet.lost
+
+        def noting(connection: ReplicaConnection) -> None:
+            self.cut_off.add(connection.replica_id)
+            lost(connection)
+
+        fleet.lost = noting  # type: ignore[method-assign]
 
     @abstractmethod
     async def add(self, name: str, interval_s: float = 0.005, **details: Any) -> Host:
@@ -200,8 +211,7 @@ class Cluster(ABC):
     def wrong_in_ledger(self) -> str:
         """What of the ledger contradicts the engines, or the bill; empty where nothing does."""
         meters = {name: host.meter for name, host in self.hosts.items()}
-        lost = [name for name, host in self.hosts.items() if host.lost]
-        wrong = self.ledger.wrong(meters, lost)
+        wrong = self.ledger.wrong(meters, self.cut_off)
         for tenant in {record.tenant for record in self.ledger.records}:
             bill, (sums, nano_usd) = self.bill(tenant), self.ledger.billed(tenant)
             if sums != (bill.prompt_tokens, bill.cached_tokens, bill.output_tokens):

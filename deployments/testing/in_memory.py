@@ -76,6 +76,7 @@ class MemoryCluster(Cluster):
         self.responses = responses
         self.model = next(iter(gateway.models.values()))
         self.network = network
+        self.watch_connections()
         self._app = CancelOnDisconnect(GatewayApp(gateway, responses, no_page))
 
     async def add(self, name: str, interval_s: float = 0.005, **details: Any) -> Host:

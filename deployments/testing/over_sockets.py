@@ -74,6 +74,7 @@ class SocketCluster(Cluster):
         self._world = world
         self.gateway, self.model = world.gateway, world.model
         self.responses = world.responses
+        self.watch_connections()
 
     async def add(self, name: str, interval_s: float = 0.005, **details: Any) -> Host:
         host = _SocketHost(name, interval_s, self.kept)

@@ -114,6 +114,18 @@ class ConflictError(WeirError):
     code = "conflict"
 
 
+class FileInUseError(ConflictError):
+    """A batch job reads the file."""
+
+    code = "file_in_use"
+
+
+class StorageFullError(PermissionDeniedError):
+    """The tenant keeps as many files, or as many bytes of them, as it may."""
+
+    code = "storage_full"
+
+
 class VersionMismatchError(WeirError):
     """What was to be changed has changed since it was read."""
 
@@ -152,6 +164,14 @@ class BodyTooLargeError(WeirError):
     status = 413
     type = "invalid_request_error"
     code = "request_too_large"
+
+
+class RangeError(WeirError):
+    """There is nothing in the part that was asked for."""
+
+    status = 416
+    type = "invalid_request_error"
+    code = "range_not_satisfiable"
 
 
 class UnsupportedMediaTypeError(WeirError):
@@ -208,6 +228,12 @@ class DatabaseAwayError(OverloadedError):
     """The database does not answer now. Requests of models need none."""
 
     code = "database_away"
+
+
+class StorageAwayError(OverloadedError):
+    """The storage of files does not answer now."""
+
+    code = "storage_away"
 
 
 class ReplicaFailedError(WeirError):

@@ -31,6 +31,7 @@ class GatewayMetrics:
         self._declare_fallback()
         self._declare_features()
         self._declare_ledger()
+        self._declare_batches()
         self._declare_directory()
 
     def of(self, metric: _Metric, *labels: str) -> _Metric:
@@ -314,5 +315,18 @@ class GatewayMetrics:
         self.tail_notes_dropped = Counter(
             "weir_tail_notes_dropped_total",
             "Long-tail entities that could not be queued for generation.",
+            registry=self.registry,
+        )
+
+    def _declare_batches(self) -> None:
+        self.batch_lines = Counter(
+            "weir_batch_lines_total",
+            "Lines of batch jobs by outcome: completed, failed, or put off to be tried again.",
+            ("tenant", "outcome"),
+            registry=self.registry,
+        )
+        self.batch_lines_in_flight = Gauge(
+            "weir_batch_lines_in_flight",
+            "Lines of batch jobs that are computed or wait for admission.",
             registry=self.registry,
         )

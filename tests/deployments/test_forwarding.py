@@ -56,7 +56,7 @@ async def control(tmp_path: Path) -> AsyncIterator[tuple[Control, str]]:
 async def client(control: tuple[Control, str]) -> AsyncIterator[httpx.AsyncClient]:
     door = ControlDoor(control[1])
     gateway: Any = None  # no request of these is its
-    app = GatewayApp(gateway, gateway, _pages, door)
+    app = GatewayApp(gateway, gateway, _pages, control=door)
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app=app), base_url="http://clients"
     ) as made:
@@ -150,7 +150,7 @@ async def test_bodies_are_bounded(
 async def test_away_is_a_503_that_says_when_to_come_again(tmp_path: Path) -> None:
     door = ControlDoor(f"unix:{tmp_path / 'nobody.sock'}")
     gateway: Any = None
-    transport = httpx.ASGITransport(app=GatewayApp(gateway, gateway, _pages, door))
+    transport = httpx.ASGITransport(app=GatewayApp(gateway, gateway, _pages, control=door))
     async with httpx.AsyncClient(transport=transport, base_url="http://clients") as client:
         answer = await client.get("/admin/v1/tenants")
         elsewhere = await client.get("/health")

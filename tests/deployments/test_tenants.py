@@ -27,6 +27,7 @@ from weir.settings.tree import AdapterSettings
 from weir.tenancy import Directory, LiveDirectory, Role, hash_key
 from weir.tenancy.database import TenantStore
 from weir.tenancy.fields import KeyFields, checked_fields
+from weir.tenancy.known import read_known
 from weir.tenancy.watch import DirectoryWatch
 
 CHAT = {"messages": [{"role": "user", "content": "hello"}]}
@@ -200,8 +201,8 @@ async def test_models_of_a_tenant_change_while_it_asks(site: Site) -> None:
 
 
 async def test_weights_come_live(site: Site) -> None:
-    queue = site.world.model.dispatcher.queue
-    weigh = queue._settings.tenant_weight
+    backlog = site.world.model.dispatcher.queue._backlog
+    weigh = backlog.class_named("standard")._weight
     assert weigh("acme") == 1.0
     site.store.update_tenant("test", "acme", {"weight": 4})
     site.watch.look()
@@ -293,6 +294,11 @@ def test_a_database_that_is_away_at_the_start_is_tried_again(
     postgresql.stop()
     tenants = TenantsOfSettings(settings(), tmp_path, lambda: now[0])
     tenants.start()
+    kept = read_known(tmp_path / "directory.json")
+    assert kept is not None
+    assert [each.id for each in kept.listed] == ["demo"], (
+        "for gateways that start before it is back"
+    )
     postgresql.start()
     tenants.try_again()
     engine = open_database(url)

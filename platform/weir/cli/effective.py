@@ -15,9 +15,9 @@ import yaml
 
 from weir.cli.exits import CommandError, ExitCode
 from weir.settings import Settings, TenantSettings, load_settings
+from weir.settings.references import DEMO_TENANT
 from weir.tenancy import hash_key
 
-DEMO_TENANT = "demo"
 MASK = "***"
 _SECRET_NAME = re.compile(r"(?:^|_)(?:token|secret|password|passwd|api_key|access_key)$", re.I)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[\w.-]+)?")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from weir.cli.admin import admin_app
+from weir.cli.batches import batches_app
 from weir.cli.directory import DatabaseOption, JsonOption
 from weir.cli.keys import keys_app
 from weir.cli.ledger import CsvOption, SinceOption, TenantOption, UntilOption, cost_app
@@ -49,6 +50,7 @@ config_app = typer.Typer(
 app.add_typer(config_app, name="config")
 app.add_typer(models_app, name="models")
 app.add_typer(admin_app, name="admin")
+app.add_typer(batches_app, name="batches")
 app.command(
     epilog="Example: [bold]weir plan config.json --accelerator H100 --accelerator L40S --rate 20[/]"
 )(plan)
@@ -205,17 +207,26 @@ def chat(
 def config_check(
     file: Annotated[Path, typer.Argument(help="The YAML file, as given to 'weir up --config'.")],
     profile: ProfileOption = "laptop",
+    static: Annotated[
+        bool,
+        typer.Option(
+            "--static", help="Leave out what depends on this machine: models' files, secrets."
+        ),
+    ] = False,
 ) -> None:
     """Report everything that is wrong with a settings file, each with its path."""
-    from weir.adapters import inspect_adapters
-    from weir.cli.effective import with_absolute_sources
-    from weir.settings import load_settings
+    from weir.cli.config import check
 
-    settings = with_absolute_sources(load_settings(profile, file), file.absolute().parent)
-    for served in settings.models:
-        inspect_adapters(served, settings.registry.url)
-    models = ", ".join(model.name for model in settings.models)
+    models = ", ".join(check(file, profile, static=static))
     typer.echo(f"{file}: good over profile {profile} (models: {models})")
+
+
+@config_app.command("schema", epilog="Example: [bold]weir config schema > weir.schema.json[/]")
+def config_schema() -> None:
+    """Print the JSON schema of settings files, for editors and charts."""
+    from weir.cli.config import schema
+
+    typer.echo(schema(), nl=False)
 
 
 @config_app.command("show", epilog="Example: [bold]weir config show --profile gpu[/]")

@@ -89,7 +89,7 @@ def example_messages(settings: Settings) -> list[dict[str, str]]:
 
 def desk_messages() -> list[dict[str, str]]:
     """A store's policies, a customer's orders, and a question about one of them."""
-    from weir.desk import requests
+    from weir.samples import requests
 
     example = next(requests(seed=1, n=1, intents=["order_status"]))
     return [{"role": m["role"], "content": m["content"]} for m in example.messages]

@@ -110,6 +110,7 @@ class Shipper:
             await self._round(voyage)
             if voyage.committed >= self._own.next and not self._own.held:
                 self._own.remove()
+                self._voyages.remove(voyage)
                 return True
             await asyncio.sleep(self._pace.period_s)
         return False

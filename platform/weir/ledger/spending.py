@@ -110,7 +110,7 @@ def _work(connection: Connection, by: By, period: Period, tenant: str | None) ->
     ]
     names = (*_WORK, "requests", "nano_usd", "asked_nano_usd")
     sums = [func.sum(table[name]).label(name) for name in names]
-    grouped = [table.hour_ms, table.model, table.pool, "by", "wanted"]
+    grouped: list[Any] = [table.hour_ms, table.model, table.pool, "by", "wanted"]
     statement = select(*keys, *sums).where(period.of(table.hour_ms))
     return list(connection.execute(statement.group_by(*grouped).order_by(*grouped)))
 

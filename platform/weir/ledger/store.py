@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Engine, Table, case, delete, insert, select
+from sqlalchemy import Connection, Engine, String, Table, case, delete, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
@@ -114,7 +114,7 @@ def _row(record: UsageRecord) -> dict[str, Any]:
 _TEXTS: dict[str, int] = {
     column.name: column.type.length
     for column in usage_records.c
-    if getattr(column.type, "length", None)
+    if isinstance(column.type, String) and column.type.length
 }
 
 

@@ -154,8 +154,20 @@ def sum_column(name: str) -> ColumnElement[Any]:
 def _usage(by: Sequence[By], row: Any) -> Usage:
     count = len(by)
     group = tuple(group_name(name, value) for name, value in zip(by, row[:count], strict=True))
-    sums = [int(value) for value in row[count:]]
-    return Usage(group, *sums[:5], usd_of(sums[5]), *sums[6:])
+    requests, prompt, cached, output, images, nano_usd, *engine = map(int, row[count:])
+    engine_prompt, engine_cached, engine_output = engine
+    return Usage(
+        group,
+        requests,
+        prompt,
+        cached,
+        output,
+        images,
+        usd_of(nano_usd),
+        engine_prompt,
+        engine_cached,
+        engine_output,
+    )
 
 
 def group_name(name: By, value: Any) -> str:

@@ -100,7 +100,7 @@ def test_tenant_weights_scale_their_shares(clock, room, make_request):
 
 def test_a_weight_that_changes_counts_from_the_next_request_on(clock, room, make_request):
     weights = {"a": 1.0}
-    queue = AdmissionQueue(settings(live_weight=weights.get, tenant_weights={"b": 1.0}), clock)
+    queue = AdmissionQueue(settings(tenant_weights={"b": 1.0}), clock, weights=weights.get)
     for _ in range(90):
         queue.offer(make_request("a"))
         queue.offer(make_request("b"))
@@ -118,7 +118,7 @@ def test_a_weight_that_changes_counts_from_the_next_request_on(clock, room, make
 
 def test_a_weight_that_changes_leaves_nothing_reserved(clock, room, make_request):
     weights = {"a": 3.0}
-    queue = AdmissionQueue(settings(live_weight=weights.get), clock)
+    queue = AdmissionQueue(settings(), clock, weights=weights.get)
     for _ in range(4):
         queue.offer(make_request("a"))
     running = run(queue, room, 4)

@@ -32,6 +32,7 @@ EVERYTHING: dict[str, Any] = {
     "models": ["m", "other/m"],
     "classes": ["batch", "standard"],
     "adapters": ["m:tone"],
+    "features": ["desk"],
     "prefix_group": "g",
     "weight": 2.5,
     "quotas": {"requests_per_minute": 60, "concurrent_requests": 4},

@@ -17,7 +17,8 @@ from weir.settings import TenantFields, TenantSettings
 from weir.tenancy import Directory, LiveDirectory, hash_key
 from weir.tenancy.database import TenantStore
 from weir.tenancy.fields import KeyFields
-from weir.tenancy.watch import NOTE_USES_S, DirectoryWatch, Known
+from weir.tenancy.known import Known
+from weir.tenancy.watch import NOTE_USES_S, DirectoryWatch
 
 LISTED = (TenantSettings(id="demo", key_sha256=(hash_key("k"),)),)
 _LIMIT_S = 20.0
