@@ -360,7 +360,7 @@ def _create_key(
 ) -> NewKey:
     key_id = new_key_id()
     secret = new_key(key_id)
-    row = {
+    row: dict[str, Any] = {
         "id": key_id,
         "tenant_id": tenant_id,
         "digest": hash_key(secret),
