@@ -19,16 +19,17 @@ from weir import __version__
 from weir.settings import Settings
 
 _COUNTS = {"replicas", "autoscaling"}
-_ELSEWHERE = _COUNTS | {"pools"}  # each pool is a deployment, with a version of its own
+# Each pool is a deployment, with a version of its own; prices are the gateways'.
+_ELSEWHERE = _COUNTS | {"pools", "price"}
 _UNUSED = {"data": 1, "experts": False}  # what is not used says nothing
 #: Requests bring them: a new one restarts no replica whose slots can hold it.
 _ADAPTERS = {"adapters", "adapter_slots", "on_cold_adapter"}
 
 
 def gateway_version(view: Settings, adapters: Mapping[str, Mapping[str, str]]) -> str:
-    """``view``: the settings that gateways are given; ``adapters``: of each model, the versions of
-    its adapters' files."""
-    return _digest(view.model_dump(mode="json"), adapters)
+    """``view``: the settings that gateways are given, of which they learn the tenants anew while
+    they run; ``adapters``: of each model, the versions of its adapters' files."""
+    return _digest(view.model_dump(mode="json", exclude={"tenants"}), adapters)
 
 
 def model_version(

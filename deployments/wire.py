@@ -292,6 +292,24 @@ class Started(msgspec.Struct, tag=7, array_like=True):
     cached_tokens: int
 
 
+class Used(msgspec.Struct, tag=10, array_like=True):
+    """What the engine has counted for a stream: told right before its last message, and after a
+    :class:`Cancel` has been carried out.
+
+    The token counts are those of the engine's own counters: ``prompt_tokens`` is 0 until the prompt
+    is prefilled, and tokens that a reader did not wait for are in ``output_tokens``.
+    ``prefill_s`` and ``decode_s``: the stream's share of the time that the engine's steps took,
+    in seconds; negative where the engine has not told.
+    """
+
+    stream: int
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    prefill_s: float = -1.0
+    decode_s: float = -1.0
+
+
 class Embedded(msgspec.Struct, tag=6, array_like=True):
     """The answer to an :class:`Embed`: the embedding, or a pair's score alone."""
 
@@ -314,7 +332,17 @@ class Adapters(msgspec.Struct, tag=9, array_like=True):
 
 
 FromReplica = (
-    Adapters | Chunk | Done | Failed | Load | RichChunk | RichDone | Started | Embedded | Kept
+    Adapters
+    | Chunk
+    | Done
+    | Failed
+    | Load
+    | RichChunk
+    | RichDone
+    | Started
+    | Embedded
+    | Kept
+    | Used
 )
 
 encode = msgspec.msgpack.Encoder().encode

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,10 +15,12 @@ from fastapi.exceptions import HTTPException, RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from deployments.batches.pages import add_batches
+from deployments.batches.service import Batches
 from deployments.gateway import http
 from deployments.gateway.adapters import Adapter
 from deployments.gateway.api_docs import describe_api
-from deployments.gateway.callers import Callers, tenant_of
+from deployments.gateway.callers import Callers, caller_of
 from deployments.gateway.dialects.message_writer import error_body as message_error
 from deployments.gateway.handle import Gateway
 from deployments.gateway.metrics_page import add_metrics
@@ -38,6 +40,7 @@ from weir.errors import (
     error_body,
     error_headers,
 )
+from weir.logs import stack_of
 from weir.settings.server import MetricsSettings
 
 _LOG = logging.getLogger("weir.gateway")
@@ -46,25 +49,30 @@ _MESSAGES = "/v1/messages"
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the pages need to know beside the gateway. ``services``: see
-    :func:`deployments.gateway.readiness.add_health`."""
+    """What the pages need to know beside the gateway. ``services`` and ``directory``: see
+    :func:`deployments.gateway.readiness.add_health`. ``batches``: None where there are no files
+    and batches."""
 
     session: aiohttp.ClientSession
     internal_token: str
     metrics: MetricsSettings
     deployment_states: DeploymentStates
     services: Mapping[str, Answers] = field(default_factory=dict)
+    directory: Callable[[], dict[str, Any]] = dict
+    batches: Batches | None = None
 
 
 def build_pages(gateway: Gateway, responses: Responses, around: Surroundings) -> FastAPI:
     """The FastAPI app behind every path but those of the request path."""
     app = FastAPI(title="weir", version=__version__, docs_url="/docs", redoc_url=None)
     watchers = frozenset(around.metrics.key_sha256)
-    callers = Callers(gateway.keys, around.internal_token, watchers)
+    callers = Callers(gateway.directory, around.internal_token, watchers)
     _add_errors(app)
-    add_health(app, gateway, callers, around.deployment_states, around.services)
+    add_health(app, gateway, callers, around.deployment_states, around.services, around.directory)
     _add_models(app, gateway)
     add_responses(app, responses)
+    if around.batches is not None:
+        add_batches(app, around.batches)
     add_metrics(app, gateway, callers, around.session)
     _add_status(app, gateway, callers, around.deployment_states)
     app.openapi = lambda: describe_api(app)  # type: ignore[method-assign]
@@ -101,7 +109,7 @@ def _add_errors(app: FastAPI) -> None:
 
     async def on_failure(request: Request, error: Exception) -> JSONResponse:
         told = {"path": request.url.path, "request_id": http.request_id(request.scope)}
-        _LOG.error("page failed", exc_info=error, extra=told)
+        _LOG.error("page failed: %s", stack_of(error), extra=told)
         return render(request, InternalError("An internal error occurred."))
 
     app.add_exception_handler(Exception, on_failure)
@@ -141,13 +149,11 @@ def _add_models(app: FastAPI, gateway: Gateway) -> None:
 
     @app.get("/v1/models", tags=["openai"], summary="The models that the key may use")
     async def list_models(request: Request) -> dict[str, Any]:
-        tenant = tenant_of(gateway.keys, request)
+        caller = caller_of(gateway.directory, request)
         visible: list[tuple[str, Model, Adapter | None]] = [
-            (name, model, None)
-            for name, model in gateway.models.items()
-            if not tenant.models or name in tenant.models
+            (name, model, None) for name, model in gateway.models.items() if caller.sees_model(name)
         ]
-        adapters = gateway.adapters.visible(tenant)
+        adapters = gateway.adapters.visible(caller)
         visible += [(name, gateway.models[found.model], found) for name, found in adapters]
         if not _is_anthropics(request):
             return {"object": "list", "data": [card(*each) for each in visible]}
@@ -157,8 +163,8 @@ def _add_models(app: FastAPI, gateway: Gateway) -> None:
 
     @app.get("/v1/models/{model:path}", tags=["openai"], summary="One model")
     async def get_model(model: str, request: Request) -> dict[str, Any]:
-        tenant = tenant_of(gateway.keys, request)
-        served, adapter = gateway.find_model(model, tenant)
+        caller = caller_of(gateway.directory, request)
+        served, adapter = gateway.find_model(model, caller)
         if _is_anthropics(request):
             return message_card(model, served)
         return card(model, served, adapter)

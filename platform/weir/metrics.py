@@ -1,6 +1,6 @@
 """Every metric that weir exports, declared once: names with units, labels with bounded values.
 
-``tenant`` and ``model`` come from settings, never from what a client sends.
+``tenant`` and ``model`` come from settings and directory, never from what a client sends.
 """
 
 from __future__ import annotations
@@ -62,6 +62,10 @@ class GatewayMetrics:
         self._declare_handoffs()
         self._declare_fallback()
         self._declare_features()
+        self._declare_ledger()
+        self._declare_batches()
+        self._declare_directory()
+        self._declare_accounts()
 
     def of(self, metric: _Metric, *labels: str) -> _Metric:
         """``metric.labels(*labels)``, looked up once. The client library checks the labels and
@@ -265,6 +269,40 @@ class GatewayMetrics:
             registry=self.registry,
         )
 
+    def _declare_directory(self) -> None:
+        self.directory_age = Gauge(
+            "weir_directory_age_seconds",
+            "Since the database last said that what is known of tenants and keys is up to date.",
+            registry=self.registry,
+        )
+        self.directory_revision = Gauge(
+            "weir_directory_revision",
+            "Number of the last change of tenants and keys that is in force here.",
+            registry=self.registry,
+        )
+
+    def _declare_ledger(self) -> None:
+        self.ledger_outbox_bytes = Gauge(
+            "weir_ledger_outbox_bytes",
+            "Usage records on this gateway's disk that the database does not have yet.",
+            registry=self.registry,
+        )
+        self.ledger_held = Gauge(
+            "weir_ledger_held_records",
+            "Usage records in memory, because the outbox cannot be written (a full disk).",
+            registry=self.registry,
+        )
+        self.ledger_lost = Counter(
+            "weir_ledger_lost_records_total",
+            "Usage records that could neither be written nor held: they will be on no bill.",
+            registry=self.registry,
+        )
+        self.ledger_stream_up = Gauge(
+            "weir_ledger_stream_up",
+            "1 while usage records can be sent to Redis, 0 while they stay in the outbox.",
+            registry=self.registry,
+        )
+
     def _declare_features(self) -> None:
         self.feature_lookups = Counter(
             "weir_feature_lookups_total",
@@ -310,5 +348,36 @@ class GatewayMetrics:
         self.tail_notes_dropped = Counter(
             "weir_tail_notes_dropped_total",
             "Long-tail entities that could not be queued for generation.",
+            registry=self.registry,
+        )
+
+    def _declare_accounts(self) -> None:
+        self.account_up = Gauge(
+            "weir_account_store_up",
+            "1 while the Redis in which it is counted what tenants use answers, else 0.",
+            registry=self.registry,
+        )
+        self.account_alone = Counter(
+            "weir_account_alone_total",
+            "Reservations that were decided without that Redis, by outcome (granted, refused).",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self.account_unsettled = Gauge(
+            "weir_account_unsettled",
+            "Reservations whose use that Redis has not acknowledged yet.",
+            registry=self.registry,
+        )
+
+    def _declare_batches(self) -> None:
+        self.batch_lines = Counter(
+            "weir_batch_lines_total",
+            "Lines of batch jobs by outcome: completed, failed, or put off to be tried again.",
+            ("tenant", "outcome"),
+            registry=self.registry,
+        )
+        self.batch_lines_in_flight = Gauge(
+            "weir_batch_lines_in_flight",
+            "Lines of batch jobs that are computed or wait for admission.",
             registry=self.registry,
         )

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from weir.settings.section import Finding, Section
 
 #: Block hashes name files: two prompts must never have the same one, by accident or on purpose.
 _HASHES = ("sha256", "sha256_cbor")
 _LEAST_BYTES = 1 << 20
 
 
-class KvTiersSettings(BaseModel):
+class KvTiersSettings(Section):
     """Of each replica: at most ``memory_bytes`` of host memory, taken at its start, and at most
     ``disk_bytes`` in one file of its own below ``disk_folder`` (null: memory only). What is on the
     disk outlives the replica."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     memory_bytes: int = Field(ge=_LEAST_BYTES)
     disk_folder: str | None = Field(None, min_length=1)
@@ -38,35 +38,35 @@ class KvTiersSettings(BaseModel):
         return self
 
 
-def check_tiers(
+def tier_findings(
     tiers: KvTiersSettings | None, mode: str, args: Mapping[str, Any], copies: int, hands_off: bool
-) -> None:
-    """``copies``: pipeline stages times data-parallel copies of a replica. ``hands_off``: its KV
-    blocks go to other replicas.
+) -> Iterator[Finding]:
+    """Why an engine cannot keep blocks in tiers, seen from the section that has the engine.
 
-    Raises:
-        ValueError: the engine cannot keep blocks in tiers, and what would let it.
+    ``copies``: pipeline stages times data-parallel copies of a replica. ``hands_off``: its KV
+    blocks go to other replicas.
     """
     if tiers is None:
         return
+
+    def finding(message: str) -> Finding:
+        return Finding(("engine", "kv_tiers"), message)
+
     if mode == "stub":
-        raise ValueError("engine.kv_tiers: a stub has no KV cache")
+        yield finding("a stub has no KV cache")
     if args.get("enable_prefix_caching") is False:
-        raise ValueError("engine.kv_tiers: needs enable_prefix_caching, which engine.args turn off")
+        yield finding("needs enable_prefix_caching, which engine.args turn off")
     if (algorithm := args.get("prefix_caching_hash_algo", "sha256")) not in _HASHES:
-        raise ValueError(
-            f"engine.kv_tiers: prefix_caching_hash_algo must be one of {', '.join(_HASHES)}, "
-            f"not {algorithm}: other hashes do not tell prompts apart for certain"
+        yield finding(
+            f"prefix_caching_hash_algo must be one of {', '.join(_HASHES)}, not {algorithm}: "
+            "other hashes do not tell prompts apart for certain"
         )
     if copies > 1:
-        raise ValueError(
-            "engine.kv_tiers: works with parallel.tensor, not with parallel.pipeline or "
-            "parallel.data"
-        )
+        yield finding("works with parallel.tensor, not with parallel.pipeline or parallel.data")
     if hands_off:
-        raise ValueError(
-            "engine.kv_tiers: a pool whose replicas hand KV blocks to others keeps none in tiers; "
+        yield finding(
+            "a pool whose replicas hand KV blocks to others keeps none in tiers; "
             "give the model pools of role mixed only, or leave kv_tiers out"
         )
     if "kv_transfer_config" in args:
-        raise ValueError("engine.kv_tiers: sets vLLM's kv_transfer_config; engine.args has one too")
+        yield finding("sets vLLM's kv_transfer_config; engine.args has one too")
