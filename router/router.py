@@ -67,6 +67,7 @@ class Router:
         self._clock = clock
         self._rng = rng
         self.index = index if index is not None else PrefixIndex()
+        self._tier_blocks = self.index.tiers.held
         self.latency = latency if latency is not None else LatencyBook()
         self.adapters = AdapterBook()
         self._ledger = Ledger(clock, self.latency)
@@ -308,13 +309,13 @@ class Router:
         self, request: RouteRequest, now_s: float, held: Mapping[str, int], columns: Columns
     ) -> Snapshot:
         """What a policy sees, for one request."""
-        if request.adapter is None and not self.index.tiers:
+        if request.adapter is None and not self._tier_blocks:
             return Snapshot(now_s, overlap_blocks=held, columns=columns)
         token_s = self.latency.fit().ttft[1] / 1000.0
         work = None
         if request.adapter is not None:
             work = self.adapters.work(request.adapter, columns.fleet.ids, token_s)
-        tiered = self._tiered(request, held, columns, token_s) if self.index.tiers else None
+        tiered = self._tiered(request, held, columns, token_s) if self._tier_blocks else None
         return Snapshot(
             now_s, overlap_blocks=held, columns=columns, adapter_work=work, tiered=tiered
         )

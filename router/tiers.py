@@ -61,22 +61,22 @@ class Tiered(NamedTuple):
 
 
 class TierIndex:
-    """Not thread-safe: one event loop owns it."""
+    """Not thread-safe: one event loop owns it.
+
+    ``held``: replica → block → tiers, of replicas that keep anything there. It stays the same
+    mapping, so that a decision can ask it whether there is anything at all.
+    """
 
     def __init__(self) -> None:
-        self._held: dict[str, dict[int, int]] = {}
-
-    def __bool__(self) -> bool:
-        """Whether any replica keeps anything in a tier."""
-        return bool(self._held)
+        self.held: dict[str, dict[int, int]] = {}
 
     def blocks(self, replica_id: str) -> int:
         """How many blocks are known of."""
-        return len(self._held.get(replica_id, ()))
+        return len(self.held.get(replica_id, ()))
 
     def stored(self, replica_id: str, keys: Sequence[int], tier: int) -> None:
         """Blocks came into a tier."""
-        held = self._held.setdefault(replica_id, {})
+        held = self.held.setdefault(replica_id, {})
         for key in keys:
             tiers = held.get(key, 0)
             if tiers or len(held) < MOST_BLOCKS:
@@ -84,7 +84,7 @@ class TierIndex:
 
     def removed(self, replica_id: str, keys: Sequence[int], tier: int) -> None:
         """Blocks left a tier."""
-        held = self._held.get(replica_id)
+        held = self.held.get(replica_id)
         if held is None:
             return
         for key in keys:
@@ -93,16 +93,16 @@ class TierIndex:
             else:
                 held.pop(key, None)
         if not held:
-            del self._held[replica_id]
+            del self.held[replica_id]
 
     def forget(self, replica_id: str) -> None:
         """The replica left, or nothing is known of it any more."""
-        self._held.pop(replica_id, None)
+        self.held.pop(replica_id, None)
 
     def beyond(self, hashes: Sequence[int], on_device: Mapping[str, int]) -> dict[str, Beyond]:
         """Of each replica that has some, the prompt's blocks behind those ``on_device``."""
         found = {}
-        for replica_id, held in self._held.items():
+        for replica_id, held in self.held.items():
             begin = on_device.get(replica_id, 0)
             if begin >= len(hashes) or hashes[begin] not in held:
                 continue

@@ -54,7 +54,7 @@ def test_a_block_leaves_one_tier_and_stays_in_the_other() -> None:
     assert (index.beyond(PROMPT, {}), index.blocks("a")) == ({"a": Beyond(1, 0)}, 1)
     index.removed("a", PROMPT[:1], MEMORY)
     index.removed("stranger", PROMPT, MEMORY)
-    assert not index
+    assert not index.held
 
 
 def test_a_replica_that_left_holds_nothing() -> None:
@@ -62,7 +62,7 @@ def test_a_replica_that_left_holds_nothing() -> None:
     index.add_replica("a", 10)
     index.tiers.stored("a", PROMPT, DISK)
     index.remove_replica("a")
-    assert not index.tiers
+    assert not index.tiers.held
 
 
 @given(
@@ -130,7 +130,7 @@ def test_events_say_where_a_block_is() -> None:
     assert index.lookup(PROMPT, 0.0) == {}
     assert index.tiers.beyond(PROMPT, {}) == {"a": Beyond(3, 17)}
     stream.rebuild([])
-    assert not index.tiers
+    assert not index.tiers.held
 
 
 def router_of(**stats: TierUse) -> Router:
