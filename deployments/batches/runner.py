@@ -19,7 +19,7 @@ from deployments.batches.outage import Outage
 from deployments.batches.recorder import NotTakenError
 from deployments.batches.validating import LineLimits, Validation
 from deployments.batches.work import Claim, WorkTable
-from weir.errors import NotFoundError, OverloadedError, WeirError
+from weir.errors import ConflictError, NotFoundError, OverloadedError
 from weir.tenancy import Caller
 
 _LOG = logging.getLogger("weir.batches")
@@ -122,9 +122,11 @@ class Runner:
         """Hold on to what is worked on here, and stop what is no longer to be worked on."""
         held = await self._run_in(self._with.work.renew, self._now_s())
         leased = await self._run_in(self._with.work.leased)
-        for (batch, chunk), (_, task) in list(self._chunks.items()):
+        for (batch, chunk), (run, task) in list(self._chunks.items()):
             if chunk not in held.get(batch, ()):
                 task.cancel()
+            elif self._caller(run.batch) is None:
+                await self._cancel(run.batch)
         for number, (begun, task) in list(self._batches.items()):
             if leased.get(number) is not begun.status:
                 task.cancel()
@@ -153,19 +155,26 @@ class Runner:
         claim = await self._run_in(self._with.work.claim_chunk, self._now_s())
         if claim is None:
             return False
-        caller = self._with.find_caller(claim.batch.tenant, claim.batch.key_id)
+        caller = self._caller(claim.batch)
         if caller is None:
-            told = {"batch": claim.batch.id, "tenant": claim.batch.tenant}
-            _LOG.warning("a batch is cancelled: its tenant or key is no longer valid", extra=told)
             await self._run_in(self._with.work.release, claim.batch, claim.chunk)
-            cancel = self._with.batches.cancel
-            with suppress(WeirError):
-                await self._run_in(cancel, None, claim.batch.id, self._now_s())
+            await self._cancel(claim.batch)
             return True
         run = ChunkRun(self._with.computing, claim, caller, self.wake)
         task = asyncio.get_running_loop().create_task(self._chunk(claim, run))
         self._chunks[claim.batch.number, claim.chunk.number] = (run, task)
         return True
+
+    def _caller(self, batch: Batch) -> Caller | None:
+        return self._with.find_caller(batch.tenant, batch.key_id)
+
+    async def _cancel(self, batch: Batch) -> None:
+        """Its tenant or key may not ask for anything any more."""
+        told = {"batch": batch.id, "tenant": batch.tenant, "key": batch.key_id}
+        _LOG.warning("a batch is cancelled: its key is no longer valid", extra=told)
+        with suppress(ConflictError, NotFoundError):
+            await self._run_in(self._with.batches.cancel, None, batch.id, self._now_s())
+        self.wake()
 
     async def _chunk(self, claim: Claim, run: ChunkRun) -> None:
         batch, chunk, work = claim.batch, claim.chunk, self._with.work
@@ -203,7 +212,7 @@ class Runner:
 
     async def _validate(self, batch: Batch) -> None:
         work, computing = self._with.work, self._with.computing
-        caller = self._with.find_caller(batch.tenant, batch.key_id)
+        caller = self._caller(batch)
         try:
             if caller is None:
                 raise NotFoundError("The key that made this batch is no longer valid.")

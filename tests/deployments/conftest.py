@@ -55,7 +55,7 @@ def _settings(admission: dict[str, Any], *models: ModelSettings, **tenant: Any) 
         server=ServerSettings(max_body_bytes=10_000, request_timeout_s=30),
         gateway=GatewaySettings(resume_wait_s=0.3),
         models=models,
-        tenants=(TenantSettings(id="t", key_sha256=(hash_key(KEY),), **tenant),),
+        tenants=(TenantSettings(id="t", key_sha256=(hash_key(KEY),), retention_days=1, **tenant),),
         admission=admission,
     )
 

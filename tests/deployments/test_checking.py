@@ -84,6 +84,7 @@ FAULTS = [
     Fault("models.0.price", {"class_factors": {"bach": 1}},
           "models[0].price.class_factors.bach", "'batch'?"),
     Fault("prices", {"hours": [{"usd_per_hour": 1}, {"usd_per_hour": 2}]}, "prices.hours[1]"),
+    Fault("batches", {"priority_class": "bach"}, "batches.priority_class", "'batch'?"),
     Fault("database", {"url": "mysql://x"}, "database.url", "postgresql"),
     Fault("features", {"enrich": [{"service": "nope", "entity": "header: x"}]},
           "features.enrich[0].service", "no service named 'nope'"),

@@ -28,7 +28,7 @@ def open_database(url: str) -> Engine:
     """
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise ConfigError("database.url: not a database's URL", param="database.url") from None
     backend = parsed.get_backend_name()
     if backend == "sqlite":
