@@ -20,6 +20,7 @@ from deployments.batches.recorder import NotTakenError
 from deployments.batches.validating import LineLimits, Validation
 from deployments.batches.work import Claim, WorkTable
 from weir.errors import ConflictError, NotFoundError, OverloadedError
+from weir.logs import stack_of
 from weir.tenancy import Caller
 
 _LOG = logging.getLogger("weir.batches")
@@ -101,8 +102,8 @@ class Runner:
                 self._away.over()
             except OverloadedError as error:
                 self._away.begin(error)
-            except Exception:  # noqa: BLE001 - the edge of what runs in the background
-                _LOG.exception("looking after batches failed")
+            except Exception as error:  # noqa: BLE001 - the edge of what runs in the background
+                _LOG.error("looking after batches failed: %s", stack_of(error))
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), POLL_S)
 
@@ -186,10 +187,10 @@ class Runner:
             with suppress(OverloadedError):
                 await self._with.computing.recorder.flush()
                 await self._run_in(work.release, batch, chunk)
-        except Exception:  # noqa: BLE001 - the edge of what runs in the background
+        except Exception as error:  # noqa: BLE001 - the edge of what runs in the background
             # The lease runs out by itself: that is how long to wait before the next attempt.
             told = {"batch": batch.id, "chunk": chunk.number}
-            _LOG.exception("a chunk of a batch broke off", extra=told)
+            _LOG.error("a chunk of a batch broke off: %s", stack_of(error), extra=told)
             return
         finally:
             del self._chunks[batch.number, chunk.number]
@@ -204,8 +205,8 @@ class Runner:
         except asyncio.CancelledError:
             with suppress(OverloadedError):
                 await self._run_in(self._with.work.release_batch, batch)
-        except Exception:  # noqa: BLE001 - the edge of what runs in the background
-            _LOG.exception("a batch cannot go on now", extra={"batch": batch.id})
+        except Exception as error:  # noqa: BLE001 - the edge of what runs in the background
+            _LOG.error("a batch cannot go on now: %s", stack_of(error), extra={"batch": batch.id})
         finally:
             del self._batches[batch.number]
             self.wake()
