@@ -21,6 +21,7 @@ from deployments.batches.recorder import NotTakenError
 from deployments.batches.validating import LineLimits, Validation
 from deployments.batches.work import Claim, WorkTable
 from weir.errors import ConflictError, NotFoundError, OverloadedError
+from weir.logs import stack_of
 from weir.tenancy import Caller
 
 _LOG = logging.getLogger("weir.batches")
@@ -115,8 +116,8 @@ class Runner:
             outage.over()
         except OverloadedError as error:
             outage.begin(error)
-        except Exception:  # noqa: BLE001 - the edge of what runs in the background
-            _LOG.exception("work on batches failed", extra=told)
+        except Exception as error:  # noqa: BLE001 - the edge of what runs in the background
+            _LOG.error("work on batches failed: %s", stack_of(error), extra=told)
 
     async def _look(self) -> None:
         """One round."""
