@@ -240,8 +240,3 @@ def _text(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _text(each) for name, each in value.items()}
     return None if value is None else str(value)
-
-
-def whole(tenant: Tenant) -> Caller:
-    """The tenant, as by a key of its own that narrows nothing."""
-    return Caller(tenant, Key("", tenant.id, ""))
