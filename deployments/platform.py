@@ -152,6 +152,8 @@ class Platform:
         self._control.stop()
         if self._redis is not None:
             self._redis.stop()
+        if self._tenants is not None:
+            self._tenants.close()
         with contextlib.suppress(FileNotFoundError):
             (self._state / "platform.json").unlink()
 

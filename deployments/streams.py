@@ -138,6 +138,7 @@ class TokenStreams:
                 draining=self._draining,
                 mfu=load.mfu,
                 mbu=load.mbu,
+                tiers=load.tiers,
             )
             connection.tell_load(told, now_s)
             if adapters is not None:

@@ -15,6 +15,8 @@ from typing import Any
 
 import msgspec
 
+from router.tiers import TierUse
+
 PATH = "/weir/streams"
 TOKEN_HEADER = "x-weir-token"
 #: Output counted as outstanding for a request that may generate more: a usual answer's length.
@@ -207,7 +209,8 @@ class Load(msgspec.Struct, tag=3, array_like=True):
     on, so a gateway can add them to its own ledger and nothing is counted twice. ``steps`` counts
     the engine's steps since its start: while something runs, a count that stands still is an engine
     that hangs. ``draining``: the replica is going away; its streams should go on elsewhere.
-    ``mfu`` and ``mbu``: see :mod:`weir.cards.usage`; None where they are not known.
+    ``mfu`` and ``mbu``: see :mod:`weir.cards.usage`; None where they are not known. ``tiers``: what
+    is kept in memory and on disk; None for an engine that keeps nothing there.
     """
 
     running: int
@@ -221,6 +224,7 @@ class Load(msgspec.Struct, tag=3, array_like=True):
     draining: bool = False
     mfu: float | None = None
     mbu: float | None = None
+    tiers: TierUse | None = None
 
 
 class Scored(msgspec.Struct, array_like=True):

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Connection, Engine, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, RowMapping, delete, func, insert, select, update
 
 from deployments.batches.files import BATCH, lock_tenant, require_file
 from deployments.batches.life import ACTIVE, CANCELLABLE, Status
 from deployments.batches.tables import batches
-from weir.database import Row, reading, writing
+from weir.database import reading, writing
 from weir.errors import BadRequestError, ConflictError, NotFoundError, RateLimitError
 
 _TIMES = (
@@ -233,7 +233,7 @@ def find(connection: Connection, tenant: str | None, batch_id: str) -> Batch:
     return batch_of(row)
 
 
-def batch_of(row: Row) -> Batch:
+def batch_of(row: RowMapping) -> Batch:
     """A row of the table."""
     given = {field.name: row[field.name] for field in fields(Batch) if field.name in row}
     given["status"] = Status(row["status"])

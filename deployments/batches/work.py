@@ -244,7 +244,7 @@ class WorkTable:
             .where(batch_chunks.c.done.is_(False), batch_chunks.c.lease_until_s >= now_s)
             .group_by(batches.c.tenant)
         )
-        return dict(connection.execute(query).tuples())
+        return {tenant: int(count) for tenant, count in connection.execute(query)}
 
     def renew(self, now_s: float) -> dict[int, set[int]]:
         """Hold on to this gateway's leases; see :meth:`held` for what is returned."""
@@ -254,11 +254,11 @@ class WorkTable:
             connection.execute(update(batches).where(own).values(until))
             own = and_(batch_chunks.c.lease_owner == self._owner, batch_chunks.c.done.is_(False))
             connection.execute(update(batch_chunks).where(own).values(until))
-        return self.held()
+        return self.held(now_s)
 
-    def held(self) -> dict[int, set[int]]:
+    def held(self, now_s: float) -> dict[int, set[int]]:
         """This gateway's chunks that are still to be computed, by the number of their batch. Those
-        of a batch that has been cancelled are not among them."""
+        of a batch that has been cancelled, or whose time is over, are not among them."""
         query = (
             select(batch_chunks.c.batch, batch_chunks.c.chunk)
             .join(batches, batches.c.number == batch_chunks.c.batch)
@@ -266,6 +266,7 @@ class WorkTable:
                 batch_chunks.c.lease_owner == self._owner,
                 batch_chunks.c.done.is_(False),
                 batches.c.status == Status.IN_PROGRESS,
+                batches.c.expires_s > now_s,
             )
         )
         found: dict[int, set[int]] = {}

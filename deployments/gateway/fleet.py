@@ -137,6 +137,7 @@ class Fleet:
             elsewhere,
             load.mfu,
             load.mbu,
+            load.tiers,
         )
         self.router.update_stats(replica_id, stats)
         self._wake()

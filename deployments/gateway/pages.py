@@ -29,6 +29,7 @@ from deployments.gateway.readiness import Answers, DeploymentStates, add_health
 from deployments.gateway.response_pages import add_responses
 from deployments.gateway.responses import Responses
 from deployments.pools import Pool, pools_of
+from router.tiers import TierUse
 from weir import __version__
 from weir.errors import (
     BadRequestError,
@@ -195,6 +196,17 @@ def list_replicas(states: dict[str, int], views: list[dict[str, Any]]) -> list[d
     return listed
 
 
+def _tiers(use: TierUse | None) -> dict[str, Any]:
+    """How much of memory and disk is in use for KV blocks; None where there is no disk."""
+    if use is None or not use.memory_limit_bytes:
+        return {}
+    disk = use.disk_bytes / use.disk_limit_bytes if use.disk_limit_bytes else None
+    return {
+        "kv_memory_use": round(use.memory_bytes / use.memory_limit_bytes, 4),
+        "kv_disk_use": None if disk is None else round(disk, 4),
+    }
+
+
 def _replica_views(model: Model, pool: Pool) -> list[dict[str, Any]]:
     snapshot = model.router.snapshot()
     views = []
@@ -212,6 +224,7 @@ def _replica_views(model: Model, pool: Pool) -> list[dict[str, Any]]:
                 "outstanding_tokens": view.load.outstanding_tokens,
                 "mfu": view.stats.mfu,
                 "mbu": view.stats.mbu,
+                **_tiers(view.stats.tiers),
                 "stats_age_s": round(snapshot.now_s - view.stats.at_s, 2),
                 **({"role": view.info.role} if pool.name else {}),
             }

@@ -41,6 +41,13 @@ PRICE = PriceSettings(
 )
 
 
+#: Everything is reserved and settled; nothing is refused for it.
+NEVER_REACHED = {
+    "quotas": {"output_tokens_per_day": 10**9, "concurrent_requests": 10**6},
+    "budget": {"usd_per_month": 10**6},
+}
+
+
 @dataclass(slots=True)
 class Played:
     """What came of a story. ``records``: the gateway's own, one for each request that it settled.
@@ -94,7 +101,10 @@ def settings_of(tight: bool, rule: str) -> Settings:
         models=(
             ModelSettings(name="m", source="x", price=PRICE, adapters=(TONE,), routing=routing),
         ),
-        tenants=tuple(TenantSettings(id=t, key_sha256=(hash_key(t),)) for t in TENANTS),
+        tenants=tuple(
+            TenantSettings.model_validate({"id": t, "key_sha256": (hash_key(t),), **NEVER_REACHED})
+            for t in TENANTS
+        ),
         admission=admission if tight else {},
     )
 

@@ -15,7 +15,8 @@ from weir.cli.state import PlatformRecord, State
 @dataclass(frozen=True, slots=True)
 class Replica:
     """One replica. ``kv_use``, ``mfu``, ``mbu`` in [0, 1]; None where the replica does not say.
-    ``role`` is empty where its model has no pools."""
+    ``kv_memory_use``, ``kv_disk_use``: of its KV tiers, None where it has none. ``role`` is empty
+    where its model has no pools."""
 
     replica_id: str
     state: str
@@ -28,6 +29,8 @@ class Replica:
     role: str = ""
     mfu: float | None = None
     mbu: float | None = None
+    kv_memory_use: float | None = None
+    kv_disk_use: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,8 @@ def _replica(held: dict[str, Any]) -> Replica:
         role=str(held.get("role") or ""),
         mfu=number("mfu"),
         mbu=number("mbu"),
+        kv_memory_use=number("kv_memory_use"),
+        kv_disk_use=number("kv_disk_use"),
     )
 
 

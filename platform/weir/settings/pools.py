@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 from weir.settings.autoscaling import AutoscalingSettings
 from weir.settings.engine import EngineSettings, ParallelSettings, check_engine_args
 from weir.settings.section import Finding, Section
+from weir.settings.tiers import KvTiersSettings
 
 Role = Literal["mixed", "prefill", "decode"]
 PoolName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
@@ -25,12 +26,13 @@ _OF_THE_MODEL = (
 
 class PoolEngineSettings(Section):
     """What a pool's engine has differently from the model's ``engine``: ``args`` and ``env`` are
-    laid over the model's, key by key."""
+    laid over the model's, key by key. ``kv_tiers``: null is as the model's, false is none."""
 
     mode: Literal["forked", "process", "stub"] | None = None
     args: dict[str, Any] = Field(default_factory=dict)
     env: dict[str, str] = Field(default_factory=dict)
     yielding: bool | None = None
+    kv_tiers: KvTiersSettings | Literal[False] | None = None
 
     @field_validator("args")
     @classmethod
@@ -48,6 +50,7 @@ class PoolEngineSettings(Section):
             args={**engine.args, **self.args},
             env={**engine.env, **self.env},
             yielding=engine.yielding if self.yielding is None else self.yielding,
+            kv_tiers=engine.kv_tiers if self.kv_tiers is None else self.kv_tiers or None,
         )
 
 

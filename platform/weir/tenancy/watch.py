@@ -78,6 +78,7 @@ class DirectoryWatch:
         self._stopped.set()
         if self._thread is not None:
             self._thread.join(timeout=10.0)
+        self._store.close()
 
     def look(self) -> bool:
         """One look at the database. Whether it answered."""

@@ -33,6 +33,7 @@ COMMANDS = [
     ["chat"],
     ["config", "check"],
     ["config", "show"],
+    ["config", "schema"],
     ["models", "list"],
     ["models", "show"],
     ["models", "add"],
