@@ -33,6 +33,9 @@ STEP_S = 5.0
 #: Streams that a draining replica may still end by itself have so long for it.
 DRAIN_GRACE_S = 2.0
 _WATCH_PERIOD_S = 0.25
+#: Where a replica changes its role its streams go on elsewhere one after the other, so many seconds
+#: apart: the prompt of each is computed again there.
+_BETWEEN_MOVES_S = 0.05
 
 
 class ReplicaLostError(ReplicaFailedError):
@@ -45,6 +48,11 @@ class ReplicaStuckError(ReplicaLostError):
 
 class ReplicaLeavingError(ReplicaLostError):
     """The replica is draining: the stream goes on, but had better go on elsewhere."""
+
+
+class ReplicaChangedError(ReplicaLeavingError):
+    """The replica is to compute prompts only: the stream had better go on elsewhere, where that is
+    easy. It may as well stay."""
 
 
 class Listener(Protocol):
@@ -72,9 +80,22 @@ class Listener(Protocol):
 
 class TokenStream:
     """One stream's output as it arrives. Read with :meth:`next`; the last output is a ``Done`` or
-    an ``Embedded``. ``started`` is set when the replica says that the prompt is prefilled."""
+    an ``Embedded``. ``started`` is set when the replica says that the prompt is prefilled.
+    ``stays``: it is no answer, so it ends where it is whatever the replica is for; ``advised``:
+    it was told that it had better go on elsewhere.
+    """
 
-    __slots__ = ("_connection", "_failure", "_items", "_waiter", "finished", "number", "started")
+    __slots__ = (
+        "_connection",
+        "_failure",
+        "_items",
+        "_waiter",
+        "advised",
+        "finished",
+        "number",
+        "started",
+        "stays",
+    )
 
     def __init__(self, connection: ReplicaConnection, number: int) -> None:
         self._connection = connection
@@ -84,6 +105,8 @@ class TokenStream:
         self.started: wire.Started | None = None
         self.number = number
         self.finished = False
+        self.stays = False
+        self.advised = False
 
     async def next(self) -> Output:
         """The next output; everything that has arrived meanwhile is joined into one.
@@ -131,6 +154,7 @@ class TokenStream:
 
     def advise(self, advice: ReplicaLeavingError) -> None:
         """Called by the connection when the stream had better go on elsewhere."""
+        self.advised = True
         if not self.finished and self._failure is None:
             self._failure = advice
             self._notify()
@@ -159,6 +183,7 @@ class ReplicaConnection:
         self._steps = Pulse(now_s, STEP_S)
         self._step_count = 0
         self.draining = False
+        self._role = ""
         self._tasks = [
             loop.create_task(self._read()),
             loop.create_task(self._write()),
@@ -279,6 +304,25 @@ class ReplicaConnection:
             self.draining = True
             self._listener.leaving(self.replica_id)
             asyncio.get_running_loop().call_later(DRAIN_GRACE_S, self._send_away)
+        if load.role != self._role:
+            self._role = load.role
+            if load.role == "prefill":
+                last = max(self._streams, default=0)
+                asyncio.get_running_loop().call_later(DRAIN_GRACE_S, self._send_on, last)
+
+    def _send_on(self, last: int) -> None:
+        """Advise the answers up to number ``last``, one after the other; later ones were placed by
+        who knew what the replica is for."""
+        if self._role != "prefill" or self.broken:
+            return
+        for number, stream in self._streams.items():
+            if number > last:
+                return
+            if not stream.stays and not stream.advised:
+                advice = f"Replica {self.replica_id} is to compute prompts only."
+                stream.advise(ReplicaChangedError(advice))
+                asyncio.get_running_loop().call_later(_BETWEEN_MOVES_S, self._send_on, last)
+                return
 
     def _send_away(self) -> None:
         for stream in list(self._streams.values()):

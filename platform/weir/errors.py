@@ -106,6 +106,14 @@ class MethodNotAllowedError(WeirError):
     code = "method_not_allowed"
 
 
+class ConflictError(WeirError):
+    """What is asked for cannot be while things are as they are."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "conflict"
+
+
 class RequestTimeoutError(WeirError):
     """The client did not send its body in time."""
 

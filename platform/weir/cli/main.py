@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from weir.cli.models import models_app
+from weir.cli.pools import pools_app
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,6 +43,7 @@ config_app = typer.Typer(
 )
 app.add_typer(config_app, name="config")
 app.add_typer(models_app, name="models")
+app.add_typer(pools_app, name="pools")
 
 ProfileOption = Annotated[
     str, typer.Option("--profile", help="Settings that ship with weir: laptop or gpu.")

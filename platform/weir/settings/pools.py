@@ -65,13 +65,15 @@ class PoolSettings(_Section):
 
     ``role``: a ``prefill`` replica computes prompts whose answers a replica of another role
     generates; a ``decode`` one generates those, and takes whole requests; a ``mixed`` one does
-    whatever comes. ``market``: what kind of capacity the machines are. Where ``parallel``,
-    ``accelerator``, ``num_cpus`` or a part of ``engine`` and ``price`` is not given, it is the
-    model's.
+    whatever comes. ``changes_role``: the replicas of a mixed pool can be told to do one of the two
+    only, also where no pool has a role. ``market``: what kind of capacity the machines are. Where
+    ``parallel``, ``accelerator``, ``num_cpus`` or a part of ``engine`` and ``price`` is not given,
+    it is the model's.
     """
 
     name: PoolName
     role: Role = "mixed"
+    changes_role: bool = False
     replicas: int = Field(1, ge=0)
     autoscaling: AutoscalingSettings | None = None
     parallel: ParallelSettings | None = None
@@ -108,7 +110,8 @@ def pooled(pool: PoolSettings, engine: EngineSettings, price: _Price) -> dict[st
 def hands_off(pools: Sequence[PoolSettings], rule_params: Mapping[str, Any]) -> bool:
     """Whether prompts may be computed in one replica and answered by another."""
     return bool(pools) and (
-        any(pool.role != "mixed" for pool in pools) or bool(rule_params.get("pairs_of_mixed"))
+        any(pool.role != "mixed" or pool.changes_role for pool in pools)
+        or bool(rule_params.get("pairs_of_mixed"))
     )
 
 
@@ -130,6 +133,11 @@ def check_pools(pools: Sequence[PoolSettings], alone: bool, rule_params: Mapping
     names = [pool.name for pool in pools]
     if duplicate := next((name for name in names if names.count(name) > 1), None):
         raise ValueError(f"pools: {duplicate!r} is defined twice")
+    if steady := next((p for p in pools if p.changes_role and p.role != "mixed"), None):
+        raise ValueError(
+            f"pools: {steady.name!r} has role {steady.role}, and only mixed replicas can change "
+            "theirs; leave changes_role away, or make the role mixed"
+        )
     roles = {pool.role for pool in pools}
     if roles == {"prefill"}:
         raise ValueError(
