@@ -25,7 +25,7 @@ from deployments import profiling, role_page, wire
 from deployments.adapters import AdapterSlots
 from deployments.autoscaling import ONGOING
 from deployments.engine import REGISTRY, WeirEngine
-from deployments.listener import Listener, ReplicaApp
+from deployments.listener import App, Listener, ReplicaApp
 from deployments.pairs import SCORE, scores_pairs
 from deployments.pools import Membership
 from deployments.probes import Probes
@@ -67,7 +67,10 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
         roles = self._membership.roles()
         self._streams = TokenStreams(self._generator(), roles)
         token = os.environ.get("WEIR_INTERNAL_TOKEN", "")
-        pages = {profiling.PATH: profiling.Profiler(client), role_page.PATH: RolePage(roles)}
+        pages: dict[str, App] = {
+            profiling.PATH: profiling.Profiler(client),
+            role_page.PATH: RolePage(roles),
+        }
         app = ReplicaApp(Probes(client), self._streams, token, pages)
         self._listener = Listener(app, host)
         await self._listener.start()

@@ -25,6 +25,7 @@ class RolePage:
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         asked = {name: given[0] for name, given in parse_qs(scope["query_string"].decode()).items()}
         now_s = asyncio.get_running_loop().time()
+        body: dict[str, str]
         try:
             for_s = float(asked["for_s"]) if "for_s" in asked else None
             role = next(r for r in get_args(Role) if r == asked.get("role"))

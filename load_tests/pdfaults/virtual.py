@@ -80,7 +80,8 @@ async def _play(played: Play, random: Random, encoder: PromptEncoder) -> None:
         for host in hosts.values():
             watched = WatchedGenerator(host.generator)
             watched.reached = strike.reached
-            host.streams._generator = watched
+            for connection in host.streams._connections:
+                connection._generator = watched
         limit: dict[str, Any] = {kind.limit_field: _TOKENS}
         told = ask(cluster, kind, 1, stream, "one", "r", **limit)
         async with asyncio.timeout(_PATIENCE_S):
@@ -105,22 +106,28 @@ def _wrong(cluster: Cluster, kind: Kind, stream: bool, told: Any) -> list[str]:
 
 
 class _Strike:
-    """Strikes once, when the first choice of the request reaches the moment."""
+    """Strikes once, when the first choice of the request reaches the moment. It waits for that in a
+    task of its own: what a replica's tasks begin stands still with it."""
 
     def __init__(self, played: Play, cluster: MemoryCluster, host: Host, random: Random) -> None:
         self._played = played
         self._cluster = cluster
         self._host = host
-        self._frozen = False
-        self._thaw: asyncio.Task[None] | None = None
+        self._due = asyncio.Event()
+        self._done = asyncio.Event()
         # Where a request is held, it is a moment longer there.
         self._later_s = random.choice((0.0, 0.0, 0.001, 0.03))
+        self._work = asyncio.get_running_loop().create_task(self._run())
 
     async def reached(self, point: Point, request_id: str) -> None:
         """See :class:`WatchedGenerator`."""
-        if point is not self._played.fault.moment.point or self._played.struck:
-            return
-        self._played.struck = True
+        if point is self._played.fault.moment.point and not self._played.struck:
+            self._played.struck = True
+            self._due.set()
+            await self._done.wait()
+
+    async def _run(self) -> None:
+        await self._due.wait()
         await asyncio.sleep(self._later_s)
         way, host = self._played.fault.way, self._host
         if way is Way.FREED:
@@ -130,21 +137,19 @@ class _Strike:
         else:
             host.freeze()
             host.freeze_engine()
-            self._frozen = True
-            if way is Way.FROZEN:
-                self._thaw = asyncio.get_running_loop().create_task(self._go_on())
-
-    async def _go_on(self) -> None:
-        await asyncio.sleep(_FROZEN_S)
-        self._frozen = False
-        self._host.thaw_engine()
-        self._host.thaw()
+        self._done.set()
+        if way is Way.FROZEN:
+            await asyncio.sleep(_FROZEN_S)
+            host.thaw_engine()
+            host.thaw()
 
     async def end(self) -> None:
         """The answer is there: what is frozen for good ends."""
-        if self._thaw is not None:
-            await self._thaw
-        if self._frozen:
+        if not self._played.struck:
+            self._work.cancel()
+            return
+        await self._work
+        if self._played.fault.way is Way.FROZEN_FOR_GOOD:
             await until(lambda: not self._cluster.gateway_left_over(), _FREED_S)
             await self._host.kill()
             self._host.thaw_engine()
