@@ -183,6 +183,8 @@ class Ways:
         return now
 
     def _may_answer(self, slot: int, prices: Prices, share: float) -> bool:
+        if not any(self._pace.steps.fit(self.fleet.ids[slot]).tpot):
+            return False  # No answer has ended yet: it is not known how they fare anywhere.
         return self._busy(slot) <= share or self._longest_s(slot, prices) <= self.slo.tpot_s
 
     def _least(self, ways: Sequence[Way]) -> Way | None:
@@ -291,7 +293,7 @@ class Ways:
         if not busy:
             return prices.lateness(tpot_s / target_s)
         step_s = tpot_s * (1.0 - busy)
-        stall_s = max(self._pace.of(self.fleet.ids[slot]).mean_prompt_s(), 1e-6)
+        stall_s = max(self._stalls[self.fleet.infos[slot].role], 1e-6)
         cost, alone = 0.0, prices.lateness(step_s / target_s)
         parts, longest_s = self._pace.spread.parts, self._longest_s(slot, prices)
         for part in parts:
@@ -340,6 +342,19 @@ class Ways:
             by_role.setdefault(info.role, []).append(share)
         means = {role: sum(shares) / len(shares) for role, shares in by_role.items()}
         return [max(share, means[info.role]) for info, share in zip(infos, own, strict=True)]
+
+    @cached_property
+    def _stalls(self) -> dict[str, float]:
+        """Seconds of the prompts that slow answers down, per role. A second of prompt that an
+        answer meets is one of a long prompt more often than prompts are long, so that each counts
+        by its length: beside one document and sixteen questions it is the document."""
+        now_s = self.snapshot.now_s
+        sums: dict[str, tuple[float, float]] = {}
+        for info in self.fleet.infos:
+            busy_s, squared = sums.get(info.role, (0.0, 0.0))
+            more_s, more = self._pace.of(info.replica_id).sums(now_s)
+            sums[info.role] = (busy_s + more_s, squared + more)
+        return {role: more / busy_s if busy_s else 0.0 for role, (busy_s, more) in sums.items()}
 
     def _expected_work(self, slots: Sequence[int]) -> Sequence[float]:
         snapshot = self._narrowed(slots)
