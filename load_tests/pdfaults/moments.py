@@ -60,7 +60,7 @@ MOMENTS = (
     Moment("decode side, mid-decode", Side.DECODE, Point.DECODE),
 )
 FREED = Moment("the kept blocks, before the transfer", Side.PREFILL, Point.KEPT)
-LOSSES = (Way.KILLED, Way.FROZEN, Way.FROZEN_FOR_GOOD)
+LOSSES = (Way.KILLED, Way.FROZEN_FOR_GOOD, Way.FROZEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,6 @@ class Fault:
 
 
 FAULTS: Sequence[Fault] = (
-    *(Fault(moment, way) for moment in MOMENTS for way in LOSSES),
     Fault(FREED, Way.FREED),
+    *(Fault(moment, way) for way in LOSSES for moment in MOMENTS),
 )

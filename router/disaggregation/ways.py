@@ -61,12 +61,13 @@ class _Prefill(NamedTuple):
 
 
 class _Decode(NamedTuple):
-    """An answer generated in a slot: seconds per token, seconds to fetch the prompt's blocks, what
-    it costs."""
+    """An answer generated in a slot: seconds per token, seconds to fetch the prompt's blocks,
+    seconds until the prompts that are there already are computed, what it costs."""
 
     slot: int
     tpot_s: float
     transfer_s: float
+    ahead_s: float
     cost: float
 
 
@@ -227,7 +228,9 @@ class Ways:
         return [self._pair(p, d, prices) for p in some for d in others if p.slot != d.slot]
 
     def _pair(self, prefill: _Prefill, decode: _Decode, prices: Prices) -> Way:
-        first_s = prefill.first_s + decode.transfer_s + decode.tpot_s
+        # Its last prompt token has its turn behind the prompts that are there.
+        first_s = max(prefill.first_s + decode.transfer_s, decode.ahead_s) + decode.tpot_s
+        first_s += 0.5 * self._busy(decode.slot) * self._stalls[self.fleet.infos[decode.slot].role]
         moved = prices.work * decode.transfer_s / self.slo.ttft_s
         cost = prefill.cost + decode.cost + moved + self._first_cost(first_s, prices)
         return Way(decode.slot, prefill.slot, cost, first_s, decode.tpot_s, decode.transfer_s)
@@ -274,7 +277,9 @@ class Ways:
             spread = self._pace.spread
             cost += prices.others * pace.harm(before_s, longer_s, math.inf, prices, spread)
         missing = request.prompt_tokens - self.cached_tokens(slot)
-        return _Decode(slot, tpot_s, self._transfers.predict_s(missing), cost)
+        token_s = max(0.0, self.columns.latency[slot].ttft[1] / 1000.0)
+        ahead_s = self.columns.prefill_work[slot] * token_s
+        return _Decode(slot, tpot_s, self._transfers.predict_s(missing), ahead_s, cost)
 
     def _delay(self, first_s: float, delay_s: float, prices: Prices) -> float:
         """What it costs those who wait in the gateway that each is let in ``delay_s`` later; they
