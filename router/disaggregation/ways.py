@@ -337,16 +337,16 @@ class Ways:
 
     @cached_property
     def _shares(self) -> list[float]:
-        """Per slot, the part of its time that it gives to prompts, or that replicas of its role do
-        on average, if that is more. What one has done lately says little: the one with the least
-        to do gets the next prompt."""
+        """Per slot, the part of its time that it gives to prompts: halfway between what it has done
+        lately and what replicas of its role do on average. The former alone says little, because
+        the one with the least to do gets the next prompt."""
         now_s, infos = self.snapshot.now_s, self.fleet.infos
         own = [self._pace.of(info.replica_id).share(now_s) for info in infos]
         by_role: dict[str, list[float]] = {}
         for info, share in zip(infos, own, strict=True):
             by_role.setdefault(info.role, []).append(share)
         means = {role: sum(shares) / len(shares) for role, shares in by_role.items()}
-        return [max(share, means[info.role]) for info, share in zip(infos, own, strict=True)]
+        return [0.5 * (share + means[i.role]) for i, share in zip(infos, own, strict=True)]
 
     @cached_property
     def _stalls(self) -> dict[str, float]:
