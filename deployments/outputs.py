@@ -14,7 +14,9 @@ from deployments.chats import ChatReader, Piece
 from deployments.scoring import Decode, scored_output, scored_prompt
 from deployments.seams import Delivered, join
 from deployments.streams import CannotDoError, Put
+from deployments.working import told_work
 from weir.errors import OverloadedError
+from weir.logs import stack_of
 
 _LOG = logging.getLogger("weir.replica")
 
@@ -40,7 +42,17 @@ def fresh_params(blocks: bytes, epoch_s: float, fresh_s: float) -> dict[str, Any
 class Outputs:
     """Of a request for plain text."""
 
-    __slots__ = ("_begun", "_cached", "_count", "_number", "_prompt", "_put", "ended")
+    __slots__ = (
+        "_begun",
+        "_cached",
+        "_count",
+        "_decode_s",
+        "_number",
+        "_prefill_s",
+        "_prompt",
+        "_put",
+        "ended",
+    )
 
     def __init__(self, number: int, prompt_tokens: int, put: Put) -> None:
         self._number = number
@@ -49,6 +61,7 @@ class Outputs:
         self._begun = False
         self._cached = 0
         self._count = 0
+        self._prefill_s = self._decode_s = -1.0
         self.ended = False
 
     def take(self, output: Any) -> None:
@@ -63,6 +76,8 @@ class Outputs:
         self._count += len(tokens)
         if output.num_cached_tokens:
             self._cached = min(output.num_cached_tokens, self._prompt)
+        if output.kv_transfer_params is not None:
+            self._hear_work(output)
         if not output.finished:
             if not self._begun:
                 self._begun = True
@@ -74,7 +89,22 @@ class Outputs:
             self._fail(*self._error())
             return
         self.ended = True
+        self._put_used()
         self._finish(output, completion, text, tokens, reason)
+
+    def _hear_work(self, output: Any) -> None:
+        """The engine core tells with the first output how long the prompt took, with the last one
+        how long all of it did."""
+        work = told_work(output.kv_transfer_params)
+        if work is not None:
+            self._prefill_s = work[0]
+            self._decode_s = work[1] if output.finished else -1.0
+
+    def _put_used(self) -> None:
+        """What vLLM has counted: a prompt, with its first token."""
+        prompt = (self._prompt, self._cached) if self._count else (0, 0)
+        work = (self._prefill_s, self._decode_s)
+        self._put(wire.Used(self._number, *prompt, self._count, *work))
 
     def _tell(self, output: Any, completion: Any, text: str, tokens: list[int]) -> None:
         self._put(wire.Chunk(self._number, text, tokens))
@@ -92,6 +122,7 @@ class Outputs:
 
     def _fail(self, status: int, message: str) -> None:
         self.ended = True
+        self._put_used()
         self._put(wire.Failed(self._number, status, message))
 
 
@@ -115,7 +146,7 @@ class KeptOutputs(Outputs):
         prompt, cached, _ = self._counts()
         if reason == "abort":
             self._put(wire.Done(self._number, "", [], reason, prompt, cached, 0))
-        elif output.kv_transfer_params is None:
+        elif not output.kv_transfer_params:
             self._fail(CannotDoError.status, "This engine hands no KV blocks over.")
         else:
             blocks = kept_blocks(output.kv_transfer_params, self._epoch_s())
@@ -165,6 +196,7 @@ class RichOutputs(Outputs):
     def end(self, new: Piece, reason: str, stop_reason: int | str | None) -> None:
         """The tokens that were generated elsewhere end the answer."""
         self.ended = True
+        self._put_used()
         self._put_done(new, [], reason, self._extra(new, None, None, [], stop_reason))
 
     def take(self, output: Any) -> None:
@@ -174,9 +206,9 @@ class RichOutputs(Outputs):
         try:
             super().take(output)
         except Exception as error:  # noqa: BLE001 - vLLM's loop, in which this runs, must not end
-            _LOG.exception("an output could not be read")
+            _LOG.error("an output could not be read: %s", stack_of(error))
             self.broken()
-            self._fail(500, f"The output could not be read: {type(error).__name__}: {error}")
+            self._fail(500, f"The output could not be read ({type(error).__name__}).")
 
     def _tell(self, output: Any, completion: Any, text: str, tokens: list[int]) -> None:
         piece = self._read(text, tokens, finished=False)
@@ -262,7 +294,9 @@ class Embedding:
             return
         vector = output.outputs.data.flatten().tolist()
         if not vector:  # what vLLM gives for a request that it aborted
+            self._put(wire.Used(self._number, 0, 0, 0))
             self._put(wire.Failed(self._number, OverloadedError.status, "The engine gave up."))
             return
         cached = min(output.num_cached_tokens or 0, self._prompt)
+        self._put(wire.Used(self._number, self._prompt, cached, 0))
         self._put(wire.Embedded(self._number, vector, self._prompt, cached))

@@ -8,6 +8,7 @@ from typing import Any
 
 from deployments.names import model_deployment
 from deployments.roles import RoleKeeper
+from deployments.tiers.config import tiers_transfer
 from weir.settings import ModelSettings
 from weir.settings.pools import PoolSettings, Role, hands_off
 
@@ -64,12 +65,13 @@ class Pool:
         return f"{self.model.name}:{self.name}" if self.name else self.model.name
 
     def kv_transfer(self) -> dict[str, Any] | None:
-        """vLLM's ``kv_transfer_config``; None: nothing is handed over.
+        """vLLM's ``kv_transfer_config``; None: blocks stay where they are computed.
 
-        NIXL, unless the settings name another connector. What is lost on the way is computed again.
+        To other replicas: NIXL, unless the settings name another connector; what is lost on the way
+        is computed again. To memory and disk: see :mod:`deployments.tiers.config`.
         """
         if not self.hands_off:
-            return None
+            return tiers_transfer(self.model, self.name)
         given: Mapping[str, Any] = self.model.engine.args.get("kv_transfer_config") or {}
         config = {
             "kv_connector": "NixlConnector",
@@ -90,7 +92,7 @@ def pools_of(model: ModelSettings) -> list[Pool]:
     """The deployments of a model."""
     if not model.pools:
         return [Pool(model)]
-    handing = hands_off(model.pools, model.routing.disaggregation.params)
+    handing = hands_off(model.pools, model.routing.disaggregation.pairs_of_mixed)
     return [_pool(model, pool, handing) for pool in model.pools]
 
 

@@ -17,9 +17,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
-from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.metrics.stats import PrefillStats
 from vllm.v1.request import RequestStatus
+
+from deployments.working import Working
 
 #: Under this name in ``SamplingParams.extra_args`` the ids travel to the engine core.
 RESUMED = "weir_resumed"
@@ -56,8 +57,11 @@ def resumed_ids(request: Any) -> list[int]:
     return list(extra.get(RESUMED, ())) if extra else []
 
 
-class Resuming(Scheduler):  # type: ignore[misc]
+class Resuming(Working):
     """See the module's docstring."""
+
+    grammar_compile_error_reqs: set[str]
+    structured_output_manager: Any
 
     def add_request(self, request: Any) -> None:
         """Queue a request; see the base class."""

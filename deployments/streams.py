@@ -21,6 +21,7 @@ from msgspec import MsgspecError
 from deployments import wire
 from deployments.roles import RoleKeeper
 from weir.errors import WeirError
+from weir.logs import stack_of
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -46,7 +47,8 @@ class Generator(Protocol):
 
     async def submit(self, request: wire.Submit, put: Put) -> Abort:
         """Start a request. Its outputs go to ``put``: a Started before the first Chunk, and a Done
-        (of a prompt to keep: a Kept) or a Failed as the last one.
+        (of a prompt to keep: a Kept) or a Failed as the last one, with a Used right before it. One
+        that is ended early puts out its Used then.
 
         Returns what ends it early and frees it.
 
@@ -139,6 +141,7 @@ class TokenStreams:
                 draining=self._draining,
                 mfu=load.mfu,
                 mbu=load.mbu,
+                tiers=load.tiers,
                 role="" if temporary is None else temporary.role,
                 role_until=None if temporary is None else temporary.until,
             )
@@ -297,8 +300,8 @@ class _Connection:
         except WeirError as error:
             self._put(wire.Failed(number, error.status, error.message))
         except Exception as error:  # noqa: BLE001 - one request must not end the connection
-            _LOG.exception("a request could not be started")
-            self._put(wire.Failed(number, 500, f"{type(error).__name__}: {error}"))
+            _LOG.error("a request could not be started: %s", stack_of(error))
+            self._put(wire.Failed(number, 500, f"The engine failed ({type(error).__name__})."))
         else:
             stream = self._streams.get(number)
             if stream is not None:
@@ -307,7 +310,7 @@ class _Connection:
                 await abort()
 
     def _put(self, message: wire.FromReplica) -> None:
-        if isinstance(message, wire.Load | wire.Adapters):
+        if isinstance(message, wire.Load | wire.Adapters | wire.Used):
             self.tell(message)
             return
         stream = self._streams.get(message.stream)

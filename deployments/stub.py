@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from typing import Any
 
 import ray
@@ -33,6 +34,7 @@ class StubReplica:
         self, model: ModelSettings, log: LogSettings, membership: Membership | None = None
     ) -> None:
         configure_logging(log)
+        self._started_s = time.time()
         self._membership = membership or Membership()
         self._args: dict[str, Any] = model.engine.args
         roles = self._membership.roles()
@@ -54,6 +56,7 @@ class StubReplica:
             "max_model_len": int(self._args.get("max_model_len", 2048)),
             "max_num_seqs": 1024,
             "tasks": ["generate", "embed"],
+            "started_s": self._started_s,
             **self._membership.metadata(),
         }
 

@@ -84,6 +84,7 @@ class StubGenerator:
         self._streams: dict[int, _StubStream] = {}
         self._count = 0
         self._steps = 0
+        self._share_s = 0.0
         self._due_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._frozen = False
@@ -115,6 +116,7 @@ class StubGenerator:
             if count < 1:
                 raise BadRequestError("dimensions must be at least 1.", param="dimensions")
             vector = stub_vector(request.prompt, count)
+        put(wire.Used(request.stream, len(request.prompt), 0, 0))
         put(wire.Embedded(request.stream, vector, len(request.prompt), 0))
         return _nothing
 
@@ -130,10 +132,12 @@ class StubGenerator:
     def _add(self, stream: _StubStream) -> Abort:
         number = self._count = self._count + 1
         self._streams[number] = stream
+        stream.entered_s = self._share_s
         self._schedule()
 
         async def abort() -> None:
-            self._streams.pop(number, None)
+            if self._streams.pop(number, None) is not None:
+                stream.put_used(self._share_s)
 
         return abort
 
@@ -149,7 +153,11 @@ class StubGenerator:
         if self._frozen:
             return
         self._steps += 1
-        ended = [number for number, stream in self._streams.items() if stream.step()]
+        # All streams of a step share it alike: what one has taken is the difference of two
+        # readings.
+        self._share_s += self._interval_s / max(1, len(self._streams))
+        now_s = self._share_s
+        ended = [number for number, stream in self._streams.items() if stream.step(now_s)]
         for number in ended:
             del self._streams[number]
         self._schedule()
@@ -176,7 +184,9 @@ def _check_form(request: wire.Submit) -> None:
 
 @dataclass(slots=True)
 class _StubStream:
-    """One answer. ``index`` is the next token's number, ``begun`` the first one's made here."""
+    """One answer. ``index`` is the next token's number, ``begun`` the first one's made here.
+    ``entered_s``: the generator's shared time when it began, ``prefill_s`` what its first step took
+    of that."""
 
     request: wire.Submit
     put: Put
@@ -187,6 +197,8 @@ class _StubStream:
     begun: int
     left: wire.Resume | None = None
     told: bool = field(default=False)
+    entered_s: float = 0.0
+    prefill_s: float = -1.0
 
     @classmethod
     def of(cls, request: wire.Submit, put: Put) -> _StubStream:
@@ -196,15 +208,27 @@ class _StubStream:
         script = _Script.of(request)
         return cls(request, put, prompt, seed, script, begun, begun, request.resume)
 
-    def step(self) -> bool:
+    def put_used(self, now_s: float) -> None:
+        """What the engine has counted, at ``now_s`` of the generator's shared time."""
+        number, made = self.request.stream, self.index - self.begun
+        if self.prefill_s < 0.0:
+            self.put(wire.Used(number, 0, 0, made))
+            return
+        decode_s = now_s - self.entered_s - self.prefill_s
+        self.put(wire.Used(number, len(self.prompt), 0, made, self.prefill_s, decode_s))
+
+    def step(self, now_s: float) -> bool:
         """Emit the next token; True at the last one."""
+        if self.prefill_s < 0.0:
+            self.prefill_s = now_s - self.entered_s
         if isinstance(self.request.handoff, wire.Keep):
             counts = (len(self.prompt), 0, 0)
+            self.put_used(now_s)
             self.put(wire.Kept(self.request.stream, "", [], "length", *counts, b""))
             return True
         last = self.script.count - 1
         if self.index > last:  # all of it had been generated elsewhere
-            self._end("", [], self._behind(wire.Extra()))
+            self._end("", [], self._behind(wire.Extra()), now_s)
             return True
         token = stub_token(self.seed, self.index)
         piece = self.script.piece(self.index, stub_word(token))
@@ -214,7 +238,7 @@ class _StubStream:
             text = self._held_back() + text
         self.index += 1
         if self.index > last:
-            self._end(text, [token], extra)
+            self._end(text, [token], extra, now_s)
             return True
         if not self.told:
             self.told = True
@@ -228,7 +252,8 @@ class _StubStream:
         )
         return False
 
-    def _end(self, text: str, tokens: list[int], extra: wire.Extra) -> None:
+    def _end(self, text: str, tokens: list[int], extra: wire.Extra, now_s: float) -> None:
+        self.put_used(now_s)
         if self.left is not None:
             text = self._held_back() + text
         counts = (len(self.prompt), 0, self.index - self.begun)

@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from router.tiers import TierUse
+
 PATH = "/weir/streams"
 TOKEN_HEADER = "x-weir-token"
 #: Output counted as outstanding for a request that may generate more: a usual answer's length.
@@ -207,9 +209,10 @@ class Load(msgspec.Struct, tag=3, array_like=True):
     on, so a gateway can add them to its own ledger and nothing is counted twice. ``steps`` counts
     the engine's steps since its start: while something runs, a count that stands still is an engine
     that hangs. ``draining``: the replica is going away; its streams should go on elsewhere.
-    ``mfu`` and ``mbu``: see :mod:`weir.cards.usage`; None where they are not known. ``role``: what
-    the replica does for a while instead of what its pool is for (empty: that), and ``role_until``
-    when that ends, in seconds since the epoch (None: when it is told to).
+    ``mfu`` and ``mbu``: see :mod:`weir.cards.usage`; None where they are not known. ``tiers``: what
+    is kept in memory and on disk; None for an engine that keeps nothing there. ``role``: what the
+    replica does for a while instead of what its pool is for (empty: that), and ``role_until`` when
+    that ends, in seconds since the epoch (None: when it is told to).
     """
 
     running: int
@@ -223,6 +226,7 @@ class Load(msgspec.Struct, tag=3, array_like=True):
     draining: bool = False
     mfu: float | None = None
     mbu: float | None = None
+    tiers: TierUse | None = None
     role: Literal["", "mixed", "prefill", "decode"] = ""
     role_until: float | None = None
 
@@ -292,6 +296,24 @@ class Started(msgspec.Struct, tag=7, array_like=True):
     cached_tokens: int
 
 
+class Used(msgspec.Struct, tag=10, array_like=True):
+    """What the engine has counted for a stream: told right before its last message, and after a
+    :class:`Cancel` has been carried out.
+
+    The token counts are those of the engine's own counters: ``prompt_tokens`` is 0 until the prompt
+    is prefilled, and tokens that a reader did not wait for are in ``output_tokens``.
+    ``prefill_s`` and ``decode_s``: the stream's share of the time that the engine's steps took,
+    in seconds; negative where the engine has not told.
+    """
+
+    stream: int
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    prefill_s: float = -1.0
+    decode_s: float = -1.0
+
+
 class Embedded(msgspec.Struct, tag=6, array_like=True):
     """The answer to an :class:`Embed`: the embedding, or a pair's score alone."""
 
@@ -314,7 +336,17 @@ class Adapters(msgspec.Struct, tag=9, array_like=True):
 
 
 FromReplica = (
-    Adapters | Chunk | Done | Failed | Load | RichChunk | RichDone | Started | Embedded | Kept
+    Adapters
+    | Chunk
+    | Done
+    | Failed
+    | Load
+    | RichChunk
+    | RichDone
+    | Started
+    | Embedded
+    | Kept
+    | Used
 )
 
 encode = msgspec.msgpack.Encoder().encode

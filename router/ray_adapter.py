@@ -63,4 +63,5 @@ def _info(replica: RunningReplica) -> ReplicaInfo:
         role=metadata.get("role", "mixed"),
         pool=metadata.get("pool", ""),
         changes_role=metadata.get("changes_role", False),
+        started_s=metadata.get("started_s", 0.0),
     )

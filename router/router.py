@@ -13,6 +13,7 @@ from router.latency import LatencyBook
 from router.ledger import Ledger, R, Reservation, prefill_work
 from router.policy import Policy
 from router.prefix_index import PrefixIndex
+from router.tiers import Tiered, load_work
 from router.types import (
     Ahead,
     Columns,
@@ -68,6 +69,7 @@ class Router:
         self._clock = clock
         self._rng = rng
         self.index = index if index is not None else PrefixIndex()
+        self._tier_blocks = self.index.tiers.held
         self.latency = latency if latency is not None else LatencyBook()
         self.adapters = AdapterBook()
         self._ledger = Ledger(clock, self.latency)
@@ -245,7 +247,7 @@ class Router:
             raise NoReplicaError(f"model {request.model!r} has no replica that can take a request")
         snapshot = self._asked(request, view.now_s, held, columns)
         decision = self._policy.choose(request, snapshot, self._rng)
-        return self._reserve(request, decision, columns, held)
+        return self._reserve(request, decision, columns, held, tiered=snapshot.tiered)
 
     def place(
         self, request: RouteRequest, view: View, saturated: Collection[str]
@@ -309,6 +311,7 @@ class Router:
         columns: Columns,
         held: Mapping[str, int],
         kind: type[R] = Reservation,  # type: ignore[assignment]
+        tiered: Mapping[str, Tiered] | None = None,
     ) -> R:
         replica_id = decision.replica_id
         blocks = held.get(replica_id, 0)
@@ -324,6 +327,11 @@ class Router:
         cached = max(0, min(blocks * info.block_size, request.prompt_tokens - 1))
         if pair:
             cached = request.prompt_tokens  # Another replica computes it.
+        elif tiered and replica_id in tiered:
+            # What it loads it does not compute; loading counts as that much prefill.
+            beyond = tiered[replica_id]
+            spared = max(0, beyond.blocks * info.block_size - math.ceil(beyond.load_work))
+            cached = min(cached + spared, request.prompt_tokens - 1)
         ahead = columns.prefill_work[columns.fleet.slots[replica_id]]
         return self._ledger.reserve(request, decision, cached, info.attention_tokens, ahead, kind)
 
@@ -331,11 +339,30 @@ class Router:
         self, request: RouteRequest, now_s: float, held: Mapping[str, int], columns: Columns
     ) -> Snapshot:
         """What a policy sees, for one request."""
-        if request.adapter is None:
+        if request.adapter is None and not self._tier_blocks:
             return Snapshot(now_s, overlap_blocks=held, columns=columns)
         token_s = self.latency.fit().ttft[1] / 1000.0
-        work = self.adapters.work(request.adapter, columns.fleet.ids, token_s)
-        return Snapshot(now_s, overlap_blocks=held, columns=columns, adapter_work=work)
+        work = None
+        if request.adapter is not None:
+            work = self.adapters.work(request.adapter, columns.fleet.ids, token_s)
+        tiered = self._tiered(request, held, columns, token_s) if self._tier_blocks else None
+        return Snapshot(
+            now_s, overlap_blocks=held, columns=columns, adapter_work=work, tiered=tiered
+        )
+
+    def _tiered(
+        self, request: RouteRequest, held: Mapping[str, int], columns: Columns, token_s: float
+    ) -> Mapping[str, Tiered]:
+        """What replicas would load of the prompt, and what that costs."""
+        slots = columns.fleet.slots
+        return {
+            replica_id: Tiered(
+                beyond.memory + beyond.disk,
+                load_work(beyond, columns.stats[slots[replica_id]].tiers, token_s),
+            )
+            for replica_id, beyond in self.index.tiers.beyond(request.block_hashes, held).items()
+            if replica_id in slots
+        }
 
     def _arrived(self, request: RouteRequest, replica_id: str) -> None:
         """The prompt's blocks came from another replica."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from weir.settings import ModelSettings, PriceSettings
-from weir.tenancy import Tenant
+from weir.tenancy import Caller
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,9 @@ class Adapter:
         """The name that clients are told."""
         return f"{self.model}:{self.name}"
 
-    def is_for(self, tenant: Tenant) -> bool:
-        """Whether the tenant may use it: it is named, or nobody is and it may use the model."""
-        if self.tenants:
-            return tenant.id in self.tenants
-        return not tenant.models or self.model in tenant.models
+    def is_for(self, caller: Caller) -> bool:
+        """Whether the caller may use it."""
+        return caller.sees_adapter(self.model, (self.id, *self.aliases), self.tenants)
 
 
 class AdapterNames:
@@ -55,14 +53,14 @@ class AdapterNames:
                 for name in (made.id, *made.aliases):
                     self._named[name] = made
 
-    def find(self, name: str, tenant: Tenant) -> Adapter | None:
-        """The adapter of that name; None where there is none for this tenant."""
+    def find(self, name: str, caller: Caller) -> Adapter | None:
+        """The adapter of that name; None where there is none for this caller."""
         adapter = self._named.get(name)
-        return adapter if adapter is not None and adapter.is_for(tenant) else None
+        return adapter if adapter is not None and adapter.is_for(caller) else None
 
-    def visible(self, tenant: Tenant) -> list[tuple[str, Adapter]]:
-        """Every name that the tenant may use."""
-        return [(name, found) for name, found in self._named.items() if found.is_for(tenant)]
+    def visible(self, caller: Caller) -> list[tuple[str, Adapter]]:
+        """Every name that the caller may use."""
+        return [(name, found) for name, found in self._named.items() if found.is_for(caller)]
 
 
 def _adapters(model: ModelSettings, digests: Mapping[str, str]) -> Iterable[Adapter]:

@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from deployments.gateway.account import Account, UnlimitedAccount
+from deployments.gateway.accounts import Account, Book, LocalStore
 from deployments.gateway.adapters import AdapterNames
+from deployments.gateway.booking import Ledger
 from deployments.gateway.fallbacks import Fallback
 from deployments.gateway.handle import Enricher, Gateway, Parts, random_ids
 from deployments.gateway.model import Model
@@ -18,10 +19,9 @@ from deployments.gateway.off_loop import OffLoop, OffLoopLimits
 from deployments.gateway.plan import Limits
 from deployments.gateway.prompts import PromptEncoder
 from deployments.gateway.transport import CacheFeed, ReplicaTransport
-from router.admission import parse_settings
 from weir.metrics import GatewayMetrics
 from weir.settings import ModelSettings, Settings
-from weir.tenancy import KeyRing
+from weir.tenancy import Directory, LiveDirectory
 
 
 def build_gateway(
@@ -33,20 +33,24 @@ def build_gateway(
     metrics: GatewayMetrics,
     *,
     digests: Mapping[str, Mapping[str, str]] | None = None,
+    directory: LiveDirectory | None = None,
     account: Account | None = None,
+    ledger: Ledger | None = None,
     rng: random.Random | None = None,
     ids: Callable[[], str] | None = None,
     wall_clock: Callable[[], float] = time.time,
 ) -> Gateway:
     """The gateway, on the running event loop. ``encoders``: each model's; ``digests``: the
-    versions of each model's adapters, by their names.
+    versions of each model's adapters, by their names; ``directory``: None is the tenants of the
+    settings, for good; ``account``: None counts in this process.
 
     Raises:
         ConfigError: the settings cannot be used.
     """
     reading = OffLoopLimits()
     off_loop = OffLoop(ThreadPoolExecutor(reading.threads, "weir-prompts"), reading)
-    shared = parse_settings(settings.admission)
+    directory = directory or LiveDirectory(Directory.of(settings.tenants), wall_clock)
+    shared = settings.admission
     slo_s = {c.name: c.ttft_slo_ms / 1000 for c in shared.classes if c.ttft_slo_ms}
     fallbacks = _fallbacks(settings, encoders, slo_s)
 
@@ -62,13 +66,17 @@ def build_gateway(
             fallback.spill_reason if fallback else None,
             wall_clock,
             random.Random(rng.random()) if rng else None,
+            directory.weight,
         )
+
+    def now_ms() -> int:
+        return int(wall_clock() * 1000)
 
     return Gateway(
         Parts(
-            keys=KeyRing(settings.tenants),
+            directory=directory,
             models={m.name: build(m) for m in settings.models},
-            account=account or UnlimitedAccount(),
+            account=account or Account(LocalStore(Book(now_ms)), now_ms),
             enricher=enricher,
             classes=[c.name for c in shared.classes],
             metrics=metrics,
@@ -77,6 +85,7 @@ def build_gateway(
             fallbacks=fallbacks,
             slo_s=slo_s,
             adapters=AdapterNames(settings.models, digests),
+            ledger=ledger,
             ids=ids or random_ids(),
             wall_clock=wall_clock,
         )
@@ -91,7 +100,6 @@ def _fallbacks(
         m.name: Fallback(
             m.name,
             m.fallback,
-            settings.tenants,
             slo_s,
             encoders[m.fallback.student].folder,
             clock,

@@ -8,18 +8,20 @@ from dataclasses import dataclass
 from fastapi import Request
 
 from deployments.gateway import http
-from weir.errors import AuthenticationError
-from weir.tenancy import KeyRing, Tenant, hash_key
+from weir.errors import AuthenticationError, PermissionDeniedError
+from weir.tenancy import Caller, LiveDirectory, hash_key
 
 
-def tenant_of(keys: KeyRing, request: Request) -> Tenant:
-    """The tenant whose key the request carries.
+def caller_of(directory: LiveDirectory, request: Request) -> Caller:
+    """The tenant and key with which the request asks.
 
     Raises:
-        AuthenticationError: it carries none.
+        AuthenticationError: it carries no key, or one that cannot be used.
+        PermissionDeniedError: the tenant is switched off.
     """
     scope = request.scope
-    return keys.authenticate(http.header(scope, b"authorization"), http.header(scope, b"x-api-key"))
+    given = http.header(scope, b"authorization"), http.header(scope, b"x-api-key")
+    return directory.authenticate(*given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class Callers:
     """``internal_token`` is the platform's own; ``watchers`` are the digests of the keys in
     ``server.metrics.key_sha256``."""
 
-    keys: KeyRing
+    directory: LiveDirectory
     internal_token: str
     watchers: frozenset[str]
 
@@ -57,10 +59,9 @@ class Callers:
         if self.watches(request):
             return True
         try:
-            tenant = tenant_of(self.keys, request)
-        except AuthenticationError:
+            return caller_of(self.directory, request).sees_model(model)
+        except (AuthenticationError, PermissionDeniedError):
             return False
-        return not tenant.models or model in tenant.models
 
     def _is_platform(self, given: str) -> bool:
         token = self.internal_token

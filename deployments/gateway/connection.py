@@ -6,7 +6,8 @@ import asyncio
 import itertools
 import logging
 from collections import deque
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import msgspec
 
@@ -36,6 +37,8 @@ _WATCH_PERIOD_S = 0.25
 #: Where a replica changes its role its streams go on elsewhere one after the other, so many seconds
 #: apart: the prompt of each is computed again there.
 _BETWEEN_MOVES_S = 0.05
+#: Streams that were cancelled, and of which the replica has not said what they came to.
+_MOST_CANCELLED = 4096
 
 
 class ReplicaLostError(ReplicaFailedError):
@@ -80,10 +83,10 @@ class Listener(Protocol):
 
 class TokenStream:
     """One stream's output as it arrives. Read with :meth:`next`; the last output is a ``Done`` or
-    an ``Embedded``. ``started`` is set when the replica says that the prompt is prefilled.
-    ``stays``: it is no answer, so it ends where it is whatever the replica is for; ``advised``:
-    it was told that it had better go on elsewhere.
-    """
+    an ``Embedded``. ``started`` is set when the replica says that the prompt is prefilled; ``used``
+    when it says what the engine has counted, which may be after the stream was closed: then
+    ``on_used`` is called. ``stays``: it is no answer, so it ends where it is whatever the replica
+    is for; ``advised``: it was told that it had better go on elsewhere."""
 
     __slots__ = (
         "_connection",
@@ -93,8 +96,10 @@ class TokenStream:
         "advised",
         "finished",
         "number",
+        "on_used",
         "started",
         "stays",
+        "used",
     )
 
     def __init__(self, connection: ReplicaConnection, number: int) -> None:
@@ -103,6 +108,8 @@ class TokenStream:
         self._waiter: asyncio.Future[None] | None = None
         self._failure: WeirError | None = None
         self.started: wire.Started | None = None
+        self.used: wire.Used | None = None
+        self.on_used: Callable[[wire.Used], None] | None = None
         self.number = number
         self.finished = False
         self.stays = False
@@ -137,7 +144,7 @@ class TokenStream:
         """Nobody reads any more: the replica frees the stream unless it has finished."""
         if not self.finished:
             self.finished = True
-            self._connection.cancel(self.number)
+            self._connection.cancel(self)
 
     def feed(self, item: Output) -> None:
         """Called by the connection for each output."""
@@ -159,6 +166,12 @@ class TokenStream:
             self._failure = advice
             self._notify()
 
+    def heard_used(self, used: wire.Used) -> None:
+        """Called by the connection with what the engine has counted."""
+        self.used = used
+        if self.on_used is not None:
+            self.on_used(used)
+
     def _notify(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
@@ -175,6 +188,7 @@ class ReplicaConnection:
         self._listener = listener
         self._clock = loop.time
         self._streams: dict[int, TokenStream] = {}
+        self._cancelled: dict[int, TokenStream] = {}
         self._numbers = itertools.count(1)
         self._outbox: list[wire.ToReplica] = []
         self._wake = asyncio.Event()
@@ -211,9 +225,13 @@ class ReplicaConnection:
         self._tell(msgspec.structs.replace(request, stream=stream.number))
         return stream
 
-    def cancel(self, number: int) -> None:
-        """Forget a stream and have the replica free it."""
+    def cancel(self, stream: TokenStream) -> None:
+        """Forget a stream and have the replica free it, which then says what it came to."""
+        number = stream.number
         if self._streams.pop(number, None) is not None and not self.broken:
+            self._cancelled[number] = stream
+            if len(self._cancelled) > _MOST_CANCELLED:
+                del self._cancelled[next(iter(self._cancelled))]
             self._tell(wire.Cancel(number))
 
     async def close(self) -> None:
@@ -277,14 +295,18 @@ class ReplicaConnection:
             if isinstance(event, wire.Adapters):
                 self._listener.heard_adapters(self.replica_id, event)
                 continue
-            if not stepped and not isinstance(event, wire.Failed):
+            if not stepped and not isinstance(event, wire.Failed | wire.Used):
                 # First, because tokens may make room for the next dispatch.
                 stepped = True
                 self._steps.beat(now_s)
                 self._listener.stepped(self.replica_id)
             stream = self._streams.get(event.stream)
             if stream is None:
-                continue  # cancelled here while the output was on its way
+                self._cancelled_said(event)
+                continue
+            if isinstance(event, wire.Used):
+                stream.used = event
+                continue
             if isinstance(event, wire.Started):
                 stream.started = event
                 continue
@@ -294,6 +316,15 @@ class ReplicaConnection:
                 stream.fail(_failure(event))
             else:
                 stream.feed(event)
+
+    def _cancelled_said(self, event: Any) -> None:
+        """Something of a stream that was cancelled here: nobody wants its output, but what the
+        engine has counted is used all the same. Its last message may have been on its way."""
+        if isinstance(event, wire.Chunk | wire.Started) and not isinstance(event, wire.Done):
+            return
+        stream = self._cancelled.pop(event.stream, None)
+        if stream is not None and isinstance(event, wire.Used):
+            stream.heard_used(event)
 
     def _heard(self, load: wire.Load, now_s: float) -> None:
         if load.steps != self._step_count:
@@ -333,6 +364,7 @@ class ReplicaConnection:
             return
         self.broken = True
         streams, self._streams = list(self._streams.values()), {}
+        self._cancelled.clear()
         _LOG.log(
             level,
             "replica lost",

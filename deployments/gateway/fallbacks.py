@@ -21,7 +21,6 @@ from router.types import ReplicaInfo, RouteRequest
 from weir.errors import ConfigError, NoReplicaError, OverloadedError, ReplicaFailedError
 from weir.metrics import GatewayMetrics
 from weir.registry import read_manifest
-from weir.settings import TenantSettings
 from weir.settings.fallback import CascadeSettings, FallbackSettings
 
 _STATES = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
@@ -35,13 +34,12 @@ class Fallback:
         self,
         model: str,
         settings: FallbackSettings,
-        tenants: Iterable[TenantSettings],
         slo_s: Mapping[str, float],
         student_folder: Path,
         clock: Callable[[], float],
     ) -> None:
         self._waiting: set[asyncio.Timeout] = set()
-        self.policy = SpillPolicy(settings, tenants, slo_s, clock, self.hurry_all)
+        self.policy = SpillPolicy(settings, slo_s, clock, self.hurry_all)
         cascade = cascade_of(settings, student_folder)
         self.course = Course(model, settings.student, self.policy, cascade)
 
@@ -140,8 +138,7 @@ def cascade_of(settings: FallbackSettings, student_folder: Path) -> CascadeRule 
     rule = _cascade_rule(settings.cascade, student_folder)
     if rule is None and settings.cascade.enabled:
         raise ConfigError(
-            f"fallback[].cascade: {settings.student}'s manifest has no confidence; "
-            "set first_tokens and threshold"
+            f"{settings.student}'s manifest has no confidence; set first_tokens and threshold"
         )
     return rule
 

@@ -84,6 +84,12 @@ class Fleet:
         """Set as soon as a replica joins, leaves, or is connected; then there is another one."""
         return self._changed
 
+    @property
+    def connected(self) -> set[str]:
+        """Replicas with an open connection, those among them that have left and end their
+        streams."""
+        return set(self._connections)
+
     def unreachable(self) -> set[str]:
         """Members that nothing can be sent to now."""
         return {
@@ -141,6 +147,7 @@ class Fleet:
             elsewhere,
             load.mfu,
             load.mbu,
+            load.tiers,
             load.role_until,
         )
         self.router.update_stats(replica_id, stats)

@@ -11,12 +11,14 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 from deployments.client_headers import usable_id
-from deployments.gateway.account import Account
+from deployments.gateway.accounts import Account, Most
 from deployments.gateway.adapters import Adapter, AdapterNames
 from deployments.gateway.bodies import Body, TextBody
+from deployments.gateway.booking import Booking, Ledger
 from deployments.gateway.dialects import Dialect
 from deployments.gateway.fallbacks import Fallback, Trial
 from deployments.gateway.generation import Generation, Run
@@ -36,22 +38,24 @@ from deployments.gateway.plan import (
     next_step,
     verdict,
 )
+from deployments.gateway.pricing import PriceLists
 from deployments.gateway.request import Door, Header, Request, patience_s
 from deployments.gateway.settle import Record, Settlement
 from deployments.gateway.silence import Silence
 from deployments.gateway.sink import Answer, Sink
 from deployments.gateway.tokenizing import Prompts, choices_of
-from fallback.policies import RequestFacts
+from fallback.policies import COST, RequestFacts
 from features.enrichment import Enrichment
+from weir.cost import Used, usd_of
 from weir.errors import (
     BadRequestError,
     InternalError,
     UnsupportedError,
     WeirError,
 )
-from weir.logs import request_logging
+from weir.logs import request_logging, stack_of
 from weir.metrics import GatewayMetrics
-from weir.tenancy import KeyRing, Tenant, model_not_found
+from weir.tenancy import Caller, LiveDirectory, Tenant, model_not_found
 
 _LOG = logging.getLogger("weir.gateway")
 PRIORITY_HEADER = "x-weir-priority"
@@ -86,10 +90,11 @@ class Enricher(Protocol):
 @dataclass(frozen=True, slots=True)
 class Parts:
     """Everything that a gateway needs. ``classes``: the priority classes' names; ``slo_s``: the
-    time-to-first-token limit of those that have one. ``ids`` makes unique ids; ``wall_clock`` gives
+    time-to-first-token limit of those that have one. ``ledger``: where what was used is kept.
+    ``ids`` makes unique ids; ``wall_clock`` gives
     seconds since the epoch, for what clients are told. The event loop's clock is the only other."""
 
-    keys: KeyRing
+    directory: LiveDirectory
     models: Mapping[str, Model]
     account: Account
     enricher: Enricher
@@ -100,6 +105,7 @@ class Parts:
     fallbacks: Mapping[str, Fallback] = field(default_factory=dict)
     slo_s: Mapping[str, float] = field(default_factory=dict)
     adapters: AdapterNames = field(default_factory=lambda: AdapterNames(()))
+    ledger: Ledger | None = None
     ids: Callable[[], str] = field(default_factory=random_ids)
     wall_clock: Callable[[], float] = time.time
 
@@ -109,15 +115,24 @@ class Gateway:
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
-        self.keys = parts.keys
+        self.directory = parts.directory
         self.models = parts.models
         self.adapters = parts.adapters
         self.metrics = parts.metrics
         self._clock = asyncio.get_running_loop().time
-        self._generation = Generation(parts.account, parts.metrics, parts.limits)
+        self._generation = Generation(parts.metrics, parts.limits)
         self.intake = Intake(parts.limits, parts.off_loop)
         self._silence = Silence(parts.limits.early_headers_s)
-        self._settlement = Settlement(parts.models, parts.fallbacks, parts.metrics, parts.slo_s)
+        self._prices = PriceLists(model.settings for model in parts.models.values())
+        self._booking = Booking(
+            parts.models,
+            self._prices,
+            parts.ledger,
+            self._clock,
+            parts.wall_clock,
+            parts.slo_s,
+        )
+        self._settlement = Settlement(self._prices, parts.metrics, parts.slo_s)
         for name, fallback in parts.fallbacks.items():
             fallback.watch(parts.models[name].router, parts.metrics)
 
@@ -137,12 +152,12 @@ class Gateway:
         given = usable_id(door.header(b"x-request-id"))
         record = Record(dialect.name, self._clock(), given or serial, serial)
         async with self._answered(record, sink):
-            tenant = self._authenticate(record, door)
-            request = await self._validate(record, dialect, tenant, door)
+            caller = self._authenticate(record, dialect, door)
+            request = await self._validate(record, dialect, caller, door)
             with self._in_flight(record, request, sink):
                 request = await self._enrich(record, request)
                 prompts = Prompts(request)
-                course, facts = await self._course(request, prompts)
+                course, facts = await self._course(record, request, prompts)
                 outcomes: list[Outcome] = []
                 while step := next_step(course, facts, outcomes, prompts.choices):
                     outcomes.append(await self._attempt(record, prompts, step, facts, sink))
@@ -161,30 +176,38 @@ class Gateway:
             record.client_left = True
             if isinstance(gone, asyncio.CancelledError):
                 raise
-        except Exception:  # noqa: BLE001 - the edge: count it, log it, answer it
+        except Exception as error:  # noqa: BLE001 - the edge: count it, log it, answer it
             told = {"endpoint": record.endpoint, "request_id": record.id, "tenant": record.tenant}
-            _LOG.exception("request failed", extra=told)
+            _LOG.error("request failed: %s", stack_of(error), extra=told)
             await self._fail(record, sink, InternalError("An internal error occurred."))
         finally:
+            self._booking.end(record)
             self._settlement.settle(record, sink.status, self._clock())
 
     async def _fail(self, record: Record, sink: Sink, error: WeirError) -> None:
         record.error = error
         error.request_id = record.id
+        self._booking.end(record)
         await sink.fail(error, record.headers())
 
-    def _authenticate(self, record: Record, door: Door) -> Tenant:
-        tenant = self.keys.authenticate(door.header(b"authorization"), door.header(b"x-api-key"))
-        record.tenant = tenant.id
-        return tenant
+    def _authenticate(self, record: Record, dialect: Dialect, door: Door) -> Caller:
+        caller = door.authenticated
+        if caller is None:
+            given = door.header(b"authorization"), door.header(b"x-api-key")
+            caller = self.directory.authenticate(*given)
+        record.tenant, record.key = caller.tenant.id, caller.key.id
+        caller.require_endpoint(dialect.name)
+        record.tab = self.parts.account.open(caller.tenant, caller.key)
+        return caller
 
     async def _validate(
-        self, record: Record, dialect: Dialect, tenant: Tenant, door: Door
+        self, record: Record, dialect: Dialect, caller: Caller, door: Door
     ) -> Request:
         """The body, read and checked; the model and the class, found."""
         record.unknown = self.intake.unknown()
+        tenant = caller.tenant
         body, body_bytes = await self.intake.body(dialect, tenant, door, record.unknown)
-        model, adapter = self.find_model(body.model, tenant)
+        model, adapter = self.find_model(body.model, caller)
         if adapter is not None:
             body = body.model_copy(update={"model": model.name})
         record.model = model.name
@@ -196,7 +219,7 @@ class Gateway:
         record.request = Request(
             id=record.id,
             serial=record.serial,
-            tenant=tenant,
+            caller=caller,
             dialect=suited,
             body=body,
             priority_class=self._priority_class(door, tenant),
@@ -205,20 +228,22 @@ class Gateway:
             body_bytes=body_bytes,
             deadline_s=self._deadline_s(record, body, door),
             adapter=adapter,
+            batch=door.batch,
         )
         return record.request
 
-    def find_model(self, name: str, tenant: Tenant) -> tuple[Model, Adapter | None]:
-        """The model, and the adapter of it, that a request of the tenant names.
+    def find_model(self, name: str, caller: Caller) -> tuple[Model, Adapter | None]:
+        """The model, and the adapter of it, that a request of the caller names.
 
         Raises:
-            ModelNotFoundError: there is none for this tenant.
+            ModelNotFoundError: there is none for its tenant and key.
         """
         model = self.models.get(name)
         if model is not None:
-            tenant.require_model(name)
+            if not caller.sees_model(name):
+                raise model_not_found(name)
             return model, None
-        adapter = self.adapters.find(name, tenant)
+        adapter = self.adapters.find(name, caller)
         if adapter is None:
             raise model_not_found(name)
         return self.models[adapter.model], adapter
@@ -263,11 +288,14 @@ class Gateway:
         record.request = replace(request, body=enrichment.body, enrichment=enrichment)
         return record.request
 
-    async def _course(self, request: Request, prompts: Prompts) -> tuple[Course, RequestFacts]:
+    async def _course(
+        self, record: Record, request: Request, prompts: Prompts
+    ) -> tuple[Course, RequestFacts]:
         """Who may answer, and what the rules want to know."""
         body, enrichment = request.body, request.enrichment
         fallback = self.parts.fallbacks.get(body.model)
-        facts = RequestFacts(request.tenant.id, request.priority_class)
+        tenant = request.tenant
+        facts = RequestFacts(tenant.id, request.priority_class, wishes=tenant.fallback)
         if fallback is None or not isinstance(body, TextBody) or not prompts.choices:
             return Course(body.model, bare=_may_be_bare(request)), facts
         dear = 0.0
@@ -275,7 +303,10 @@ class Gateway:
             dear = await self._worst_cost_usd(request, prompts)
         intent = request.header(INTENT_HEADER) or (body.metadata or {}).get("intent")
         long_tail = bool(enrichment and enrichment.long_tail)
-        facts = replace(facts, long_tail=long_tail, intent=intent, worst_cost_usd=dear)
+        spent = record.tab is not None and record.tab.spills
+        facts = replace(
+            facts, long_tail=long_tail, intent=intent, worst_cost_usd=dear, over_budget=spent
+        )
         course = fallback.course
         if request.adapter is not None:
             course = replace(course, cascade=None, bare=_may_be_bare(request))
@@ -285,15 +316,14 @@ class Gateway:
         """All prompts uncached, and all output that the choices may have."""
         model = self.models[request.body.model]
         tokens = [len(ids) for ids in await prompts.of(model)]
-        asked, price = request.dialect.output_limit(request.body), model.settings.price
+        asked = request.dialect.output_limit(request.body)
         output = sum(
             max(0, model.max_model_len - prompt) if asked is None else asked for prompt in tokens
         )
         output *= prompts.choices // len(tokens)
-        return (
-            sum(tokens) * price.input_usd_per_million_tokens
-            + output * price.output_usd_per_million_tokens
-        ) / 1e6
+        price = self._prices.of(model.name, request.adapter)
+        used, batch = Used(sum(tokens), 0, output), request.batch is not None
+        return float(usd_of(price.most_nano_usd(used, request.priority_class, batch)))
 
     async def _attempt(
         self, record: Record, prompts: Prompts, step: Step, facts: RequestFacts, sink: Sink
@@ -315,7 +345,7 @@ class Gateway:
             if sink.committed:
                 raise
             if step.spill is not None:
-                told = {"spill": step.spill, "reason": error.message}
+                told = {"spill": step.spill, "reason": error.code}
                 _LOG.info("the student cannot answer", extra=told)
             return Outcome(step, error, admitted=attempt.admitted_s is not None)
         finally:
@@ -357,7 +387,10 @@ class Gateway:
         adapter = attempt.adapter
         keys = await prompts.keys_of(model, tokens, adapter.key if adapter else None)
         asked = facts if step.watched else None
-        attempt.choices += choices_of(request, model, tokens, keys, asked, adapter)
+        tab, limit = record.tab, None
+        if tab is not None:
+            limit = tab.most_output_tokens(model.name)
+        attempt.choices += choices_of(request, model, tokens, keys, asked, adapter, limit)
         if step.hold_back is not None:
             for choice in attempt.choices:
                 choice.score()
@@ -376,10 +409,19 @@ class Gateway:
             fallback,
             trial,
             patience_s,
+            tab,
+            self._most(attempt, request, model, facts) if tab is not None else None,
         )
         if attempt.choices:
             await self._generation.generate(run)
         await answer.end(usage(record.attempts))
+
+    def _most(self, attempt: Attempt, request: Request, model: Model, facts: RequestFacts) -> Most:
+        """What an attempt may use; and whether the tenant's budget may send it to the student."""
+        spills = attempt.step.watched
+        if spills:
+            spills = self.parts.fallbacks[model.name].policy.allows(COST, facts)
+        return self._prices.most(request, attempt, model.max_model_len, spills)
 
     def _open(
         self,
@@ -397,7 +439,8 @@ class Gateway:
             body = body.model_copy(update={"model": name})
         created_s = int(self.parts.wall_clock())
         writer = request.dialect.writer(body, request.id, created_s, tokens, model.encoder)
-        answer = sink.begin(writer, len(attempt.choices), _streams(body), record.headers)
+        streams, closing = _streams(body), partial(self._booking.close, record)
+        answer = sink.begin(writer, len(attempt.choices), streams, record.headers, closing)
         if attempt.step.hold_back is not None:
             return HeldAnswer(answer, attempt.step.hold_back, attempt)
         return answer
@@ -412,10 +455,10 @@ def _adapter_of(request: Request | None, step: Step) -> Adapter | None:
 
 def _may_be_bare(request: Request) -> bool:
     """Whether the model may answer without the adapter: by its setting, and for its tenants."""
-    adapter, models = request.adapter, request.tenant.models
+    adapter = request.adapter
     if adapter is None or adapter.cold != "base":
         return False
-    return not models or adapter.model in models
+    return request.caller.sees_model(adapter.model)
 
 
 def _streams(body: Body) -> bool:

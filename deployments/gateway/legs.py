@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 import msgspec
 
 from deployments import wire
+from deployments.gateway.accounts import Charge
 from deployments.gateway.adapters import Adapter
+from deployments.gateway.connection import TokenStream
 from deployments.gateway.outputs import Counts, Delivered, Output, total
 from deployments.gateway.plan import LegEnd, Loss, Step
 from router.types import RouteRequest
@@ -20,7 +22,8 @@ class Leg:
     """One placement of a choice, and its token stream. ``tokens``: the ids that it put out;
     ``loss``: whether it broke because a replica was lost, and ``failed_id`` which one (None: the
     one that answers, ``replica_id``). ``prefill_id``: another replica that computes the prompt;
-    ``kept`` is what that has told."""
+    ``kept`` is what that has told. ``stream`` and ``prefill_stream``: where the two are heard.
+    Times are on the loop's clock."""
 
     replica_id: str
     tokens: list[int] = field(default_factory=list)
@@ -30,6 +33,10 @@ class Leg:
     prefill_id: str = ""
     kept: wire.Kept | None = None
     failed_id: str | None = None
+    stream: TokenStream | None = None
+    prefill_stream: TokenStream | None = None
+    begun_s: float = 0.0
+    ended_s: float = 0.0
 
     def end(self, loss: Loss | None = None) -> LegEnd:
         """What rules want to know of a leg that broke; ``loss``: if it broke now."""
@@ -83,9 +90,9 @@ class Choice:
         if isinstance(self.submit, wire.Submit) and self.submit.logprobs is None:
             self.submit = msgspec.structs.replace(self.submit, logprobs=0)
 
-    def begin_leg(self, replica_id: str) -> Leg:
+    def begin_leg(self, replica_id: str, now_s: float) -> Leg:
         """The choice runs there from now on."""
-        leg = Leg(replica_id)
+        leg = Leg(replica_id, begun_s=now_s, ended_s=now_s)
         self.legs.append(leg)
         return leg
 
@@ -116,7 +123,8 @@ class Attempt:
 
     Times are on the loop's clock; ``admitted`` is set with ``admitted_s``. ``shown``: it was
     given to the client, in part or whole. ``doubtful``: it was held back and not good enough;
-    ``doubt`` tells how sure the model was. ``adapter``: the model's, that answers.
+    ``doubt`` tells how sure the model was. ``adapter``: the model's, that answers. ``charge``:
+    what is reserved of the tenant's quotas and budget, where it has any.
     """
 
     step: Step
@@ -128,6 +136,7 @@ class Attempt:
     doubtful: bool = False
     doubt: str = ""
     adapter: Adapter | None = None
+    charge: Charge | None = None
 
     @property
     def counts(self) -> Counts:

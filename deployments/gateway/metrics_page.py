@@ -108,18 +108,19 @@ async def _scrape(session: aiohttp.ClientSession, address: str) -> str:
         return ""
 
 
-_SAMPLE = re.compile(r"^(vllm:[A-Za-z0-9_:]+)(?:\{(.*)\})? (.+)$")
+_ENGINES = ("vllm:", "weir_kv_tier_")
+_SAMPLE = re.compile(r"^((?:vllm:|weir_kv_tier_)[A-Za-z0-9_:]+)(?:\{(.*)\})? (.+)$")
 
 
 def merge_metrics(by_replica: dict[str, str]) -> str:
-    """vLLM's metrics of several replicas as one exposition, told apart by a ``replica`` label."""
+    """The engines' metrics as one exposition, told apart by a ``replica`` label."""
     families: dict[str, list[str]] = {}
     family = ""
     for replica_id, text in by_replica.items():
         for line in text.splitlines():
             if line.startswith("#"):
                 family = line.split(" ", 3)[2] if line.count(" ") >= 2 else ""
-                if family.startswith("vllm:"):
+                if family.startswith(_ENGINES):
                     lines = families.setdefault(family, [])
                     if line not in lines:
                         lines.append(line)

@@ -18,16 +18,20 @@ from deployments.gateway.transport import CacheFeed, ReplicaTransport
 from router.admission import AdmissionSettings
 from router.admission.gate import Gate
 from router.admission.outcomes import SpillRule
+from router.admission.waiting import TenantWeights
 from router.shipped import RoutingProfile
 from router.types import ReplicaInfo
 from weir.errors import ContextLengthError, NoReplicaError
 from weir.settings import ModelSettings
 
+#: Replicas that have left, whose pools are still known.
+_REMEMBERED = 1024
+
 
 class Model:
     """Needs a running event loop: its clock is the only one. ``spill``: asked by admission whether
     a request should go to the student. ``wall_clock``: seconds since the epoch, for engine
-    priorities. ``rng``: the router's randomness."""
+    priorities. ``rng``: the router's randomness; ``weights``: of tenants, as they are now."""
 
     def __init__(
         self,
@@ -40,12 +44,14 @@ class Model:
         spill: SpillRule | None = None,
         wall_clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
+        weights: TenantWeights | None = None,
     ) -> None:
         clock = asyncio.get_running_loop().time
         self.settings = settings
         self.encoder = encoder
         self.off_loop = off_loop
         self.hasher = PromptHasher()
+        self._pools: dict[str, str] = {}
         routing = settings.routing
         profile = RoutingProfile(
             routing.policy,
@@ -54,7 +60,9 @@ class Model:
             routing.disaggregation.rule,
             routing.disaggregation.params,
         )
-        self.dispatcher = profile.dispatcher(clock, wall_clock, rng or random.Random(), spill)
+        self.dispatcher = profile.dispatcher(
+            clock, wall_clock, rng or random.Random(), spill, weights
+        )
         self.router = self.dispatcher.router
         self.gate = Gate(self.dispatcher)
         self.router.listeners.append(self._members_changed)
@@ -138,6 +146,10 @@ class Model:
         self.gate.close()
         await self.fleet.close()
 
+    def pool_of(self, replica_id: str) -> str:
+        """The pool of a replica, also of one that has left lately; empty where there are none."""
+        return self._pools.get(replica_id, "")
+
     def nobody(self) -> NoReplicaError:
         """The error for a request that found no replica."""
         return NoReplicaError(
@@ -147,3 +159,7 @@ class Model:
 
     def _members_changed(self, old: Iterable[ReplicaInfo], new: Iterable[ReplicaInfo]) -> None:
         self.hasher.follow(new)
+        if self.settings.pools:
+            members = {info.replica_id: info.pool for info in new}
+            recent = list(self._pools.items())[-_REMEMBERED:]
+            self._pools = dict(recent) | members

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,10 +15,12 @@ from fastapi.exceptions import HTTPException, RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from deployments.batches.pages import add_batches
+from deployments.batches.service import Batches
 from deployments.gateway import http
 from deployments.gateway.adapters import Adapter
 from deployments.gateway.api_docs import describe_api
-from deployments.gateway.callers import Callers, tenant_of
+from deployments.gateway.callers import Callers, caller_of
 from deployments.gateway.dialects.message_writer import error_body as message_error
 from deployments.gateway.handle import Gateway
 from deployments.gateway.metrics_page import add_metrics
@@ -28,6 +30,7 @@ from deployments.gateway.response_pages import add_responses
 from deployments.gateway.responses import Responses
 from deployments.gateway.role_pages import Replicas, add_roles
 from deployments.pools import Pool, pools_of
+from router.tiers import TierUse
 from router.types import ReplicaView
 from weir import __version__
 from weir.errors import (
@@ -39,6 +42,7 @@ from weir.errors import (
     error_body,
     error_headers,
 )
+from weir.logs import stack_of
 from weir.settings.server import MetricsSettings
 
 _LOG = logging.getLogger("weir.gateway")
@@ -47,25 +51,30 @@ _MESSAGES = "/v1/messages"
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the pages need to know beside the gateway. ``services``: see
-    :func:`deployments.gateway.readiness.add_health`."""
+    """What the pages need to know beside the gateway. ``services`` and ``directory``: see
+    :func:`deployments.gateway.readiness.add_health`. ``batches``: None where there are no files
+    and batches."""
 
     session: aiohttp.ClientSession
     internal_token: str
     metrics: MetricsSettings
     deployment_states: DeploymentStates
     services: Mapping[str, Answers] = field(default_factory=dict)
+    directory: Callable[[], dict[str, Any]] = dict
+    batches: Batches | None = None
 
 
 def build_pages(gateway: Gateway, responses: Responses, around: Surroundings) -> FastAPI:
     """The FastAPI app behind every path but those of the request path."""
     app = FastAPI(title="weir", version=__version__, docs_url="/docs", redoc_url=None)
     watchers = frozenset(around.metrics.key_sha256)
-    callers = Callers(gateway.keys, around.internal_token, watchers)
+    callers = Callers(gateway.directory, around.internal_token, watchers)
     _add_errors(app)
-    add_health(app, gateway, callers, around.deployment_states, around.services)
+    add_health(app, gateway, callers, around.deployment_states, around.services, around.directory)
     _add_models(app, gateway)
     add_responses(app, responses)
+    if around.batches is not None:
+        add_batches(app, around.batches)
     add_metrics(app, gateway, callers, around.session)
     _add_status(app, gateway, callers, around.deployment_states)
     add_roles(app, gateway, callers, Replicas(around.session, around.internal_token))
@@ -103,7 +112,7 @@ def _add_errors(app: FastAPI) -> None:
 
     async def on_failure(request: Request, error: Exception) -> JSONResponse:
         told = {"path": request.url.path, "request_id": http.request_id(request.scope)}
-        _LOG.error("page failed", exc_info=error, extra=told)
+        _LOG.error("page failed: %s", stack_of(error), extra=told)
         return render(request, InternalError("An internal error occurred."))
 
     app.add_exception_handler(Exception, on_failure)
@@ -143,13 +152,11 @@ def _add_models(app: FastAPI, gateway: Gateway) -> None:
 
     @app.get("/v1/models", tags=["openai"], summary="The models that the key may use")
     async def list_models(request: Request) -> dict[str, Any]:
-        tenant = tenant_of(gateway.keys, request)
+        caller = caller_of(gateway.directory, request)
         visible: list[tuple[str, Model, Adapter | None]] = [
-            (name, model, None)
-            for name, model in gateway.models.items()
-            if not tenant.models or name in tenant.models
+            (name, model, None) for name, model in gateway.models.items() if caller.sees_model(name)
         ]
-        adapters = gateway.adapters.visible(tenant)
+        adapters = gateway.adapters.visible(caller)
         visible += [(name, gateway.models[found.model], found) for name, found in adapters]
         if not _is_anthropics(request):
             return {"object": "list", "data": [card(*each) for each in visible]}
@@ -159,8 +166,8 @@ def _add_models(app: FastAPI, gateway: Gateway) -> None:
 
     @app.get("/v1/models/{model:path}", tags=["openai"], summary="One model")
     async def get_model(model: str, request: Request) -> dict[str, Any]:
-        tenant = tenant_of(gateway.keys, request)
-        served, adapter = gateway.find_model(model, tenant)
+        caller = caller_of(gateway.directory, request)
+        served, adapter = gateway.find_model(model, caller)
         if _is_anthropics(request):
             return message_card(model, served)
         return card(model, served, adapter)
@@ -196,6 +203,17 @@ def list_replicas(states: dict[str, int], views: list[dict[str, Any]]) -> list[d
     return listed
 
 
+def _tiers(use: TierUse | None) -> dict[str, Any]:
+    """How much of memory and disk is in use for KV blocks; None where there is no disk."""
+    if use is None or not use.memory_limit_bytes:
+        return {}
+    disk = use.disk_bytes / use.disk_limit_bytes if use.disk_limit_bytes else None
+    return {
+        "kv_memory_use": round(use.memory_bytes / use.memory_limit_bytes, 4),
+        "kv_disk_use": None if disk is None else round(disk, 4),
+    }
+
+
 def _replica_views(model: Model, pool: Pool) -> list[dict[str, Any]]:
     snapshot = model.router.snapshot()
     views = []
@@ -213,6 +231,7 @@ def _replica_views(model: Model, pool: Pool) -> list[dict[str, Any]]:
                 "outstanding_tokens": view.load.outstanding_tokens,
                 "mfu": view.stats.mfu,
                 "mbu": view.stats.mbu,
+                **_tiers(view.stats.tiers),
                 "stats_age_s": round(snapshot.now_s - view.stats.at_s, 2),
                 **(_role(view) if pool.name else {}),
             }

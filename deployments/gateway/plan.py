@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal, Protocol
 
+from deployments.gateway.accounts import BudgetSpillError
 from fallback.cascade import CascadeRule
 from fallback.policies import CASCADE, COST, FAILURE, OVERLOAD, Kind, RequestFacts
 from router.admission import SpilledError
@@ -147,6 +148,8 @@ def _after_teacher(
 ) -> Step | None:
     assert course.student is not None
     error = last.error
+    if isinstance(error, BudgetSpillError):
+        return Step(course.student, spill=COST)
     if not isinstance(error, OverloadedError | ReplicaFailedError):
         return None
     kind = spill_kind(error, last.admitted, rules.is_broken)

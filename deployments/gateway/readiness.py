@@ -28,8 +28,10 @@ def add_health(
     callers: Callers,
     states: DeploymentStates,
     services: Mapping[str, Answers],
+    directory: Callable[[], dict[str, Any]],
 ) -> None:
-    """``services``: what the gateway uses and can do without for a while, by name."""
+    """``services``: what the gateway uses and can do without for a while, by name. ``directory``:
+    how old what it knows of the tenants is; empty where that does not change."""
 
     @app.get("/health", tags=["platform"], summary="Is the gateway alive?")
     async def health() -> dict[str, str]:
@@ -54,7 +56,10 @@ def add_health(
         if not seen:
             return {"status": "ready"}
         replicas = {n: len(m.router.members) for n, m in gateway.models.items() if n in seen}
-        return {"status": "ready", "replicas": replicas} | ({"missing": away} if away else {})
+        told: dict[str, Any] = {"status": "ready", "replicas": replicas}
+        if callers.watches(request) and (known := directory()):
+            told["directory"] = known
+        return told | ({"missing": away} if away else {})
 
 
 def _without_replica(gateway: Gateway) -> list[str]:

@@ -12,7 +12,7 @@ from deployments.gateway.adapters import Adapter
 from deployments.gateway.bodies import Body, TextBody
 from deployments.gateway.dialects.base import Dialect
 from features.enrichment import Enrichment
-from weir.tenancy import Tenant
+from weir.tenancy import Caller, Tenant
 
 Header = Callable[[bytes], str | None]
 
@@ -25,11 +25,12 @@ class Request:
     ``arrival_s`` is on the event loop's clock, and so is ``deadline_s``: when the client has said
     that it will give up. ``body`` is the enriched one as soon as ``enrichment`` is there;
     its ``model`` is the name of a model, also where the client named an ``adapter`` of it.
+    ``batch``: the id of the batch job that it is a line of.
     """
 
     id: str
     serial: str
-    tenant: Tenant
+    caller: Caller
     dialect: Dialect
     body: Body
     priority_class: str
@@ -39,10 +40,26 @@ class Request:
     deadline_s: float | None = None
     enrichment: Enrichment[TextBody] | None = None
     adapter: Adapter | None = None
+    batch: str | None = None
+
+    @property
+    def tenant(self) -> Tenant:
+        """Whose request it is."""
+        return self.caller.tenant
 
 
 class Door(Protocol):
-    """Where a request comes from: HTTP, or a caller in this process."""
+    """Where a request comes from: HTTP, or a caller in this process.
+
+    ``authenticated``: who asks, where that is known already; else the headers must say so.
+    ``batch``: the id of the batch job that the request is a line of. No client can say either.
+    """
+
+    @property
+    def authenticated(self) -> Caller | None: ...
+
+    @property
+    def batch(self) -> str | None: ...
 
     def header(self, name: bytes) -> str | None:
         """A header by its lower-case name."""
@@ -61,6 +78,9 @@ class Door(Protocol):
 class HttpDoor:
     """A request over HTTP."""
 
+    authenticated = None
+    batch = None
+
     def __init__(self, scope: http.Scope, receive: http.Receive) -> None:
         self._scope = scope
         self._receive = receive
@@ -75,7 +95,15 @@ class HttpDoor:
 class MemoryDoor:
     """A request of a caller in this process: batch jobs and tests."""
 
-    def __init__(self, body: bytes, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        body: bytes,
+        headers: Mapping[str, str],
+        authenticated: Caller | None = None,
+        batch: str | None = None,
+    ) -> None:
+        self.authenticated = authenticated
+        self.batch = batch
         self._body = body
         self._headers = {name.lower().encode(): value for name, value in headers.items()}
 

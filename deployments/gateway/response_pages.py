@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Query, Request
 
-from deployments.gateway.callers import tenant_of
+from deployments.gateway.callers import caller_of
 from deployments.gateway.responses import Responses
 from weir.errors import BadRequestError, NotFoundError
+from weir.tenancy import Tenant
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"description": "The request is wrong; `param` names the field."},
@@ -19,7 +20,17 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 def add_responses(app: FastAPI, responses: Responses) -> None:
     """The pages below ``/v1/responses/``."""
 
-    keys = responses.gateway.keys
+    directory = responses.gateway.directory
+
+    def reader(request: Request) -> Tenant:
+        caller = caller_of(directory, request)
+        caller.require_endpoint("responses", asks=False)
+        return caller.tenant
+
+    def writer(request: Request) -> Tenant:
+        caller = caller_of(directory, request)
+        caller.require_endpoint("responses")
+        return caller.tenant
 
     @app.get(
         "/v1/responses/{response_id}",
@@ -30,7 +41,7 @@ def add_responses(app: FastAPI, responses: Responses) -> None:
     async def get_response(
         response_id: str, request: Request, stream: bool = False
     ) -> dict[str, Any]:
-        tenant = tenant_of(keys, request)
+        tenant = reader(request)
         if stream:
             raise BadRequestError("A kept response cannot be streamed; poll it.", param="stream")
         return (await responses.find(tenant, response_id)).response
@@ -42,8 +53,17 @@ def add_responses(app: FastAPI, responses: Responses) -> None:
         responses=_REFUSALS,
     )
     async def delete_response(response_id: str, request: Request) -> dict[str, Any]:
-        await responses.delete(tenant_of(keys, request), response_id)
+        await responses.delete(writer(request), response_id)
         return {"id": response_id, "object": "response", "deleted": True}
+
+    @app.delete(
+        "/v1/responses",
+        tags=["openai"],
+        summary="Forget all responses that are kept",
+        responses=_REFUSALS,
+    )
+    async def forget_responses(request: Request) -> dict[str, Any]:
+        return {"object": "list", "deleted": await responses.forget(writer(request))}
 
     @app.post(
         "/v1/responses/{response_id}/cancel",
@@ -52,7 +72,7 @@ def add_responses(app: FastAPI, responses: Responses) -> None:
         responses=_REFUSALS,
     )
     async def cancel_response(response_id: str, request: Request) -> dict[str, Any]:
-        return await responses.cancel(tenant_of(keys, request), response_id)
+        return await responses.cancel(writer(request), response_id)
 
     @app.get(
         "/v1/responses/{response_id}/input_items",
@@ -67,7 +87,7 @@ def add_responses(app: FastAPI, responses: Responses) -> None:
         order: Literal["asc", "desc"] = "desc",
         after: str | None = None,
     ) -> dict[str, Any]:
-        stored = await responses.find(tenant_of(keys, request), response_id)
+        stored = await responses.find(reader(request), response_id)
         items = stored.items if order == "asc" else stored.items[::-1]
         return _page(items, limit, after)
 

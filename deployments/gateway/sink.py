@@ -24,6 +24,8 @@ from weir.errors import WeirError
 
 Headers = Callable[[], Sequence[tuple[bytes, bytes]]]
 """Asked once, when the answer is committed."""
+Closing = Callable[[], None]
+"""Told once, right before the last of a complete answer is written."""
 HandOver = Callable[[list[Collected], Counts, bytes], Awaitable[None]]
 
 
@@ -53,7 +55,9 @@ class Sink(Protocol):
         """Whether the client has been sent anything of an answer, or an error."""
         ...
 
-    def begin(self, writer: Writer, choices: int, stream: bool, headers: Headers) -> Answer:
+    def begin(
+        self, writer: Writer, choices: int, stream: bool, headers: Headers, closing: Closing
+    ) -> Answer:
         """An answer of so many choices, as an event stream or whole."""
         ...
 
@@ -85,12 +89,15 @@ class HttpSink:
         self._writer: Writer | None = None
         self._line: asyncio.Task[None] | None = None
 
-    def begin(self, writer: Writer, choices: int, stream: bool, headers: Headers) -> Answer:
+    def begin(
+        self, writer: Writer, choices: int, stream: bool, headers: Headers, closing: Closing
+    ) -> Answer:
         if stream:
-            return _StreamedAnswer(self, writer, headers)
+            return _StreamedAnswer(self, writer, headers, closing)
 
         async def hand_over(made: list[Collected], counts: Counts, body: bytes) -> None:
             self.status, self.committed = 200, True
+            closing()
             await http.send_bytes(self.send, 200, body, [http.JSON, *headers()])
 
         return _CollectedAnswer(writer, choices, hand_over)
@@ -142,10 +149,11 @@ class HttpSink:
 class _StreamedAnswer:
     """Server-sent events."""
 
-    def __init__(self, sink: HttpSink, writer: Writer, headers: Headers) -> None:
+    def __init__(self, sink: HttpSink, writer: Writer, headers: Headers, closing: Closing) -> None:
         self._sink = sink
         self._writer = writer
         self._headers = headers
+        self._closing = closing
 
     async def put(self, choice: int, output: Output) -> None:
         event = self._writer.event(choice, output)
@@ -162,6 +170,7 @@ class _StreamedAnswer:
         if not sink.flowing:
             await sink.flow(self._writer, self._headers)
         event = self._writer.last_event(counts)
+        self._closing()
         await sink.send({"type": "http.response.body", "body": event, "more_body": False})
 
 
@@ -199,8 +208,11 @@ class MemorySink:
     def committed(self) -> bool:
         return self.status != 0
 
-    def begin(self, writer: Writer, choices: int, stream: bool, headers: Headers) -> Answer:
+    def begin(
+        self, writer: Writer, choices: int, stream: bool, headers: Headers, closing: Closing
+    ) -> Answer:
         async def hand_over(made: list[Collected], counts: Counts, body: bytes) -> None:
+            closing()
             self.status, self.choices, self.counts, self.body = 200, made, counts, body
             self.headers = dict(headers())
 

@@ -43,7 +43,7 @@ class BackgroundExchange(Exchange):
         self.raw = bytearray(json.dumps(stored.response).encode())
 
     def _tenant(self) -> Tenant:
-        return self._responses.gateway.keys.authenticate(f"Bearer {self._key}", None)
+        return self._responses.gateway.directory.authenticate(f"Bearer {self._key}").tenant
 
 
 def _id_of(told: Exchange) -> str:

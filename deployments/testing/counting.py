@@ -27,8 +27,8 @@ _Block = tuple[str | None, str | None, tuple[int, ...]]
 class Served:
     """One stream that an engine generated, whole or in part. Counts are in tokens.
 
-    ``begun`` is how many tokens of the answer other engines had generated before; ``ended``: its
-    last output was put out here.
+    ``begun`` is how many tokens of the answer other engines had generated before; ``prefilled``:
+    the prompt was computed here; ``ended``: the last output was put out here.
     """
 
     request: wire.Submit | wire.Embed
@@ -36,6 +36,7 @@ class Served:
     cached_tokens: int = 0
     output_tokens: int = 0
     begun: int = 0
+    prefilled: bool = False
     ended: bool = False
 
     @property
@@ -121,7 +122,9 @@ class CountingGenerator:
         task = asyncio.get_running_loop().create_task(work())
 
         async def abort() -> None:
-            task.cancel()
+            if not task.done():
+                task.cancel()
+                put(wire.Used(request.stream, 0, 0, 0))
 
         return abort
 
@@ -164,8 +167,11 @@ class CountingGenerator:
             served.output_tokens += len(message.tokens)
         if isinstance(message, wire.Started | wire.Done | wire.Embedded):
             served.prompt_tokens = message.prompt_tokens
+            served.prefilled = True
             message.cached_tokens = served.cached_tokens
             self._blocks.update(_blocks(served.request))
+        if isinstance(message, wire.Used) and message.prompt_tokens:
+            message.cached_tokens = served.cached_tokens
         if isinstance(message, wire.Kept):
             message.blocks = self.kept.keep(self, self._going.wait)
         if isinstance(message, wire.Done | wire.Embedded | wire.Failed):

@@ -14,26 +14,29 @@ and the reason it is counted under does not depend on how busy the teacher happe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from fallback.policies.breaker import BreakerState, CircuitBreaker, Pass
 from fallback.policies.cost import CostPolicy
-from fallback.policies.kinds import COST, FAILURE, LONG_TAIL, OVERLOAD, permissions
+from fallback.policies.kinds import COST, FAILURE, LONG_TAIL, NO_WISHES, OVERLOAD, permissions
 from fallback.policies.overload import OverloadPolicy
-from weir.settings import TenantSettings
-from weir.settings.fallback import FallbackSettings, Kind
+from weir.settings.fallback import FallbackSettings, Kind, TenantFallbackSettings
 
 
 @dataclass(frozen=True, slots=True)
 class RequestFacts:
-    """What the policies know of a request. ``intent``: what the client says it is, if it does."""
+    """What the policies know of a request. ``intent``: what the client says it is, if it does;
+    ``wishes``: its tenant's own word; ``over_budget``: so much of the tenant's budget is spent that
+    it has a student answer."""
 
     tenant: str
     priority_class: str
     long_tail: bool = False
     intent: str | None = None
     worst_cost_usd: float = 0.0
+    wishes: TenantFallbackSettings = NO_WISHES
+    over_budget: bool = False
 
 
 class SpillPolicy:
@@ -42,24 +45,24 @@ class SpillPolicy:
     def __init__(
         self,
         settings: FallbackSettings,
-        tenants: Iterable[TenantSettings],
         slo_s: Mapping[str, float],
         clock: Callable[[], float],
         on_open: Callable[[], None] | None = None,
     ) -> None:
-        self.permissions = permissions(settings, tenants)
-        self.cost = CostPolicy(settings.cost, clock)
+        self.permissions = permissions(settings)
+        self.cost = CostPolicy(settings.cost)
         self.breaker = CircuitBreaker(settings.failure, clock, on_open)
         self.overload = OverloadPolicy(settings.overload, slo_s, clock)
         self._rare = frozenset(settings.long_tail.rare_intents)
 
     def allows(self, kind: Kind, facts: RequestFacts) -> bool:
         """May the request spill for this reason?"""
-        return self.permissions.allow(kind, facts.tenant, facts.priority_class)
+        return self.permissions.allow(kind, facts.wishes, facts.priority_class)
 
     def at_arrival(self, facts: RequestFacts) -> Kind | None:
         """Steps 1 and 2: what the request itself gives reason for."""
-        if self.allows(COST, facts) and self.cost.judge(facts.tenant, facts.worst_cost_usd):
+        dear = facts.over_budget or self.cost.judge(facts.worst_cost_usd)
+        if dear and self.allows(COST, facts):
             return COST
         if (facts.long_tail or facts.intent in self._rare) and self.allows(LONG_TAIL, facts):
             return LONG_TAIL

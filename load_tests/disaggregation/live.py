@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -32,20 +33,21 @@ from load_tests.servers.weir_platform import weir_platform
 LONG_TOKENS = 1500
 _LENGTHS = (20, 120, 400, 900, LONG_TOKENS)
 _PATIENCE_S = 240.0
-_COUNTERS = (
-    "weir_handoffs_total",
-    "vllm:external_prefix_cache_queries_total",
-    "vllm:external_prefix_cache_hits_total",
-)
+_QUERIES = "vllm:external_prefix_cache_queries_total"
+_HITS = "vllm:external_prefix_cache_hits_total"
+_COUNTERS = ("weir_handoffs_total", _QUERIES, _HITS)
+_REPLICA = re.compile(r'replica="([^"]*)"')
 
 
 @dataclass(frozen=True, slots=True)
 class LiveFleet:
-    """``pools`` as in the settings; ``rule`` decides whether to disaggregate."""
+    """``pools`` as in the settings; ``rule`` decides whether to disaggregate, ``policy`` which
+    replica takes a request."""
 
     name: str
     pools: Sequence[Mapping[str, Any]]
     rule: str
+    policy: str = "weir"
 
 
 _HALVES = ({"name": "p", "role": "prefill"}, {"name": "d", "role": "decode"})
@@ -55,6 +57,13 @@ LIVE_FLEETS = (
     LiveFleet(MIXED, ({"name": "m", "role": "mixed", "replicas": 2},), "never"),
     LiveFleet(SPLIT, _HALVES, "always"),
     LiveFleet("1 prefill + 1 decode, adaptive", _HALVES, "adaptive"),
+    # As engines stand behind an ordinary load balancer.
+    LiveFleet(
+        "2 mixed, round-robin",
+        ({"name": "m", "role": "mixed", "replicas": 2, "engine": {"yielding": False}},),
+        "never",
+        "round-robin",
+    ),
 )
 
 
@@ -94,8 +103,6 @@ class Live:
     def row(self, reference: Live) -> dict[str, Any]:
         """The figures; ``reference``: whose answers are right."""
         pairs = list(zip(self.answers, reference.answers, strict=True))
-        queries = self.counters.get("vllm:external_prefix_cache_queries_total", 0.0)
-        hits = self.counters.get("vllm:external_prefix_cache_hits_total", 0.0)
         return {
             "system": self.fleet.name,
             "rule": self.fleet.rule,
@@ -106,7 +113,7 @@ class Live:
             "itl_p99_ms": _ms(percentile(self.gaps_s, 99)),
             "ttft_beside_streams_p50_ms": _ms(percentile(self.long_first_s, 50)),
             "prompts_handed_over": self.counters.get("weir_handoffs_total taken", 0.0),
-            "prompt_tokens_not_computed_again_ratio": hits / queries if queries else None,
+            "prompt_tokens_not_computed_again_ratio": _taken_share(self.counters),
             "errors": len(self.errors),
         }
 
@@ -120,7 +127,7 @@ def measure_live(
         StartError: it does not come up.
         Unavailable: this checkout has no platform.
     """
-    routing = {"disaggregation": {"rule": fleet.rule}}
+    routing = {"policy": fleet.policy, "disaggregation": {"rule": fleet.rule}}
     with tempfile.TemporaryDirectory(prefix="weir-bench-") as folder:
         launches, target = weir_platform(
             workload, 1, Path(folder), pools=[dict(p) for p in fleet.pools], routing=routing
@@ -233,8 +240,22 @@ class _Run:
                 name, _, labels = line.partition("{")
                 if name in _COUNTERS:
                     key = f"{name} taken" if 'outcome="taken"' in labels else name
+                    if replica := _REPLICA.match(labels):
+                        key = f"{name} {replica[1]}"
                     found[key] = found.get(key, 0.0) + float(line.rpartition(" ")[2])
         return found
+
+
+def _taken_share(counters: Mapping[str, float]) -> float | None:
+    """Of the prompt tokens that replicas asked others for, those that came. A replica that computes
+    prompts for others asks too, and never gets any: it does not count."""
+    asked = hits = 0.0
+    for key, taken in counters.items():
+        name, _, replica = key.partition(" ")
+        if name == _HITS and taken:
+            hits += taken
+            asked += counters.get(f"{_QUERIES} {replica}", 0.0)
+    return hits / asked if asked else None
 
 
 def _delta(line: bytes) -> str:

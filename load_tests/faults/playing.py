@@ -25,7 +25,7 @@ from weir.settings import (
     Settings,
     TenantSettings,
 )
-from weir.settings.tree import DisaggregationSettings
+from weir.settings.routing import DisaggregationSettings
 from weir.tenancy import hash_key
 from weir.testing import virtual_time
 from weir.testing.schedules import play as play_faults
@@ -39,6 +39,13 @@ PRICE = PriceSettings(
     cached_input_usd_per_million_tokens=1.0,
     output_usd_per_million_tokens=10.0,
 )
+
+
+#: Everything is reserved and settled; nothing is refused for it.
+NEVER_REACHED = {
+    "quotas": {"output_tokens_per_day": 10**9, "concurrent_requests": 10**6},
+    "budget": {"usd_per_month": 10**6},
+}
 
 
 @dataclass(slots=True)
@@ -94,7 +101,10 @@ def settings_of(tight: bool, rule: str) -> Settings:
         models=(
             ModelSettings(name="m", source="x", price=PRICE, adapters=(TONE,), routing=routing),
         ),
-        tenants=tuple(TenantSettings(id=t, key_sha256=(hash_key(t),)) for t in TENANTS),
+        tenants=tuple(
+            TenantSettings.model_validate({"id": t, "key_sha256": (hash_key(t),), **NEVER_REACHED})
+            for t in TENANTS
+        ),
         admission=admission if tight else {},
     )
 

@@ -29,7 +29,7 @@ from deployments.testing.cluster import until
 from deployments.testing.world import KEY, World, http_world
 from load_tests.pdfaults.engines import HOST, RealReplica
 from load_tests.pdfaults.moments import FAULTS, Fault, Point, Side, Way
-from weir.desk import requests as desk_requests
+from weir.samples import requests as desk_requests
 from weir.settings import Settings, parse_settings
 from weir.tenancy import hash_key
 

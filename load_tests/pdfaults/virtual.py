@@ -21,7 +21,7 @@ from deployments.testing.words import word_encoder
 from load_tests.pdfaults.moments import FAULTS, Fault, Point, Side, Way
 from load_tests.pdfaults.watching import WatchedGenerator
 from weir.settings import ModelSettings, RoutingSettings, Settings, TenantSettings
-from weir.settings.tree import DisaggregationSettings
+from weir.settings.routing import DisaggregationSettings
 from weir.tenancy import hash_key
 from weir.testing import virtual_time
 

@@ -1,10 +1,13 @@
 """Every metric that weir exports, declared once: names with units, labels with bounded values.
 
-``tenant`` and ``model`` come from settings, never from what a client sends.
+``tenant`` and ``model`` come from settings and directory, never from what a client sends.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -15,6 +18,35 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 _TPOT_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1)
 _LOOKUP_SECONDS = (0.0001, 0.0002, 0.0003, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 1)
 _TOKENS = (16, 64, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
+
+
+@dataclass(frozen=True, slots=True)
+class TierMetric:
+    """A metric that a replica's engine exports: a counter if it ``counts``, or else a gauge."""
+
+    documentation: str
+    labels: tuple[str, ...] = ("tier",)
+    counts: bool = True
+
+
+#: Of KV blocks outside the device's memory. ``tier``: memory or disk.
+TIER_METRICS: Mapping[str, TierMetric] = MappingProxyType(
+    {
+        "weir_kv_tier_blocks": TierMetric("KV blocks in the tier.", counts=False),
+        "weir_kv_tier_bytes": TierMetric("What they take, in bytes.", counts=False),
+        "weir_kv_tier_limit_bytes": TierMetric("The most that the tier takes.", counts=False),
+        "weir_kv_tier_stored_blocks": TierMetric("KV blocks written into the tier."),
+        "weir_kv_tier_loaded_blocks": TierMetric(
+            "KV blocks read from the tier: from the disk into memory, from memory to the device."
+        ),
+        "weir_kv_tier_evicted_blocks": TierMetric("KV blocks that gave way to others."),
+        "weir_kv_tier_failed_blocks": TierMetric(
+            "KV blocks that could not be written (full, broken, paused, busy) or read (damaged, "
+            "unreadable).",
+            ("tier", "reason"),
+        ),
+    }
+)
 
 
 class GatewayMetrics:
@@ -30,6 +62,10 @@ class GatewayMetrics:
         self._declare_handoffs()
         self._declare_fallback()
         self._declare_features()
+        self._declare_ledger()
+        self._declare_batches()
+        self._declare_directory()
+        self._declare_accounts()
 
     def of(self, metric: _Metric, *labels: str) -> _Metric:
         """``metric.labels(*labels)``, looked up once. The client library checks the labels and
@@ -245,6 +281,40 @@ class GatewayMetrics:
             registry=self.registry,
         )
 
+    def _declare_directory(self) -> None:
+        self.directory_age = Gauge(
+            "weir_directory_age_seconds",
+            "Since the database last said that what is known of tenants and keys is up to date.",
+            registry=self.registry,
+        )
+        self.directory_revision = Gauge(
+            "weir_directory_revision",
+            "Number of the last change of tenants and keys that is in force here.",
+            registry=self.registry,
+        )
+
+    def _declare_ledger(self) -> None:
+        self.ledger_outbox_bytes = Gauge(
+            "weir_ledger_outbox_bytes",
+            "Usage records on this gateway's disk that the database does not have yet.",
+            registry=self.registry,
+        )
+        self.ledger_held = Gauge(
+            "weir_ledger_held_records",
+            "Usage records in memory, because the outbox cannot be written (a full disk).",
+            registry=self.registry,
+        )
+        self.ledger_lost = Counter(
+            "weir_ledger_lost_records_total",
+            "Usage records that could neither be written nor held: they will be on no bill.",
+            registry=self.registry,
+        )
+        self.ledger_stream_up = Gauge(
+            "weir_ledger_stream_up",
+            "1 while usage records can be sent to Redis, 0 while they stay in the outbox.",
+            registry=self.registry,
+        )
+
     def _declare_features(self) -> None:
         self.feature_lookups = Counter(
             "weir_feature_lookups_total",
@@ -290,5 +360,36 @@ class GatewayMetrics:
         self.tail_notes_dropped = Counter(
             "weir_tail_notes_dropped_total",
             "Long-tail entities that could not be queued for generation.",
+            registry=self.registry,
+        )
+
+    def _declare_accounts(self) -> None:
+        self.account_up = Gauge(
+            "weir_account_store_up",
+            "1 while the Redis in which it is counted what tenants use answers, else 0.",
+            registry=self.registry,
+        )
+        self.account_alone = Counter(
+            "weir_account_alone_total",
+            "Reservations that were decided without that Redis, by outcome (granted, refused).",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self.account_unsettled = Gauge(
+            "weir_account_unsettled",
+            "Reservations whose use that Redis has not acknowledged yet.",
+            registry=self.registry,
+        )
+
+    def _declare_batches(self) -> None:
+        self.batch_lines = Counter(
+            "weir_batch_lines_total",
+            "Lines of batch jobs by outcome: completed, failed, or put off to be tried again.",
+            ("tenant", "outcome"),
+            registry=self.registry,
+        )
+        self.batch_lines_in_flight = Gauge(
+            "weir_batch_lines_in_flight",
+            "Lines of batch jobs that are computed or wait for admission.",
             registry=self.registry,
         )

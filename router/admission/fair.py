@@ -47,6 +47,13 @@ class Account:
         self.pending += cost * self._per_unit
         self.in_flight += 1
 
+    def reweigh(self, weight: float) -> None:
+        """The account has another weight from now on. Service given stays what it was counted as;
+        what is reserved is counted anew, so that what is settled later cancels it."""
+        self.pending *= self.weight / weight
+        self.weight = weight
+        self._per_unit = 1.0 / weight
+
     def serve(self, cost: float, reserved: float) -> None:
         """Service of ``cost`` was given, of which ``reserved`` was foreseen."""
         self.service += cost * self._per_unit

@@ -196,7 +196,7 @@ async def test_another_gateway_sees_cancels_and_notices_a_loss(
     monkeypatch.setattr("deployments.gateway.responses._TOUCH_S", 0.05)
     replica = await world.add_replica("a")
     other = Responses(world.gateway, world.responses.store, ResponsesSettings())
-    tenant = world.gateway.keys.authenticate(f"Bearer {KEY}")
+    tenant = world.gateway.directory.authenticate(f"Bearer {KEY}").tenant
     begun = await _background(world)
     await _until(lambda: "r1" in replica.generator.started)
     assert (await other.find(tenant, begun["id"])).open
@@ -224,10 +224,10 @@ async def test_a_client_that_leaves_its_background_response_does_not_end_it(worl
     store, keeping, go_on = world.responses.store, asyncio.Event(), asyncio.Event()
     put = store.put
 
-    async def slow_put(tenant: str, stored: Any) -> None:
+    async def slow_put(tenant: str, stored: Any, ttl_s: float) -> None:
         keeping.set()
         await go_on.wait()
-        await put(tenant, stored)
+        await put(tenant, stored, ttl_s)
 
     store.put = slow_put
     pending = asyncio.ensure_future(_background(world))

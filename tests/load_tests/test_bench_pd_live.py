@@ -23,8 +23,10 @@ def _live(number: int, **more: Any) -> Live:
 def test_marks_compare_the_split_fleet_with_the_mixed_one() -> None:
     mixed = _live(0)
     counters = {
-        "vllm:external_prefix_cache_queries_total": 200.0,
-        "vllm:external_prefix_cache_hits_total": 150.0,
+        "vllm:external_prefix_cache_queries_total prefill#1": 200.0,
+        "vllm:external_prefix_cache_hits_total prefill#1": 0.0,
+        "vllm:external_prefix_cache_queries_total decode#1": 200.0,
+        "vllm:external_prefix_cache_hits_total decode#1": 150.0,
         "weir_handoffs_total taken": 7.0,
     }
     split = _live(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pydantic
 import pytest
@@ -21,6 +23,7 @@ from weir.settings import (
     profile_names,
     read_tree,
 )
+from weir.settings.section import Section
 
 MODEL = {"name": "m", "source": "builtin:teacher"}
 
@@ -81,10 +84,46 @@ colour: red
         "colour",
     }
     assert found["colour"] == "unknown key"
-    assert found["server.prot"] == "unknown key"
+    assert found["server.prot"] == "unknown key; did you mean 'port'?"
     assert found["models[1].name"] == "missing"
     assert "65535" in found["server.port"]
     assert "99999" in found["server.port"]
+
+
+def test_problems_are_told_in_the_order_of_the_file(tmp_path: Path) -> None:
+    """Whatever finds them: the key itself, its section, or what another section says."""
+    text = """
+models:
+  - {name: m, source: x, pools: [{name: p}, {name: p}], fallback: {student: nobody}}
+  - {name: 1, sorce: x}
+tenants: [{id: t, models: [n, m]}, {id: t, colour: red}]
+"""
+    found = list(problems(tmp_path, text))
+    assert found == [
+        "models[0].pools[1].name",
+        "models[0].fallback.student",
+        "models[1].source",
+        "models[1].name",
+        "models[1].sorce",
+        "tenants[0].models[0]",
+        "tenants[1].id",
+        "tenants[1].colour",
+    ]
+
+
+def test_every_section_is_made_alike() -> None:
+    def below(annotation: object) -> Iterator[type]:
+        if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
+            yield annotation
+            for field in annotation.model_fields.values():
+                yield from below(field.annotation)
+        for inner in get_args(annotation):
+            yield from below(inner)
+
+    sections = set(below(Settings))
+    assert len(sections) > 30
+    assert [each for each in sections if not issubclass(each, Section)] == []
+    assert all(each.model_config == Section.model_config for each in sections)
 
 
 def test_the_message_lists_every_problem(tmp_path: Path) -> None:
@@ -150,9 +189,9 @@ def test_settings_are_frozen() -> None:
 
 def test_names_are_unique_and_tenants_know_their_models(tmp_path: Path) -> None:
     twice = yaml.safe_dump({"models": [MODEL, MODEL]})
-    assert "'m' is defined twice" in problems(tmp_path, twice)["(top level)"]
+    assert problems(tmp_path, twice) == {"models[1].name": "'m' is defined twice"}
     unknown = yaml.safe_dump({"models": [MODEL], "tenants": [{"id": "t", "models": ["x"]}]})
-    assert "no model named 'x'" in problems(tmp_path, unknown)["(top level)"]
+    assert problems(tmp_path, unknown) == {"tenants[0].models[0]": "no model named 'x'"}
 
 
 def test_what_weir_sets_itself_is_no_engine_argument(tmp_path: Path) -> None:

@@ -1,23 +1,26 @@
 """One settings tree, read from YAML, validated before anything starts."""
 
+from weir.settings.admission import AdmissionSettings, ClassSettings
 from weir.settings.engine import EngineSettings
+from weir.settings.examine import Problem
 from weir.settings.load import (
-    Problem,
     SettingsError,
     load_settings,
     parse_settings,
     profile_names,
     read_tree,
 )
+from weir.settings.money import PriceSettings
+from weir.settings.routing import RoutingSettings
+from weir.settings.tenants import TenantFields, TenantSettings
 from weir.settings.tree import (
     ModelSettings,
-    PriceSettings,
-    RoutingSettings,
     Settings,
-    TenantSettings,
 )
 
 __all__ = [
+    "AdmissionSettings",
+    "ClassSettings",
     "EngineSettings",
     "ModelSettings",
     "PriceSettings",
@@ -25,6 +28,7 @@ __all__ = [
     "RoutingSettings",
     "Settings",
     "SettingsError",
+    "TenantFields",
     "TenantSettings",
     "load_settings",
     "parse_settings",

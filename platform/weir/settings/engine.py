@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from weir.settings.parsers import check_parsers
+from weir.settings.section import Finding, Section
+from weir.settings.tiers import KvTiersSettings, tier_findings
 
 _OWNED_ELSEWHERE = {
     "model": "models[].source",
@@ -25,11 +28,7 @@ _OWNED_ELSEWHERE = {
 }
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class ParallelSettings(_Section):
+class ParallelSettings(Section):
     """How many accelerators one replica spans: ``tensor`` * ``pipeline`` * ``data``.
 
     ``data``: so many copies of the attention layers share the replica's requests (data-parallel
@@ -59,31 +58,29 @@ class ParallelSettings(_Section):
             args["enable_expert_parallel"] = True
         return args
 
-    def check(self, accelerator: str | None, mode: str) -> None:
-        """Refuse what vLLM's CPU build, or an engine in a fork, cannot do.
-
-        Raises:
-            ValueError: what cannot be done, and what would do.
-        """
+    def findings(self, accelerator: str | None, mode: str) -> Iterator[Finding]:
+        """What vLLM's CPU build, or an engine in a fork, cannot do, and what would do; seen from
+        the section that has this one."""
         if self.experts and self.workers == 1:
-            raise ValueError(
-                "parallel.experts: spreads experts over several accelerators; "
-                "raise parallel.data or parallel.tensor"
+            yield Finding(
+                ("parallel", "experts"),
+                "spreads experts over several accelerators; raise parallel.data or parallel.tensor",
             )
         if accelerator is not None or mode == "stub":
             return
         if self.pipeline > 1:
-            raise ValueError("parallel.pipeline: vLLM's CPU build has no pipeline parallelism")
+            yield Finding(("parallel", "pipeline"), "vLLM's CPU build has no pipeline parallelism")
         if self.data > 1:
-            raise ValueError("parallel.data: needs an accelerator")
+            yield Finding(("parallel", "data"), "needs an accelerator")
         if mode == "forked" and self.tensor > 1:
-            raise ValueError(
-                "parallel.tensor: a forked engine is one process; use engine.mode: "
-                "process, with VLLM_CPU_OMP_THREADS_BIND: nobind in engine.env"
+            yield Finding(
+                ("parallel", "tensor"),
+                "a forked engine is one process; use engine.mode: process, "
+                "with VLLM_CPU_OMP_THREADS_BIND: nobind in engine.env",
             )
 
 
-class EngineSettings(_Section):
+class EngineSettings(Section):
     """How vLLM runs inside a replica.
 
     ``mode``: ``forked`` runs the engine core in a fork of the replica (fast start, shared memory;
@@ -91,18 +88,25 @@ class EngineSettings(_Section):
     words, to measure what is around it. ``args`` are vLLM's engine arguments, passed through.
     ``yielding``: prompts give way to more urgent ones between two steps; it needs vLLM's
     ``scheduling_policy: priority`` and has no effect without, nor beside a ``scheduler_cls``.
+    ``kv_tiers``: where KV blocks go that the device has no room for.
     """
 
     mode: Literal["forked", "process", "stub"] = "process"
     args: dict[str, Any] = Field(default_factory=dict)
     env: dict[str, str] = Field(default_factory=dict)
     yielding: bool = True
+    kv_tiers: KvTiersSettings | None = None
 
     @field_validator("args")
     @classmethod
     def _usable(cls, args: dict[str, Any]) -> dict[str, Any]:
         check_engine_args(args)
         return args
+
+    def findings(self, parallel: ParallelSettings, hands_off: bool) -> Iterator[Finding]:
+        """Why the engine cannot have its tiers; see :func:`weir.settings.tiers.tier_findings`."""
+        copies = parallel.pipeline * parallel.data
+        yield from tier_findings(self.kv_tiers, self.mode, self.args, copies, hands_off)
 
 
 def check_engine_args(args: dict[str, Any]) -> None:

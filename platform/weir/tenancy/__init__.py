@@ -1,7 +1,8 @@
 """Tenants, their keys, and what they may use."""
 
-from weir.tenancy.keyring import KEY_PREFIX, KeyRing, hash_key, new_key
+from weir.tenancy.directory import Directory, LiveDirectory
 from weir.tenancy.limits import NO_QUOTAS, Budget, BudgetStep, Quotas
+from weir.tenancy.secret_keys import KEY_PREFIX, hash_key, new_key
 from weir.tenancy.tenant import Caller, Key, Role, Tenant, model_not_found
 
 __all__ = [
@@ -10,8 +11,9 @@ __all__ = [
     "Budget",
     "BudgetStep",
     "Caller",
+    "Directory",
     "Key",
-    "KeyRing",
+    "LiveDirectory",
     "Quotas",
     "Role",
     "Tenant",

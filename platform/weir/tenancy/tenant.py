@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
-from weir.errors import ModelNotFoundError
+from weir.errors import ModelNotFoundError, PermissionDeniedError
 from weir.settings.fallback import TenantFallbackSettings
 from weir.tenancy.limits import NO_QUOTAS, Budget, Quotas
 
@@ -17,6 +17,8 @@ class Tenant:
     """Who is asking, and what it may do.
 
     ``models`` and ``classes``: which it may use (empty: all; the first class is the default).
+    ``adapters`` and ``features``: adapters, and services of features, that the settings keep for
+    some tenants and that it may use too.
     ``prefix_group``: with whom it shares cached prefixes. ``weight``: its fair share relative to
     others (None: as the settings of admission say). ``model_quotas``: more bounds, by the model's
     name. ``retention_days``: so long prompts and answers may be kept (0: never, the default).
@@ -35,11 +37,8 @@ class Tenant:
     retention_days: int = 0
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     enabled: bool = True
-
-    def require_model(self, name: str) -> None:
-        """A model that the tenant may not use is answered like one that does not exist."""
-        if self.models and name not in self.models:
-            raise model_not_found(name)
+    adapters: frozenset[str] = frozenset()
+    features: frozenset[str] = frozenset()
 
 
 class Role(StrEnum):
@@ -71,8 +70,8 @@ class Key:
 
     def usable(self, now_s: float) -> bool:
         """Whether it is neither revoked nor expired."""
-        ended = (self.revoked_s, self.expires_s)
-        return all(end_s is None or now_s < end_s for end_s in ended)
+        revoked_s, expires_s = self.revoked_s, self.expires_s
+        return (revoked_s is None or now_s < revoked_s) and (expires_s is None or now_s < expires_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +80,34 @@ class Caller:
 
     tenant: Tenant
     key: Key
+
+    def require_endpoint(self, name: str, *, asks: bool = True) -> None:
+        """``asks``: whether it makes a model work, which a key that only reads may not.
+
+        Raises:
+            PermissionDeniedError: the key is not for that.
+        """
+        key = self.key
+        if key.endpoints and name not in key.endpoints:
+            raise PermissionDeniedError(f"The key is not for {name}.")
+        if asks and key.role is Role.READ_ONLY:
+            raise PermissionDeniedError("The key is for reading only.")
+
+    def sees_model(self, name: str) -> bool:
+        """Whether tenant and key may use the model itself."""
+        models, narrowed = self.tenant.models, self.key.models
+        return (not models or name in models) and (not narrowed or name in narrowed)
+
+    def sees_adapter(self, model: str, names: Collection[str], tenants: Collection[str]) -> bool:
+        """Whether tenant and key may use an adapter of ``model`` that is called ``names``, the
+        first of which is its id, and that the settings keep for ``tenants`` (empty: for all who
+        may use the model)."""
+        tenant, narrowed = self.tenant, self.key.models
+        if narrowed and model not in narrowed and narrowed.isdisjoint(names):
+            return False
+        if tenants:
+            return tenant.id in tenants or not tenant.adapters.isdisjoint(names)
+        return not tenant.models or model in tenant.models
 
 
 def model_not_found(name: str) -> ModelNotFoundError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,13 +14,11 @@ from fallback.policies import (
     FAILURE,
     LONG_TAIL,
     OVERLOAD,
-    Budgets,
     Hysteresis,
     OverloadPolicy,
     RequestFacts,
     SpillPolicy,
 )
-from weir.settings import TenantSettings
 from weir.settings.fallback import (
     CostSettings,
     FailureSettings,
@@ -96,36 +95,17 @@ def test_an_unknown_wait_changes_nothing() -> None:
     assert not policy.judge("interactive", 0.1)
 
 
-def test_budgets_begin_again_with_each_period() -> None:
-    clock = Clock()
-    budgets = Budgets({"t": 1.0, "none": 0.0}, 60, clock)
-    assert budgets.is_spent("none")
-    assert not budgets.is_spent("other")
-    budgets.spend("t", 0.6)
-    assert not budgets.is_spent("t")
-    budgets.spend("t", 0.4)
-    assert budgets.is_spent("t")
-    clock.now_s += 150
-    assert not budgets.is_spent("t")
-    budgets.spend("t", 1)
-    clock.now_s += 29
-    assert budgets.is_spent("t")
-    clock.now_s += 1
-    assert not budgets.is_spent("t")
-
-
 FACTS = RequestFacts("t", "interactive")
 
 
-def policy(
-    fallback: FallbackSettings | None = None,
-    tenant: TenantFallbackSettings | None = None,
-    clock: Clock | None = None,
-) -> SpillPolicy:
-    tenants = [TenantSettings(id="t", fallback=tenant or TenantFallbackSettings())]
+def policy(fallback: FallbackSettings | None = None, clock: Clock | None = None) -> SpillPolicy:
     slo = {"interactive": 2.0, "standard": 10.0}
     made = fallback or FallbackSettings(student="s")
-    return SpillPolicy(made, tenants, slo, clock or Clock())
+    return SpillPolicy(made, slo, clock or Clock())
+
+
+def wishing(facts: RequestFacts, **wishes: tuple[Any, ...]) -> RequestFacts:
+    return replace(facts, wishes=TenantFallbackSettings(**wishes))
 
 
 def test_what_a_request_is_decides_before_how_the_pool_does() -> None:
@@ -142,33 +122,36 @@ def test_what_a_request_is_decides_before_how_the_pool_does() -> None:
     assert spills.at_arrival(replace(FACTS, long_tail=True, worst_cost_usd=0.02)) == COST
 
 
-def test_a_spent_budget_spills() -> None:
-    fallback = FallbackSettings(student="s", cost=CostSettings(tenant_budgets_usd={"t": 1.0}))
-    spills = policy(fallback)
+def test_a_spent_budget_spills_unless_the_tenant_forbids_it() -> None:
+    spills, spent = policy(), replace(FACTS, over_budget=True)
     assert spills.at_arrival(FACTS) is None
-    spills.cost.budgets.spend("t", 1.5)
-    assert spills.at_arrival(FACTS) == COST
-    assert spills.at_arrival(replace(FACTS, tenant="other")) is None
+    assert spills.at_arrival(spent) == COST
+    assert spills.at_arrival(replace(spent, wishes=TenantFallbackSettings(forbid=(COST,)))) is None
+
+
+@pytest.mark.parametrize("old", [{"tenant_budgets_usd": {"t": 1.0}}, {"budget_period_s": 60}])
+def test_the_setting_that_budgets_had_says_where_they_are_now(old: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"is gone: .*tenants\[\]\.budget"):
+        CostSettings.model_validate(old)
 
 
 def test_an_empty_pool_spills_and_a_tenant_that_forbids_it_still_enters() -> None:
     spills = policy()
     assert spills.enter(FACTS, replicas=0) is None
     assert not spills.is_broken, "at start-up nothing has failed yet"
-    forbids = policy(tenant=TenantFallbackSettings(forbid=(FAILURE,)))
-    assert forbids.enter(FACTS, replicas=0) is not None
+    forbids = wishing(FACTS, forbid=(FAILURE,))
+    assert spills.enter(forbids, replicas=0) is not None
 
 
 def test_who_may_not_spill_leaves_the_probe_to_others() -> None:
     clock = Clock()
     fallback = FallbackSettings(student="s", failure=FailureSettings(open_s=1))
-    tenant = TenantFallbackSettings(forbid=(FAILURE,))
-    spills = policy(fallback, tenant, clock)
-    other = replace(FACTS, tenant="other")
+    spills = policy(fallback, clock)
+    forbids, other = wishing(FACTS, forbid=(FAILURE,)), replace(FACTS, tenant="other")
     spills.breaker.trip()
     assert spills.enter(other, replicas=1) is None
     clock.now_s += 1
-    entered = spills.enter(FACTS, replicas=1)
+    entered = spills.enter(forbids, replicas=1)
     assert entered is not None
     spills.breaker.failed(entered)
     probe = spills.enter(other, replicas=1)
@@ -185,20 +168,19 @@ def test_overload_is_for_its_classes_unless_a_tenant_requires_it() -> None:
     assert not spills.overloaded(standard, 50.0, refused=True)
     assert not spills.overloaded(batch, None, refused=True)
     assert spills.patience_s(standard) is None
-    requires = policy(tenant=TenantFallbackSettings(require=(OVERLOAD,)))
-    assert requires.overloaded(standard, 5.0, refused=False)
-    assert requires.overloaded(batch, None, refused=True)
-    assert requires.patience_s(batch) is None, "no SLO, no limit"
+    assert spills.overloaded(wishing(standard, require=(OVERLOAD,)), 5.0, refused=False)
+    required = wishing(batch, require=(OVERLOAD,))
+    assert spills.overloaded(required, None, refused=True)
+    assert spills.patience_s(required) is None, "no SLO, no limit"
 
 
 def test_a_tenant_may_forbid_what_is_on_and_require_what_is_off() -> None:
     fallback = FallbackSettings(student="s", long_tail=LongTailSettings(enabled=False))
     long_tail = replace(FACTS, long_tail=True)
-    assert policy(fallback).at_arrival(long_tail) is None
-    requires = policy(fallback, TenantFallbackSettings(require=(LONG_TAIL,)))
-    assert requires.at_arrival(long_tail) == LONG_TAIL
-    forbids = policy(tenant=TenantFallbackSettings(forbid=(LONG_TAIL,)))
-    assert forbids.at_arrival(long_tail) is None
+    off = policy(fallback)
+    assert off.at_arrival(long_tail) is None
+    assert off.at_arrival(wishing(long_tail, require=(LONG_TAIL,))) == LONG_TAIL
+    assert policy().at_arrival(wishing(long_tail, forbid=(LONG_TAIL,))) is None
 
 
 def test_both_at_once_is_a_mistake() -> None:

@@ -1,0 +1,1 @@
+"""What the capacity planner foretells beside what others published."""

@@ -1,0 +1,1 @@
+"""Capacity: what a model needs to serve given traffic within its SLOs, and what that costs."""
