@@ -42,6 +42,8 @@ def model_version(
     model, and of its draft, are; new files in the same folder are a new version."""
     tree = pool.model.model_dump(mode="json", exclude=_ELSEWHERE | _ADAPTERS)
     parallel = tree["parallel"]
+    if not tree["engine"]["kv_tiers"]:
+        del tree["engine"]["kv_tiers"]
     tree["parallel"] = {key: parallel[key] for key in parallel if parallel[key] != _UNUSED.get(key)}
     named = [[pool.name, pool.role, pool.spot, pool.kv_transfer()]] if pool.name else []
     written = [[each, _written(each)] for each in sources]

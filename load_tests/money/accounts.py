@@ -15,7 +15,7 @@ from load_tests.report import Mark, Row, median
 from load_tests.servers import free_port
 from load_tests.servers.process import bench_environment
 
-TABLE = "accounts: every bound of tenant, key and model, and a budget; real Redis"
+TABLE = "accounts: quotas and a budget, real Redis"
 _STREAMS = 32
 _TIMEOUT_S = 120
 
@@ -24,12 +24,13 @@ def account_rows(seconds: float, rounds: int) -> tuple[list[Row], list[Mark]]:
     """Medians over rounds; each measurement in fresh processes before a fresh Redis."""
     found: dict[str, list[dict[str, float]]] = {}
     for _ in range(rounds):
-        for name, count, streams in (
-            ("one at a time", 1, 0),
-            ("1 gateway", 1, _STREAMS),
-            ("4 gateways", 4, _STREAMS),
+        for name, count, streams, caller in (
+            ("one at a time", 1, 0, "usual"),
+            ("one at a time, 21 bounds", 1, 0, "every"),
+            ("1 gateway", 1, _STREAMS, "usual"),
+            ("4 gateways", 4, _STREAMS, "usual"),
         ):
-            found.setdefault(name, []).append(_run(count, streams, seconds))
+            found.setdefault(name, []).append(_run(count, streams, seconds, caller))
     rows: list[Row] = [
         {
             "table": TABLE,
@@ -46,12 +47,12 @@ def account_rows(seconds: float, rounds: int) -> tuple[list[Row], list[Mark]]:
     ]
 
 
-def _run(count: int, streams: int, seconds: float) -> dict[str, float]:
+def _run(count: int, streams: int, seconds: float, caller: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         redis = RedisServer(Path(folder), free_port(), Path(folder) / "log")
         redis.start()
         try:
-            told = _asked(redis.url, count, streams, seconds)
+            told = _asked(redis.url, count, streams, seconds, caller)
         finally:
             redis.stop()
     if "requests_per_s" in told[0]:
@@ -59,9 +60,11 @@ def _run(count: int, streams: int, seconds: float) -> dict[str, float]:
     return told[0]
 
 
-def _asked(url: str, count: int, streams: int, seconds: float) -> list[dict[str, float]]:
+def _asked(
+    url: str, count: int, streams: int, seconds: float, caller: str
+) -> list[dict[str, float]]:
     command = [sys.executable, "-m", "load_tests.money.asking", "--redis", url]
-    command += ["--seconds", str(seconds), "--streams", str(streams)]
+    command += ["--seconds", str(seconds), "--streams", str(streams), "--caller", caller]
     children = [_start(command) for _ in range(count)]
     try:
         said: Sequence[str] = [child.communicate(timeout=_TIMEOUT_S)[0] for child in children]

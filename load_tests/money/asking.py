@@ -23,26 +23,32 @@ from weir.metrics import GatewayMetrics
 from weir.settings import Settings
 from weir.tenancy import Budget, Key, Quotas, Tenant
 
-#: Everything is bounded, and no bound is ever reached.
-_QUOTAS = Quotas(10**9, 10**12, 10**12, 10**9, 10**12, 10**12, 10**6)
-TENANT = Tenant(
-    "bench", quotas=_QUOTAS, model_quotas={"m": _QUOTAS}, budget=Budget(Decimal(1_000_000))
-)
-KEY = Key("k", "bench", "", quotas=_QUOTAS)
+_BUDGET = Budget(Decimal(1_000_000))
+_USUAL = Quotas(10**9, 10**12, 10**12, concurrent_requests=10**6)
+_EVERY = Quotas(10**9, 10**12, 10**12, 10**9, 10**12, 10**12, 10**6)
+#: No bound is ever reached. The first: four bounds and a budget; the second: every bound that there
+#: is, of the tenant, of its key and of the model, and a budget.
+CALLERS = {
+    "usual": (Tenant("bench", quotas=_USUAL, budget=_BUDGET), Key("k", "bench", "")),
+    "every": (
+        Tenant("bench", quotas=_EVERY, model_quotas={"m": _EVERY}, budget=_BUDGET),
+        Key("k", "bench", "", quotas=_EVERY),
+    ),
+}
 _MOST = Most("m", Used(500, 0, 500), 1_000_000)
 _USED = Used(500, 100, 200)
 
 
-async def one_request(account: Account) -> None:
+async def one_request(account: Account, caller: str) -> None:
     """Reserve an attempt, and settle it."""
-    tab = account.open(TENANT, KEY)
+    tab = account.open(*CALLERS[caller])
     assert tab is not None
     charge = await tab.reserve(_MOST)
     tab.headers("openai")
     tab.close([(charge, _USED, 500_000)], counts=True)
 
 
-async def measure(url: str, seconds: float, streams: int) -> dict[str, Any]:
+async def measure(url: str, seconds: float, streams: int, caller: str) -> dict[str, Any]:
     """One request after the other, with pauses; then ``streams`` of them without any."""
     settings = Settings.model_validate(
         {"models": [{"name": "m", "source": "x"}], "accounts": {"url": url, "timeout_ms": 5000}}
@@ -55,9 +61,9 @@ async def measure(url: str, seconds: float, streams: int) -> dict[str, Any]:
     account = Account(store, now_ms)
     told: dict[str, Any] = {}
     if streams:
-        told["requests_per_s"] = await _most(account, seconds, streams)
+        told["requests_per_s"] = await _most(account, seconds, streams, caller)
     else:
-        asked, pinged = await _alone(account, link, seconds)
+        asked, pinged = await _alone(account, link, seconds, caller)
         for name, each in (("reserve_settle", asked), ("ping", pinged)):
             for at in (50, 99):
                 found_s = percentile(each, at)
@@ -68,17 +74,17 @@ async def measure(url: str, seconds: float, streams: int) -> dict[str, Any]:
 
 
 async def _alone(
-    account: Account, link: StoreLink, seconds: float
+    account: Account, link: StoreLink, seconds: float, caller: str
 ) -> tuple[list[float], list[float]]:
     loop = asyncio.get_running_loop()
     asked: list[float] = []
     pinged: list[float] = []
     for _ in range(50):
-        await one_request(account)
+        await one_request(account, caller)
     end_s = time.perf_counter() + seconds
     while time.perf_counter() < end_s:
         began_s = time.perf_counter()
-        await one_request(account)
+        await one_request(account, caller)
         asked.append(time.perf_counter() - began_s)
         await asyncio.sleep(0.002)
         answer: asyncio.Future[Any] = loop.create_future()
@@ -90,14 +96,14 @@ async def _alone(
     return asked, pinged
 
 
-async def _most(account: Account, seconds: float, streams: int) -> float:
+async def _most(account: Account, seconds: float, streams: int, caller: str) -> float:
     count = 0
     end_s = time.perf_counter() + seconds
 
     async def ask() -> None:
         nonlocal count
         while time.perf_counter() < end_s:
-            await one_request(account)
+            await one_request(account, caller)
             count += 1
 
     await asyncio.gather(*(ask() for _ in range(streams)))
@@ -110,6 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--redis", required=True)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--streams", type=int, default=0)
+    parser.add_argument("--caller", choices=sorted(CALLERS), default="usual")
     options = parser.parse_args(argv)
     try:
         import uvloop
@@ -117,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         run: Any = asyncio.run
     else:
         run = uvloop.run
-    print(json.dumps(run(measure(options.redis, options.seconds, options.streams))))
+    print(json.dumps(run(measure(options.redis, options.seconds, options.streams, options.caller))))
     return 0
 
 

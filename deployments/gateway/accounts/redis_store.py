@@ -101,9 +101,9 @@ class RedisStore:
         return len(self._settlements)
 
     async def reserve(self, ask: Ask) -> Reply:
-        answer: asyncio.Future[list[int] | None] = self._loop.create_future()
+        answer: asyncio.Future[list[Any] | None] = self._loop.create_future()
 
-        def on_reply(numbers: list[int] | None) -> None:
+        def on_reply(numbers: list[Any] | None) -> None:
             if not answer.done():
                 answer.set_result(numbers)
 
@@ -150,7 +150,7 @@ class RedisStore:
         return reply
 
     def _expire(
-        self, answer: asyncio.Future[list[int] | None], link: StoreLink, due_s: float
+        self, answer: asyncio.Future[list[Any] | None], link: StoreLink, due_s: float
     ) -> None:
         if answer.done():
             return
@@ -171,7 +171,7 @@ class RedisStore:
         if not batch:
             return
 
-        def on_reply(numbers: list[int] | None) -> None:
+        def on_reply(numbers: list[Any] | None) -> None:
             for each in batch:
                 each.sent_s = None
                 if numbers is not None:
@@ -202,7 +202,7 @@ class RedisStore:
         if hold_id in self._telling:
             return
 
-        def on_reply(numbers: list[int] | None) -> None:
+        def on_reply(numbers: list[Any] | None) -> None:
             self._telling.discard(hold_id)
             if numbers is None:
                 self._try_again()

@@ -59,11 +59,11 @@ class Caller:
         self.client = client
         self._script = client.register_script(SCRIPT)
 
-    def __call__(self, gateway: str, kind: str, now_ms: int, *rest: Any) -> list[int]:
+    def __call__(self, gateway: str, kind: str, now_ms: int, *rest: Any) -> list[Any]:
         operation = [kind, now_ms, gateway, LEASE_MS, *rest]
         return self._script(dataclasses.astuple(KEYS), [msgspec.msgpack.encode(operation)])  # type: ignore[no-any-return, arg-type]
 
-    def reserve(self, gateway: str, ask: Ask, now_ms: int, told: bool = False) -> list[int]:
+    def reserve(self, gateway: str, ask: Ask, now_ms: int, told: bool = False) -> list[Any]:
         return self(gateway, "reserve", now_ms, *ask.packed(told))
 
 
