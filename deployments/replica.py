@@ -19,17 +19,17 @@ import ray
 from ray.serve.llm import LLMConfig
 from ray.serve.llm.deployment import LLMServer
 
-from deployments import wire
+from deployments import profiling, role_page, wire
 from deployments.adapters import AdapterSlots
 from deployments.autoscaling import ONGOING
 from deployments.engine import REGISTRY, WeirEngine
 from deployments.kv_feed import free_ports, open_feed
-from deployments.listener import Listener, ReplicaApp
+from deployments.listener import App, Listener, ReplicaApp
 from deployments.pairs import SCORE, scores_pairs
 from deployments.pools import Membership
 from deployments.probes import Probes
-from deployments.profiling import Profiler
 from deployments.replica_card import engine_card, usage_meter
+from deployments.role_page import RolePage
 from deployments.streams import TokenStreams
 from deployments.vllm_generator import VllmGenerator
 from router.hashing import DEFAULT_SEED
@@ -63,9 +63,14 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
         self._usage = await usage_meter(work, self.engine.client.vllm_config, accelerator)
         client = self.engine.client
         self._drain_timeout_s = drain_timeout_s
-        self._streams = TokenStreams(self._generator())
+        roles = self._membership.roles()
+        self._streams = TokenStreams(self._generator(), roles)
         token = os.environ.get("WEIR_INTERNAL_TOKEN", "")
-        app = ReplicaApp(Probes(client), self._streams, token, Profiler(client))
+        pages: dict[str, App] = {
+            profiling.PATH: profiling.Profiler(client),
+            role_page.PATH: RolePage(roles),
+        }
+        app = ReplicaApp(Probes(client), self._streams, token, pages)
         self._listener = Listener(app, host)
         await self._listener.start()
         telling = self._streams.tell_load_forever()

@@ -10,6 +10,7 @@ from typing import Any
 
 from deployments.gateway.prompts import PromptEncoder
 from deployments.listener import Listener, ReplicaApp
+from deployments.role_page import PATH, RolePage
 from deployments.testing.cluster import Cluster, Host, SilentFeed, no_page
 from deployments.testing.exchange import Exchange, SocketExchange
 from deployments.testing.kept import KeptBlocks
@@ -23,7 +24,7 @@ class _SocketHost(Host):
         super().__init__(name, interval_s, kept)
         self._running = asyncio.Event()
         self._running.set()
-        app = ReplicaApp(no_page, self.streams, TOKEN)
+        app = ReplicaApp(no_page, self.streams, TOKEN, {PATH: RolePage(self.streams.roles)})
 
         async def stoppable(scope: Any, receive: Any, send: Any) -> None:
             async def receive_running() -> Any:
