@@ -13,6 +13,7 @@ import base64
 import hashlib
 import hmac
 import logging
+import math
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ class BudgetWebhooks:
         self,
         redis: Redis | RedisCluster,
         session: aiohttp.ClientSession,
-        tenants: Callable[[], Iterable[Tenant]],
+        tenants: Callable[[], Awaitable[Iterable[Tenant]]],
         wall_clock: Callable[[], float],
         *,
         secret: bytes | None = None,
@@ -118,7 +119,7 @@ class BudgetWebhooks:
             RedisError, OSError, TimeoutError: the accounts cannot be read.
         """
         seen: set[str] = set()
-        for tenant in self._tenants():
+        for tenant in await self._tenants():
             if tenant.budget is None:
                 continue
             for due in await self._due(tenant.id, tenant.budget.webhook_url):
@@ -172,6 +173,7 @@ class BudgetWebhooks:
             tried.pause_s = min(2 * tried.pause_s, self._persistence.most_pause_s)
             tried.under_way = False
             return
+        tried.next_s = math.inf  # a look that is under way may have read it before
         try:
             await self._forget(due.step.tenant, due.field)
         except _AWAY:  # it is sent once more, and has the same id

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import hmac
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -18,10 +19,12 @@ import pytest
 from aiohttp import web
 from redis.asyncio import Redis, RedisCluster
 
+from deployments.control.webhooks import SECRET_VARIABLE, Webhooks
 from deployments.testing.cluster import until
 from deployments.webhooks import BudgetWebhooks, Persistence, accounts_client
 from tests.deployments.accounts.conftest import free_port, started
 from weir.accounts import AccountKeys
+from weir.settings import Settings
 from weir.tenancy import Budget, Tenant
 
 NOW_S = 1_800_000_000.0
@@ -79,12 +82,16 @@ async def sending(redis_url: str) -> AsyncIterator[Sending]:
     @asynccontextmanager
     async def send(url: str | None, **fields: Any) -> AsyncIterator[BudgetWebhooks]:
         await redis.hset(AccountKeys.of("t").steps, FIELD, WRITTEN)  # type: ignore[misc]
-        tenant = Tenant("t", budget=Budget(Decimal(100), webhook_url=url))
+        listed = [Tenant("other"), Tenant("t", budget=Budget(Decimal(100), webhook_url=url))]
+
+        async def tenants() -> list[Tenant]:
+            return listed
+
         async with aiohttp.ClientSession() as session:
             made = BudgetWebhooks(
                 redis,
                 session,
-                lambda: [Tenant("other"), tenant],
+                tenants,
                 lambda: NOW_S,
                 persistence=fields.pop("persistence", SOON),
                 **fields,
@@ -96,6 +103,11 @@ async def sending(redis_url: str) -> AsyncIterator[Sending]:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
 
+    async def write(at_ms: int) -> None:
+        text = b'{"spent":"1","budget":"2","at":"%d"}' % at_ms
+        await redis.hset(AccountKeys.of("t").steps, FIELD, text)  # type: ignore[misc]
+
+    send.write = write  # type: ignore[attr-defined]
     send.due = lambda: redis.hlen(AccountKeys.of("t").steps)  # type: ignore[attr-defined]
     yield send
     await redis.aclose()
@@ -161,6 +173,25 @@ async def test_without_a_receiver_a_step_is_forgotten(sending: Any, receiver: Re
     async with sending(None) as made:
         await gone(sending)
     assert (receiver.heard, made.counts.given_up) == ([], 0)
+
+
+async def test_the_control_process_sends_while_it_runs(
+    sending: Any, receiver: Receiver, redis_url: str
+) -> None:
+    tenant = Tenant("t", budget=Budget(Decimal(100), webhook_url=receiver.url))
+
+    async def tenants() -> list[Tenant]:
+        return [tenant]
+
+    settings = Settings.model_validate({"models": [{"name": "m", "source": "x"}]})
+    environment = {"WEIR_ACCOUNTS_REDIS_URL": redis_url, SECRET_VARIABLE: "hush"}
+    webhooks = Webhooks(settings, environment, tenants)
+    await sending.write(int(time.time() * 1000))
+    webhooks.start()
+    await gone(sending)
+    await webhooks.close()
+    [(_, headers, _)] = receiver.heard
+    assert headers["webhook-signature"].startswith("v1,")
 
 
 async def test_clients_follow_the_url(tmp_path: Path) -> None:
