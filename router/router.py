@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 
 from router.adapters import AdapterBook
 from router.disaggregation.placing import PlacedReservation, Placing
@@ -23,6 +24,7 @@ from router.types import (
     ReplicaInfo,
     ReplicaLoad,
     ReplicaStats,
+    Role,
     RouteRequest,
     Snapshot,
     prefill_replica_of,
@@ -82,6 +84,8 @@ class Router:
         self._fits: list[LatencyFit] = []
         self._fits_version = -1
         self._avoided_s: dict[str, float] = {}
+        self._roles: dict[str, Role] = {}  # of members that do something else than their pool
+        self._roles_changed_s: dict[str, float] = {}
         #: Called with the members before and after, whenever they have changed.
         self.listeners: list[MembersChanged] = []
 
@@ -99,7 +103,7 @@ class Router:
                 listener(old, self.members)
 
     def _replace(self, replicas: Iterable[ReplicaInfo]) -> None:
-        new = {info.replica_id: info for info in replicas}
+        new = {info.replica_id: self._with_role(info) for info in replicas}
         for gone in self._members.keys() - new.keys():
             self.index.remove_replica(gone)
             self.latency.forget(gone)
@@ -107,6 +111,8 @@ class Router:
             if self.placing is not None:
                 self.placing.forget(gone)
             self._avoided_s.pop(gone, None)
+            self._roles.pop(gone, None)
+            self._roles_changed_s.pop(gone, None)
         for rid, info in new.items():
             if rid not in self._members:
                 self._index_replica(info)
@@ -124,6 +130,30 @@ class Router:
         if self.placing is not None:
             self.placing.members_changed()
             self.places = self.placing.concerns(self._fleet)
+
+    def change_role(self, replica_id: str, role: Role | None) -> bool:
+        """A member says that it has another role than its pool for a while, or (None) its pool's
+        again. Whether that is new; False for strangers. What it has in flight stays as it is."""
+        info = self._members.get(replica_id)
+        if info is None or (role or info.pool_role) == info.role:
+            return False
+        if role is None or role == info.pool_role:
+            self._roles.pop(replica_id, None)
+        else:
+            self._roles[replica_id] = role
+        self._roles_changed_s[replica_id] = self._clock()
+        self.set_replicas(self.members)
+        return True
+
+    def role_changed_s(self, replica_id: str) -> float:
+        """When a member was last heard to change its role (minus infinity: never)."""
+        return self._roles_changed_s.get(replica_id, -math.inf)
+
+    def _with_role(self, info: ReplicaInfo) -> ReplicaInfo:
+        role, own = self._roles.get(info.replica_id), info.pool_role
+        if role is None or role == own:
+            return info if info.own_role is None else replace(info, role=own, own_role=None)
+        return replace(info, role=role, own_role=own)
 
     def update_stats(self, replica_id: str, stats: ReplicaStats) -> None:
         """Keep a replica's own view of itself; ignored for strangers."""

@@ -83,7 +83,8 @@ class ReplicaInfo:
     requests between two steps (0: it finishes what it has begun).
     ``role``: a ``prefill`` replica computes prompts that another one decodes; a ``decode`` one
     decodes what another computed, and whole requests too; a ``mixed`` one does whatever comes. It
-    may change while the replica runs. ``pool``: the one of the model's pools that it belongs to;
+    may change while the replica runs (``changes_role``: it can be told to); ``own_role`` is then
+    that of its pool (None: the same). ``pool``: the one of the model's pools that it belongs to;
     empty where the model has none. ``started_s``: since when it takes a machine, in seconds since
     the epoch (0: it has not told).
     """
@@ -102,6 +103,13 @@ class ReplicaInfo:
     role: Role = "mixed"
     pool: str = ""
     started_s: float = 0.0
+    changes_role: bool = False
+    own_role: Role | None = None
+
+    @property
+    def pool_role(self) -> Role:
+        """What its pool is for, whatever it does itself at the moment."""
+        return self.own_role or self.role
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +138,8 @@ class ReplicaStats:
     ``elsewhere``: what other gateways have in flight there, told apart by the replica itself.
     ``mfu``, ``mbu``: shown to operators (:mod:`weir.cards.usage`); no policy reads them.
     ``tiers``: what it keeps outside its device (None: nothing).
+    ``role_until``: when its role is its pool's again, in seconds since the epoch (None: when it is
+    told to); shown to operators, too.
     """
 
     running: int = 0
@@ -140,6 +150,7 @@ class ReplicaStats:
     mfu: float | None = None
     mbu: float | None = None
     tiers: TierUse | None = None
+    role_until: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from deployments.batches.computing import ChunkRun, Computing
 from deployments.batches.files import FileTable
@@ -69,13 +70,14 @@ class Runner:
         self._swept_s = self._clock()
         self._standby = _Standby(running.traffic, self._clock())
         self._away = Outage("batches cannot be looked after")
+        self._unpublished = Outage("results of batches cannot be published")
 
     def start(self) -> None:
         """Work until :meth:`aclose`."""
         loop = asyncio.get_running_loop()
         self._always = [
             loop.create_task(self._work()),
-            loop.create_task(self._with.computing.recorder.run()),
+            loop.create_task(self._publish()),
         ]
 
     def wake(self) -> None:
@@ -97,15 +99,25 @@ class Runner:
     async def _work(self) -> None:
         while True:
             self._wake.clear()
-            try:
-                await self._look()
-                self._away.over()
-            except OverloadedError as error:
-                self._away.begin(error)
-            except Exception as error:  # noqa: BLE001 - the edge of what runs in the background
-                _LOG.error("looking after batches failed: %s", stack_of(error))
+            await self._tried(self._look(), self._away)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), POLL_S)
+
+    async def _publish(self) -> None:
+        recorder = self._with.computing.recorder
+        while True:
+            await recorder.wait()
+            await self._tried(recorder.flush(), self._unpublished)
+
+    async def _tried(self, work: Coroutine[Any, Any, None], outage: Outage, **told: str) -> None:
+        """Do some work; what goes wrong is told, and does not end the runner."""
+        try:
+            await work
+            outage.over()
+        except OverloadedError as error:
+            outage.begin(error)
+        except Exception as error:  # noqa: BLE001 - the edge of what runs in the background
+            _LOG.error("work on batches failed: %s", stack_of(error), extra=told)
 
     async def _look(self) -> None:
         """One round."""
@@ -135,13 +147,16 @@ class Runner:
     async def _sweep(self) -> None:
         for file in await self._run_in(self._with.files.drop_expired, self._now_s()):
             await self._run_in(self._with.computing.storage.remove, file.path)
+        ttl_s = self._with.finisher.ttl_s
+        await self._run_in(self._with.batches.drop_old, self._now_s(), ttl_s)
 
     async def _take_batch(self) -> bool:
         batch = await self._run_in(self._with.work.claim_batch, self._now_s())
         if batch is None or batch.number in self._batches:
             return False
-        task = asyncio.get_running_loop().create_task(self._batch(batch))
+        task = self._begin(self._batch(batch), batch)
         self._batches[batch.number] = (batch, task)
+        task.add_done_callback(lambda _: self._batches.pop(batch.number))
         return True
 
     def _wants_lines(self) -> bool:
@@ -162,8 +177,10 @@ class Runner:
             await self._cancel(claim.batch)
             return True
         run = ChunkRun(self._with.computing, claim, caller, self.wake)
-        task = asyncio.get_running_loop().create_task(self._chunk(claim, run))
-        self._chunks[claim.batch.number, claim.chunk.number] = (run, task)
+        task = self._begin(self._chunk(claim, run), claim.batch)
+        key = (claim.batch.number, claim.chunk.number)
+        self._chunks[key] = (run, task)
+        task.add_done_callback(lambda _: self._chunks.pop(key))
         return True
 
     def _caller(self, batch: Batch) -> Caller | None:
@@ -183,18 +200,10 @@ class Runner:
             await run.run()
             await self._run_in(work.chunk_done, batch, chunk, self._now_s())
         except (asyncio.CancelledError, NotTakenError):
-            # What has been computed counts, and whoever goes on should know of it.
-            with suppress(OverloadedError):
-                await self._with.computing.recorder.flush()
-                await self._run_in(work.release, batch, chunk)
-        except Exception as error:  # noqa: BLE001 - the edge of what runs in the background
-            # The lease runs out by itself: that is how long to wait before the next attempt.
-            told = {"batch": batch.id, "chunk": chunk.number}
-            _LOG.error("a chunk of a batch broke off: %s", stack_of(error), extra=told)
-            return
-        finally:
-            del self._chunks[batch.number, chunk.number]
-            self.wake()
+            # What has been computed counts, and whoever goes on should know of it. After any other
+            # error the lease runs out by itself: that is how long to wait before the next attempt.
+            await self._with.computing.recorder.flush()
+            await self._run_in(work.release, batch, chunk)
 
     async def _batch(self, batch: Batch) -> None:
         try:
@@ -203,13 +212,13 @@ class Runner:
             else:
                 await self._run_in(self._with.finisher.finish, batch, self._now_s())
         except asyncio.CancelledError:
-            with suppress(OverloadedError):
-                await self._run_in(self._with.work.release_batch, batch)
-        except Exception as error:  # noqa: BLE001 - the edge of what runs in the background
-            _LOG.error("a batch cannot go on now: %s", stack_of(error), extra={"batch": batch.id})
-        finally:
-            del self._batches[batch.number]
-            self.wake()
+            await self._run_in(self._with.work.release_batch, batch)
+
+    def _begin(self, work: Coroutine[Any, Any, None], batch: Batch) -> asyncio.Task[None]:
+        tried = self._tried(work, self._away, batch=batch.id)
+        task = asyncio.get_running_loop().create_task(tried)
+        task.add_done_callback(lambda _: self.wake())
+        return task
 
     async def _validate(self, batch: Batch) -> None:
         work, computing = self._with.work, self._with.computing

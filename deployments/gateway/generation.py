@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,6 +15,7 @@ import msgspec
 from deployments import wire
 from deployments.gateway.accounts import Most, Tab
 from deployments.gateway.connection import (
+    ReplicaChangedError,
     ReplicaLeavingError,
     ReplicaLostError,
     ReplicaStuckError,
@@ -25,7 +26,7 @@ from deployments.gateway.handoff import Handoff, can_hand_off, compute_prompt
 from deployments.gateway.legs import Attempt, Choice, Leg
 from deployments.gateway.model import Model
 from deployments.gateway.outputs import Output
-from deployments.gateway.plan import Limits, Loss, Next, after_legs, ends_in_vain
+from deployments.gateway.plan import LegEnd, Limits, Loss, Next, after_legs, ends_in_vain
 from deployments.gateway.request import Request
 from deployments.gateway.sink import Answer
 from router.admission.ticket import Ticket
@@ -163,8 +164,8 @@ class Generation:
             while True:
                 try:
                     output = await take()
-                except ReplicaLeavingError:
-                    if run.model.fleet.others(leg.replica_id):
+                except ReplicaLeavingError as leaving:
+                    if self._leaves(run, choice, leg, leaving):
                         raise
                     continue  # there is nowhere to go: the replica waits for its last streams
                 if _is_aborted(output):
@@ -184,6 +185,20 @@ class Generation:
         finally:
             stream.close()
             leg.ended_s = self._clock()
+
+    def _leaves(self, run: Run, choice: Choice, leg: Leg, leaving: ReplicaLeavingError) -> bool:
+        """Whether the choice goes on elsewhere, as it had better. From a replica that only changes
+        its role it goes where nothing can come of it but that."""
+        model = run.model
+        if not isinstance(leaving, ReplicaChangedError):
+            return model.fleet.others(leg.replica_id)
+        ends = [*(each.end() for each in choice.legs[:-1]), leg.end(Loss.GONE)]
+        following = after_legs(ends, self._limits.dispatch_attempts, self._limits.most_legs)
+        return (
+            following is Next.MOVE
+            and model.moves.allows(self._clock(), model.generating)
+            and model.fleet.answerers(_avoided(ends))
+        )
 
     async def _hand_off(
         self, run: Run, leg: Leg, ticket: Ticket, submission: wire.Submit | wire.Embed
@@ -255,7 +270,7 @@ class Generation:
             ) from failure
         if following is Next.GIVE_UP or not model.moves.spend(self._clock(), model.generating):
             raise failure
-        avoided = {ends[-1].replica_id, *(end.replica_id for end in ends_in_vain(ends))}
+        avoided = _avoided(ends)
         alone = run.fallback is None or run.committed()
         waits = isinstance(failure, ReplicaLostError) and alone
         give_up_s = self._clock() + (limits.resume_wait_s if waits else 0.0)
@@ -277,8 +292,7 @@ class Generation:
         if not tokens:
             self._metrics.retries.labels(name).inc()
         else:
-            reason = "drain" if isinstance(failure, ReplicaLeavingError) else "failure"
-            self._metrics.moves.labels(name, reason).inc()
+            self._metrics.moves.labels(name, _reason(failure)).inc()
             recomputed = len(choice.submit.prompt) + tokens
             self._metrics.recomputed_tokens.labels(name).inc(recomputed)
         reason = failure.message
@@ -307,6 +321,18 @@ def _loss(failure: ReplicaFailedError) -> Loss:
     if isinstance(failure, ReplicaStuckError):
         return Loss.STUCK
     return Loss.GONE if isinstance(failure, ReplicaLostError) else Loss.NONE
+
+
+def _reason(failure: ReplicaFailedError) -> str:
+    """Why a stream moves, for the metrics."""
+    if isinstance(failure, ReplicaChangedError):
+        return "role"
+    return "drain" if isinstance(failure, ReplicaLeavingError) else "failure"
+
+
+def _avoided(ends: Sequence[LegEnd]) -> set[str]:
+    """Replicas that are not tried again now."""
+    return {ends[-1].replica_id, *(end.replica_id for end in ends_in_vain(ends))}
 
 
 def _is_aborted(output: Output) -> bool:

@@ -38,9 +38,10 @@ class Leg:
     begun_s: float = 0.0
     ended_s: float = 0.0
 
-    def end(self) -> LegEnd:
-        """What rules want to know of a leg that broke."""
-        return LegEnd(self.failed_id or self.replica_id, len(self.tokens), self.loss)
+    def end(self, loss: Loss | None = None) -> LegEnd:
+        """What rules want to know of a leg that broke; ``loss``: if it broke now."""
+        failed_id = self.failed_id or self.replica_id
+        return LegEnd(failed_id, len(self.tokens), self.loss if loss is None else loss)
 
     @property
     def told(self) -> wire.Done | wire.Embedded | wire.Started | None:

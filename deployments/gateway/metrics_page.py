@@ -41,6 +41,7 @@ def add_metrics(
 def _set_gauges(gateway: Gateway) -> None:
     _set_usage(gateway)
     _set_adapters(gateway)
+    _set_roles(gateway)
     for model in gateway.models.values():
         members = model.router.members
         gateway.metrics.replicas.labels(model.name).set(len(members))
@@ -63,6 +64,17 @@ def _set_adapters(gateway: Gateway) -> None:
     for model in gateway.models.values():
         for replica_id, loads in model.router.adapters.loads().items():
             gauge.labels(model.name, replica_id).set(loads)
+
+
+def _set_roles(gateway: Gateway) -> None:
+    gauge = gateway.metrics.replicas_by_role
+    gauge.clear()  # replicas come and go
+    for model in gateway.models.values():
+        for info in model.router.members:
+            if info.pool:
+                gauge.labels(model.name, info.pool, info.role).inc()
+        for role, count in model.fleet.role_changes.items():
+            gateway.metrics.role_changes.labels(model.name, role).set(count)
 
 
 def _set_usage(gateway: Gateway) -> None:

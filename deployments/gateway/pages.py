@@ -28,8 +28,10 @@ from deployments.gateway.model import Model
 from deployments.gateway.readiness import Answers, DeploymentStates, add_health
 from deployments.gateway.response_pages import add_responses
 from deployments.gateway.responses import Responses
+from deployments.gateway.role_pages import Replicas, add_roles
 from deployments.pools import Pool, pools_of
 from router.tiers import TierUse
+from router.types import ReplicaView
 from weir import __version__
 from weir.errors import (
     BadRequestError,
@@ -75,6 +77,7 @@ def build_pages(gateway: Gateway, responses: Responses, around: Surroundings) ->
         add_batches(app, around.batches)
     add_metrics(app, gateway, callers, around.session)
     _add_status(app, gateway, callers, around.deployment_states)
+    add_roles(app, gateway, callers, Replicas(around.session, around.internal_token))
     app.openapi = lambda: describe_api(app)  # type: ignore[method-assign]
     return app
 
@@ -181,7 +184,11 @@ def _add_status(
         callers.require_platform(request)
         deployments = await deployment_states()
         for deployment in deployments:
-            views = _replica_views(*known[name]) if (name := deployment["name"]) in known else []
+            views = []
+            if (name := deployment["name"]) in known:
+                model, pool = known[name]
+                deployment |= {"model": model.name, "pool": pool.name}
+                views = _replica_views(model, pool)
             deployment["replicas"] = list_replicas(deployment.pop("replica_states"), views)
         return {"uptime_s": round(time.monotonic() - started_s, 1), "deployments": deployments}
 
@@ -226,7 +233,13 @@ def _replica_views(model: Model, pool: Pool) -> list[dict[str, Any]]:
                 "mbu": view.stats.mbu,
                 **_tiers(view.stats.tiers),
                 "stats_age_s": round(snapshot.now_s - view.stats.at_s, 2),
-                **({"role": view.info.role} if pool.name else {}),
+                **(_role(view) if pool.name else {}),
             }
         )
     return views
+
+
+def _role(view: ReplicaView) -> dict[str, Any]:
+    info = view.info
+    told = {"role": info.role, "pool_role": info.pool_role, "changes_role": info.changes_role}
+    return {**told, "role_until": view.stats.role_until}

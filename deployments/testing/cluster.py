@@ -19,6 +19,7 @@ from deployments.gateway.connection import ReplicaConnection
 from deployments.gateway.handle import Gateway
 from deployments.gateway.model import Model
 from deployments.gateway.responses import Responses
+from deployments.roles import RoleKeeper
 from deployments.streams import TokenStreams
 from deployments.testing.counting import BLOCK_TOKENS, CountingGenerator, Meter
 from deployments.testing.exchange import Exchange
@@ -62,7 +63,7 @@ class Host(ABC):
 
     def _boot(self) -> TokenStreams:
         self.generator = CountingGenerator(self.interval_s, self.meter, self.kept)
-        self.streams = TokenStreams(self.generator)
+        self.streams = TokenStreams(self.generator, RoleKeeper(changes=True, least_s=0.0))
         return self.streams
 
     def freeze_engine(self) -> None:

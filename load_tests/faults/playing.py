@@ -209,10 +209,20 @@ async def _change(cluster: MemoryCluster, event: Event, role: Role) -> None:
         host.thaw_engine()
     elif event.change is Change.SEIZE:
         host.freeze()
+    elif event.change in (Change.PROMPTS, Change.ANSWERS):
+        await _other_role(host, event)
     else:
         host.generator.refuse = OverloadedError("The engine is down.")
         await asyncio.sleep(event.duration_s)
         host.generator.refuse = None
+
+
+async def _other_role(host: MemoryHost, event: Event) -> None:
+    """For a while. What it was is known to the life of the host that was asked."""
+    roles, clock = host.streams.roles, asyncio.get_running_loop().time
+    roles.change("prefill" if event.change is Change.PROMPTS else "decode", clock())
+    await asyncio.sleep(event.duration_s)
+    roles.change(roles.own, clock())
 
 
 async def _drain(cluster: MemoryCluster, host: MemoryHost, duration_s: float, role: Role) -> None:

@@ -231,7 +231,7 @@ class GatewayMetrics:
         )
         self.moves = Counter(
             "weir_stream_moves_total",
-            "Streams that went on at another replica, by reason (failure, drain).",
+            "Streams that went on at another replica, by reason (failure, drain, role).",
             ("model", "reason"),
             registry=self.registry,
         )
@@ -243,6 +243,18 @@ class GatewayMetrics:
         )
         self.replicas = Gauge(
             "weir_replicas", "Replicas that can be routed to.", ("model",), registry=self.registry
+        )
+        self.replicas_by_role = Gauge(
+            "weir_replicas_by_role",
+            "Replicas that can be routed to, by what they do now (mixed, prefill, decode).",
+            ("model", "pool", "role"),
+            registry=self.registry,
+        )
+        self.role_changes = Gauge(
+            "weir_replica_role_changes",
+            "Times that this gateway heard of a running replica's other role, by the new one.",
+            ("model", "role"),
+            registry=self.registry,
         )
         self.adapter_loads = Gauge(
             "weir_adapter_loads",
