@@ -104,12 +104,13 @@ def make_report(by: By, spending: Spending) -> CostReport:
         wall_us = hour.wall_ms * 1000
         shared = allocate(hour.paid, wall_us, hour.work_us)
         costs.update(shared.nano_usd)
-        work.update(hour.work_us)
+        for group, work_us in hour.work_us.items():
+            work[group] += work_us
         pools[pool]["wall_ms"] += hour.wall_ms
         pools[pool]["paid"] += hour.paid
         pools[pool]["idle"] += shared.idle_nano_usd
         pools[pool]["spot"] += hour.on_demand - hour.paid
-        if whole_us := max(wall_us, hour.work_us.total()):
+        if hour.cached_tokens and (whole_us := max(wall_us, sum(hour.work_us.values()))):
             pace = spending.paces.get(pool, Pace())
             cache += hour.paid * hour.cached_tokens * pace.prefill_us / whole_us
     rows = tuple(
