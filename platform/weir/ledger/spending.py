@@ -26,13 +26,14 @@ class Group(NamedTuple):
 
 @dataclass(slots=True)
 class PoolHour:
-    """One hour of one pool: its replicas' time and price, in nano-USD, and each group's work."""
+    """One hour of one pool: its replicas' time and price, in nano-USD, and each group's work, in
+    parts of a microsecond (:class:`weir.ledger.allocation.Pace`)."""
 
     wall_ms: int = 0
     paid: int = 0
     on_demand: int = 0
     cached_tokens: int = 0
-    work_us: dict[Group, int] = field(default_factory=dict)
+    work: dict[Group, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +67,8 @@ def read_spending(
     for hour_ms, model, of_pool, value, wanted, *sums in _work(connection, by, period, tenant):
         told_us, prompt, output, cached, count, nano_usd, asked_nano_usd = map(int, sums)
         group, pool = groups[value, wanted], (model, of_pool)
-        hour = hours[int(hour_ms), pool]
-        if prompt or output:
-            told_us += paces[pool].work_us(prompt, output)
-        hour.work_us[group] = hour.work_us.get(group, 0) + told_us
+        hour, work = hours[int(hour_ms), pool], paces[pool].work(told_us, prompt, output)
+        hour.work[group] = hour.work.get(group, 0) + work
         hour.cached_tokens += cached
         requests[group] += count
         billed[group] += nano_usd
