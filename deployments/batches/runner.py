@@ -147,6 +147,8 @@ class Runner:
     async def _sweep(self) -> None:
         for file in await self._run_in(self._with.files.drop_expired, self._now_s()):
             await self._run_in(self._with.computing.storage.remove, file.path)
+        ttl_s = self._with.finisher.ttl_s
+        await self._run_in(self._with.batches.drop_old, self._now_s(), ttl_s)
 
     async def _take_batch(self) -> bool:
         batch = await self._run_in(self._with.work.claim_batch, self._now_s())
