@@ -84,11 +84,7 @@ def references(settings: Settings, known: Known) -> Iterator[Finding]:
     if asked is not None and asked not in names.classes:
         said = unknown("priority class", asked, names.classes)
         yield Finding(("batches", "priority_class"), said)
-    for number, provider in enumerate(settings.server.admin.oidc):
-        for claim, tenant_id in provider.tenants.items():
-            for finding in _tenants(names, (tenant_id,), ()):
-                told = ("server", "admin", "oidc", number, "tenants", claim)
-                yield Finding(told, finding.message)
+    # The tenants of ``server.admin.oidc`` may be made later: nobody is let in before.
     for number, tenant in enumerate(settings.tenants):
         for finding in _of_tenant(tenant, names):
             yield finding.below("tenants", number)
