@@ -11,16 +11,18 @@ import contextlib
 import ipaddress
 import socket
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
 class EventFeed:
-    """``bind``: vLLM's ``endpoint``. ``events``, ``replay``: where others connect."""
+    """``bind``: vLLM's ``endpoint``. ``events``, ``replay``: where others connect. ``folder`` has
+    the sockets that are no network addresses."""
 
     bind: str
     events: str
     replay: str
+    folder: tempfile.TemporaryDirectory[str] | None = field(default=None, repr=False)
 
     def engine_argument(self) -> dict[str, object]:
         """vLLM's ``kv_events_config``."""
@@ -32,13 +34,18 @@ class EventFeed:
             "topic": "kv",
         }
 
+    def close(self) -> None:
+        """Remove the sockets. The engine must have ended."""
+        if self.folder is not None:
+            self.folder.cleanup()
+
 
 def open_feed(host: str) -> EventFeed:
     """Addresses that are free now, for an engine on the machine that ``host`` is an address of."""
     if ipaddress.ip_address(host).is_loopback:
-        folder = tempfile.mkdtemp(prefix="weir-kv-")
-        events = f"ipc://{folder}/events"
-        return EventFeed(events, events, f"ipc://{folder}/replay")
+        folder = tempfile.TemporaryDirectory(prefix="weir-kv-")
+        events = f"ipc://{folder.name}/events"
+        return EventFeed(events, events, f"ipc://{folder.name}/replay", folder)
     first, second = free_ports(host, 2)
     return EventFeed(f"tcp://*:{first}", f"tcp://{host}:{first}", f"tcp://{host}:{second}")
 

@@ -23,7 +23,7 @@ from deployments import profiling, role_page, wire
 from deployments.adapters import AdapterSlots
 from deployments.autoscaling import ONGOING
 from deployments.engine import REGISTRY, WeirEngine
-from deployments.kv_feed import free_ports, open_feed
+from deployments.kv_feed import EventFeed, free_ports, open_feed
 from deployments.listener import App, Listener, ReplicaApp
 from deployments.pairs import SCORE, scores_pairs
 from deployments.pools import Membership
@@ -54,7 +54,7 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
         configure_logging(log)
         host = ray.util.get_node_ip_address()
         self._membership = membership or Membership()
-        self._kv_endpoints = _publish_kv_events(llm_config, host)
+        self._feed = _publish_kv_events(llm_config, host)
         if "kv_transfer_config" in llm_config.engine_kwargs:
             _open_side_channel(host)
         await super().__init__(llm_config, engine_cls=WeirEngine)
@@ -98,7 +98,7 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
         """Published once, when the replica is ready: where it listens and what it can hold."""
         config = self.engine.client.vllm_config
         blocks = config.cache_config.num_gpu_blocks or 0
-        feed = self._kv_endpoints if config.cache_config.enable_prefix_caching else None
+        feed = self._feed if config.cache_config.enable_prefix_caching else None
         card = engine_card(config)
         return {
             "address": self._listener.address,
@@ -116,7 +116,8 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
             **self._membership.metadata(),
             "kv_feed": feed
             and {
-                **feed,
+                "events": feed.events,
+                "replay": feed.replay,
                 "algorithm": config.cache_config.prefix_caching_hash_algo,
                 "seed": os.environ.get("PYTHONHASHSEED", DEFAULT_SEED),
             },
@@ -150,6 +151,8 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
         await super().__del__()
         if engine := getattr(self, "engine", None):
             engine.stop()
+        if feed := getattr(self, "_feed", None):
+            feed.close()
 
     async def _first_token(self) -> None:
         # The first step compiles and allocates; better before than in a client's request.
@@ -195,14 +198,14 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
         return msgspec.structs.replace(load, mfu=mfu, mbu=mbu)
 
 
-def _publish_kv_events(llm_config: LLMConfig, host: str) -> dict[str, str] | None:
+def _publish_kv_events(llm_config: LLMConfig, host: str) -> EventFeed | None:
     """Have the engine publish its KV events, unless settings say otherwise."""
     arguments = llm_config.engine_kwargs
     if "kv_events_config" in arguments or not arguments.get("enable_prefix_caching", True):
         return None
     feed = open_feed(host)
     arguments["kv_events_config"] = feed.engine_argument()
-    return {"events": feed.events, "replay": feed.replay}
+    return feed
 
 
 def _open_side_channel(host: str) -> None:

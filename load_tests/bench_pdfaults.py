@@ -30,7 +30,7 @@ from load_tests.routing.kept import KeptRuns
 from load_tests.servers import Unavailable, engine_workload
 
 TIMES = 50
-AT_ONCE = 10
+AT_ONCE = 50
 REAL = "vLLM engines, NIXL"
 _ROOT = Path(__file__).resolve().parents[1]
 

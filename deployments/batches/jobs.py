@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Connection, Engine, RowMapping, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, RowMapping, and_, delete, func, insert, select, update
 
 from deployments.batches.files import BATCH, lock_tenant, require_file
 from deployments.batches.life import ACTIVE, CANCELLABLE, Status
@@ -216,6 +216,17 @@ class BatchTable:
                 raise ConflictError(f"The batch is {found.status}; cancel it first.")
             connection.execute(delete(batches).where(batches.c.number == found.number))
             return found
+
+    def drop_old(self, now_s: float, ttl_s: float) -> int:
+        """Forget batches that ended so long ago that their outputs are gone; how many.
+        ``ttl_s``: how long outputs are kept that nobody asked to be kept otherwise."""
+        kept_s = func.coalesce(batches.c.output_ttl_s, 0.0) + ttl_s
+        old = and_(batches.c.status.not_in(ACTIVE), batches.c.expires_s + kept_s <= now_s)
+        with reading(self._engine) as connection:
+            if connection.execute(select(batches.c.number).where(old).limit(1)).first() is None:
+                return 0
+        with writing(self._engine) as connection:
+            return connection.execute(delete(batches).where(old)).rowcount
 
 
 def find(connection: Connection, tenant: str | None, batch_id: str) -> Batch:

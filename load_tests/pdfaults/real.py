@@ -92,6 +92,8 @@ def settings(rule: str) -> Settings:
                 }
             ],
             "tenants": [{"id": "t", "key_sha256": [hash_key(KEY)]}],
+            # All of a strike's requests shall be at the moment together.
+            "admission": {"limits": {"prefill": {"tokens": 1_000_000}}},
         },
         "weir bench pdfaults",
     )

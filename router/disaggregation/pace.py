@@ -13,7 +13,7 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-from router.latency import LatencyBook
+from router.latency import LatencyBook, LatencyParams
 from router.ledger import Outlook
 
 #: Beyond that a replica is taken to do nothing but prompts.
@@ -174,7 +174,7 @@ class PaceBook:
     def __init__(self, window_s: float = 10.0) -> None:
         self._window_s = window_s
         self._replicas: dict[str, ReplicaPace] = {}
-        self.steps = LatencyBook()
+        self.steps = LatencyBook(LatencyParams(rising=True))
         self.spread = LengthSpread()
 
     def of(self, replica_id: str) -> ReplicaPace:

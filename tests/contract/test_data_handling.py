@@ -39,6 +39,7 @@ class Traces:
             "logs": self.written.getvalue(),
             "metrics": generate_latest(cluster.gateway.metrics.registry).decode(),
             "kept responses": repr(vars(cluster.responses.store)),
+            "ledger": repr(vars(cluster.ledger)),
         }
         files = [file for file in self.folder.rglob("*") if file.is_file()]
         held |= {str(file): file.read_bytes().decode("utf-8", "replace") for file in files}

@@ -27,7 +27,7 @@ from vllm.v1.kv_offload.base import LookupResult, ReqContext, ScheduleEndContext
 from deployments.engine import EngineChild
 from deployments.kv_feed import open_feed
 from deployments.pools import pools_of
-from deployments.resuming import let_resume, prepare_workers
+from deployments.resuming import RESUMED, let_resume, prepare_workers
 from deployments.tiers.disk_store import DiskStore
 from deployments.tiers.disk_tier import DiskTier
 from deployments.tiers.figures import tier_figures
@@ -91,7 +91,7 @@ class Engine:
         for collector in list(REGISTRY._collector_to_names):
             if getattr(collector, "_name", "").startswith("weir_kv_tier"):
                 REGISTRY.unregister(collector)
-        feed = open_feed("127.0.0.1")
+        self.feed = feed = open_feed("127.0.0.1")
         config = AsyncEngineArgs(
             model=model, dtype="float32", max_model_len=512, block_size=BLOCK, max_num_seqs=8,
             kv_cache_memory_bytes=CACHE, enforce_eager=True, enable_prefix_caching=True,
@@ -121,9 +121,9 @@ class Engine:
         self.asked = 0
         return self
 
-    async def ask(self, prompt, salt="tenant:a", lora=None):
+    async def ask(self, prompt, salt="tenant:a", lora=None, **more):
         self.asked += 1
-        params = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True)
+        params = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True, **more)
         inputs = tokens_input(list(prompt), cache_salt=salt)
         async for output in self.client.generate(
             inputs, params, f"q{self.asked}", lora_request=lora):
@@ -218,6 +218,9 @@ async def main(model):
     out["second"] = [texts(first) == right, texts(second) == right, cached(first), cached(second)]
     crowd = await asyncio.gather(*(one.ask(prompt) for prompt in PROMPTS))
     out["crowd"] = [texts(crowd) == right, cached(crowd)]
+    begun = {RESUMED: right[0][:2]}  # another replica generated that much, and was lost
+    resumed = await one.ask(PROMPTS[0], extra_args=begun)
+    out["resumed"] = [right[0][:2] + resumed[0] == right[0], resumed[1]]
     other = await one.ask(PROMPTS[0], salt="tenant:b")
     out["other tenant"] = [other[0] == right[0], other[1]]
     await one.ask_all()  # the other tenant's blocks, and the adapters', come and go
@@ -308,6 +311,12 @@ def test_with_tiers_it_is_there_and_the_answers_are_the_same(result: dict[str, A
     assert same
     assert cached > 0.9
     assert result["fetched"] > 96 * 32
+
+
+def test_a_stream_that_another_replica_began_goes_on_from_tiers(result: dict[str, Any]) -> None:
+    same, cached = result["resumed"]
+    assert same
+    assert cached == 8 * 32
 
 
 def test_another_tenants_blocks_are_not_there(result: dict[str, Any]) -> None:
