@@ -60,7 +60,7 @@ class WorkTable:
     def __init__(self, engine: Engine, owner: str, lease_s: float) -> None:
         self._engine = engine
         self._owner = owner
-        self._lease_s = lease_s
+        self.lease_s = lease_s
 
     # A whole batch ------------------------------------------------------------------------------
 
@@ -75,7 +75,7 @@ class WorkTable:
         with writing(self._engine) as connection:
             taken: dict[str, Any] = {
                 "lease_owner": self._owner,
-                "lease_until_s": now_s + self._lease_s,
+                "lease_until_s": now_s + self.lease_s,
                 # Its counts are final from here on.
                 "frozen": row["status"] != Status.VALIDATING,
             }
@@ -219,7 +219,7 @@ class WorkTable:
                 batch_chunks.c.done.is_(False),
                 _unleased(now_s),
             )
-            lease = {"lease_owner": self._owner, "lease_until_s": now_s + self._lease_s}
+            lease = {"lease_owner": self._owner, "lease_until_s": now_s + self.lease_s}
             if not connection.execute(update(batch_chunks).where(this).values(lease)).rowcount:
                 return None
             return Claim(batch, _chunk(connection, row["number"], row["chunk"]))
@@ -251,7 +251,7 @@ class WorkTable:
     ) -> dict[int, set[int]]:
         """Hold on to leases of this gateway: of batches by their numbers, of chunks by those of
         batch and chunk. What is not named runs out. See :meth:`held` for what is returned."""
-        until = {"lease_until_s": now_s + self._lease_s}
+        until = {"lease_until_s": now_s + self.lease_s}
         with writing(self._engine) as connection:
             if numbers:
                 own = and_(batches.c.number.in_(numbers), batches.c.lease_owner == self._owner)
