@@ -133,7 +133,8 @@ class Runner:
 
     async def _keep(self) -> None:
         """Hold on to what is worked on here, and stop what is no longer to be worked on."""
-        held = await self._run_in(self._with.work.renew, self._now_s())
+        renew = self._with.work.renew
+        held = await self._run_in(renew, self._now_s(), list(self._batches), list(self._chunks))
         leased = await self._run_in(self._with.work.leased)
         for (batch, chunk), (run, task) in list(self._chunks.items()):
             if chunk not in held.get(batch, ()):
@@ -201,7 +202,7 @@ class Runner:
             await self._run_in(work.chunk_done, batch, chunk, self._now_s())
         except (asyncio.CancelledError, NotTakenError):
             # What has been computed counts, and whoever goes on should know of it. After any other
-            # error the lease runs out by itself: that is how long to wait before the next attempt.
+            # error the lease runs out: that is how long to wait before the next attempt.
             await self._with.computing.recorder.flush()
             await self._run_in(work.release, batch, chunk)
 

@@ -169,6 +169,25 @@ async def test_a_gateway_that_stops_hands_over_at_once(gateways: Gateways) -> No
     assert len(await lines_of(client, batch.output_file_id)) == 40
 
 
+async def test_what_breaks_off_is_tried_again_when_its_lease_is_over(gateways: Gateways) -> None:
+    world = await gateways.start()
+    storage, faults = batches_of(world).files.storage, [2]
+    read = storage.read
+
+    def fails_twice(name: str, start: int, end: int) -> bytes:
+        if faults[0] and start:  # a chunk that is not the first
+            faults[0] -= 1
+            raise RuntimeError("a fault")
+        return read(name, start, end)
+
+    storage.read = fails_twice  # type: ignore[method-assign]
+    client = gateways.client(world)
+    batch = await ended(client, (await submit(client, jsonl(chat_line(i) for i in range(12)))).id)
+    assert batch.status == "completed"
+    assert len(await lines_of(client, batch.output_file_id)) == 12
+    assert faults == [0]
+
+
 async def test_cancelling_keeps_what_was_computed(gateways: Gateways) -> None:
     world = await gateways.start(interval_s=0.02)
     client = gateways.client(world)
