@@ -31,6 +31,7 @@ _MOST_CHUNKS = 64
 #: Batches that a gateway validates or puts together at a time.
 _MOST_BATCHES = 2
 _SWEEP_S = 60.0
+_CLOSE_S = 10.0
 #: A gateway that no client has asked anything for so long is a standby, as far as batches go.
 _STANDBY_AFTER_S = 30.0
 #: A standby takes on lines only if nobody else has done so for that long.
@@ -68,6 +69,7 @@ class Runner:
         self._batches: dict[int, tuple[Batch, asyncio.Task[None]]] = {}
         self._always: list[asyncio.Task[None]] = []
         self._swept_s = self._renewed_s = self._clock()
+        self._closing = False
         self._standby = _Standby(running.traffic, self._clock())
         self._away = Outage("batches cannot be looked after")
         self._unpublished = Outage("results of batches cannot be published")
@@ -86,6 +88,12 @@ class Runner:
 
     async def aclose(self) -> None:
         """Drop the lines that are under way, publish what is computed, let go of everything."""
+        if not self._always:
+            return
+        self._closing = True
+        self.wake()
+        # A claim that is under way in a thread is waited for: nobody else would let go of it.
+        await asyncio.wait(self._always[:1], timeout=_CLOSE_S)
         for task in self._always:
             task.cancel()
         await asyncio.gather(*self._always, return_exceptions=True)
@@ -97,7 +105,7 @@ class Runner:
             await self._with.computing.recorder.flush()
 
     async def _work(self) -> None:
-        while True:
+        while not self._closing:
             self._wake.clear()
             await self._tried(self._look(), self._away)
             with suppress(TimeoutError):
@@ -126,7 +134,7 @@ class Runner:
         if self._clock() - self._swept_s >= _SWEEP_S:
             self._swept_s = self._clock()
             await self._sweep()
-        while len(self._batches) < _MOST_BATCHES and await self._take_batch():
+        while self._wants_batches() and await self._take_batch():
             pass
         while self._wants_lines() and await self._take_chunk():
             pass
@@ -164,8 +172,13 @@ class Runner:
         task.add_done_callback(lambda _: self._batches.pop(batch.number))
         return True
 
+    def _wants_batches(self) -> bool:
+        return len(self._batches) < _MOST_BATCHES and not self._closing
+
     def _wants_lines(self) -> bool:
         """Whether there is more room than lines that are held and not begun."""
+        if self._closing:
+            return False
         left = sum(run.left for run, _ in self._chunks.values())
         return left < self._with.computing.window.room and len(self._chunks) < _MOST_CHUNKS
 
