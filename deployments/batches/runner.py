@@ -67,7 +67,7 @@ class Runner:
         self._chunks: dict[tuple[int, int], tuple[ChunkRun, asyncio.Task[None]]] = {}
         self._batches: dict[int, tuple[Batch, asyncio.Task[None]]] = {}
         self._always: list[asyncio.Task[None]] = []
-        self._swept_s = self._clock()
+        self._swept_s = self._renewed_s = self._clock()
         self._standby = _Standby(running.traffic, self._clock())
         self._away = Outage("batches cannot be looked after")
         self._unpublished = Outage("results of batches cannot be published")
@@ -133,8 +133,13 @@ class Runner:
 
     async def _keep(self) -> None:
         """Hold on to what is worked on here, and stop what is no longer to be worked on."""
-        held = await self._run_in(self._with.work.renew, self._now_s())
-        leased = await self._run_in(self._with.work.leased)
+        work, now_s = self._with.work, self._now_s()
+        if self._clock() - self._renewed_s >= work.lease_s / 4:
+            self._renewed_s = self._clock()
+            held = await self._run_in(work.renew, now_s, list(self._batches), list(self._chunks))
+        else:
+            held = await self._run_in(work.held, now_s)
+        leased = await self._run_in(work.leased)
         for (batch, chunk), (run, task) in list(self._chunks.items()):
             if chunk not in held.get(batch, ()):
                 task.cancel()
@@ -201,7 +206,7 @@ class Runner:
             await self._run_in(work.chunk_done, batch, chunk, self._now_s())
         except (asyncio.CancelledError, NotTakenError):
             # What has been computed counts, and whoever goes on should know of it. After any other
-            # error the lease runs out by itself: that is how long to wait before the next attempt.
+            # error the lease runs out: that is how long to wait before the next attempt.
             await self._with.computing.recorder.flush()
             await self._run_in(work.release, batch, chunk)
 

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from deployments.batches.service import Batches
 from deployments.batches.storage import open_storage
 from deployments.client_headers import ClientHeaders
+from deployments.gateway.accounts import Account
 from deployments.gateway.app import GatewayApp, Traffic
 from deployments.gateway.bodies import TextBody
 from deployments.gateway.booking import Ledger
@@ -162,6 +163,7 @@ async def http_world(
     files: Path | None = None,
     directory: LiveDirectory | None = None,
     describe: Callable[[], dict[str, Any]] = dict,
+    account: Account | None = None,
 ) -> AsyncIterator[World]:
     """A world over real sockets, without replicas yet. ``files``: a folder for files and batches,
     where there are to be any."""
@@ -175,6 +177,7 @@ async def http_world(
             GatewayMetrics(CollectorRegistry()),
             ledger=ledger,
             directory=directory,
+            account=account,
         )
         world = World(gateway, settings, session)
         traffic = Traffic()

@@ -184,7 +184,7 @@ def test_it_counts_as_a_plain_account_does(redis_server: RedisServer) -> None:
     from hypothesis.stateful import run_state_machine_as_test
 
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        Bound, settings=settings(max_examples=60, stateful_step_count=40, deadline=None)
+        Bound, settings=settings(max_examples=40, stateful_step_count=30, deadline=None)
     )
 
 

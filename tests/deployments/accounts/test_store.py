@@ -184,8 +184,9 @@ async def test_what_is_known_to_be_used_up_is_refused_while_redis_is_away(
         await one.open(tenant).reserve(most(output=50))
         await proxy.stop()
         await until(lambda: one.link.state == "down")
-        with pytest.raises(RateLimitError, match="output_tokens_per_day"):
+        with pytest.raises(RateLimitError, match="output_tokens_per_day") as refused:
             await one.open(tenant).reserve(most(output=51))
+        assert 0 < (refused.value.retry_after_s or 0) <= 86_400
         await one.open(tenant).reserve(most(output=40))
         with pytest.raises(AccountAwayError):
             await one.open(tenant).reserve(most(output=40))

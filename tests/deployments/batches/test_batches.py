@@ -169,10 +169,29 @@ async def test_a_gateway_that_stops_hands_over_at_once(gateways: Gateways) -> No
     assert len(await lines_of(client, batch.output_file_id)) == 40
 
 
+async def test_what_breaks_off_is_tried_again_when_its_lease_is_over(gateways: Gateways) -> None:
+    world = await gateways.start()
+    storage, faults = batches_of(world).files.storage, [2]
+    read = storage.read
+
+    def fails_twice(name: str, start: int, end: int) -> bytes:
+        if faults[0] and start:  # a chunk that is not the first
+            faults[0] -= 1
+            raise RuntimeError("a fault")
+        return read(name, start, end)
+
+    storage.read = fails_twice  # type: ignore[method-assign]
+    client = gateways.client(world)
+    batch = await ended(client, (await submit(client, jsonl(chat_line(i) for i in range(12)))).id)
+    assert batch.status == "completed"
+    assert len(await lines_of(client, batch.output_file_id)) == 12
+    assert faults == [0]
+
+
 async def test_cancelling_keeps_what_was_computed(gateways: Gateways) -> None:
     world = await gateways.start(interval_s=0.02)
     client = gateways.client(world)
-    batch = await submit(client, jsonl(chat_line(i, max_tokens=50) for i in range(200)))
+    batch = await submit(client, jsonl(few_short_ones(200)))
     await seen(client, batch.id, lambda b: _completed(b) >= 5)
     batch = await client.batches.cancel(batch.id)
     assert batch.status == "cancelling"
@@ -191,7 +210,7 @@ async def test_cancelling_keeps_what_was_computed(gateways: Gateways) -> None:
 async def test_what_is_late_is_told_in_the_error_file(gateways: Gateways) -> None:
     world = await gateways.start(interval_s=0.02)
     client = gateways.client(world)
-    batch = await submit(client, jsonl(chat_line(i, max_tokens=30) for i in range(100)))
+    batch = await submit(client, jsonl(few_short_ones(100)))
     await seen(client, batch.id, lambda b: _completed(b) >= 5)
     _expire(gateways, batch.id)
     batch = await ended(client, batch.id)
@@ -349,7 +368,7 @@ async def test_the_input_of_a_running_batch_cannot_be_deleted(gateways: Gateways
 async def test_a_batch_whose_key_is_gone_is_cancelled(gateways: Gateways) -> None:
     world = await gateways.start(interval_s=0.02)
     client = gateways.client(world)
-    batch = await submit(client, jsonl(chat_line(i, max_tokens=40) for i in range(40)))
+    batch = await submit(client, jsonl(few_short_ones(40)))
     await seen(client, batch.id, lambda b: _completed(b) >= 1)
     runner = batches_of(world).runner
     running = runner._with
@@ -364,6 +383,11 @@ async def test_parts_are_removed_when_a_batch_has_ended(gateways: Gateways) -> N
     await _until(lambda: not list((gateways.folder / "files" / "batches").glob("*/*")))
     kept = {path.name for path in (gateways.folder / "files" / "files").iterdir()}
     assert kept == {batch.input_file_id, batch.output_file_id}
+
+
+def few_short_ones(count: int) -> list[dict[str, Any]]:
+    """Lines of which the first eight end soon, and the others take seconds."""
+    return [chat_line(i, max_tokens=4 if i < 8 else 300) for i in range(count)]
 
 
 def _completed(batch: Any) -> int:

@@ -138,3 +138,15 @@ def test_room_is_reserved_once_by_many_at_once(database: Engine) -> None:
     kept, _ = table.page("t", FilePage(), 2.0)
     assert len(kept) == 3
     assert len(refused) == 5
+
+
+def test_a_lease_is_held_as_long_as_it_is_renewed(database: Engine) -> None:
+    number = begun(database, 5)
+    mine, other = (WorkTable(database, owner, 10.0) for owner in ("a", "b"))
+    claim = mine.claim_chunk(3.0)
+    assert claim is not None
+    assert mine.renew(12.0, [], [(number, 0)]) == {number: {0}}
+    assert other.claim_chunk(14.0) is None
+    assert mine.renew(15.0, [number], []) == {number: {0}}
+    assert other.claim_chunk(22.5) is not None
+    assert mine.renew(23.0, [], [(number, 0)]) == {}
