@@ -117,7 +117,7 @@ class RealReplica:
 
     async def kill(self) -> None:
         """SIGKILL."""
-        self.dead = True
+        self.dead = self.watched.dead = True
         self._child.stop()
         self._running.set()
         self._telling.cancel()

@@ -41,6 +41,9 @@ _FROZEN_S = 8.0
 _ANSWER_S = 90.0
 _FREED_S = 30.0
 _HELD_S = 5.0
+#: Between two strikes: so far back looks the gateway's budget of moves, which one loss of a replica
+#: may use up. What it refuses on purpose is no fault of a hand-off.
+_APART_S = 10.5
 #: Where requests wait for each other before what an engine does.
 _BEFORE = {Point.KEEP_BEGUN: Point.KEEP, Point.TAKE_BEGUN: Point.TAKE}
 _HOLDS = frozenset({Point.KEEP, Point.KEPT, Point.TAKE})
@@ -111,6 +114,7 @@ class Bench:
         }
         self._replicas: dict[Side, RealReplica] = {}
         self._lives = 0
+        self._struck_s = -_APART_S
         self._prompts = 0
         self._desk = [
             [{"role": m["role"], "content": m["content"]} for m in example.messages]
@@ -143,6 +147,7 @@ class Bench:
         await until(lambda: not fleet.unreachable() and not router.avoided(), 20.0)
         body = self._bodies(1)[0]
         await self._ask(self._world, body, "warm")
+        await asyncio.sleep(max(0.0, self._struck_s + _APART_S - time.monotonic()))
 
     async def _strike(self, fault: Fault, tally: Tally) -> None:
         tally.strikes += 1
@@ -158,6 +163,7 @@ class Bench:
             for n, body in enumerate(bodies)
         ]
         got = await asyncio.gather(*strike.answers)
+        self._struck_s = time.monotonic()
         for replica in self._replicas.values():
             replica.watched.reached = _pass
         tally.injected += strike.struck

@@ -19,6 +19,10 @@ async def _unwatched(point: Point, request_id: str) -> None:
     """Nobody waits for anything."""
 
 
+async def _nothing() -> None:
+    """Ends what was never begun."""
+
+
 def _points(request: wire.Submit) -> tuple[Point, Point] | None:
     """Where the request is when it is asked for, and when the engine has been told."""
     if isinstance(request.handoff, wire.Keep):
@@ -33,6 +37,8 @@ class WatchedGenerator:
     def __init__(self, generator: Any) -> None:
         self.generator = generator
         self.reached: Reached = _unwatched
+        #: Its process has ended: what was held is not asked any more.
+        self.dead = False
         self._telling: set[asyncio.Task[None]] = set()
 
     def load(self) -> wire.Load:
@@ -55,6 +61,8 @@ class WatchedGenerator:
         points = _points(request)
         if points is not None:
             await self.reached(points[0], request.request_id)
+        if self.dead:
+            return _nothing
         tokens = 0
 
         def told(message: wire.FromReplica) -> None:
