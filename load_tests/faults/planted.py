@@ -116,7 +116,7 @@ PLANTED: Mapping[str, tuple[Plant, frozenset[str]]] = {
     "ticket not closed on cancel": (kept_ticket, frozenset({"reservations"})),
     "counted twice after a move": (double_count, frozenset({"bill"})),
     "freeze never noticed": (unnoticed_freeze, frozenset({"ends"})),
-    "stream fed twice": (fed_twice, frozenset({"text", "bill"})),
+    "stream fed twice": (fed_twice, frozenset({"text", "bill", "reservations"})),
     "replica not told that a client left": (silent_leaving, frozenset({"reservations"})),
     "reservation kept after a move": (kept_reservation, frozenset({"reservations"})),
     "quota kept after a failure": (kept_account, frozenset({"reservations"})),
