@@ -33,6 +33,7 @@ class ControlServer:
         self._where = (admin.host, admin.port or 0)
         self._process: subprocess.Popen[bytes] | None = None
         self._started_s = 0.0
+        self._awaited_s = 0.0
 
     @property
     def address(self) -> str | None:
@@ -56,7 +57,7 @@ class ControlServer:
         now_s = time.monotonic()
         if self._process is not None and now_s - self._started_s < _PAUSE_S:
             raise ConfigError("it ended as soon as it had begun; the log has the reason")
-        self._started_s = now_s
+        self._started_s = self._awaited_s = now_s
         host, port = self._where
         where = self.address or f"{f'[{host}]' if ':' in host else host}:{port}"
         command = [sys.executable, "-P", "-m", "deployments.control", "--listen", where]
@@ -75,7 +76,7 @@ class ControlServer:
             raise ConfigError("server.admin: the control process ended; the log has the reason")
         if code is None and self._listens():
             return True
-        if time.monotonic() - self._started_s > _START_TIMEOUT_S:
+        if time.monotonic() - self._awaited_s > _START_TIMEOUT_S:
             raise ConfigError("server.admin: the control process does not come up")
         return False
 
@@ -85,6 +86,7 @@ class ControlServer:
         process = self._process
         if process is not None:
             _end(process)
+        self._awaited_s = time.monotonic()
 
     def stop(self) -> None:
         """Ask it to end; kill it if it does not."""

@@ -16,6 +16,8 @@ pytestmark = pytest.mark.e2e
 
 CHAT = "/v1/chat/completions"
 ENDED = ("completed", "failed", "expired", "cancelled")
+#: By then Serve knows of a process that was killed.
+_NOTICED_S = 5.0
 
 
 def content(model: str, count: int, max_tokens: int = 8) -> bytes:
@@ -77,10 +79,12 @@ def test_the_command_line_follows_a_batch(platform: Any, tmp_path: Path) -> None
 def test_every_line_has_one_result_though_a_gateway_is_killed(platform: Any) -> None:
     """Each of the gateways in turn, so that the one that computes the lines is among them."""
     batch = begin(platform, 300, max_tokens=16)
-    for gateway in gateways(platform):
+    before = gateways(platform)
+    for gateway in before:
         await_progress(platform, batch.id)
         os.kill(gateway, signal.SIGKILL)
-        await_gateways(platform, gateway)
+        time.sleep(_NOTICED_S)
+        await_gateways(platform, gateway, len(before))
     batch = ended(platform, batch.id, 240.0)
     assert batch.status == "completed"
     assert batch.request_counts.completed == 300
@@ -106,14 +110,17 @@ def gateways(platform: Any) -> list[int]:
     return found
 
 
-def await_gateways(platform: Any, killed: int, limit_s: float = 240.0) -> None:
+def await_gateways(platform: Any, killed: int, count: int, limit_s: float = 240.0) -> None:
     """Wait until another gateway is up in the place of the one that was killed."""
     deadline_s = time.monotonic() + limit_s
     while True:
         told = platform.weir("status", "--json")
-        if told.returncode == 0 and killed not in gateways(platform):
-            states = {each["name"]: each for each in json.loads(told.stdout)["deployments"]}
-            if states["gateway"]["replica_states"].get("RUNNING", 0) >= 2:
+        if told.returncode == 0:
+            states = {
+                each["name"]: each["status"] for each in json.loads(told.stdout)["deployments"]
+            }
+            up = [pid for pid in gateways(platform) if pid != killed]
+            if states["gateway"] == "HEALTHY" and len(up) == count:
                 return
         assert time.monotonic() < deadline_s, told.stdout
         time.sleep(0.5)

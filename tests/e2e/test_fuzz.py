@@ -41,6 +41,7 @@ _POSTS = (
     "/v1/batches",
     "/v1/batches/{batch_id}/cancel",
     "/v1/messages/batches",
+    "/v1/messages/batches/{batch_id}/cancel",
 )
 _GETS = (
     "/health",
@@ -53,6 +54,7 @@ _GETS = (
     "/v1/files/{file_id}",
     "/v1/files/{file_id}/content",
     "/v1/batches/{batch_id}",
+    "/v1/messages/batches/{batch_id}",
     "/v1/messages/batches/{batch_id}/results",
 )
 
