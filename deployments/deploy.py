@@ -32,6 +32,7 @@ from deployments.stub import StubReplica
 from deployments.versions import gateway_version, model_version
 from weir.adapters import adapter_digests, inspect_adapters
 from weir.settings import EngineSettings, ModelSettings, Settings, parse_settings, read_tree
+from weir.settings.admin import AdminSettings
 from weir.settings.pools import PoolSettings
 from weir.settings.speculative import SpeculativeSettings
 
@@ -163,7 +164,9 @@ def gateway_view(settings: Settings) -> Settings:
         )
         for model in settings.models
     )
-    return settings.model_copy(update={"models": models})
+    # Admin requests are forwarded, whoever may send them.
+    server = settings.server.model_copy(update={"admin": AdminSettings()})
+    return settings.model_copy(update={"models": models, "server": server})
 
 
 def _all_replicas(model: ModelSettings) -> int:

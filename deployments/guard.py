@@ -1,7 +1,7 @@
 """Starts again what ended, and tells the front door which gateways there are.
 
-Two threads of the supervisor, so that nothing that it waits for elsewhere (a deploy, a controller
-that does not answer) delays either.
+Threads of the supervisor, one for each part, so that nothing that is waited for elsewhere (a
+deploy, a controller that does not answer, a part that comes up slowly) delays another.
 """
 
 from __future__ import annotations
@@ -61,11 +61,9 @@ class Guard:
 
     def start(self) -> None:
         """From now on, look after all parts."""
-        targets = {"guard": self._keep_alive, "gateways": self._follow_gateways}
-        for name, target in targets.items():
-            thread = threading.Thread(target=target, name=name, daemon=True)
-            thread.start()
-            self._threads.append(thread)
+        self._run("gateways", self._follow_gateways)
+        for name, part in self._parts.items():
+            self._run(name, self._keep_alive, name, part)
 
     def stop(self) -> None:
         """Parts that end from now on stay as they are."""
@@ -73,11 +71,15 @@ class Guard:
         for thread in self._threads:
             thread.join(_STOP_S)  # a call to a Ray that is gone may take longer
 
-    def _keep_alive(self) -> None:
+    def _run(self, name: str, target: Callable[..., None], *arguments: object) -> None:
+        thread = threading.Thread(target=target, args=arguments, name=name, daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    def _keep_alive(self, name: str, part: Part) -> None:
         while not self._stopping.wait(_LOOK_S):
-            for name, part in self._parts.items():
-                if not part.alive():
-                    self._start_again(name, part)
+            if not part.alive():
+                self._start_again(name, part)
 
     def _start_again(self, name: str, part: Part) -> None:
         try:

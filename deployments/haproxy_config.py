@@ -27,7 +27,7 @@ _MOST_HEADER_BYTES = 28 * 1024
 _MOST_HEADERS = 1024
 # Connections that the metrics' port, health checks and the admin socket may need beside clients'.
 _SPARE_CONNECTIONS = 128
-_METHODS = "GET, HEAD, POST, DELETE, OPTIONS"
+_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 _EXPOSED = "x-request-id, request-id, retry-after, x-should-retry, *"
 _METRICS_PATHS = "/metrics /ready /health"
 

@@ -16,6 +16,7 @@ from deployments.seams import Delivered, join
 from deployments.streams import CannotDoError, Put
 from deployments.working import told_work
 from weir.errors import OverloadedError
+from weir.logs import stack_of
 
 _LOG = logging.getLogger("weir.replica")
 
@@ -181,9 +182,9 @@ class RichOutputs(Outputs):
         try:
             super().take(output)
         except Exception as error:  # noqa: BLE001 - vLLM's loop, in which this runs, must not end
-            _LOG.exception("an output could not be read")
+            _LOG.error("an output could not be read: %s", stack_of(error))
             self.broken()
-            self._fail(500, f"The output could not be read: {type(error).__name__}: {error}")
+            self._fail(500, f"The output could not be read ({type(error).__name__}).")
 
     def _tell(self, output: Any, completion: Any, text: str, tokens: list[int]) -> None:
         piece = self._read(text, tokens, finished=False)

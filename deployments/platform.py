@@ -23,23 +23,20 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import psutil
 
-import router.disaggregation.rules
-import router.scorers  # noqa: F401 - registers the policies, as the line above the rules
+from deployments.batches.place import FILES_VARIABLE, files_url
+from deployments.checking import checked
 from deployments.cluster import Cluster
+from deployments.control_server import ADDRESS_VARIABLE, ControlServer
 from deployments.guard import Guard
 from deployments.haproxy import FrontDoor
 from deployments.names import APP
 from deployments.pools import pools_of
 from deployments.progress import Progress, State
 from deployments.redis_server import RedisServer
-from deployments.sources import model_source
-from features.enrichment import compile_rules
-from router.admission import parse_settings as parse_admission
-from router.disaggregation.rule import build_rule
-from router.policy import build_policy
 from weir.errors import ConfigError, WeirError
 from weir.run_folder import make_run_folder, remove_run_folder
 from weir.settings import ModelSettings, Settings, parse_settings, read_tree
+from weir.settings.ledger import FOLDER_VARIABLE
 
 if TYPE_CHECKING:
     from deployments.tenants import TenantsOfSettings
@@ -68,6 +65,7 @@ class Platform:
             self._folder / "haproxy",
             one_active=settings.gateway.replicas == 1,
         )
+        self._control = ControlServer(settings.server.admin, settings_file, state, self._folder)
         self._tenants: TenantsOfSettings | None = None
         self._guard = Guard(self._cluster.gateways, self._front, self._restarted)
         self._ready = False
@@ -88,10 +86,12 @@ class Platform:
             WeirError: something cannot start; what was started is still to be stopped.
             Stopped: SIGTERM arrived first.
         """
-        _check(self._settings)
+        checked(read_tree(self._settings_file), str(self._settings_file))
         self._cluster.prepare_environment()
+        os.environ.setdefault(FOLDER_VARIABLE, str(self._state.absolute() / "ledger"))
         self._keep_temporary_files_together()
         self._start_deployer()
+        self._tell_where_control_is()
         self._start_tenants()
         self._start_redis()
         self._front.start()
@@ -99,10 +99,12 @@ class Platform:
         serve_start = self._start_serve()
         self._progress.tell("gateway", "start", "deploying the application")
         self._deploy()
+        self._start_control()
         self._guard.start()
         self._await_serve(serve_start)
         self._await_replicas()
         self._await_ready()
+        self._await_control()
         self._ready = True
         self._write_description()
         self._progress.tell("ready", "done", self.url)
@@ -119,9 +121,8 @@ class Platform:
     def _apply(self) -> None:
         self._progress.tell("apply", "start", str(self._settings_file))
         try:
-            settings = parse_settings(read_tree(self._settings_file), str(self._settings_file))
+            settings = checked(read_tree(self._settings_file), str(self._settings_file))
             require_same_base(self._settings, settings)
-            _check(settings)
             if self._tenants is not None:
                 self._tenants.put(settings.tenants)
             self._start_deployer()
@@ -129,6 +130,8 @@ class Platform:
             self._settings = settings
             self._await_deployer()
             self._await_replicas()
+            self._control.restart()
+            self._await_control()
             self._write_description()
         except Stopped:
             return
@@ -146,6 +149,7 @@ class Platform:
         self._front.close()  # new requests are refused while streams in flight end
         self._cluster.stop()
         self._front.stop()
+        self._control.stop()
         if self._redis is not None:
             self._redis.stop()
         with contextlib.suppress(FileNotFoundError):
@@ -182,6 +186,8 @@ class Platform:
         # imports what takes longer.
         from deployments.tenants import TenantsOfSettings
 
+        files = files_url(self._settings.files, os.environ, self._state)
+        os.environ[FILES_VARIABLE] = files
         self._tenants = TenantsOfSettings(self._settings, self._state)
         self._tenants.start()
 
@@ -194,6 +200,21 @@ class Platform:
         self._redis = redis
         self._guard.watch("Redis", redis)
         self._progress.tell("redis", "done", redis.url)
+
+    def _tell_where_control_is(self) -> None:
+        if self._control.address is not None:
+            os.environ[ADDRESS_VARIABLE] = self._control.address
+
+    def _start_control(self) -> None:
+        # Once everything else is under way: no request of a model needs it.
+        self._progress.tell("control", "start", "admin API")
+        self._control.start()
+        self._guard.watch("control process", self._control)
+
+    def _await_control(self) -> None:
+        while not self._control.up():
+            self._pause()
+        self._progress.tell("control", "done", f"{self.url}/admin/v1")
 
     def _start_ray(self) -> None:
         self._progress.tell("ray", "start", "Ray cluster")
@@ -288,7 +309,11 @@ class Platform:
 
     def _parts(self) -> dict[str, dict[str, float]]:
         """The processes that the platform cannot do without, for ``weir status`` to look at."""
-        pids = {"HAProxy": self._front.pid, **self._cluster.pids()}
+        pids = {
+            "HAProxy": self._front.pid,
+            "control process": self._control.pid,
+            **self._cluster.pids(),
+        }
         if self._redis is not None:
             pids["Redis"] = self._redis.pid
         parts = {}
@@ -347,20 +372,6 @@ def _replica_bounds(model: ModelSettings) -> tuple[int, int]:
     return scaling.min_replicas, scaling.max_replicas
 
 
-def _check(settings: Settings) -> None:
-    """What the settings tree leaves to the rooms.
-
-    Raises:
-        ConfigError: a model's files, a routing policy or rule, or admission cannot be used.
-    """
-    parse_admission(settings.admission)
-    compile_rules(settings.features, os.environ)
-    for model in settings.models:
-        model_source(model.source, settings.registry.url)
-        build_policy(model.routing.policy, model.routing.params)
-        build_rule(model.routing.disaggregation.rule, model.routing.disaggregation.params)
-
-
 def require_same_base(old: Settings, new: Settings) -> None:
     """What only a restart can change.
 
@@ -374,11 +385,14 @@ def require_same_base(old: Settings, new: Settings) -> None:
     for name in fixed:
         if getattr(old.server, name) != getattr(new.server, name):
             raise ConfigError(f"server.{name}: changes need a restart (weir down, weir up)")
-    listening = [(s.server.metrics.host, s.server.metrics.port) for s in (old, new)]
-    if listening[0] != listening[1]:
-        raise ConfigError(
-            "server.metrics: host and port change only with a restart (weir down, weir up)"
-        )
+    if old.files.url != new.files.url:
+        raise ConfigError("files.url: changes need a restart (weir down, weir up)")
+    for name in ("metrics", "admin"):
+        listening = [getattr(each.server, name) for each in (old, new)]
+        if len({(each.host, each.port) for each in listening}) > 1:
+            raise ConfigError(
+                f"server.{name}: host and port change only with a restart (weir down, weir up)"
+            )
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ def pools_of(model: ModelSettings) -> list[Pool]:
     """The deployments of a model."""
     if not model.pools:
         return [Pool(model)]
-    handing = hands_off(model.pools, model.routing.disaggregation.params)
+    handing = hands_off(model.pools, model.routing.disaggregation.pairs_of_mixed)
     return [_pool(model, pool, handing) for pool in model.pools]
 
 

@@ -51,7 +51,7 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
         log: LogSettings,
         membership: Membership | None = None,
     ) -> None:
-        started = time.monotonic()
+        started, self._started_s = time.monotonic(), time.time()
         configure_logging(log)
         host = ray.util.get_node_ip_address()
         self._membership = membership or Membership()
@@ -108,6 +108,7 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
             ),
             **({"attention_tokens": card.attention_tokens} if card else {}),
             "tasks": await self._tasks(),
+            "started_s": self._started_s,
             **self._membership.metadata(),
             "kv_feed": feed
             and {

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from weir.errors import ConfigError
 from weir.registry import Registry, parse_reference, read_manifest, verify_folder
+from weir.settings.section import nearest
 
 
 def model_source(source: str, registry_url: str | None = None) -> str:
@@ -26,17 +27,18 @@ def model_source(source: str, registry_url: str | None = None) -> str:
     path = Path(source).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise ConfigError(f"models[].source: {source} has no config.json")
+            raise ConfigError(f"{source} has no config.json")
         return str(path.resolve())
     if source.startswith((".", "/", "~")):
-        raise ConfigError(f"models[].source: there is no directory {source}")
+        raise ConfigError(f"there is no directory {source}")
     return source
 
 
 def _builtin(name: str) -> Path:
     folder = Path(str(resources.files("weir"))) / "artifacts" / name
     if not (folder / "config.json").is_file():
-        raise ConfigError(f"models[].source: weir ships no model {name!r}")
+        shipped = [each.name for each in folder.parent.iterdir() if each.is_dir()]
+        raise ConfigError(f"weir ships no model {name!r}{nearest(name, shipped)}")
     manifest = read_manifest(folder)
     if manifest is not None:
         verify_folder(folder, manifest)

@@ -20,6 +20,7 @@ from msgspec import MsgspecError
 
 from deployments import wire
 from weir.errors import WeirError
+from weir.logs import stack_of
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -293,8 +294,8 @@ class _Connection:
         except WeirError as error:
             self._put(wire.Failed(number, error.status, error.message))
         except Exception as error:  # noqa: BLE001 - one request must not end the connection
-            _LOG.exception("a request could not be started")
-            self._put(wire.Failed(number, 500, f"{type(error).__name__}: {error}"))
+            _LOG.error("a request could not be started: %s", stack_of(error))
+            self._put(wire.Failed(number, 500, f"The engine failed ({type(error).__name__})."))
         else:
             stream = self._streams.get(number)
             if stream is not None:

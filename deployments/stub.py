@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from typing import Any
 
 import ray
@@ -32,6 +33,7 @@ class StubReplica:
         self, model: ModelSettings, log: LogSettings, membership: Membership | None = None
     ) -> None:
         configure_logging(log)
+        self._started_s = time.time()
         self._membership = membership or Membership()
         self._args: dict[str, Any] = model.engine.args
         self._streams = TokenStreams(StubGenerator(self._args.get("interval_ms", 5) / 1000))
@@ -51,6 +53,7 @@ class StubReplica:
             "max_model_len": int(self._args.get("max_model_len", 2048)),
             "max_num_seqs": 1024,
             "tasks": ["generate", "embed"],
+            "started_s": self._started_s,
             **self._membership.metadata(),
         }
 

@@ -153,7 +153,8 @@ class StubGenerator:
         if self._frozen:
             return
         self._steps += 1
-        # All streams of a step share it alike: what one has taken is the difference of two readings.
+        # All streams of a step share it alike: what one has taken is the difference of two
+        # readings.
         self._share_s += self._interval_s / max(1, len(self._streams))
         now_s = self._share_s
         ended = [number for number, stream in self._streams.items() if stream.step(now_s)]
@@ -209,11 +210,12 @@ class _StubStream:
 
     def put_used(self, now_s: float) -> None:
         """What the engine has counted, at ``now_s`` of the generator's shared time."""
-        made, work = self.index - self.begun, ()
-        if self.prefill_s >= 0.0:
-            work = (self.prefill_s, now_s - self.entered_s - self.prefill_s)
-        prompt = len(self.prompt) if self.prefill_s >= 0.0 else 0
-        self.put(wire.Used(self.request.stream, prompt, 0, made, *work))
+        number, made = self.request.stream, self.index - self.begun
+        if self.prefill_s < 0.0:
+            self.put(wire.Used(number, 0, 0, made))
+            return
+        decode_s = now_s - self.entered_s - self.prefill_s
+        self.put(wire.Used(number, len(self.prompt), 0, made, self.prefill_s, decode_s))
 
     def step(self, now_s: float) -> bool:
         """Emit the next token; True at the last one."""

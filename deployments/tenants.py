@@ -14,6 +14,7 @@ from weir.database import ENVIRONMENT_VARIABLE, database_url, migrate, open_data
 from weir.errors import ConfigError, ConflictError, DatabaseAwayError
 from weir.settings import Settings, TenantSettings
 from weir.tenancy.database import TenantStore
+from weir.tenancy.known import Known, read_known, write_known
 
 _LOG = logging.getLogger("weir.platform")
 _ACTOR = "settings"
@@ -78,3 +79,13 @@ class TenantsOfSettings:
         except DatabaseAwayError as error:
             _LOG.warning("%s Trying again later.", error.message)
             self._again_s = self._clock() + _RETRY_S
+            self._keep_in_file()
+
+    def _keep_in_file(self) -> None:
+        """Gateways that start before the database is back take what is known from the file."""
+        known = read_known(self._file) or Known(())
+        known.listed = self._listed
+        try:
+            write_known(self._file, known)
+        except OSError as error:
+            _LOG.warning("the tenants cannot be kept in a file: %s", error)

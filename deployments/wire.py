@@ -328,7 +328,17 @@ class Adapters(msgspec.Struct, tag=9, array_like=True):
 
 
 FromReplica = (
-    Adapters | Chunk | Done | Failed | Load | RichChunk | RichDone | Started | Embedded | Kept | Used
+    Adapters
+    | Chunk
+    | Done
+    | Failed
+    | Load
+    | RichChunk
+    | RichDone
+    | Started
+    | Embedded
+    | Kept
+    | Used
 )
 
 encode = msgspec.msgpack.Encoder().encode

@@ -180,6 +180,15 @@ class TailQueue:
         }
         await self._write(noted)
 
+    async def forget(self, tenant_id: str, entity_id: str) -> None:
+        """It shall not be generated, whether it waits or is being worked on."""
+        key = entity_key(tenant_id, entity_id)
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.zrem(_queue(tenant_id), key)
+            pipe.zrem(TAKEN, key)
+            pipe.hdel(TAKEN_COUNTS, key)
+            await pipe.execute()
+
     async def waiting(self) -> dict[str, int]:
         """Entities in the queue, by tenant."""
         tenants = sorted(_text(each) for each in await _await(self._redis.smembers(TENANTS)))

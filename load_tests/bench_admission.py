@@ -34,6 +34,7 @@ from router.admission import (
     Share,
 )
 from router.admission.gate import Gate
+from router.admission.limit import build_limits
 from router.dispatcher import Dispatcher
 from router.policy import build_policy
 from router.router import Router
@@ -140,9 +141,11 @@ def capacity_row(replicas: int, rounds: int, seed: int) -> dict[str, Any]:
     columns = Snapshot(0.0, views).columns
     watch, request = Stopwatch(), next(requests(rng))
 
+    limits = build_limits(SETTINGS.limits)
+
     def ask() -> frozenset[str] | None:
         view = View(0.0, columns, lambda hashes: {}, lambda replica_id: math.inf)
-        return Room(view, SETTINGS.built_limits).saturated_for(request, Share(0.85, 0.9, 0.95))
+        return Room(view, limits).saturated_for(request, Share(0.85, 0.9, 0.95))
 
     for _ in range(rounds):
         watch("capacity", ask)

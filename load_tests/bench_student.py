@@ -20,7 +20,7 @@ from typing import Any, Final
 from load_tests.report import Mark, Report, absent_row, bench_parser, emit
 from load_tests.student.engines import ROOT, Engine, EngineError, measure
 from load_tests.student.pair import pair_rows, speculative_rows
-from weir import desk
+from weir import samples
 from weir.settings.speculative import SpeculativeSettings
 
 ARTIFACTS: Final = ROOT / "platform" / "weir" / "artifacts"
@@ -77,12 +77,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _prompts(
     teacher: Path, seed: int, count: int
-) -> tuple[list[list[int]], list[tuple[desk.Example, Any]]]:
+) -> tuple[list[list[int]], list[tuple[samples.Example, Any]]]:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(teacher)
-    common = [name for name, group in desk.INTENTS.items() if group == "common"]
-    examples = list(desk.requests(seed, count, intents=common))
+    common = [name for name, group in samples.INTENTS.items() if group == "common"]
+    examples = list(samples.requests(seed, count, intents=common))
     texts = [
         tokenizer.apply_chat_template(
             list(example.messages), add_generation_prompt=True, tokenize=False
@@ -130,11 +130,11 @@ def _manifest(folder: str) -> dict[str, Any]:
     return found
 
 
-def _right(result: Mapping[str, Any], examples: Sequence[tuple[desk.Example, Any]]) -> float:
+def _right(result: Mapping[str, Any], examples: Sequence[tuple[samples.Example, Any]]) -> float:
     """Share of right answers among those that the engine gave at the largest batch."""
     answers = result["decode"][-1]["answers"]
     oks = [
-        desk.check(example, tokenizer.decode(ids, skip_special_tokens=True))
+        samples.check(example, tokenizer.decode(ids, skip_special_tokens=True))
         for (example, tokenizer), ids in zip(examples, answers, strict=True)
     ]
     return sum(oks) / len(oks)
@@ -144,7 +144,7 @@ def _row(
     engine: Engine,
     result: Mapping[str, Any] | None,
     failure: str,
-    examples: Sequence[tuple[desk.Example, Any]],
+    examples: Sequence[tuple[samples.Example, Any]],
 ) -> dict[str, Any]:
     table = "one engine at a time, float32 unless named, one thread"
     if result is None:

@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from router.admission.capacity import Capacity, Room, Unlimited
-from router.admission.limit import bounding
+from router.admission.limit import bounding, build_limits
 from router.admission.outcomes import Dispatch, Failed, Refused, SpillRule, Wait
 from router.admission.queue import AdmissionQueue
-from router.admission.settings import AdmissionSettings
 from router.admission.ticket import Ticket
+from router.admission.waiting import TenantWeights
 from router.disaggregation.room import PlacedRoom
 from router.forecast import Forecast
 from router.lengths import OutputLengths
@@ -24,6 +24,7 @@ from router.returning import CacheUse
 from router.router import Router
 from router.types import ReplicaInfo, RouteRequest
 from router.view import View
+from weir.settings.admission import AdmissionSettings
 
 
 class Waiting:
@@ -67,15 +68,16 @@ class Dispatcher:
         wall_clock: Callable[[], float],
         *,
         spill: SpillRule | None = None,
+        weights: TenantWeights | None = None,
         lengths: OutputLengths | None = None,
     ) -> None:
         self.router = router
         self.clock = clock
         self.lengths = lengths or OutputLengths()
         self.set_timer: Callable[[float | None], None] = _no_timer
-        self.queue = AdmissionQueue(settings, clock, wall_clock, spill)
+        self.queue = AdmissionQueue(settings, clock, wall_clock, spill, weights)
         self._enabled = settings.enabled
-        self._limits = bounding(settings.built_limits)
+        self._limits = bounding(build_limits(settings.limits))
         self._caches = CacheUse()
         self._waiting: dict[str, Waiting] = {}
         self._pumping = False

@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
-from router.registry import Registry
 from router.types import Decision, RouteRequest, Snapshot
+from weir.settings.parts import Registry
 
 
 class Policy(Protocol):
@@ -20,19 +20,19 @@ class Policy(Protocol):
 
 PolicyFactory = Callable[..., Policy]
 _F = TypeVar("_F", bound=PolicyFactory)
-_POLICIES: Registry[Policy] = Registry("routing policy", "routing.policy")
+POLICIES: Registry[Policy] = Registry("routing policy", "routing.policy")
 
 
 def register(name: str, params: type) -> Callable[[_F], _F]:
     """Class decorator: make a policy known by its config name. A name is taken only once."""
-    return _POLICIES.register(name, params)
+    return POLICIES.register(name, params)
 
 
 def policy_names() -> tuple[str, ...]:
     """All registered names, sorted."""
-    return _POLICIES.names()
+    return POLICIES.names()
 
 
 def build_policy(name: str, params: Mapping[str, Any] | None = None) -> Policy:
     """Build a registered policy; an unknown name or parameter is a :class:`ConfigError`."""
-    return _POLICIES.build(name, params)
+    return POLICIES.build(name, params)

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
-from router.registry import Registry
+from pydantic import Field
+
 from router.types import Columns, Decision, RouteRequest, Snapshot
+from weir.settings.parts import Registry
 
 
 class Scorer(Protocol):
@@ -23,23 +25,26 @@ class Scorer(Protocol):
         ...
 
 
+#: Of a parameter that is multiplied with a cost, and of one that a cost is divided by.
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Scale = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _F = TypeVar("_F", bound=Callable[..., Scorer])
-_SCORERS: Registry[Scorer] = Registry("scorer", "routing.params.scorers")
+SCORERS: Registry[Scorer] = Registry("scorer", "routing.params.scorers")
 
 
 def register_scorer(name: str, params: type) -> Callable[[_F], _F]:
     """Class decorator: make a scorer known by its config name. A name is taken only once."""
-    return _SCORERS.register(name, params)
+    return SCORERS.register(name, params)
 
 
 def scorer_names() -> tuple[str, ...]:
     """All registered names, sorted."""
-    return _SCORERS.names()
+    return SCORERS.names()
 
 
 def build_scorer(name: str, params: Mapping[str, Any] | None = None) -> Scorer:
     """Build a registered scorer; an unknown name or parameter is a :class:`ConfigError`."""
-    return _SCORERS.build(name, params)
+    return SCORERS.build(name, params)
 
 
 def less_is_better(costs: Sequence[float], scale: float) -> list[float]:

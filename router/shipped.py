@@ -15,8 +15,9 @@ from typing import Any
 
 import router.disaggregation.rules
 import router.scorers  # noqa: F401 - registers the policies, as the line above the rules
-from router.admission import AdmissionSettings, parse_settings
+from router.admission import AdmissionSettings
 from router.admission.outcomes import SpillRule
+from router.admission.waiting import TenantWeights
 from router.disaggregation.pace import Slo
 from router.disaggregation.placing import Placing
 from router.disaggregation.rule import build_rule
@@ -43,15 +44,17 @@ class RoutingProfile:
         wall_clock: Callable[[], float],
         rng: random.Random,
         spill: SpillRule | None = None,
+        weights: TenantWeights | None = None,
     ) -> Dispatcher:
-        """A dispatcher with a router of its own, without replicas yet.
+        """A dispatcher with a router of its own, without replicas yet. ``weights``: see
+        :class:`router.admission.AdmissionQueue`.
 
         Raises:
             ConfigError: no such policy or parameter.
         """
         placing = Placing(build_rule(self.rule, self.rule_params), _slos(self.admission))
         router = Router(build_policy(self.policy, self.params), clock, rng, placing=placing)
-        return Dispatcher(router, self.admission, clock, wall_clock, spill=spill)
+        return Dispatcher(router, self.admission, clock, wall_clock, spill=spill, weights=weights)
 
 
 def _slos(admission: AdmissionSettings) -> Mapping[str, Slo]:
@@ -76,7 +79,7 @@ def shipped_profile(name: str = "laptop") -> RoutingProfile:
     return RoutingProfile(
         routing.policy,
         routing.params,
-        parse_settings(settings.admission),
+        settings.admission,
         routing.disaggregation.rule,
         routing.disaggregation.params,
     )

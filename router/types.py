@@ -82,7 +82,8 @@ class ReplicaInfo:
     ``role``: a ``prefill`` replica computes prompts that another one decodes; a ``decode`` one
     decodes what another computed, and whole requests too; a ``mixed`` one does whatever comes. It
     may change while the replica runs. ``pool``: the one of the model's pools that it belongs to;
-    empty where the model has none.
+    empty where the model has none. ``started_s``: since when it takes a machine, in seconds since
+    the epoch (0: it has not told).
     """
 
     replica_id: str
@@ -98,6 +99,7 @@ class ReplicaInfo:
     yielding_step_tokens: int = 0
     role: Role = "mixed"
     pool: str = ""
+    started_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

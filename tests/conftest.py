@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import prometheus_client  # noqa: F401 - before Feast, whose import turns on shared metrics
 import pytest
 from hypothesis import HealthCheck, settings
+from sqlalchemy import Engine
+
+from weir.database import migrate, open_database
+from weir.testing.postgresql import PostgresqlServer, postgresql_folder, running_postgresql
 
 # A busy machine must not fail a test: no deadlines. In CI the same examples each time.
 settings.register_profile(
@@ -40,3 +45,31 @@ def package_env() -> dict[str, str]:
     env = dict(os.environ)
     env["PYTHONPATH"] = os.pathsep.join((str(ROOT / "platform"), str(ROOT)))
     return env
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgresqlServer]:
+    """A real PostgreSQL; tests that need it are skipped where it is not installed."""
+    programs = postgresql_folder()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+    with running_postgresql(programs) as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_at(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a fresh, empty database: a test runs once for each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'weir.db'}"
+    server: PostgresqlServer = request.getfixturevalue("postgresql")
+    return server.new_database()
+
+
+@pytest.fixture
+def database(database_at: str) -> Iterator[Engine]:
+    """A fresh database with weir's tables, of each kind."""
+    engine = open_database(database_at)
+    migrate(engine)
+    yield engine
+    engine.dispose()

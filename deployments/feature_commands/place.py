@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from deployments.gateway.feature_store import store_security, tail_url
 from deployments.redis_server import RedisServer
 from features.desk_data import DataFolder
-from weir.cli.effective import DEMO_TENANT
 from weir.cli.exits import CommandError, ExitCode
 from weir.cli.state import State
 from weir.settings import Settings, load_settings
+from weir.settings.references import DEMO_TENANT
 from weir.store_url import StoreUrl, parse_store_url
 
 if TYPE_CHECKING:

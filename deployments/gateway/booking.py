@@ -1,4 +1,5 @@
-"""What a request leaves in the ledger: one record for each of its legs, as a fold over its attempts.
+"""What a request leaves in the ledger: one record for each of its legs, as a fold over its
+attempts.
 
 Two sums follow from the records. That of the engine's counts is what the engines' own counters say,
 so a leg that failed is there too, and so is a prompt that was computed twice. That of the billed
@@ -51,8 +52,8 @@ class _Share:
 
 
 class Booking:
-    """Books requests, where there is a ledger. ``clock`` is the loop's, ``wall_clock`` gives seconds
-    since the epoch."""
+    """Books requests, where there is a ledger. ``clock`` is the loop's, ``wall_clock`` gives
+    seconds since the epoch; ``slo_s``: time-to-first-token limit per priority class."""
 
     def __init__(
         self,
@@ -60,7 +61,9 @@ class Booking:
         ledger: Ledger | None,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
+        slo_s: Mapping[str, float] | None = None,
     ) -> None:
+        self._slo_s = slo_s or {}
         self._models = models
         self._ledger = ledger
         self._clock = clock
@@ -90,8 +93,26 @@ class Booking:
             writing = _Writing(record, record.request, attempt, number, ahead_s, paid)
             records += self._attempt(writing)
         if records:
-            records[0] = msgspec.structs.replace(records[0], requests=1)
+            slo, ttft_ms = self._verdict(record, record.request, closing)
+            records[0] = msgspec.structs.replace(records[0], requests=1, slo=slo, ttft_ms=ttft_ms)
             self._ledger.note(records)
+
+    def _verdict(self, record: Record, request: Request, closing: bool) -> tuple[str, int]:
+        """Whether the first token came in time, and after how many milliseconds; of an answer that
+        was shown, as :class:`deployments.gateway.settle.Settlement` counts it."""
+        shown = [a for a in record.attempts if a.shown and a.choices]
+        if closing:
+            shown = record.attempts
+        if not shown:
+            return "", -1
+        first_s, failed = shown[-1].first_output_s, bool(record.error_code)
+        ttft_s = None if first_s is None else first_s - record.arrival_s
+        limit_s = self._slo_s.get(request.priority_class)
+        slo = ""
+        if limit_s is not None:
+            in_time = ttft_s is not None and ttft_s <= limit_s and not failed
+            slo = "met" if in_time else "missed"
+        return slo, -1 if failed or ttft_s is None else round(ttft_s * 1000)
 
     def _attempt(self, writing: _Writing) -> Iterator[UsageRecord]:
         attempt, total, before = writing.attempt, Counts(), 0
@@ -110,8 +131,9 @@ class Booking:
             )
             # Rounded once for the attempt: a leg's price is the difference that it makes.
             used = _used(total, images, share.choice)
-            nano_usd = price.nano_usd(used, writing.request.priority_class)
-            asked_nano_usd = asked.nano_usd(used, writing.request.priority_class) if asked else 0
+            how = (writing.request.priority_class, writing.request.batch is not None)
+            nano_usd = price.nano_usd(used, *how)
+            asked_nano_usd = asked.nano_usd(used, *how) if asked else 0
             pool = model.pool_of(leg.replica_id)
             written = writing.whole(
                 share, pool, own_images, nano_usd - before, asked_nano_usd - asked_before
@@ -223,6 +245,7 @@ class _Writing:
             billed=self.paid,
             loss=share.loss,
             spill=step.spill or "",
+            batch=request.batch is not None,
             prefill_us=prefill_us,
             decode_us=decode_us,
         )
@@ -255,6 +278,7 @@ class _Writing:
             output_tokens=used.output_tokens if used else 0,
             loss=Loss.HANDED_OVER if self.paid else Loss.FAILED,
             spill=self.attempt.step.spill or "",
+            batch=self.request.batch is not None,
             prefill_us=_microseconds(used.prefill_s) if used else None,
             decode_us=_microseconds(used.decode_s) if used else None,
         )
@@ -330,4 +354,8 @@ def _label(request: Request) -> str:
     metadata = getattr(request.body, "metadata", None)
     label = metadata.get("label") if metadata else None
     label = label or request.header(LABEL_HEADER)
-    return label[:MAX_LABEL_CHARS] if label else ""
+    if not label:
+        return ""
+    # Control characters, and halves of characters, have no place in a database.
+    shown = label if label.isprintable() else "".join(filter(str.isprintable, label))
+    return shown[:MAX_LABEL_CHARS]

@@ -16,11 +16,15 @@ from ray.exceptions import RayError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from deployments.gateway.app import GatewayApp
+from deployments.batches.building import build_batches
+from deployments.control_server import ADDRESS_VARIABLE
+from deployments.gateway.app import GatewayApp, Traffic
 from deployments.gateway.building import build_gateway
 from deployments.gateway.enrichment import build_enricher
 from deployments.gateway.feature_store import platform_redis_url
 from deployments.gateway.fleet import ReplicaChooser
+from deployments.gateway.forwarding import ControlDoor
+from deployments.gateway.ledger import open_ledger
 from deployments.gateway.pages import Surroundings, build_pages
 from deployments.gateway.prompts import PromptEncoder, locate_tokenizer
 from deployments.gateway.responses import Responses
@@ -73,6 +77,8 @@ class GatewayReplica:
         self._watch = build_watch(settings, os.environ, live, metrics)
         if self._watch is not None:
             await loop.run_in_executor(None, self._watch.begin)
+        self._redis = Redis.from_url(platform_redis_url(settings, os.environ))
+        self._ledger = open_ledger(settings, os.environ, self._redis, metrics, time.time)
         self._gateway = build_gateway(
             settings,
             _encoders(settings),
@@ -82,21 +88,31 @@ class GatewayReplica:
             metrics,
             digests=adapter_digests(settings),
             directory=live,
+            ledger=self._ledger,
         )
-        self._redis = Redis.from_url(platform_redis_url(settings, os.environ))
         self._metrics_settings = settings.server.metrics
         self._kept = SharedResponses(
             RedisResponses(self._redis, settings.responses),
             MemoryResponses(settings.responses, loop.time),
         )
         self._responses = Responses(self._gateway, self._kept, settings.responses)
+        address = os.environ.get(ADDRESS_VARIABLE)
+        self._control = ControlDoor(address) if address else None
         if settings.features.enabled:
             self._enricher.start()
+        self._traffic = Traffic()
+        self._batches = build_batches(
+            settings, os.environ, self._gateway, lambda: self._traffic.requests
+        )
+        if self._batches is not None:
+            self._batches.runner.start()
         self._tasks = [
             loop.create_task(model.fleet.follow(handles[pool.deployment], pool.name))
             for model in self._gateway.models.values()
             for pool in pools_of(model.settings)
         ]
+        if self._ledger is not None:
+            self._ledger.start(self._gateway.models.values())
 
     async def __serve_build_asgi_app__(self) -> Any:
         """Serve calls this after the constructor and serves what it returns."""
@@ -107,9 +123,10 @@ class GatewayReplica:
             _deployment_states,
             {"Redis": self._redis_answers},
             self._describe_directory,
+            self._batches,
         )
         pages = build_pages(self._gateway, self._responses, around)
-        return GatewayApp(self._gateway, self._responses, pages)
+        return GatewayApp(self._gateway, self._responses, pages, self._traffic, self._control)
 
     def _describe_directory(self) -> dict[str, Any]:
         if self._watch is None:
@@ -129,11 +146,17 @@ class GatewayReplica:
         for task in self._tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        if self._batches is not None:
+            await self._batches.aclose()
         await self._responses.aclose()
-        await self._kept.aclose()
         await self._enricher.close()
         for model in self._gateway.models.values():
             await model.close()
+        if self._control is not None:
+            await self._control.close()
+        if self._ledger is not None:
+            await self._ledger.close()
+        await self._kept.aclose()
         if self._watch is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._watch.stop)
         await self._session.close()

@@ -139,7 +139,7 @@ class FeatureEnricher:
 
     def begin(self, tenant: Tenant, body: Body, header: Header) -> NotEnriched | _Enriching:
         """Start the look-up. Never raises; what is begun need not be finished."""
-        rule = self._rules.find(body.model, tenant.id)
+        rule = self._rules.find(body.model, tenant.id, tenant.features)
         if rule is None:
             return NotEnriched(Enrichment(body))
         if not _has_text(body):

@@ -138,8 +138,7 @@ def cascade_of(settings: FallbackSettings, student_folder: Path) -> CascadeRule 
     rule = _cascade_rule(settings.cascade, student_folder)
     if rule is None and settings.cascade.enabled:
         raise ConfigError(
-            f"fallback[].cascade: {settings.student}'s manifest has no confidence; "
-            "set first_tokens and threshold"
+            f"{settings.student}'s manifest has no confidence; set first_tokens and threshold"
         )
     return rule
 

@@ -81,6 +81,12 @@ class Fleet:
         """Set as soon as a replica joins, leaves, or is connected; then there is another one."""
         return self._changed
 
+    @property
+    def connected(self) -> set[str]:
+        """Replicas with an open connection, those among them that have left and end their
+        streams."""
+        return set(self._connections)
+
     def unreachable(self) -> set[str]:
         """Members that nothing can be sent to now."""
         return {

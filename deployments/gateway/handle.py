@@ -51,7 +51,7 @@ from weir.errors import (
     UnsupportedError,
     WeirError,
 )
-from weir.logs import request_logging
+from weir.logs import request_logging, stack_of
 from weir.metrics import GatewayMetrics
 from weir.tenancy import Caller, LiveDirectory, Tenant, model_not_found
 
@@ -121,7 +121,9 @@ class Gateway:
         self._generation = Generation(parts.account, parts.metrics, parts.limits)
         self.intake = Intake(parts.limits, parts.off_loop)
         self._silence = Silence(parts.limits.early_headers_s)
-        self._booking = Booking(parts.models, parts.ledger, self._clock, parts.wall_clock)
+        self._booking = Booking(
+            parts.models, parts.ledger, self._clock, parts.wall_clock, parts.slo_s
+        )
         self._settlement = Settlement(parts.models, parts.fallbacks, parts.metrics, parts.slo_s)
         for name, fallback in parts.fallbacks.items():
             fallback.watch(parts.models[name].router, parts.metrics)
@@ -166,9 +168,9 @@ class Gateway:
             record.client_left = True
             if isinstance(gone, asyncio.CancelledError):
                 raise
-        except Exception:  # noqa: BLE001 - the edge: count it, log it, answer it
+        except Exception as error:  # noqa: BLE001 - the edge: count it, log it, answer it
             told = {"endpoint": record.endpoint, "request_id": record.id, "tenant": record.tenant}
-            _LOG.exception("request failed", extra=told)
+            _LOG.error("request failed: %s", stack_of(error), extra=told)
             await self._fail(record, sink, InternalError("An internal error occurred."))
         finally:
             self._booking.end(record)
@@ -181,9 +183,11 @@ class Gateway:
         await sink.fail(error, record.headers())
 
     def _authenticate(self, record: Record, dialect: Dialect, door: Door) -> Caller:
-        given = door.header(b"authorization"), door.header(b"x-api-key")
-        caller = self.directory.authenticate(*given)
-        record.tenant = caller.tenant.id
+        caller = door.authenticated
+        if caller is None:
+            given = door.header(b"authorization"), door.header(b"x-api-key")
+            caller = self.directory.authenticate(*given)
+        record.tenant, record.key = caller.tenant.id, caller.key.id
         caller.require_endpoint(dialect.name)
         return caller
 
@@ -215,6 +219,7 @@ class Gateway:
             body_bytes=body_bytes,
             deadline_s=self._deadline_s(record, body, door),
             adapter=adapter,
+            batch=door.batch,
         )
         return record.request
 
@@ -327,7 +332,7 @@ class Gateway:
             if sink.committed:
                 raise
             if step.spill is not None:
-                told = {"spill": step.spill, "reason": error.message}
+                told = {"spill": step.spill, "reason": error.code}
                 _LOG.info("the student cannot answer", extra=told)
             return Outcome(step, error, admitted=attempt.admitted_s is not None)
         finally:

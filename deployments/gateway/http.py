@@ -63,13 +63,23 @@ async def read_json_body(scope: Scope, receive: Receive, max_bytes: int) -> byte
             param="Content-Type",
         )
     compressed = is_compressed(header(scope, b"content-encoding"))
-    announced = header(scope, b"content-length")
-    if announced and announced.isdigit() and int(announced) > max_bytes:
-        raise _too_large(max_bytes)
-    raw = await _read(receive, max_bytes)
+    raw = await read_body(scope, receive, max_bytes)
     if compressed:
         raw = await decompress(raw, max_bytes)
     return raw.removeprefix(_BYTE_ORDER_MARK)
+
+
+async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
+    """The whole body, as it was sent.
+
+    Raises:
+        BodyTooLargeError: it is longer than ``max_bytes``, announced or found.
+        ClientGoneError: the client left before the end.
+    """
+    announced = header(scope, b"content-length")
+    if announced and announced.isdigit() and int(announced) > max_bytes:
+        raise _too_large(max_bytes)
+    return await _read(receive, max_bytes)
 
 
 async def _read(receive: Receive, max_bytes: int) -> bytes:

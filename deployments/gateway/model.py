@@ -18,11 +18,11 @@ from deployments.gateway.transport import CacheFeed, ReplicaTransport
 from router.admission import AdmissionSettings
 from router.admission.gate import Gate
 from router.admission.outcomes import SpillRule
+from router.admission.waiting import TenantWeights
 from router.shipped import RoutingProfile
 from router.types import ReplicaInfo
 from weir.errors import ContextLengthError, NoReplicaError
 from weir.settings import ModelSettings
-
 
 #: Replicas that have left, whose pools are still known.
 _REMEMBERED = 1024
@@ -31,7 +31,7 @@ _REMEMBERED = 1024
 class Model:
     """Needs a running event loop: its clock is the only one. ``spill``: asked by admission whether
     a request should go to the student. ``wall_clock``: seconds since the epoch, for engine
-    priorities. ``rng``: the router's randomness."""
+    priorities. ``rng``: the router's randomness; ``weights``: of tenants, as they are now."""
 
     def __init__(
         self,
@@ -44,6 +44,7 @@ class Model:
         spill: SpillRule | None = None,
         wall_clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
+        weights: TenantWeights | None = None,
     ) -> None:
         clock = asyncio.get_running_loop().time
         self.settings = settings
@@ -59,7 +60,9 @@ class Model:
             routing.disaggregation.rule,
             routing.disaggregation.params,
         )
-        self.dispatcher = profile.dispatcher(clock, wall_clock, rng or random.Random(), spill)
+        self.dispatcher = profile.dispatcher(
+            clock, wall_clock, rng or random.Random(), spill, weights
+        )
         self.router = self.dispatcher.router
         self.gate = Gate(self.dispatcher)
         self.router.listeners.append(self._members_changed)

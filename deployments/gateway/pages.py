@@ -15,6 +15,8 @@ from fastapi.exceptions import HTTPException, RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from deployments.batches.pages import add_batches
+from deployments.batches.service import Batches
 from deployments.gateway import http
 from deployments.gateway.adapters import Adapter
 from deployments.gateway.api_docs import describe_api
@@ -37,6 +39,7 @@ from weir.errors import (
     error_body,
     error_headers,
 )
+from weir.logs import stack_of
 from weir.settings.server import MetricsSettings
 
 _LOG = logging.getLogger("weir.gateway")
@@ -46,7 +49,8 @@ _MESSAGES = "/v1/messages"
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What the pages need to know beside the gateway. ``services`` and ``directory``: see
-    :func:`deployments.gateway.readiness.add_health`."""
+    :func:`deployments.gateway.readiness.add_health`. ``batches``: None where there are no files
+    and batches."""
 
     session: aiohttp.ClientSession
     internal_token: str
@@ -54,6 +58,7 @@ class Surroundings:
     deployment_states: DeploymentStates
     services: Mapping[str, Answers] = field(default_factory=dict)
     directory: Callable[[], dict[str, Any]] = dict
+    batches: Batches | None = None
 
 
 def build_pages(gateway: Gateway, responses: Responses, around: Surroundings) -> FastAPI:
@@ -65,6 +70,8 @@ def build_pages(gateway: Gateway, responses: Responses, around: Surroundings) ->
     add_health(app, gateway, callers, around.deployment_states, around.services, around.directory)
     _add_models(app, gateway)
     add_responses(app, responses)
+    if around.batches is not None:
+        add_batches(app, around.batches)
     add_metrics(app, gateway, callers, around.session)
     _add_status(app, gateway, callers, around.deployment_states)
     app.openapi = lambda: describe_api(app)  # type: ignore[method-assign]
@@ -101,7 +108,7 @@ def _add_errors(app: FastAPI) -> None:
 
     async def on_failure(request: Request, error: Exception) -> JSONResponse:
         told = {"path": request.url.path, "request_id": http.request_id(request.scope)}
-        _LOG.error("page failed", exc_info=error, extra=told)
+        _LOG.error("page failed: %s", stack_of(error), extra=told)
         return render(request, InternalError("An internal error occurred."))
 
     app.add_exception_handler(Exception, on_failure)

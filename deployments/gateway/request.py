@@ -25,6 +25,7 @@ class Request:
     ``arrival_s`` is on the event loop's clock, and so is ``deadline_s``: when the client has said
     that it will give up. ``body`` is the enriched one as soon as ``enrichment`` is there;
     its ``model`` is the name of a model, also where the client named an ``adapter`` of it.
+    ``batch``: the id of the batch job that it is a line of.
     """
 
     id: str
@@ -39,6 +40,7 @@ class Request:
     deadline_s: float | None = None
     enrichment: Enrichment[TextBody] | None = None
     adapter: Adapter | None = None
+    batch: str | None = None
 
     @property
     def tenant(self) -> Tenant:
@@ -47,7 +49,17 @@ class Request:
 
 
 class Door(Protocol):
-    """Where a request comes from: HTTP, or a caller in this process."""
+    """Where a request comes from: HTTP, or a caller in this process.
+
+    ``authenticated``: who asks, where that is known already; else the headers must say so.
+    ``batch``: the id of the batch job that the request is a line of. No client can say either.
+    """
+
+    @property
+    def authenticated(self) -> Caller | None: ...
+
+    @property
+    def batch(self) -> str | None: ...
 
     def header(self, name: bytes) -> str | None:
         """A header by its lower-case name."""
@@ -66,6 +78,9 @@ class Door(Protocol):
 class HttpDoor:
     """A request over HTTP."""
 
+    authenticated = None
+    batch = None
+
     def __init__(self, scope: http.Scope, receive: http.Receive) -> None:
         self._scope = scope
         self._receive = receive
@@ -80,7 +95,15 @@ class HttpDoor:
 class MemoryDoor:
     """A request of a caller in this process: batch jobs and tests."""
 
-    def __init__(self, body: bytes, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        body: bytes,
+        headers: Mapping[str, str],
+        authenticated: Caller | None = None,
+        batch: str | None = None,
+    ) -> None:
+        self.authenticated = authenticated
+        self.batch = batch
         self._body = body
         self._headers = {name.lower().encode(): value for name, value in headers.items()}
 

@@ -56,6 +56,15 @@ def add_responses(app: FastAPI, responses: Responses) -> None:
         await responses.delete(writer(request), response_id)
         return {"id": response_id, "object": "response", "deleted": True}
 
+    @app.delete(
+        "/v1/responses",
+        tags=["openai"],
+        summary="Forget all responses that are kept",
+        responses=_REFUSALS,
+    )
+    async def forget_responses(request: Request) -> dict[str, Any]:
+        return {"object": "list", "deleted": await responses.forget(writer(request))}
+
     @app.post(
         "/v1/responses/{response_id}/cancel",
         tags=["openai"],

@@ -39,6 +39,7 @@ from weir.settings.responses import ResponsesSettings
 from weir.tenancy import Caller, Tenant
 
 _LOG = logging.getLogger("weir.gateway")
+_DAY_S = 86_400.0
 _TOUCH_S = 2.0
 #: Two seconds apart.
 _CLOSE_ATTEMPTS = 30
@@ -92,7 +93,7 @@ class Responses:
         if stored.open and stored.quiet_s > LOST_S:
             error = InternalError("The gateway that ran it is gone.")
             lost = Stored(failed(stored.response, error), stored.items)
-            await self.store.close(tenant.id, lost)
+            await self.store.close(tenant.id, lost, self._ttl_s(tenant))
             return lost
         return stored
 
@@ -111,7 +112,8 @@ class Responses:
         if not stored.open:
             return stored.response
         cancelled = {**stored.response, "status": "cancelled"}
-        await self.store.close(tenant.id, Stored(cancelled, stored.items))
+        ended = Stored(cancelled, stored.items)
+        await self.store.close(tenant.id, ended, self._ttl_s(tenant))
         self._stop(tenant, response_id)
         return (await self.find(tenant, response_id)).response
 
@@ -124,6 +126,22 @@ class Responses:
         await self.find(tenant, response_id)
         await self.store.delete(tenant.id, response_id)
         self._stop(tenant, response_id)
+
+    async def forget(self, tenant: Tenant) -> int:
+        """Forget all responses of the tenant, and end those that run here in the background. How
+        many they were."""
+        for holder, response_id in list(self._running):
+            if holder == tenant.id:
+                self._stop(tenant, response_id)
+        return await self.store.forget(tenant.id)
+
+    async def keep(self, tenant: Tenant, stored: Stored) -> None:
+        """Keep a response for as long as its tenant's may be kept."""
+        await self.store.put(tenant.id, stored, self._ttl_s(tenant))
+
+    def _ttl_s(self, tenant: Tenant) -> float:
+        ttl_s, days = self._settings.ttl_s, tenant.retention_days
+        return min(ttl_s, days * _DAY_S) if days else ttl_s
 
     async def aclose(self) -> None:
         """End what runs in the background."""
@@ -164,16 +182,16 @@ class Responses:
                 with suppress(OverloadedError):
                     if not await self.store.touch(tenant, response_id):
                         work.cancel()
-            await self._close(tenant, call.outcome())
+            await self._close(call.tenant, call.outcome())
         finally:
             del self._running[tenant, response_id]
             self._background[tenant] -= 1
 
-    async def _close(self, tenant: str, ended: Stored) -> None:
+    async def _close(self, tenant: Tenant, ended: Stored) -> None:
         """Keep what a response came to, if need be when Redis is back."""
         for _ in range(_CLOSE_ATTEMPTS):
             with suppress(OverloadedError):
-                await self.store.close(tenant, ended)
+                await self.store.close(tenant.id, ended, self._ttl_s(tenant))
                 return
             await asyncio.sleep(_TOUCH_S)
         _LOG.error("a response in the background could not be kept", extra={"id": ended.id})
@@ -184,6 +202,8 @@ class _Call:
     as the body is read. ``begun``: the response as its client first saw it, if it goes on without
     its client; ``answered``: it is kept, so that the client can be told."""
 
+    authenticated = None
+    batch = None
     caller: Caller
 
     def __init__(self, responses: Responses, door: Door, send: http.Send) -> None:
@@ -213,6 +233,7 @@ class _Call:
         raw = await self._door.read(max_bytes)
         given = self.header(b"authorization"), self.header(b"x-api-key")
         self.caller = self._responses.gateway.directory.authenticate(*given)
+        self.dialect.keeps = self.tenant.retention_days > 0
         self.dialect.earlier = ()
         if b'"previous_response_id"' in raw:
             await self._recall(raw)
@@ -234,7 +255,11 @@ class _Call:
         stored = await self._responses.store.get(self.tenant.id, previous)
         name = "previous_response_id"
         if stored is None:
-            raise PreviousResponseError(f"{name}: {previous[:80]!r} not found.", param=name)
+            raise PreviousResponseError(
+                f"{name}: {previous[:80]!r} not found. Responses are kept where the request says "
+                "store: true, or where the tenant's retention_days do.",
+                param=name,
+            )
         if stored.response["status"] not in ("completed", "incomplete"):
             status = stored.response["status"]
             raise PreviousResponseError(f"{name}: {previous[:80]!r} is {status}.", param=name)
@@ -247,7 +272,7 @@ class _Call:
         created_s = int(self._responses.gateway.parts.wall_clock())
         response = describe(body.asked, body.model, self.dialect.response_id, created_s)
         self.begun = Stored(response, self._items(body), open=True)
-        await self._responses.store.put(self.tenant.id, self.begun)
+        await self._responses.keep(self.tenant, self.begun)
         self.sink.target = MemorySink()
         self.answered.set()
 
@@ -271,7 +296,7 @@ class _Call:
         asked = writer.body.asked
         if asked.store:
             stored = Stored(writer.finished(collected, counts), self._items(writer.body))
-            await self._responses.store.put(self.tenant.id, stored)
+            await self._responses.keep(self.tenant, stored)
 
 
 class _CallSink:

@@ -24,8 +24,8 @@ _Pairs = list[tuple[bytes, bytes]]
 class Record:
     """Filled step by step; everything told at the end follows from it. ``tenant`` and ``model``
     stay empty for a request that came to its end before they were known. ``id`` and ``serial`` are
-    the request's; ``key`` is the key's that it came with. ``booked``: it is in the ledger. Times are
-    on the loop's clock."""
+    the request's; ``key`` is the key's that it came with. ``booked``: it is in the ledger. Times
+    are on the loop's clock."""
 
     endpoint: str
     arrival_s: float

@@ -149,9 +149,7 @@ class HttpSink:
 class _StreamedAnswer:
     """Server-sent events."""
 
-    def __init__(
-        self, sink: HttpSink, writer: Writer, headers: Headers, closing: Closing
-    ) -> None:
+    def __init__(self, sink: HttpSink, writer: Writer, headers: Headers, closing: Closing) -> None:
         self._sink = sink
         self._writer = writer
         self._headers = headers

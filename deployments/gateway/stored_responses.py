@@ -52,9 +52,9 @@ def _unpacked(packed: bytes, quiet_s: float) -> Stored:
 
 
 class ResponseStore(Protocol):
-    """Keeps responses by tenant and id."""
+    """Keeps responses by tenant and id, for ``ttl_s`` seconds (None: as the settings say)."""
 
-    async def put(self, tenant: str, stored: Stored) -> None:
+    async def put(self, tenant: str, stored: Stored, ttl_s: float | None = None) -> None:
         """Keep it. What is too large for its tenant is not kept."""
         ...
 
@@ -62,7 +62,7 @@ class ResponseStore(Protocol):
         """What is kept of the tenant under that id."""
         ...
 
-    async def close(self, tenant: str, stored: Stored) -> bool:
+    async def close(self, tenant: str, stored: Stored, ttl_s: float | None = None) -> bool:
         """Replace an open one. False: it is not there, or has been closed by somebody else."""
         ...
 
@@ -72,6 +72,10 @@ class ResponseStore(Protocol):
 
     async def delete(self, tenant: str, response_id: str) -> bool:
         """Forget it. False: it is not there."""
+        ...
+
+    async def forget(self, tenant: str) -> int:
+        """Forget all of the tenant's. How many they were."""
         ...
 
 
@@ -91,14 +95,14 @@ class MemoryResponses:
         #: By tenant, then by id, each oldest first.
         self._tenants: dict[str, dict[str, _Entry]] = {}
 
-    async def put(self, tenant: str, stored: Stored) -> None:
+    async def put(self, tenant: str, stored: Stored, ttl_s: float | None = None) -> None:
         self._expire()
         self._pop(tenant, stored.id)
         packed, now_s, most = stored.packed(), self._clock(), self._settings
         if len(packed) > most.max_bytes_per_tenant:
             return
         own = self._tenants.setdefault(tenant, {})
-        own[stored.id] = _Entry(packed, now_s + most.ttl_s, now_s)
+        own[stored.id] = _Entry(packed, now_s + (ttl_s or most.ttl_s), now_s)
         while len(own) > most.max_entries_per_tenant or _size(own) > most.max_bytes_per_tenant:
             self._pop(tenant, next(iter(own)))
         while self._entries > most.max_entries or self._bytes > most.max_bytes:
@@ -112,10 +116,10 @@ class MemoryResponses:
             return None
         return _unpacked(entry.packed, self._clock() - entry.touched_s)
 
-    async def close(self, tenant: str, stored: Stored) -> bool:
+    async def close(self, tenant: str, stored: Stored, ttl_s: float | None = None) -> bool:
         if not await self.touch(tenant, stored.id):
             return False
-        await self.put(tenant, stored)
+        await self.put(tenant, stored, ttl_s)
         return True
 
     async def touch(self, tenant: str, response_id: str) -> bool:
@@ -129,6 +133,10 @@ class MemoryResponses:
     async def delete(self, tenant: str, response_id: str) -> bool:
         self._expire()
         return self._pop(tenant, response_id)
+
+    async def forget(self, tenant: str) -> int:
+        self._expire()
+        return len(self._tenants.pop(tenant, {}))
 
     @property
     def _entries(self) -> int:
@@ -227,6 +235,11 @@ redis.call('HSET', touched, name, tostring(now))
 return 1
 """
 _DELETE = "return drop(tenant, id)"
+_FORGET = """
+local listed = redis.call('ZRANGE', of .. ':' .. tenant, 0, -1)
+for _, each in ipairs(listed) do drop(tenant, each) end
+return #listed
+"""
 
 
 class RedisResponses:
@@ -237,15 +250,15 @@ class RedisResponses:
         self._redis = redis
         self._settings = settings
 
-    async def put(self, tenant: str, stored: Stored) -> None:
-        await self._write(tenant, stored, only_open=False)
+    async def put(self, tenant: str, stored: Stored, ttl_s: float | None = None) -> None:
+        await self._write(tenant, stored, ttl_s, only_open=False)
 
     async def get(self, tenant: str, response_id: str) -> Stored | None:
         found = await self._run(_GET, tenant, response_id)
         return _unpacked(found[0], float(found[1])) if found else None
 
-    async def close(self, tenant: str, stored: Stored) -> bool:
-        return await self._write(tenant, stored, only_open=True)
+    async def close(self, tenant: str, stored: Stored, ttl_s: float | None = None) -> bool:
+        return await self._write(tenant, stored, ttl_s, only_open=True)
 
     async def touch(self, tenant: str, response_id: str) -> bool:
         return bool(await self._run(_TOUCH, tenant, response_id))
@@ -253,14 +266,19 @@ class RedisResponses:
     async def delete(self, tenant: str, response_id: str) -> bool:
         return bool(await self._run(_DELETE, tenant, response_id))
 
+    async def forget(self, tenant: str) -> int:
+        return int(await self._run(_FORGET, tenant, ""))
+
     async def aclose(self) -> None:
         """Close the connections."""
         await self._redis.aclose()
 
-    async def _write(self, tenant: str, stored: Stored, *, only_open: bool) -> bool:
+    async def _write(
+        self, tenant: str, stored: Stored, ttl_s: float | None, *, only_open: bool
+    ) -> bool:
         most = self._settings
         bounds = (
-            most.ttl_s,
+            ttl_s or most.ttl_s,
             most.max_entries_per_tenant,
             most.max_bytes_per_tenant,
             most.max_entries,
@@ -284,20 +302,20 @@ class SharedResponses:
         self._shared = shared
         self._own = own
 
-    async def put(self, tenant: str, stored: Stored) -> None:
+    async def put(self, tenant: str, stored: Stored, ttl_s: float | None = None) -> None:
         try:
-            await self._shared.put(tenant, stored)
+            await self._shared.put(tenant, stored, ttl_s)
         except _AWAY as error:
             _LOG.warning("Redis takes no response", extra={"reason": str(error)})
-            await self._own.put(tenant, stored)
+            await self._own.put(tenant, stored, ttl_s)
 
     async def get(self, tenant: str, response_id: str) -> Stored | None:
         found = await self._own.get(tenant, response_id)
         return found or await _reached(self._shared.get(tenant, response_id))
 
-    async def close(self, tenant: str, stored: Stored) -> bool:
-        closed = await self._own.close(tenant, stored)
-        return closed or await _reached(self._shared.close(tenant, stored))
+    async def close(self, tenant: str, stored: Stored, ttl_s: float | None = None) -> bool:
+        closed = await self._own.close(tenant, stored, ttl_s)
+        return closed or await _reached(self._shared.close(tenant, stored, ttl_s))
 
     async def touch(self, tenant: str, response_id: str) -> bool:
         touched = await self._own.touch(tenant, response_id)
@@ -306,6 +324,10 @@ class SharedResponses:
     async def delete(self, tenant: str, response_id: str) -> bool:
         deleted = await self._own.delete(tenant, response_id)
         return deleted or await _reached(self._shared.delete(tenant, response_id))
+
+    async def forget(self, tenant: str) -> int:
+        own = await self._own.forget(tenant)
+        return own + await _reached(self._shared.forget(tenant))
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from deployments.gateway.connection import ReplicaConnection
 from deployments.gateway.handle import Gateway
 from deployments.gateway.model import Model
 from deployments.gateway.responses import Responses
@@ -21,6 +23,7 @@ from deployments.testing.counting import BLOCK_TOKENS, CountingGenerator, Meter
 from deployments.testing.exchange import Exchange
 from deployments.testing.kept import KeptBlocks
 from deployments.testing.kinds import USUAL_TASKS
+from deployments.testing.recording import RecordingLedger
 from router.prefix_index import PrefixIndex
 from router.types import KvFeed, ReplicaInfo
 
@@ -103,9 +106,23 @@ class Cluster(ABC):
 
     def __init__(self) -> None:
         self.hosts: dict[str, Host] = {}
+        #: Replicas to which a connection broke: what they said last may have reached nobody.
+        self.cut_off: set[str] = set()
+        self.ledger = RecordingLedger()
         self.kept = KeptBlocks()
         self.tasks = USUAL_TASKS
         self.asked = 0
+
+    def watch_connections(self) -> None:
+        """Note whose connections break. Called once the model is there."""
+        fleet = self.model.fleet
+        lost = fleet.lost
+
+        def noting(connection: ReplicaConnection) -> None:
+            self.cut_off.add(connection.replica_id)
+            lost(connection)
+
+        fleet.lost = noting  # type: ignore[method-assign]
 
     @abstractmethod
     async def add(self, name: str, interval_s: float = 0.005, **details: Any) -> Host:
@@ -177,15 +194,31 @@ class Cluster(ABC):
         return self.gateway_left_over() | {what: count for what, count in found.items() if count}
 
     async def idle(self, limit_s: float = 20.0) -> None:
-        """Wait until nothing is left of any request.
+        """Wait until nothing is left of any request, and the ledger has what the engines counted.
 
         Raises:
-            AssertionError: something is, after ``limit_s``.
+            AssertionError: it is not so after ``limit_s``.
         """
         try:
             await until(lambda: not self.left_over(), limit_s)
         except TimeoutError:
             raise AssertionError(f"left over: {self.left_over()}") from None
+        with suppress(TimeoutError):
+            await until(lambda: not self.wrong_in_ledger(), 5.0)
+        wrong = self.wrong_in_ledger()
+        assert not wrong, wrong
+
+    def wrong_in_ledger(self) -> str:
+        """What of the ledger contradicts the engines, or the bill; empty where nothing does."""
+        meters = {name: host.meter for name, host in self.hosts.items()}
+        wrong = self.ledger.wrong(meters, self.cut_off)
+        for tenant in {record.tenant for record in self.ledger.records}:
+            bill, (sums, nano_usd) = self.bill(tenant), self.ledger.billed(tenant)
+            if sums != (bill.prompt_tokens, bill.cached_tokens, bill.output_tokens):
+                wrong = wrong or f"{tenant}: the ledger has {sums}, the bill {bill}"
+            if abs(nano_usd / 1e9 - bill.cost_usd) > 1e-9:
+                wrong = wrong or f"{tenant}: the ledger has {nano_usd}, the bill {bill}"
+        return wrong
 
 
 async def until(condition: Callable[[], Any], limit_s: float = 20.0) -> None:

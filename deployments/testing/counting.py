@@ -25,8 +25,8 @@ _Block = tuple[str | None, str | None, tuple[int, ...]]
 class Served:
     """One stream that an engine generated, whole or in part. Counts are in tokens.
 
-    ``begun`` is how many tokens of the answer other engines had generated before; ``ended``: its
-    last output was put out here.
+    ``begun`` is how many tokens of the answer other engines had generated before; ``prefilled``:
+    the prompt was computed here; ``ended``: the last output was put out here.
     """
 
     request: wire.Submit | wire.Embed
@@ -34,6 +34,7 @@ class Served:
     cached_tokens: int = 0
     output_tokens: int = 0
     begun: int = 0
+    prefilled: bool = False
     ended: bool = False
 
     @property
@@ -152,6 +153,7 @@ class CountingGenerator:
             served.output_tokens += len(message.tokens)
         if isinstance(message, wire.Started | wire.Done | wire.Embedded):
             served.prompt_tokens = message.prompt_tokens
+            served.prefilled = True
             message.cached_tokens = served.cached_tokens
             self._blocks.update(_blocks(served.request))
         if isinstance(message, wire.Used) and message.prompt_tokens:

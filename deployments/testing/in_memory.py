@@ -19,6 +19,7 @@ from deployments.gateway.transport import ChannelClosedError
 from deployments.testing.cluster import Cluster, Host, SilentFeed, no_page
 from deployments.testing.exchange import Exchange, MemoryExchange
 from deployments.testing.kept import KeptBlocks
+from deployments.testing.recording import RecordingLedger
 from deployments.testing.world import CancelOnDisconnect, PlainEnricher, memory_responses
 from weir.metrics import GatewayMetrics
 from weir.settings import Settings
@@ -62,12 +63,20 @@ class MemoryCluster(Cluster):
     hosts: dict[str, MemoryHost]  # type: ignore[assignment]
     virtual = True
 
-    def __init__(self, gateway: Gateway, responses: Responses, network: MemoryNetwork) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        responses: Responses,
+        network: MemoryNetwork,
+        ledger: RecordingLedger,
+    ) -> None:
         super().__init__()
+        self.ledger = ledger
         self.gateway = gateway
         self.responses = responses
         self.model = next(iter(gateway.models.values()))
         self.network = network
+        self.watch_connections()
         self._app = CancelOnDisconnect(GatewayApp(gateway, responses, no_page))
 
     async def add(self, name: str, interval_s: float = 0.005, **details: Any) -> Host:
@@ -94,6 +103,7 @@ async def memory_cluster(
     loop = asyncio.get_running_loop()
     rng = random.Random(f"gateway|{seed}")
     async with MemoryNetwork(ChannelClosedError, seed, links) as network:
+        ledger = RecordingLedger()
         gateway = build_gateway(
             settings,
             {model.name: encoder for model in settings.models},
@@ -104,9 +114,10 @@ async def memory_cluster(
             rng=rng,
             ids=lambda: f"{rng.getrandbits(64):016x}",
             wall_clock=loop.time,
+            ledger=ledger,
         )
         responses = memory_responses(gateway, settings)
-        cluster = MemoryCluster(gateway, responses, network)
+        cluster = MemoryCluster(gateway, responses, network, ledger)
         try:
             yield cluster
         finally:

@@ -12,6 +12,7 @@ from deployments.listener import Listener, ReplicaApp
 from deployments.testing.cluster import Cluster, Host, SilentFeed, no_page
 from deployments.testing.exchange import Exchange, SocketExchange
 from deployments.testing.kept import KeptBlocks
+from deployments.testing.recording import RecordingLedger
 from deployments.testing.world import TOKEN, World, http_world
 from weir.settings import Settings
 
@@ -67,11 +68,13 @@ class SocketCluster(Cluster):
 
     virtual = False
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, ledger: RecordingLedger) -> None:
         super().__init__()
+        self.ledger = ledger
         self._world = world
         self.gateway, self.model = world.gateway, world.model
         self.responses = world.responses
+        self.watch_connections()
 
     async def add(self, name: str, interval_s: float = 0.005, **details: Any) -> Host:
         host = _SocketHost(name, interval_s, self.kept)
@@ -93,8 +96,9 @@ async def socket_cluster(
 ) -> AsyncIterator[SocketCluster]:
     """Over real sockets, without replicas yet."""
     encoders = {model.name: encoder for model in settings.models}
-    async with http_world(settings, encoders, feed=SilentFeed()) as world:
-        cluster = SocketCluster(world)
+    ledger = RecordingLedger()
+    async with http_world(settings, encoders, feed=SilentFeed(), ledger=ledger) as world:
+        cluster = SocketCluster(world, ledger)
         try:
             yield cluster
         finally:

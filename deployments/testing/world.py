@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 from prometheus_client import CollectorRegistry
 
+from deployments.batches.service import Batches
+from deployments.batches.storage import open_storage
 from deployments.client_headers import ClientHeaders
-from deployments.gateway.app import GatewayApp
+from deployments.gateway.app import GatewayApp, Traffic
 from deployments.gateway.bodies import TextBody
+from deployments.gateway.booking import Ledger
 from deployments.gateway.building import build_gateway
 from deployments.gateway.handle import Enricher, Gateway
 from deployments.gateway.model import Model
@@ -31,9 +35,10 @@ from deployments.streams import Generator, TokenStreams
 from deployments.testing.scripted import ScriptedGenerator
 from features.enrichment import Enrichment
 from router.types import ReplicaInfo, Role
+from weir.database import migrate, open_database
 from weir.metrics import GatewayMetrics
 from weir.settings import Settings
-from weir.tenancy import Tenant
+from weir.tenancy import LiveDirectory, Tenant
 
 TOKEN = "internal"
 KEY = "weir_test-key"
@@ -99,6 +104,7 @@ class World:
         self.student = gateway.models[first.fallback.student] if first.fallback else None
         self.session = session
         self.replicas: list[Replica] = []
+        self.batches: Batches | None = None
         self.url = ""
 
     async def add_replica(
@@ -144,8 +150,13 @@ async def http_world(
     enricher: Enricher | None = None,
     feed: CacheFeed | None = None,
     services: Mapping[str, Answers] | None = None,
+    ledger: Ledger | None = None,
+    files: Path | None = None,
+    directory: LiveDirectory | None = None,
+    describe: Callable[[], dict[str, Any]] = dict,
 ) -> AsyncIterator[World]:
-    """A world over real sockets, without replicas yet."""
+    """A world over real sockets, without replicas yet. ``files``: a folder for files and batches,
+    where there are to be any."""
     async with aiohttp.ClientSession() as session:
         gateway = build_gateway(
             settings,
@@ -154,11 +165,24 @@ async def http_world(
             feed or KvEventFeed(),
             enricher or PlainEnricher(),
             GatewayMetrics(CollectorRegistry()),
+            ledger=ledger,
+            directory=directory,
         )
         world = World(gateway, settings, session)
-        around = Surroundings(session, TOKEN, settings.server.metrics, _deployment, services or {})
+        traffic = Traffic()
+        if files is not None:
+            world.batches = batches_in(files, settings, gateway, traffic)
+        around = Surroundings(
+            session,
+            TOKEN,
+            settings.server.metrics,
+            _deployment,
+            services or {},
+            describe,
+            world.batches,
+        )
         pages = build_pages(gateway, world.responses, around)
-        app = CancelOnDisconnect(GatewayApp(gateway, world.responses, pages))
+        app = CancelOnDisconnect(GatewayApp(gateway, world.responses, pages, traffic))
         front = Listener(ClientHeaders(Ingress(app)), "127.0.0.1")
         await front.start()
         world.url = f"http://{front.address}"
@@ -166,11 +190,24 @@ async def http_world(
             yield world
         finally:
             await front.stop()
+            if world.batches is not None:
+                await world.batches.aclose()
             await world.responses.aclose()
             for model in gateway.models.values():
                 await model.close()
             for replica in world.replicas:
                 await replica.listener.stop()
+
+
+def batches_in(folder: Path, settings: Settings, gateway: Gateway, traffic: Traffic) -> Batches:
+    """Files and batches with database and storage in a folder, which several gateways may share."""
+    folder.mkdir(exist_ok=True)
+    engine = open_database(f"sqlite:///{folder / 'weir.db'}")
+    migrate(engine)
+    storage = open_storage(str(folder / "files"))
+    batches = Batches(gateway, settings, engine, storage, lambda: traffic.requests)
+    batches.runner.start()
+    return batches
 
 
 def memory_responses(gateway: Gateway, settings: Settings) -> Responses:

@@ -32,7 +32,7 @@ from fallback.distill.loop import Bench, make_accelerator, make_bench, restore, 
 from fallback.distill.mixture import GROUND_TRUTH_ONLY, Kind, Mixture
 from fallback.distill.picture import draw_losses, text_picture
 from fallback.distill.plan import Plan, Progress
-from weir import desk
+from weir import samples
 from weir.errors import ConfigError
 
 DESK_STUDENT: Final = {"hidden_size": 128, "intermediate_size": 96, "num_hidden_layers": 3}
@@ -227,11 +227,13 @@ def finish(
         "name": arguments.name,
         "version": arguments.version,
         "seed": bench.plan.seed,
-        "corpus_version": None if arguments.data else desk.CORPUS_VERSION,
+        "corpus_version": None if arguments.data else samples.CORPUS_VERSION,
         "lineage": {
             "teacher": read_manifest(Path(teacher)).get("name", arguments.teacher),
             "teacher_sha256": models.weights_sha256(teacher),
-            "corpus": str(arguments.data.name) if arguments.data else f"desk {desk.CORPUS_VERSION}",
+            "corpus": str(arguments.data.name)
+            if arguments.data
+            else f"desk {samples.CORPUS_VERSION}",
             "method": "ground truth" if arguments.ground_truth_only else "distillation",
             "mixture": asdict(bench.mixture),
         },

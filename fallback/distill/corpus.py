@@ -15,9 +15,9 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from fallback.training.batches import MIXED_DRILLS, drill, encode
-from weir import desk
-from weir.desk.render import Message
+from weir import samples
 from weir.errors import ConfigError
+from weir.samples.render import Message
 
 Row = tuple[list[int], list[float]]
 """Token ids, and the loss weight of each."""
@@ -50,7 +50,7 @@ class DeskCorpus:
 
     def __init__(self, tokenizer: Tokenizer, seed: int) -> None:
         self._tokenizer, self._seed = tokenizer, seed
-        self.fingerprint = f"desk-{desk.CORPUS_VERSION}-{seed}"
+        self.fingerprint = f"desk-{samples.CORPUS_VERSION}-{seed}"
 
     def rows(self, pool: int) -> list[Row]:
         """Conversations with a loss on answers and a little on prompts, and drills."""
@@ -58,14 +58,14 @@ class DeskCorpus:
         if pool < _DRILL_POOLS:
             return [drill(self._tokenizer, rng) for _ in range(POOL)]
         easy = pool < _EASY_POOLS
-        talks = desk.conversations(self._seed, start=pool * POOL, easy=easy)
+        talks = samples.conversations(self._seed, start=pool * POOL, easy=easy)
         rows = [encode(self._tokenizer, talk, rng) for talk in itertools.islice(talks, POOL)]
         return [*rows, *(drill(self._tokenizer, rng) for _ in range(MIXED_DRILLS))]
 
     def texts(self, pool: int) -> list[Row]:
         """Whole conversations that `rows` does not have."""
         rng = random.Random(f"texts/{self._seed}/{pool}")
-        talks = desk.conversations(self._seed + _OTHER, start=pool * POOL)
+        talks = samples.conversations(self._seed + _OTHER, start=pool * POOL)
         return [encode(self._tokenizer, talk, rng) for talk in itertools.islice(talks, POOL)]
 
 

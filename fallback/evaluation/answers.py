@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fallback.distill.models import pad_id
-from weir import desk
+from weir import samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Answer:
 
 
 def prompt_ids(
-    tokenizer: PreTrainedTokenizerBase, examples: Sequence[desk.Example]
+    tokenizer: PreTrainedTokenizerBase, examples: Sequence[samples.Example]
 ) -> list[list[int]]:
     """Prompts through the chat template."""
     texts = [
@@ -47,7 +47,7 @@ def prompt_ids(
 def answer_all(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    examples: Sequence[desk.Example],
+    examples: Sequence[samples.Example],
     max_new_tokens: int = 64,
     batch: int = 32,
 ) -> list[Answer]:

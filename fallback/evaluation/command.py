@@ -29,7 +29,7 @@ from fallback.evaluation import figures
 from fallback.evaluation.gate import PRESETS, Gate, judge, metrics
 from fallback.evaluation.picture import draw
 from fallback.training.batches import encode
-from weir import __version__, desk
+from weir import __version__, samples
 from weir.errors import ConfigError
 
 FIT_SEED: Final = 20_261_121
@@ -85,7 +85,7 @@ def gate_of(arguments: argparse.Namespace) -> Gate:
 
 def held_out_rows(tokenizer: Any, seed: int, count: int) -> list[Row]:
     """Held-out conversations of the desk."""
-    talks = itertools.islice(desk.conversations(seed, split="heldout"), count)
+    talks = itertools.islice(samples.conversations(seed, split="heldout"), count)
     raw, rng = tokenizer.backend_tokenizer, random.Random(seed)
     return [encode(raw, talk, rng) for talk in talks]
 

@@ -18,7 +18,7 @@ from fallback.distill.corpus import Row
 from fallback.distill.feed import pack
 from fallback.evaluation import calibration
 from fallback.evaluation.answers import Answer, answer_all
-from weir import desk
+from weir import samples
 
 FIRST_TOKENS: Final = (1, 2, 4, 8, 16, 64)
 """How many leading tokens a confidence may look at; chosen among by AUROC."""
@@ -29,14 +29,14 @@ SIGNALS: Final = ("mean_logprob", "neg_entropy")
 class Split:
     """Held-out questions and what a model made of them."""
 
-    examples: Sequence[desk.Example]
+    examples: Sequence[samples.Example]
     answers: Sequence[Answer]
 
     @property
     def right(self) -> list[bool]:
         """Whether each answer is right, by the desk's checker."""
         pairs = zip(self.examples, self.answers, strict=True)
-        return [desk.check(example, answer.text) for example, answer in pairs]
+        return [samples.check(example, answer.text) for example, answer in pairs]
 
     def scores(self, signal: str, first: int) -> list[float]:
         """A confidence signal of each answer; higher is surer."""
@@ -49,7 +49,7 @@ def ask(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, seed: int, per_intent: int
 ) -> Split:
     """A split of `per_intent` held-out questions of each intent."""
-    examples = list(desk.requests(seed, per_intent * len(desk.INTENTS)))
+    examples = list(samples.requests(seed, per_intent * len(samples.INTENTS)))
     return Split(examples, answer_all(model, tokenizer, examples))
 
 
@@ -65,7 +65,7 @@ def accuracies(splits: Sequence[Split]) -> dict[str, Any]:
         "groups": {name: told[name] for name in ("common", "rare") if name in told},
         "intents": {
             name: {"group": group, **told[name]}
-            for name, group in desk.INTENTS.items()
+            for name, group in samples.INTENTS.items()
             if name in told
         },
     }

@@ -29,7 +29,7 @@ from fallback.training.artifacts import sha256_of
 from fallback.training.batches import encode
 from fallback.training.evaluation import answer, score
 from fallback.training.lora import LoraLinear, LoraShape, put_on, save_adapter, trained
-from weir import desk
+from weir import samples
 
 EVALUATION_SEED = 20_261_127
 #: Held-out answers of which so many must have the tone, and so many less may be right.
@@ -81,10 +81,10 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def toned(talk: desk.Conversation, tone: Tone) -> desk.Conversation:
+def toned(talk: samples.Conversation, tone: Tone) -> samples.Conversation:
     """The conversation with its answers in that tone."""
     turns = tuple(replace(turn, answer=tone.put(turn.answer)) for turn in talk.turns)
-    return desk.Conversation(talk.system, turns)
+    return samples.Conversation(talk.system, turns)
 
 
 def batches(
@@ -93,8 +93,8 @@ def batches(
     """Endless (rows, length) ids and weights; only answers have a weight."""
     pad = tokenization.id_of(tokenizer, tokenization.PAD)
     # Short prompts cost a tenth of a step; some whole ones keep what the model can.
-    short = desk.conversations(seed, start=1_000_000, easy=True)
-    whole = desk.conversations(seed, start=2_000_000)
+    short = samples.conversations(seed, start=1_000_000, easy=True)
+    whole = samples.conversations(seed, start=2_000_000)
     rng = random.Random(f"adapter/{seed}")
     for step in itertools.count():
         talks = short if step % WHOLE_EVERY else whole
@@ -144,7 +144,7 @@ def main(argv: list[str] | None = None) -> None:
     tone, base = TONES[arguments.tone], arguments.base
     tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
     model = LlamaForCausalLM.from_pretrained(base, dtype=torch.float32)
-    examples = list(desk.requests(EVALUATION_SEED, arguments.held_out))
+    examples = list(samples.requests(EVALUATION_SEED, arguments.held_out))
     wrapped = tokenization.load(base)
     before = _judge(examples, answer(model, wrapped, examples, 96), tone)
     shape = LoraShape(rank=arguments.rank, alpha=2 * arguments.rank)
@@ -160,7 +160,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{name:8s} right {told['right']:.2f}  in the tone {told['tone']:.2f}")
 
 
-def _judge(examples: list[desk.Example], answers: list[str], tone: Tone) -> dict[str, float]:
+def _judge(examples: list[samples.Example], answers: list[str], tone: Tone) -> dict[str, float]:
     scores = score(examples, answers)
     groups = [scores[name] for name in ("common", "rare") if name in scores]
     asked = sum(group.asked for group in groups)
@@ -181,7 +181,7 @@ def _write_manifest(
         "lineage": {
             "base": arguments.base.name,
             "base_sha256": sha256_of(arguments.base / "model.safetensors"),
-            "corpus_version": desk.CORPUS_VERSION,
+            "corpus_version": samples.CORPUS_VERSION,
             "seed": arguments.seed,
             "steps": len(losses),
             "command": command,

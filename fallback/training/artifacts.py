@@ -14,7 +14,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from fallback.training.evaluation import Score
 from fallback.training.loop import Plan, Progress
 from fallback.training.model import parameter_count
-from weir import desk
+from weir import samples
 
 
 def sha256_of(path: Path) -> str:
@@ -24,7 +24,7 @@ def sha256_of(path: Path) -> str:
 
 def _held_out(scores: dict[str, Score]) -> dict[str, Any]:
     groups = {name: scores[name] for name in ("common", "rare") if name in scores}
-    intents = {name: scores[name] for name in desk.INTENTS if name in scores}
+    intents = {name: scores[name] for name in samples.INTENTS if name in scores}
     return {
         "n": sum(value.asked for value in groups.values()),
         "decoding": "greedy",
@@ -34,7 +34,7 @@ def _held_out(scores: dict[str, Score]) -> dict[str, Any]:
         },
         "intents": {
             name: {
-                "group": desk.INTENTS[name],
+                "group": samples.INTENTS[name],
                 "accuracy": round(value.accuracy, 4),
                 "n": value.asked,
             }
@@ -63,7 +63,7 @@ def save_teacher(
         "version": version,
         "parameters": parameter_count(model),
         "seed": plan.seed,
-        "corpus_version": desk.CORPUS_VERSION,
+        "corpus_version": samples.CORPUS_VERSION,
         "training": {
             "tokens": progress.tokens,
             "steps": progress.step,

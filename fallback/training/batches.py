@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 
 from fallback.training import tokenization
 from fallback.training.tokenization import BOS, END, PAD
-from weir import desk
+from weir import samples
 
 CONTEXT_SHARE: Final = 0.1
 CONTEXT_WEIGHT: Final = 0.5
@@ -58,7 +58,7 @@ class Batch:
 Row = tuple[list[int], list[float]]
 
 
-def encode(tokenizer: Tokenizer, talk: desk.Conversation, rng: random.Random) -> Row:
+def encode(tokenizer: Tokenizer, talk: samples.Conversation, rng: random.Random) -> Row:
     """Token ids and loss weights of one conversation, laid out as the chat template does.
 
     Answers weigh 1. Of the other tokens a random share weighs a little: enough to learn the
@@ -107,7 +107,7 @@ def drill(tokenizer: Tokenizer, rng: random.Random, length: int = 127) -> Row:
 def _rows(tokenizer: Tokenizer, seed: int, pool: int, rng: random.Random) -> list[Row]:
     if pool < DRILL_POOLS:
         return [drill(tokenizer, rng) for _ in range(2 * POOL)]
-    stream = desk.conversations(seed, start=pool * POOL, easy=pool < EASY_POOLS)
+    stream = samples.conversations(seed, start=pool * POOL, easy=pool < EASY_POOLS)
     rows = [encode(tokenizer, talk, rng) for talk in itertools.islice(stream, POOL)]
     rows += [drill(tokenizer, rng) for _ in range(MIXED_DRILLS)]
     return sorted(rows, key=lambda row: len(row[0]))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from weir import desk
+from weir import samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Score:
 def answer(
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
-    examples: Sequence[desk.Example],
+    examples: Sequence[samples.Example],
     max_new_tokens: int = 64,
     batch_size: int = 32,
 ) -> list[str]:
@@ -56,12 +56,12 @@ def answer(
     return answers
 
 
-def score(examples: Iterable[desk.Example], answers: Iterable[str]) -> dict[str, Score]:
+def score(examples: Iterable[samples.Example], answers: Iterable[str]) -> dict[str, Score]:
     """Scores by intent, and by group under the names `common` and `rare`."""
     right: Counter[str] = Counter()
     asked: Counter[str] = Counter()
     for example, text in zip(examples, answers, strict=True):
-        ok = desk.check(example, text)
+        ok = samples.check(example, text)
         for name in (example.intent, example.group):
             asked[name] += 1
             right[name] += ok

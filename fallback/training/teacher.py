@@ -31,7 +31,7 @@ from fallback.training.loop import (
     train,
 )
 from fallback.training.model import Shape, build, parameter_count
-from weir import desk
+from weir import samples
 
 EVALUATION_SEED = 20_261_120
 PROBE_SEED = 77
@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
 
 def load_tokenizer(cache: Path, seed: int) -> Tokenizer:
     """The tokenizer of this seed, learned once and kept in `cache`."""
-    path = cache / f"tokenizer-{desk.CORPUS_VERSION}-{seed}.json"
+    path = cache / f"tokenizer-{samples.CORPUS_VERSION}-{seed}.json"
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
         tokenization.train_tokenizer(seed).save(str(path))
@@ -67,7 +67,7 @@ def load_tokenizer(cache: Path, seed: int) -> Tokenizer:
 
 def probe(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> str:
     """A quick held-out check for the progress line."""
-    examples = list(desk.requests(PROBE_SEED, 6 * len(desk.INTENTS)))
+    examples = list(samples.requests(PROBE_SEED, 6 * len(samples.INTENTS)))
     scores = score(examples, answer(model, tokenizer, examples))
     weak = sorted((s.accuracy, n) for n, s in scores.items() if n not in ("common", "rare"))[:10]
     return (
@@ -126,7 +126,7 @@ def finish(arguments: argparse.Namespace, command: str) -> None:
     tokenizer = tokenization.wrap(raw)
     learner = make_learner(build(Shape(), raw, plan.seed), replace(plan, compiled=False))
     progress = load_checkpoint(arguments.cache / "checkpoint.pt", learner)
-    examples = list(desk.requests(EVALUATION_SEED, arguments.per_intent * len(desk.INTENTS)))
+    examples = list(samples.requests(EVALUATION_SEED, arguments.per_intent * len(samples.INTENTS)))
     # Judged as it will be loaded: with the weights rounded to bfloat16.
     model = learner.model.to(torch.bfloat16).float()
     scores = score(examples, answer(model, tokenizer, examples))

@@ -9,7 +9,7 @@ from typing import Final
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from weir import desk
+from weir import samples
 
 PAD: Final = "<pad>"
 BOS: Final = "<s>"
@@ -62,7 +62,7 @@ def train_tokenizer(seed: int, vocab_size: int = 2048, n_conversations: int = 12
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    talks = itertools.islice(desk.conversations(seed), n_conversations)
+    talks = itertools.islice(samples.conversations(seed), n_conversations)
     texts = (message["content"] for talk in talks for message in talk.messages())
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer

@@ -1,4 +1,4 @@
-"""Orders, as :mod:`weir.desk` has them: a few per customer, placed within the last weeks."""
+"""Orders, as :mod:`weir.samples` has them: a few per customer, placed within the last weeks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.desk_data.people import Ints, People, WordPool, Words
-from weir.desk.words import HELDOUT_NOUNS, STATUSES, TRAIN_NOUNS, split_of
+from weir.samples.words import HELDOUT_NOUNS, STATUSES, TRAIN_NOUNS, split_of
 
 DELIVERED = STATUSES.index("delivered")
 _COUNTS = (1, 2, 2, 3, 3, 4)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from features.desk_data.spec import DeskDataSpec
 from features.keys import entity_key
-from weir.desk.words import TIERS, Split, word
+from weir.samples.words import TIERS, Split, word
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -35,7 +35,7 @@ class People:
     names: Words
     countries: Words
     tiers: Ints
-    """Index into :data:`weir.desk.words.TIERS`."""
+    """Index into :data:`weir.samples.words.TIERS`."""
     points: Ints
     since_days: Ints
     ranks: Ints

@@ -6,8 +6,8 @@ import datetime as dt
 from dataclasses import dataclass
 from itertools import accumulate
 
-from weir.desk import Store, make_store
 from weir.errors import ConfigError
+from weir.samples import Store, make_store
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class DeskDataSpec:
     ``as_of`` is the day (midnight UTC) on which the data set was taken: the newest feature rows
     carry it as their event time. ``zipf_exponent`` s makes the customer of rank k weigh k**-s.
     ``heldout_share`` of the customers are made of names, brands, items and order ids that belong
-    to the held-out split of :mod:`weir.desk`, so that no model can have learned them.
+    to the held-out split of :mod:`weir.samples`, so that no model can have learned them.
     """
 
     as_of: dt.date

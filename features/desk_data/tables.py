@@ -17,7 +17,7 @@ from features.desk_data.orders import Orders
 from features.desk_data.people import Ints, People
 from features.desk_data.spec import DeskDataSpec
 from features.desk_data.views import CREATED, ENTITY, EVENT_TIMESTAMP, VIEWS, FieldType, View
-from weir.desk.words import TIERS
+from weir.samples.words import TIERS
 
 EARLIER_DAYS = 60
 """Profiles and orders are known on two days: that long ago, and on the day of the data set."""

@@ -31,8 +31,8 @@ from features.desk_data.orders import make_orders
 from features.desk_data.people import People, make_people, word_pool
 from features.desk_data.spec import DeskDataSpec
 from features.desk_data.views import ENTITY, GENERATED, View, view
-from weir.desk import render_system
 from weir.errors import ConfigError
+from weir.samples import render_system
 
 FORMAT = 1
 _FIRST = "00-history.parquet"

@@ -2,7 +2,7 @@
 
 from features.enrichment.outcome import Enrichment, EntityNotFoundError, EntityRequiredError
 from features.enrichment.placement import Edit, Placement, place
-from features.enrichment.rules import EnrichRule, RuleBook, compile_rules
+from features.enrichment.rules import EnrichRule, RuleBook, compile_rules, rule_findings
 from features.enrichment.source import EntitySource, Found
 from features.enrichment.template import Template, TemplateFailedError, build_template
 
@@ -21,4 +21,5 @@ __all__ = [
     "build_template",
     "compile_rules",
     "place",
+    "rule_findings",
 ]

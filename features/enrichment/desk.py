@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from weir.desk.render import OrderLine, context_block
+from weir.customer_block import OrderLine, context_block
 
 NEEDED = ("name", "tier", "loyalty_points", "orders")
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from features.enrichment.placement import Placement
 from features.enrichment.source import EntitySource
@@ -15,6 +17,7 @@ from features.online.service import FeatureSpec, ServicePlan, ServiceSpec, ViewS
 from features.online.values import FeatureValue
 from weir.errors import ConfigError
 from weir.key_sets import KeySet, KeySetSettings, from_file, from_url
+from weir.settings.examine import path_of
 from weir.settings.features import (
     EnrichSettings,
     FeatureServiceSettings,
@@ -22,7 +25,10 @@ from weir.settings.features import (
     FeaturesSettings,
     TokenSettings,
 )
+from weir.settings.section import Finding, Place
 from weir.tokens import MIN_SECRET_BYTES, SharedSecret, TokenRules, TokenVerifier
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,24 +44,25 @@ class EnrichRule:
     template: Template
     placement: Placement
 
-    def fits(self, model: str, tenant_id: str) -> bool:
-        """Whether the rule is for this model and tenant."""
-        return (not self.models or model in self.models) and (
-            not self.tenants or tenant_id in self.tenants
-        )
+    def fits(self, model: str, tenant_id: str, services: Collection[str]) -> bool:
+        """Whether the rule is for this model and tenant. ``services``: what the tenant may read
+        although the rule is for others."""
+        if self.models and model not in self.models:
+            return False
+        return not self.tenants or tenant_id in self.tenants or self.plan.spec.name in services
 
 
 class RuleBook:
     """Rules in order; the first that fits is used. ``key_sets`` are to be started and closed."""
 
     def __init__(self, rules: tuple[EnrichRule, ...], key_sets: tuple[KeySet, ...] = ()) -> None:
-        self._rules = rules
+        self.rules = rules
         self.key_sets = key_sets
 
-    def find(self, model: str, tenant_id: str) -> EnrichRule | None:
-        """The first rule that fits."""
-        for rule in self._rules:
-            if rule.fits(model, tenant_id):
+    def find(self, model: str, tenant_id: str, services: Collection[str] = ()) -> EnrichRule | None:
+        """The first rule that fits; see :meth:`EnrichRule.fits`."""
+        for rule in self.rules:
+            if rule.fits(model, tenant_id, services):
                 return rule
         return None
 
@@ -67,42 +74,88 @@ def compile_rules(settings: FeaturesSettings, environment: Mapping[str, str]) ->
         ConfigError: a template is not one, or a claim's secret is not in the environment; the
             message begins with the key.
     """
+    book, found = _compile(settings, environment)
+    if found:
+        told = (f"{path_of(('features', *each.place))}: {each.message}" for each in found)
+        raise ConfigError("; ".join(told))
+    return book
+
+
+def rule_findings(
+    settings: FeaturesSettings, environment: Mapping[str, str]
+) -> tuple[Finding, ...]:
+    """Everything that :func:`compile_rules` would refuse, seen from the ``features`` section."""
+    return _compile(settings, environment)[1]
+
+
+class _UnusableError(Exception):
+    """Where in the section, and why."""
+
+    def __init__(self, place: Place, message: str) -> None:
+        super().__init__(message)
+        self.finding = Finding(place, message)
+
+
+def _compile(
+    settings: FeaturesSettings, environment: Mapping[str, str]
+) -> tuple[RuleBook, tuple[Finding, ...]]:
     if not settings.enabled:
-        return RuleBook(())
-    plans = {name: _plan(name, service) for name, service in settings.services.items()}
+        return RuleBook(()), ()
+    found: list[Finding] = []
     tokens = _Tokens(environment)
-    rules = tuple(
-        _rule(f"features.enrich[{number}]", rule, plans, settings, tokens)
+    plans = {
+        name: _attempt(found, partial(_plan, name, service))
+        for name, service in settings.services.items()
+    }
+    rules = [
+        _rule(("enrich", number), rule, plans[rule.service], settings, tokens, found)
         for number, rule in enumerate(settings.enrich)
-    )
-    return RuleBook(rules, tuple(tokens.key_sets.values()))
+    ]
+    whole = tuple(rule for rule in rules if rule is not None)
+    return RuleBook(whole, tuple(tokens.key_sets.values())), tuple(found)
+
+
+def _attempt(found: list[Finding], make: Callable[[], T]) -> T | None:
+    try:
+        return make()
+    except _UnusableError as error:
+        found.append(error.finding)
+        return None
 
 
 def _rule(
-    path: str,
+    place: Place,
     rule: EnrichSettings,
-    plans: Mapping[str, ServicePlan],
+    plan: ServicePlan | None,
     settings: FeaturesSettings,
     tokens: _Tokens,
-) -> EnrichRule:
-    try:
-        template = build_template(rule.template)
-    except ValueError as error:
-        raise ConfigError(f"{path}.template: {error}") from None
+    found: list[Finding],
+) -> EnrichRule | None:
+    """None where something is wrong, which is then added to ``found``."""
+    before = len(found)
+    template = _attempt(found, partial(_template, place, rule.template))
+    verifier = _attempt(found, partial(tokens.verifier, place, rule))
+    if plan is None or template is None or len(found) > before:
+        return None
     service = settings.services[rule.service]
     keys = tuple(JoinKey(name, key.type, key.value) for name, key in service.keys.items())
     return EnrichRule(
         models=frozenset(rule.models),
         tenants=frozenset(rule.tenants),
-        plan=plans[rule.service],
-        source=EntitySource.parse(
-            rule.entity, EntityKeys(keys, service.project), tokens.verifier(path, rule)
-        ),
+        plan=plan,
+        source=EntitySource.parse(rule.entity, EntityKeys(keys, service.project), verifier),
         budget_s=rule.budget_ms / 1000.0,
         required=rule.required,
         template=template,
         placement=rule.placement,
     )
+
+
+def _template(place: Place, text: str) -> Template:
+    try:
+        return build_template(text)
+    except ValueError as error:
+        raise _UnusableError((*place, "template"), str(error)) from None
 
 
 class _Tokens:
@@ -112,28 +165,30 @@ class _Tokens:
         self._environment = environment
         self.key_sets: dict[tuple[str, KeySetSettings], KeySet] = {}
 
-    def verifier(self, path: str, rule: EnrichSettings) -> TokenVerifier | None:
-        """Raises: ConfigError: the secret is not there or too short, the file has no keys."""
+    def verifier(self, place: Place, rule: EnrichSettings) -> TokenVerifier | None:
+        """Raises: _UnusableError: the secret is not there or too short, the file has no keys."""
         token = rule.token or TokenSettings()
         rules = TokenRules(token.issuer, token.audience, token.leeway_s)
         if rule.claim_secret_env is not None:
-            return TokenVerifier(SharedSecret(self._secret(path, rule.claim_secret_env)), rules)
+            return TokenVerifier(SharedSecret(self._secret(place, rule.claim_secret_env)), rules)
         if token.has_keys:
-            return TokenVerifier(self._key_set(path, token), rules)
+            return TokenVerifier(self._key_set(place, token), rules)
         return None
 
-    def _secret(self, path: str, name: str) -> bytes:
+    def _secret(self, place: Place, name: str) -> bytes:
         secret = self._environment.get(name, "").encode()
+        where = (*place, "claim_secret_env")
         if not secret:
-            raise ConfigError(f"{path}.claim_secret_env: the environment has no {name}")
+            raise _UnusableError(where, f"the environment has no {name}")
         if len(secret) < MIN_SECRET_BYTES:
-            raise ConfigError(
-                f"{path}.claim_secret_env: {name} has {len(secret)} bytes; HS256 needs at least "
-                f"{MIN_SECRET_BYTES} (RFC 7518, section 3.2)"
+            raise _UnusableError(
+                where,
+                f"{name} has {len(secret)} bytes; HS256 needs at least {MIN_SECRET_BYTES} "
+                "(RFC 7518, section 3.2)",
             )
         return secret
 
-    def _key_set(self, path: str, token: TokenSettings) -> KeySet:
+    def _key_set(self, place: Place, token: TokenSettings) -> KeySet:
         how = KeySetSettings(token.algorithms, token.refresh_s, token.min_pause_s)
         origin = token.jwks_url or token.jwks_file or ""
         if (origin, how) not in self.key_sets:
@@ -142,7 +197,8 @@ class _Tokens:
                 try:
                     made.load()
                 except (OSError, ValueError) as error:
-                    raise ConfigError(f"{path}.token.jwks_file: {error}") from None
+                    where = (*place, "token", "jwks_file")
+                    raise _UnusableError(where, str(error)) from None
             self.key_sets[origin, how] = made
         return self.key_sets[origin, how]
 
@@ -154,11 +210,11 @@ def _plan(name: str, service: FeatureServiceSettings) -> ServicePlan:
     )
     computed = []
     for number, each in enumerate(service.on_demand):
-        path = f"features.services.{name}.on_demand[{number}].function"
         try:
             function = import_function(each.function)
         except ValueError as error:
-            raise ConfigError(f"{path}: {error}") from None
+            where = ("services", name, "on_demand", number, "function")
+            raise _UnusableError(where, str(error)) from None
         made = tuple(
             ComputedFeature(feature_name, feature.type, _default(feature))
             for feature_name, feature in each.features.items()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from features.desk_data.contacts import INTENTS
-from weir.desk.words import TIERS
+from weir.samples.words import TIERS
 
 TONES: Final = ("neutral", "warm", "brief", "formal")
 MAX_OUTPUT_TOKENS: Final = 400

@@ -13,8 +13,8 @@ from string import Template as StringTemplate
 from typing import Any, Final
 
 from features.generation.histories import History
-from weir.desk import Customer, Order, render_context
 from weir.errors import ConfigError
+from weir.samples import Customer, Order, render_context
 
 _SYSTEM_END: Final = "\n---\n"
 _FIELDS: Final = {"context", "intents", "profile", "orders", "today", "tones"}

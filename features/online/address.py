@@ -107,9 +107,9 @@ class ClusterAddress:
 
 
 def parse_address(
-    url: str, security: StoreSecurity | None = None
+    url: str, security: StoreSecurity | None = None, setting: str = "features.redis_url"
 ) -> StoreAddress | SentinelAddress | ClusterAddress:
-    """Where a URL leads.
+    """Where a URL leads. ``setting``: what says so.
 
     Raises:
         ConfigError: it is no URL of a store, or a certificate cannot be read.
@@ -117,7 +117,7 @@ def parse_address(
     try:
         parsed = parse_store_url(url)
     except ValueError as error:
-        raise ConfigError(f"features.redis_url: {error}") from None
+        raise ConfigError(f"{setting}: {error}") from None
     server = _server(parsed, security or StoreSecurity())
     if parsed.kind == "cluster":
         return ClusterAddress(parsed.hosts, server)

@@ -37,13 +37,15 @@ class ClusterLink:
         patience: Patience | None = None,
         rng: random.Random | None = None,
         on_change: Callable[[StoreState], None] = lambda state: None,
+        name: str = "feature store",
     ) -> None:
         self._address = address
+        self._name = name
         self._patience = patience or Patience()
         self._rng = rng or random.Random()
         self._on_change = on_change
         self._links: dict[Node, StoreLink] = {}
-        self._nowhere = StoreLink(address.server, self._patience, self._rng)
+        self._nowhere = StoreLink(address.server, self._patience, self._rng, name=name)
         self._slots: list[StoreLink] = [self._nowhere] * N_SLOTS
         self._stale = asyncio.Event()
         self._up = asyncio.Event()
@@ -94,7 +96,7 @@ class ClusterLink:
                 slots = await cluster_map(self._address, known, self._patience.connect_timeout_s)
             except StoreFailedError as error:
                 if self.state != "down":
-                    _LOG.warning("feature store: %s", error)
+                    _LOG.warning("%s: %s", self._name, error)
                 self._tell("down")
             else:
                 await self._adopt(slots)
@@ -109,7 +111,7 @@ class ClusterLink:
     async def _adopt(self, ranges: list[SlotRange]) -> None:
         nodes = {each.node for each in ranges}
         if len(nodes) > _MAX_NODES:
-            _LOG.warning("feature store: a cluster of %d nodes is not believed", len(nodes))
+            _LOG.warning("%s: a cluster of %d nodes is not believed", self._name, len(nodes))
             return
         for node in nodes - set(self._links):
             self._links[node] = self._new_link(node)
@@ -129,7 +131,8 @@ class ClusterLink:
                 self._stale.set()
             self._look()
 
-        return StoreLink(self._address.node(*node), self._patience, self._rng, on_change)
+        node_address = self._address.node(*node)
+        return StoreLink(node_address, self._patience, self._rng, on_change, name=self._name)
 
     def _look(self) -> None:
         whole = self._nowhere not in self._slots

@@ -46,7 +46,8 @@ class Patience:
 
 
 class StoreLink:
-    """The connection that look-ups use, whichever it is at the moment."""
+    """The connection that look-ups use, whichever it is at the moment. ``name``: what the store is
+    called in the log."""
 
     def __init__(
         self,
@@ -55,8 +56,10 @@ class StoreLink:
         rng: random.Random | None = None,
         on_change: Callable[[StoreState], None] = lambda state: None,
         clock: Callable[[], float] = time.monotonic,
+        name: str = "feature store",
     ) -> None:
         self._address = address
+        self._name = name
         self._patience = patience or Patience()
         self._rng = rng or random.Random()
         self._on_change = on_change
@@ -138,7 +141,7 @@ class StoreLink:
     def distrust(self, why: str) -> None:
         """Drop the connection: what comes from it is late or wrong."""
         if self._connection is not None:
-            _LOG.warning("feature store: %s; reconnecting", why)
+            _LOG.warning("%s: %s; reconnecting", self._name, why)
             self._connection.abort()
 
     async def _keep_connected(self) -> None:
@@ -148,7 +151,8 @@ class StoreLink:
                 connection = await self._open()
             except (OSError, TimeoutError, StoreFailedError) as error:
                 if self.state != "down":
-                    _LOG.warning("feature store: not reachable: %s", error or "no answer in time")
+                    told = error or "no answer in time"
+                    _LOG.warning("%s: not reachable: %s", self._name, told)
                 self._tell("down")
             else:
                 await self._serve(connection)

@@ -16,7 +16,7 @@ from load_tests.fallback.overload import session, share
 from load_tests.fallback.platform import STUDENT, TEACHER, Live
 from load_tests.fallback.traffic import Client, Flow, Outcome, open_loop
 from load_tests.servers.process import processes
-from weir import desk
+from weir import samples
 
 LOAD_PART = 0.6
 PLAIN_SHARE = 0.3
@@ -35,7 +35,7 @@ class Killed:
 
 
 async def run(
-    live: Live, source: Iterator[desk.Example], capacity: float, seconds: float, seed: int
+    live: Live, source: Iterator[samples.Example], capacity: float, seconds: float, seed: int
 ) -> Killed:
     """Traffic for ``seconds``; the replicas die after :data:`KILL_AFTER_S`."""
     killed = Killed()
@@ -43,7 +43,7 @@ async def run(
     async with session() as http:
         client = Client(http, live.url, live.tenants.spills)
 
-        def ask(example: desk.Example, priority: str, due_s: float, stream: bool) -> Any:
+        def ask(example: samples.Example, priority: str, due_s: float, stream: bool) -> Any:
             return client.ask(example, TEACHER, due_s=due_s, priority=priority, stream=stream)
 
         accident = asyncio.ensure_future(_kill(live, http, killed, seconds))

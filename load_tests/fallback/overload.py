@@ -11,14 +11,14 @@ import aiohttp
 from load_tests.fallback.platform import STUDENT, TEACHER, TTFT_SLO_MS, Live
 from load_tests.fallback.traffic import Client, Flow, Outcome, closed_loop, open_loop
 from load_tests.report.stats import percentile
-from weir import desk
+from weir import samples
 
 TIMES_CAPACITY = 3.0
 # Of the teacher's capacity, beside the interactive requests.
 BATCH_PART = 0.1
 
 
-async def capacity_per_s(live: Live, source: Iterator[desk.Example], seconds: float) -> float:
+async def capacity_per_s(live: Live, source: Iterator[samples.Example], seconds: float) -> float:
     """Requests per second that the teacher answers when there is always one more."""
     async with session() as http:
         client = Client(http, live.url, live.tenants.forbids)
@@ -31,7 +31,7 @@ async def capacity_per_s(live: Live, source: Iterator[desk.Example], seconds: fl
 
 
 async def run(
-    live: Live, source: Iterator[desk.Example], capacity: float, seconds: float, seed: int
+    live: Live, source: Iterator[samples.Example], capacity: float, seconds: float, seed: int
 ) -> dict[str, list[Outcome]]:
     """Outcomes by system; each twice, in turn, on the same arrivals."""
     flows = [
@@ -48,8 +48,8 @@ async def run(
     return found
 
 
-def _asker(client: Client) -> Callable[[desk.Example, str, float, bool], Any]:
-    def ask(example: desk.Example, priority: str, due_s: float, stream: bool) -> Any:
+def _asker(client: Client) -> Callable[[samples.Example, str, float, bool], Any]:
+    def ask(example: samples.Example, priority: str, due_s: float, stream: bool) -> Any:
         return client.ask(example, TEACHER, due_s=due_s, priority=priority, stream=stream)
 
     return ask

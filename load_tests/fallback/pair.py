@@ -13,7 +13,7 @@ from load_tests.fallback.overload import session, share
 from load_tests.fallback.platform import STUDENT, TEACHER, Live
 from load_tests.fallback.traffic import Client, Outcome
 from load_tests.report.stats import percentile
-from weir import desk
+from weir import samples
 
 SHARES_ESCALATED = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 _AT_ONCE = 4
@@ -28,7 +28,7 @@ class Asked:
     cascade: list[Outcome]
 
 
-async def ask_all(live: Live, source: Iterator[desk.Example], count: int) -> Asked:
+async def ask_all(live: Live, source: Iterator[samples.Example], count: int) -> Asked:
     """``count`` questions, each to all three."""
     chosen = list(islice(source, count))
     async with session() as http:
@@ -36,7 +36,9 @@ async def ask_all(live: Live, source: Iterator[desk.Example], count: int) -> Ask
         cascading = Client(http, live.url, live.tenants.cascades)
         places = asyncio.Semaphore(_AT_ONCE)
 
-        async def ask(client: Client, example: desk.Example, model: str, scored: bool) -> Outcome:
+        async def ask(
+            client: Client, example: samples.Example, model: str, scored: bool
+        ) -> Outcome:
             async with places:
                 return await client.ask(example, model, stream=not scored, logprobs=scored)
 

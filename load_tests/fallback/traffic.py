@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from weir import desk
+from weir import samples
 
 MAX_TOKENS = 64
 
@@ -23,7 +23,7 @@ class Outcome:
     """One request. Times are monotonic seconds; ``due_s`` is when it should have been sent.
     ``begun``: some of the answer had come. ``error``: empty for a whole answer."""
 
-    example: desk.Example
+    example: samples.Example
     priority: str
     due_s: float
     first_s: float | None = None
@@ -45,13 +45,13 @@ class Outcome:
 
     @property
     def right(self) -> bool:
-        return not self.error and desk.check(self.example, self.text)
+        return not self.error and samples.check(self.example, self.text)
 
 
-def examples(seed: int) -> Iterator[desk.Example]:
+def examples(seed: int) -> Iterator[samples.Example]:
     """Held-out requests of all intents in turn, without end."""
     for batch in itertools.count():
-        yield from desk.requests(seed + batch, 400, zipf=1.0)
+        yield from samples.requests(seed + batch, 400, zipf=1.0)
 
 
 class Client:
@@ -64,7 +64,7 @@ class Client:
 
     async def ask(
         self,
-        example: desk.Example,
+        example: samples.Example,
         model: str,
         *,
         due_s: float | None = None,
@@ -132,7 +132,10 @@ async def _read_events(response: aiohttp.ClientResponse, outcome: Outcome) -> No
 
 
 async def closed_loop(
-    ask: Callable[[desk.Example], Any], source: Iterator[desk.Example], clients: int, seconds: float
+    ask: Callable[[samples.Example], Any],
+    source: Iterator[samples.Example],
+    clients: int,
+    seconds: float,
 ) -> list[Outcome]:
     """``clients`` that each ask again as soon as they are answered."""
     end_s = time.monotonic() + seconds
@@ -155,8 +158,8 @@ class Flow:
 
 
 async def open_loop(
-    ask: Callable[[desk.Example, str, float, bool], Any],
-    source: Iterator[desk.Example],
+    ask: Callable[[samples.Example, str, float, bool], Any],
+    source: Iterator[samples.Example],
     flows: Sequence[Flow],
     seconds: float,
     rng: random.Random,

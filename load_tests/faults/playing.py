@@ -25,7 +25,7 @@ from weir.settings import (
     Settings,
     TenantSettings,
 )
-from weir.settings.tree import DisaggregationSettings
+from weir.settings.routing import DisaggregationSettings
 from weir.tenancy import hash_key
 from weir.testing import virtual_time
 from weir.testing.schedules import play as play_faults

@@ -26,9 +26,9 @@ from load_tests.features.data import FeastWriter
 from load_tests.loadgen import Target
 from load_tests.servers import EngineWorkload, Launch, free_port, http_ready, start
 from load_tests.servers.weir_platform import MODULE, Keys, platform_settings, write_state
-from weir.desk.corpus import Example, check, requests
-from weir.desk.intents import INTENTS
-from weir.desk.render import render_system_message
+from weir.samples.corpus import Example, check, requests
+from weir.samples.intents import INTENTS
+from weir.samples.render import render_system_message
 from weir.settings import Settings, load_settings, parse_settings
 from weir.tenancy import hash_key, new_key
 
@@ -65,7 +65,7 @@ WAYS = (
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer, judged by :func:`weir.desk.corpus.check`."""
+    """One answer, judged by :func:`weir.samples.corpus.check`."""
 
     right: bool
     group: str

@@ -13,7 +13,7 @@ from deployments.redis_server import RedisServer
 from features.keys import entity_key
 from features.online import ServicePlan
 from load_tests.servers import free_port
-from weir.desk.world import Customer, make_customer
+from weir.samples.world import Customer, make_customer
 
 TENANT = "bench"
 FEATURES = {

@@ -24,8 +24,8 @@ from features.online.format import hash_key, value_field
 from load_tests.features.data import TENANT, FeastWriter, features_section, rows
 from load_tests.features.proxy import Fault, FaultyProxy
 from load_tests.report import percentile
-from weir.desk.world import Customer
 from weir.metrics import GatewayMetrics
+from weir.samples.world import Customer
 from weir.settings import load_settings
 from weir.tenancy import Tenant
 

@@ -14,8 +14,8 @@ from deployments.gateway.conversation import Conversation
 from deployments.gateway.prompts import PromptEncoder
 from features.enrichment import Placement, place
 from features.enrichment.placement import join
-from weir.desk.corpus import Example
-from weir.desk.render import render_context, render_system_message
+from weir.samples.corpus import Example
+from weir.samples.render import render_context, render_system_message
 
 BLOCK_TOKENS = 32
 TABLE = "KV blocks that prompts share, by placement (computed)"

@@ -85,7 +85,7 @@ def platform_settings(
         "server": {"host": "127.0.0.1", "port": port},
         "redis": {"port": free_port()},
         "models": [model],
-        "tenants": [{"id": "bench", "key_sha256": [hash_key(keys.tenant)]}],
+        "tenants": [{"id": "bench", "key_sha256": [hash_key(keys.tenant)], "retention_days": 1}],
     }
     tree = profile.model_dump(mode="json")
     for section, values in overlay.items():

@@ -114,12 +114,40 @@ class ConflictError(WeirError):
     code = "conflict"
 
 
+class FileInUseError(ConflictError):
+    """A batch job reads the file."""
+
+    code = "file_in_use"
+
+
+class StorageFullError(PermissionDeniedError):
+    """The tenant keeps as many files, or as many bytes of them, as it may."""
+
+    code = "storage_full"
+
+
 class VersionMismatchError(WeirError):
     """What was to be changed has changed since it was read."""
 
     status = 412
     type = "invalid_request_error"
     code = "version_mismatch"
+
+
+class PreconditionRequiredError(WeirError):
+    """The change must say, by ``If-Match``, which version it changes."""
+
+    status = 428
+    type = "invalid_request_error"
+    code = "precondition_required"
+
+
+class IdempotencyError(WeirError):
+    """The idempotency key was used before, for another request."""
+
+    status = 422
+    type = "invalid_request_error"
+    code = "idempotency_key_reused"
 
 
 class RequestTimeoutError(WeirError):
@@ -138,6 +166,14 @@ class BodyTooLargeError(WeirError):
     code = "request_too_large"
 
 
+class RangeError(WeirError):
+    """There is nothing in the part that was asked for."""
+
+    status = 416
+    type = "invalid_request_error"
+    code = "range_not_satisfiable"
+
+
 class UnsupportedMediaTypeError(WeirError):
     """The body is not JSON."""
 
@@ -152,6 +188,24 @@ class RateLimitError(WeirError):
     status = 429
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
+    retryable = True
+
+
+class InsufficientQuotaError(WeirError):
+    """The tenant's budget does not allow the request, and will not before it is renewed."""
+
+    status = 429
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+    hopeless = True
+
+
+class AccountAwayError(WeirError):
+    """What the tenant may still use cannot be looked up now."""
+
+    status = 503
+    type = "overloaded_error"
+    code = "account_away"
     retryable = True
 
 
@@ -174,6 +228,12 @@ class DatabaseAwayError(OverloadedError):
     """The database does not answer now. Requests of models need none."""
 
     code = "database_away"
+
+
+class StorageAwayError(OverloadedError):
+    """The storage of files does not answer now."""
+
+    code = "storage_away"
 
 
 class ReplicaFailedError(WeirError):

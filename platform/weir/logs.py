@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -24,6 +25,21 @@ def request_logging(request_id: str, tenant: str) -> Iterator[None]:
         yield
     finally:
         _REQUEST.reset(token)
+
+
+def stack_of(error: BaseException) -> str:
+    """Where an error came from: its type and stack, and those of what led to it. Messages are left
+    out, because they may hold what a client sent, and prompts are not logged."""
+    told: list[str] = []
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        frames = "".join(traceback.format_tb(current.__traceback__)).rstrip()
+        told.append(f"{type(current).__name__}\n{frames}".rstrip())
+        cause, context = current.__cause__, current.__context__
+        current = cause or (None if current.__suppress_context__ else context)
+    return "\nafter ".join(told)
 
 
 class JsonFormatter(logging.Formatter):

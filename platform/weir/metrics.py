@@ -30,6 +30,8 @@ class GatewayMetrics:
         self._declare_handoffs()
         self._declare_fallback()
         self._declare_features()
+        self._declare_ledger()
+        self._declare_batches()
         self._declare_directory()
 
     def of(self, metric: _Metric, *labels: str) -> _Metric:
@@ -246,6 +248,28 @@ class GatewayMetrics:
             registry=self.registry,
         )
 
+    def _declare_ledger(self) -> None:
+        self.ledger_outbox_bytes = Gauge(
+            "weir_ledger_outbox_bytes",
+            "Usage records on this gateway's disk that the database does not have yet.",
+            registry=self.registry,
+        )
+        self.ledger_held = Gauge(
+            "weir_ledger_held_records",
+            "Usage records in memory, because the outbox cannot be written (a full disk).",
+            registry=self.registry,
+        )
+        self.ledger_lost = Counter(
+            "weir_ledger_lost_records_total",
+            "Usage records that could neither be written nor held: they will be on no bill.",
+            registry=self.registry,
+        )
+        self.ledger_stream_up = Gauge(
+            "weir_ledger_stream_up",
+            "1 while usage records can be sent to Redis, 0 while they stay in the outbox.",
+            registry=self.registry,
+        )
+
     def _declare_features(self) -> None:
         self.feature_lookups = Counter(
             "weir_feature_lookups_total",
@@ -291,5 +315,18 @@ class GatewayMetrics:
         self.tail_notes_dropped = Counter(
             "weir_tail_notes_dropped_total",
             "Long-tail entities that could not be queued for generation.",
+            registry=self.registry,
+        )
+
+    def _declare_batches(self) -> None:
+        self.batch_lines = Counter(
+            "weir_batch_lines_total",
+            "Lines of batch jobs by outcome: completed, failed, or put off to be tried again.",
+            ("tenant", "outcome"),
+            registry=self.registry,
+        )
+        self.batch_lines_in_flight = Gauge(
+            "weir_batch_lines_in_flight",
+            "Lines of batch jobs that are computed or wait for admission.",
             registry=self.registry,
         )

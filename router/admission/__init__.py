@@ -1,6 +1,7 @@
 """Admission: when a request runs. Pure queue in :mod:`router.admission.queue`, dispatcher in
 :mod:`router.dispatcher`, asyncio wrapper in :mod:`router.admission.gate`."""
 
+import router.admission.limits  # noqa: F401 - registers the limits
 from router.admission.capacity import Capacity, Room, Unlimited
 from router.admission.outcomes import (
     Dispatch,
@@ -13,9 +14,8 @@ from router.admission.outcomes import (
     Wait,
 )
 from router.admission.queue import AdmissionQueue
-from router.admission.settings import AdmissionSettings, ClassSettings, parse_settings
-from router.admission.share import Share
 from router.admission.ticket import Ticket
+from weir.settings.admission import AdmissionSettings, ClassSettings, Share
 
 __all__ = [
     "AdmissionQueue",
@@ -34,5 +34,4 @@ __all__ = [
     "Ticket",
     "Unlimited",
     "Wait",
-    "parse_settings",
 ]

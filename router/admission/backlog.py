@@ -7,19 +7,27 @@ from collections.abc import Iterator
 
 from router.admission.engine_priority import engine_ranks, urgency_of
 from router.admission.fair import ActiveSet
-from router.admission.limit import Standing, narrowest, narrowing
-from router.admission.settings import AdmissionSettings
-from router.admission.share import FULL_SHARE, Share
-from router.admission.waiting import IN_TIME, LATE, Item, Overlooked, PriorityClass, State
+from router.admission.limit import Standing, build_limits, narrowest, narrowing
+from router.admission.share import FULL_SHARE
+from router.admission.waiting import (
+    IN_TIME,
+    LATE,
+    Item,
+    Overlooked,
+    PriorityClass,
+    State,
+    TenantWeights,
+)
 from weir.errors import BadRequestError
+from weir.settings.admission import AdmissionSettings, Share
 
 
 class Backlog:
     """Classes, and the levels that rank them: one level per urgency, served strictly one after
     the other; the classes of a level share by weight."""
 
-    def __init__(self, settings: AdmissionSettings) -> None:
-        self.classes = {c.name: PriorityClass(c, settings) for c in settings.classes}
+    def __init__(self, settings: AdmissionSettings, weights: TenantWeights | None = None) -> None:
+        self.classes = {c.name: PriorityClass(c, settings, weights) for c in settings.classes}
         self.ranks = engine_ranks(c.urgency for c in settings.classes)
         urgencies = sorted({c.urgency for c in settings.classes})
         self._levels: dict[int, ActiveSet[PriorityClass]] = {o: ActiveSet() for o in urgencies}
@@ -35,7 +43,7 @@ class Backlog:
             )
             for c in settings.classes
         }
-        self._limits = narrowing(settings.built_limits)
+        self._limits = narrowing(build_limits(settings.limits))
         self._dispatches = 0
         self.waiting = 0
 

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from router.admission.limit import Limit
-from router.admission.share import Share
 from router.types import RouteRequest
 from router.view import View
+from weir.settings.admission import Share
 
 _NONE: frozenset[str] = frozenset()
 

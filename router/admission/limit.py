@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from router.admission.share import Share
-from router.registry import Registry
 from router.types import RouteRequest
 from router.view import View
+from weir.errors import ConfigError
+from weir.settings.admission import Share
+from weir.settings.parts import Registry
 
 
 class Standing(NamedTuple):
@@ -61,7 +62,7 @@ class Limit:
 
 
 _F = TypeVar("_F", bound=Callable[..., Limit])
-_LIMITS: Registry[Limit] = Registry("admission limit", "admission.limits")
+LIMITS: Registry[Limit] = Registry("admission limit", "admission.limits")
 
 #: In which order they are asked: what costs least, and keeps most out, first.
 ORDER = ("head-room", "heavy-tenant", "places", "prefill", "kv", "working-set")
@@ -69,12 +70,12 @@ ORDER = ("head-room", "heavy-tenant", "places", "prefill", "kv", "working-set")
 
 def register(name: str, params: type) -> Callable[[_F], _F]:
     """Class decorator: make a limit known by its config name. A name is taken only once."""
-    return _LIMITS.register(name, params)
+    return LIMITS.register(name, params)
 
 
 def limit_names() -> tuple[str, ...]:
     """All registered names, in the order in which they are asked."""
-    known = _LIMITS.names()
+    known = LIMITS.names()
     return tuple(sorted(known, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER)))
 
 
@@ -85,10 +86,10 @@ def build_limits(given: Mapping[str, Mapping[str, Any] | None]) -> tuple[Limit, 
         ConfigError: unknown limit, unknown parameter, or an impossible value.
     """
     for name in given:
-        if name not in _LIMITS.names():
-            _LIMITS.build(name)  # says which are known
+        if (message := LIMITS.unknown(name)) is not None:
+            raise ConfigError(f"admission.limits: {message}")
     wanted = (name for name in limit_names() if given.get(name, {}) is not None)
-    return tuple(_LIMITS.build(name, given.get(name)) for name in wanted)
+    return tuple(LIMITS.build(name, given.get(name)) for name in wanted)
 
 
 def narrowing(limits: Sequence[Limit]) -> tuple[Limit, ...]:

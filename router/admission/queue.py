@@ -26,11 +26,18 @@ from router.admission.engine_priority import EnginePriority
 from router.admission.forecast import Foreseen
 from router.admission.outcomes import Dispatch, Refusal, Shed, Spill, SpillRule, Wait
 from router.admission.refusals import Refuser
-from router.admission.settings import AdmissionSettings
 from router.admission.share import AGED_SHARE
 from router.admission.timers import Timers
-from router.admission.waiting import IN_TIME, LATE, Item, PriorityClass, State
+from router.admission.waiting import (
+    IN_TIME,
+    LATE,
+    Item,
+    PriorityClass,
+    State,
+    TenantWeights,
+)
 from router.types import RouteRequest
+from weir.settings.admission import AdmissionSettings
 
 # What ageing chose and that finds no room is overtaken until it was passed over this many times
 # ``ageing_every``; from then on everything is held back for it.
@@ -64,12 +71,15 @@ class AdmissionQueue:
         clock: Callable[[], float],
         wall_clock: Callable[[], float] | None = None,
         spill: SpillRule | None = None,
+        weights: TenantWeights | None = None,
     ) -> None:
+        """``weights``: a tenant's weight as it is now; None, or None for a tenant, is the one of
+        the settings."""
         self._settings = settings
         self._clock = clock
         self._refuser = Refuser(settings, spill)
         self._engine = EnginePriority(wall_clock or clock)
-        self._backlog = Backlog(settings)
+        self._backlog = Backlog(settings, weights)
         self._timers = Timers()
         self._items: dict[str, Item] = {}
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 from router.admission.outcomes import Refusal, Shed, Spill, SpillRule
-from router.admission.settings import AdmissionSettings
 from router.admission.waiting import Item
 from weir.errors import OverloadedError, RateLimitError, WeirError
+from weir.settings.admission import AdmissionSettings
 
 
 class Refuser:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 from itertools import islice
 
 from router.admission.drain import DrainMeter
 from router.admission.fair import Account, ActiveSet, LazyMin, rank_of
-from router.admission.settings import AdmissionSettings, ClassSettings
 from router.types import RouteRequest
+from weir.settings.admission import AdmissionSettings, ClassSettings
 
 IN_TIME, LATE = 0, 1
+#: A tenant's weight as it is now; None: as the settings say.
+TenantWeights = Callable[[str], float | None]
 #: Tenants looked at for one dispatch while long prompts are held back, requests of theirs in all,
 #: and how deep into a line.
 MAX_HEADS = 16
@@ -183,6 +185,7 @@ class PriorityClass(Account):
     __slots__ = (
         "_prune_at",
         "_settings",
+        "_weights",
         "active",
         "drain",
         "flying",
@@ -196,10 +199,16 @@ class PriorityClass(Account):
         "waiting_cost",
     )
 
-    def __init__(self, settings: ClassSettings, admission: AdmissionSettings) -> None:
+    def __init__(
+        self,
+        settings: ClassSettings,
+        admission: AdmissionSettings,
+        weights: TenantWeights | None = None,
+    ) -> None:
         super().__init__(settings.name, settings.weight)
         self.settings = settings
         self._settings = admission
+        self._weights = weights
         self.tenants: dict[str, Tenant] = {}
         self.active: ActiveSet[Tenant] = ActiveSet()
         self.late: LazyMin[Tenant] = LazyMin(rank_of)
@@ -215,7 +224,7 @@ class PriorityClass(Account):
 
     def tenant(self, name: str) -> Tenant:
         """The tenant's account, made when first seen; its weight is looked up for each request."""
-        weight = self._settings.tenant_weight(name)
+        weight = self._weight(name)
         account = self.tenants.get(name)
         if account is None:
             if len(self.tenants) >= self._prune_at:
@@ -227,6 +236,10 @@ class PriorityClass(Account):
             if account in self.late:
                 self.late.put(account)
         return account
+
+    def _weight(self, name: str) -> float:
+        live = self._weights(name) if self._weights is not None else None
+        return self._settings.tenant_weight(name) if live is None else live
 
     def head(self) -> Item:
         """The next request of the tenant of least rank. Something must be waiting."""

@@ -6,9 +6,9 @@ from collections.abc import Callable, Collection, Sequence
 
 from router.admission.capacity import Room
 from router.admission.limit import Limit
-from router.admission.share import Share
 from router.types import Decision, RouteRequest
 from router.view import View
+from weir.settings.admission import Share
 
 Place = Callable[[RouteRequest, View, Collection[str]], Decision | None]
 

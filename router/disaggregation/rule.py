@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from router.disaggregation.ways import Way, Ways
-from router.registry import Registry
+from weir.settings.parts import Registry
 
 
 class Rule(Protocol):
@@ -22,19 +22,19 @@ class Rule(Protocol):
 
 
 _F = TypeVar("_F", bound=Callable[..., Rule])
-_RULES: Registry[Rule] = Registry("disaggregation rule", "routing.disaggregation.rule")
+RULES: Registry[Rule] = Registry("disaggregation rule", "routing.disaggregation.rule")
 
 
 def register(name: str, params: type) -> Callable[[_F], _F]:
     """Class decorator: make a rule known by its config name. A name is taken only once."""
-    return _RULES.register(name, params)
+    return RULES.register(name, params)
 
 
 def rule_names() -> tuple[str, ...]:
     """All registered names, sorted."""
-    return _RULES.names()
+    return RULES.names()
 
 
 def build_rule(name: str, params: Mapping[str, Any] | None = None) -> Rule:
     """Build a registered rule; an unknown name or parameter is a :class:`ConfigError`."""
-    return _RULES.build(name, params)
+    return RULES.build(name, params)

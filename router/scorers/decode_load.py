@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from router.scoring import less_is_better, register_scorer
+from router.scoring import Scale, less_is_better, register_scorer
 from router.types import RouteRequest, Snapshot
 
 
@@ -15,8 +15,8 @@ class DecodeLoadParams:
     read for each): ``context_tokens_per_request`` tokens cost as much as one more sequence.
     ``scale_requests``: the load that scores ½."""
 
-    context_tokens_per_request: float = 4096.0
-    scale_requests: float = 32.0
+    context_tokens_per_request: Scale = 4096.0
+    scale_requests: Scale = 32.0
 
 
 @register_scorer("decode-load", DecodeLoadParams)

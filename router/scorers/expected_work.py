@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from itertools import repeat
 
 from router.ledger import prefill_work
-from router.scoring import less_is_better, register_scorer
+from router.scoring import Scale, Weight, less_is_better, register_scorer
 from router.types import Fleet, RouteRequest, Snapshot
 
 #: Half and two and a half times of either are within 1 % of goodput, on both traces.
@@ -51,11 +51,11 @@ class ExpectedWorkParams:
     that scores ½.
     """
 
-    overlap_weight: float = 1.0
-    short_tokens: float = 2048.0
-    decode_weight: float = 0.25
-    context_weight: float = 0.02
-    scale_tokens: float = 8192.0
+    overlap_weight: Weight = 1.0
+    short_tokens: Weight = 2048.0
+    decode_weight: Weight = 0.25
+    context_weight: Weight = 0.02
+    scale_tokens: Scale = 8192.0
 
 
 @register_scorer("expected-work", ExpectedWorkParams)

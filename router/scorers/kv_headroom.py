@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from router.scoring import register_scorer
 from router.types import RouteRequest, Snapshot
@@ -13,7 +16,7 @@ from router.types import RouteRequest, Snapshot
 class KvHeadroomParams:
     """``stats_horizon_s``: a replica's own count of blocks in use weighs nothing at this age."""
 
-    stats_horizon_s: float = 2.0
+    stats_horizon_s: Annotated[float, Field(gt=0)] = 2.0
 
 
 @register_scorer("kv-headroom", KvHeadroomParams)

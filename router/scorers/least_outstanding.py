@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from router.policy import register
-from router.scoring import less_is_better, pick_least, register_scorer
+from router.scoring import Scale, Weight, less_is_better, pick_least, register_scorer
 from router.types import Columns, Decision, RouteRequest, Snapshot
 
 
@@ -15,7 +15,7 @@ from router.types import Columns, Decision, RouteRequest, Snapshot
 class LeastOutstandingParams:
     """``decode_weight``: cost of a token still to decode relative to one still to prefill."""
 
-    decode_weight: float = 1.0
+    decode_weight: Weight = 1.0
 
 
 @register("least-outstanding-tokens", LeastOutstandingParams)
@@ -36,8 +36,8 @@ class LeastOutstanding:
 class LeastOutstandingScoreParams:
     """``scale_tokens``: the outstanding work that scores ½."""
 
-    decode_weight: float = 1.0
-    scale_tokens: float = 8192.0
+    decode_weight: Weight = 1.0
+    scale_tokens: Scale = 8192.0
 
 
 @register_scorer("least-outstanding", LeastOutstandingScoreParams)

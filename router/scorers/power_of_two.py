@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from router.policy import register
 from router.types import Decision, RouteRequest, Snapshot
@@ -14,7 +17,7 @@ from router.types import Decision, RouteRequest, Snapshot
 class PowerOfTwoParams:
     """``choices``: how many are drawn (fewer when there are fewer candidates)."""
 
-    choices: int = 2
+    choices: Annotated[int, Field(ge=1)] = 2
 
 
 @register("power-of-two", PowerOfTwoParams)
@@ -22,7 +25,7 @@ class PowerOfTwo:
     """Equals are broken by the order of the draw, which is random."""
 
     def __init__(self, params: PowerOfTwoParams) -> None:
-        self._choices = max(1, params.choices)
+        self._choices = params.choices
 
     def choose(self, request: RouteRequest, snapshot: Snapshot, rng: random.Random) -> Decision:
         columns = snapshot.columns

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from router.scoring import less_is_better, register_scorer
+from router.scoring import Scale, Weight, less_is_better, register_scorer
 from router.types import RouteRequest, Snapshot
 
 
@@ -14,9 +14,9 @@ class PredictedLatencyParams:
     """``ttft_weight``, ``tpot_weight``: of the time to the first token, and of the time for the
     expected rest (llm-d weighs them 0.8 to 0.2). ``scale_s``: the sum that scores ½."""
 
-    ttft_weight: float = 0.8
-    tpot_weight: float = 0.2
-    scale_s: float = 1.0
+    ttft_weight: Weight = 0.8
+    tpot_weight: Weight = 0.2
+    scale_s: Scale = 1.0
 
 
 @register_scorer("predicted-latency", PredictedLatencyParams)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from router.scoring import less_is_better, register_scorer
+from router.scoring import Scale, less_is_better, register_scorer
 from router.types import RouteRequest, Snapshot
 
 
@@ -13,7 +13,7 @@ from router.types import RouteRequest, Snapshot
 class UncachedPrefillParams:
     """``scale_tokens``: the work that scores ½."""
 
-    scale_tokens: float = 8192.0
+    scale_tokens: Scale = 8192.0
 
 
 @register_scorer("uncached-prefill", UncachedPrefillParams)

@@ -21,7 +21,7 @@ from weir.settings import (
     Settings,
     TenantSettings,
 )
-from weir.settings.tree import DisaggregationSettings
+from weir.settings.routing import DisaggregationSettings
 from weir.tenancy import hash_key
 from weir.testing import virtual_time
 

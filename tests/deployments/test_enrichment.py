@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,7 +21,7 @@ from features.testing import EAGER, FakeRedis
 from weir.errors import ConfigError
 from weir.metrics import GatewayMetrics
 from weir.settings import TenantSettings, load_settings
-from weir.tenancy import KeyRing, hash_key
+from weir.tenancy import Directory, LiveDirectory, hash_key
 
 OTHER_KEY = "weir_other"
 SERVICES = {"s": {"long_tail_view": "v", "views": {"v": {"features": {"name": {}}}}}}
@@ -72,13 +73,12 @@ class Setup:
         self.enricher.start()
         await link.wait_until_up()
         gateway = self.world.gateway
-        keys = KeyRing(
-            [
-                TenantSettings(id="t", key_sha256=(hash_key("weir_test-key"),)),
-                TenantSettings(id="other", key_sha256=(hash_key(OTHER_KEY),)),
-            ]
+        tenants = (
+            TenantSettings(id="t", key_sha256=(hash_key("weir_test-key"),)),
+            TenantSettings(id="other", key_sha256=(hash_key(OTHER_KEY),)),
         )
-        gateway.__init__(replace(gateway.parts, enricher=self.enricher, keys=keys))
+        live = LiveDirectory(Directory.of(tenants), time.time)
+        gateway.__init__(replace(gateway.parts, enricher=self.enricher, directory=live))
         self.replica = await self.world.add_replica("r1")
 
     async def close(self) -> None:

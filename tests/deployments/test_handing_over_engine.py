@@ -22,7 +22,7 @@ from deployments.pools import pools_of
 from deployments.resuming import let_resume, prepare_workers
 from deployments.testing.world import KEY, http_world
 from deployments.yielding import let_yield
-from weir.desk import requests
+from weir.samples import requests
 from weir.settings import parse_settings
 from weir.tenancy import hash_key
 

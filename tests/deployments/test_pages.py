@@ -57,6 +57,19 @@ async def test_ready_names_what_is_missing_to_those_who_may_know(encoder: Any) -
             assert response.status == 200
 
 
+async def test_ready_tells_watchers_how_old_the_directory_is(encoder: Any) -> None:
+    settings = Settings(
+        models=(ModelSettings(name="m", source="x"),),
+        tenants=(TenantSettings(id="t", key_sha256=(hash_key(KEY),)),),
+    )
+    known = {"revision": 7, "age_s": 0.2}
+    async with http_world(settings, {"m": encoder}, describe=lambda: known) as world:
+        await world.add_replica("a")
+        up = {"status": "ready", "replicas": {"m": 1}}
+        assert await _ready(world, PLATFORM) == (200, up | {"directory": known})
+        assert await _ready(world, TENANT) == (200, up)
+
+
 async def test_a_key_may_be_any_text(encoder: Any) -> None:
     """Sent as UTF-8, as most clients do, or as Latin-1, as browsers do."""
     settings = Settings(

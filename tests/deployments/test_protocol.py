@@ -159,9 +159,15 @@ REFUSED["bias"] = msgspec.structs.replace(
 
 def check(submit: wire.Submit, got: list[Any]) -> None:
     """What holds of every answer's messages, whoever gives it."""
-    *before, done = got
+    *before, used, done = got
     chunks = [m for m in before if isinstance(m, wire.Chunk)]
     assert isinstance(done, wire.Done)
+    assert isinstance(used, wire.Used)
+    if done.output_tokens:
+        own = (done.prompt_tokens, done.cached_tokens, done.output_tokens)
+        assert (used.prompt_tokens, used.cached_tokens, used.output_tokens) == own
+        assert used.prefill_s >= 0.0
+        assert used.decode_s >= 0.0
     assert all(m.stream == submit.stream for m in got)
     kinds = [type(m) for m in before]
     assert kinds == ([wire.Started] if chunks else []) + [type(m) for m in chunks]

@@ -196,7 +196,7 @@ async def test_another_gateway_sees_cancels_and_notices_a_loss(
     monkeypatch.setattr("deployments.gateway.responses._TOUCH_S", 0.05)
     replica = await world.add_replica("a")
     other = Responses(world.gateway, world.responses.store, ResponsesSettings())
-    tenant = world.gateway.keys.authenticate(f"Bearer {KEY}")
+    tenant = world.gateway.directory.authenticate(f"Bearer {KEY}").tenant
     begun = await _background(world)
     await _until(lambda: "r1" in replica.generator.started)
     assert (await other.find(tenant, begun["id"])).open

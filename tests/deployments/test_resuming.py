@@ -39,7 +39,7 @@ def fold(got):
     return {"tokens": [t for m in out for t in m.tokens], "text": "".join(m.text for m in out),
             "reason": getattr(done, "finish_reason", repr(done)),
             "counts": [done.prompt_tokens, done.cached_tokens, done.output_tokens],
-            "kinds": [type(m).__name__ for m in got]}
+            "kinds": [type(m).__name__ for m in got if not isinstance(m, wire.Used)]}
 
 # Where the grammar begins in what was resumed: behind the token 9, which ends the reasoning.
 class Reasoner:

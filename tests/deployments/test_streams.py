@@ -105,7 +105,7 @@ async def test_the_prompt_is_told_before_the_first_chunk_and_done_is_last(
     gateway.send(submit(1))
     await gateway.ended(1)
     kinds = [type(m) for m in gateway.of(1)]
-    assert kinds == [wire.Started, wire.Chunk, wire.Chunk, wire.Done]
+    assert kinds == [wire.Started, wire.Chunk, wire.Chunk, wire.Used, wire.Done]
 
 
 async def test_an_embedding_is_one_message_and_its_work_is_counted_until_then(
@@ -159,7 +159,7 @@ async def test_a_stream_cancelled_while_it_starts_is_freed(
     await asyncio.sleep(0.01)
     assert held.aborted == 1
     assert streams.in_flight == 0
-    assert gateway.of(1) == []
+    assert gateway.of(1) == [wire.Used(1, 0, 0, 0)]
     assert held.load().running == 0
 
 

@@ -13,8 +13,8 @@ import pytest
 import redis
 
 from load_tests.features.data import FeastWriter
-from weir.desk.corpus import Example, check, requests
-from weir.desk.render import render_system_message
+from weir.samples.corpus import Example, check, requests
+from weir.samples.render import render_system_message
 
 pytestmark = [
     pytest.mark.e2e,

@@ -37,6 +37,10 @@ _POSTS = (
     "/v1/score",
     "/tokenize",
     "/detokenize",
+    "/v1/files",
+    "/v1/batches",
+    "/v1/batches/{batch_id}/cancel",
+    "/v1/messages/batches",
 )
 _GETS = (
     "/health",
@@ -46,6 +50,10 @@ _GETS = (
     "/v1/models/{model}",
     _KEPT,
     f"{_KEPT}/input_items",
+    "/v1/files/{file_id}",
+    "/v1/files/{file_id}/content",
+    "/v1/batches/{batch_id}",
+    "/v1/messages/batches/{batch_id}/results",
 )
 
 

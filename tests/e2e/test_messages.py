@@ -8,8 +8,8 @@ from typing import Any
 import anthropic
 import pytest
 
-from weir.desk import check
-from weir.desk import requests as desk_requests
+from weir.samples import check
+from weir.samples import requests as desk_requests
 
 pytestmark = pytest.mark.e2e
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from fallback.training.adapter import TONES, main, toned
 from fallback.training.lora import LoraShape, put_on, save_adapter, trained
-from weir import desk
+from weir import samples
 from weir.adapters import inspect_adapter
 
 
@@ -66,7 +66,7 @@ def test_a_model_without_the_modules_is_refused() -> None:
 @pytest.mark.parametrize("name", TONES)
 def test_a_tone_is_put_on_every_answer_and_known_again(name: str) -> None:
     tone = TONES[name]
-    talk = toned(next(iter(desk.conversations(3))), tone)
+    talk = toned(next(iter(samples.conversations(3))), tone)
     answers = [m["content"] for m in talk.messages() if m["role"] == "assistant"]
     assert answers
     assert all(tone.has(answer) for answer in answers)

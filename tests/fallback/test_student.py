@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from weir import desk
+from weir import samples
 from weir.registry.manifest import read_manifest, verify_folder
 
 
@@ -34,8 +34,8 @@ def test_the_manifest_vouches_for_every_file(artifacts: Path, student: dict[str,
     verify_folder(artifacts / "student", parsed)
     assert parsed.confidence is not None
     assert parsed.confidence.threshold <= 1
-    assert student["corpus_version"] == desk.CORPUS_VERSION
-    assert set(student["metrics"]["accuracy"]) == set(desk.INTENTS)
+    assert student["corpus_version"] == samples.CORPUS_VERSION
+    assert set(student["metrics"]["accuracy"]) == set(samples.INTENTS)
 
 
 def test_it_is_the_shipped_teachers_student(
@@ -60,11 +60,11 @@ def test_it_answers_held_out_questions(artifacts: Path, student: dict[str, Any])
     from fallback.distill.models import load_model, load_tokenizer
     from fallback.evaluation.answers import answer_all
 
-    common = [name for name, group in desk.INTENTS.items() if group == "common"]
-    examples = list(desk.requests(99, 3 * len(common), intents=common))
+    common = [name for name, group in samples.INTENTS.items() if group == "common"]
+    examples = list(samples.requests(99, 3 * len(common), intents=common))
     answers = answer_all(load_model("builtin:student"), load_tokenizer("builtin:student"), examples)
     pairs = zip(examples, answers, strict=True)
-    right = sum(desk.check(example, answer.text) for example, answer in pairs)
+    right = sum(samples.check(example, answer.text) for example, answer in pairs)
     stated = student["held_out"]["groups"]["common"]["accuracy"]
     # Four standard errors of 48 questions.
     assert right / len(examples) >= stated - 4 * (max(0.01, stated * (1 - stated)) / 48) ** 0.5

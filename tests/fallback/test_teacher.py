@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from weir import desk
+from weir import samples
 
 REQUIRED = {
     "config.json",
@@ -44,8 +44,8 @@ def test_manifest_hashes_every_file(teacher: Path, manifest: dict[str, Any]) -> 
 
 
 def test_manifest_belongs_to_this_corpus(manifest: dict[str, Any]) -> None:
-    assert manifest["corpus_version"] == desk.CORPUS_VERSION
-    assert set(manifest["held_out"]["intents"]) == set(desk.INTENTS)
+    assert manifest["corpus_version"] == samples.CORPUS_VERSION
+    assert set(manifest["held_out"]["intents"]) == set(samples.INTENTS)
     assert manifest["training"]["tokens"] > 0
     assert manifest["training"]["minutes"] <= 60
 
@@ -53,7 +53,7 @@ def test_manifest_belongs_to_this_corpus(manifest: dict[str, Any]) -> None:
 def test_the_teacher_meets_its_target(manifest: dict[str, Any]) -> None:
     groups = manifest["held_out"]["groups"]
     assert groups["common"]["accuracy"] >= 0.95
-    assert groups["common"]["n"] >= 60 * sum(g == "common" for g in desk.INTENTS.values())
+    assert groups["common"]["n"] >= 60 * sum(g == "common" for g in samples.INTENTS.values())
     assert groups["rare"]["accuracy"] < groups["common"]["accuracy"] - 0.1  # the long tail shows
 
 
@@ -79,8 +79,8 @@ def test_it_answers_held_out_questions(teacher: Path) -> None:
     from fallback.training import tokenization
     from fallback.training.evaluation import answer, score
 
-    common = [name for name, group in desk.INTENTS.items() if group == "common"]
-    examples = list(desk.requests(99, 6 * len(common), intents=common))
+    common = [name for name, group in samples.INTENTS.items() if group == "common"]
+    examples = list(samples.requests(99, 6 * len(common), intents=common))
     model = LlamaForCausalLM.from_pretrained(teacher, dtype="float32")
     answers = answer(model, tokenization.load(teacher), examples)
     assert score(examples, answers)["common"].accuracy >= 0.9

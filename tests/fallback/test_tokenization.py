@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from fallback.training import tokenization
 from fallback.training.batches import ROUND, batches, drill, encode
-from weir import desk
+from weir import samples
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_template_takes_what_clients_send(
 def test_encoding_is_the_chat_template_and_weighs_the_answers(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
-    for talk in itertools.islice(desk.conversations(5), 20):
+    for talk in itertools.islice(samples.conversations(5), 20):
         ids, weights = encode(tokenizer.backend_tokenizer, talk, random.Random(1))
         rendered = tokenizer.apply_chat_template(talk.messages(), return_dict=False)
         assert ids == rendered

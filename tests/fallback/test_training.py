@@ -23,7 +23,7 @@ from fallback.training.loop import (
     train,
 )
 from fallback.training.model import Shape, build, parameter_count
-from weir import desk
+from weir import samples
 
 TINY = Shape(hidden=32, layers=1, heads=2, kv_heads=1, mlp=48)
 PLAN = Plan(steps=6, max_tokens=1024, workers=1, compiled=False, warmup_steps=2)
@@ -114,9 +114,9 @@ def test_a_seeded_model_copies_before_it_is_trained(raw: tokenization.Tokenizer)
 
 
 def test_scores_count_by_intent_and_group() -> None:
-    examples = list(desk.requests(1, 2 * len(desk.INTENTS)))
-    answers = [example.answer for example in examples[: len(desk.INTENTS)]]
-    answers += ["no idea"] * len(desk.INTENTS)
+    examples = list(samples.requests(1, 2 * len(samples.INTENTS)))
+    answers = [example.answer for example in examples[: len(samples.INTENTS)]]
+    answers += ["no idea"] * len(samples.INTENTS)
     scores = score(examples, answers)
-    assert set(scores) == {*desk.INTENTS, "common", "rare"}
+    assert set(scores) == {*samples.INTENTS, "common", "rare"}
     assert all(value.accuracy == 0.5 for value in scores.values())

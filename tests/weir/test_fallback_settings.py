@@ -25,7 +25,7 @@ def test_a_student_is_a_served_model() -> None:
 @pytest.mark.parametrize(
     ("teacher", "student", "said"),
     [
-        ({"student": "nobody"}, {}, r"models\[t\].fallback.student: no model named 'nobody'"),
+        ({"student": "nobody"}, {}, r"models\[0\].fallback.student: no model named 'nobody'"),
         ({"student": "t"}, {}, "'t' has a fallback of its own"),
         ({"student": "s"}, {"fallback": {"student": "t"}}, "has a fallback of its own"),
         ({"student": "s", "overload": {"enter_at": 0.2}}, {}, "leave_at must be below enter_at"),

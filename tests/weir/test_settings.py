@@ -81,7 +81,7 @@ colour: red
         "colour",
     }
     assert found["colour"] == "unknown key"
-    assert found["server.prot"] == "unknown key"
+    assert found["server.prot"] == "unknown key; did you mean 'port'?"
     assert found["models[1].name"] == "missing"
     assert "65535" in found["server.port"]
     assert "99999" in found["server.port"]
@@ -150,9 +150,9 @@ def test_settings_are_frozen() -> None:
 
 def test_names_are_unique_and_tenants_know_their_models(tmp_path: Path) -> None:
     twice = yaml.safe_dump({"models": [MODEL, MODEL]})
-    assert "'m' is defined twice" in problems(tmp_path, twice)["(top level)"]
+    assert problems(tmp_path, twice) == {"models[1].name": "'m' is defined twice"}
     unknown = yaml.safe_dump({"models": [MODEL], "tenants": [{"id": "t", "models": ["x"]}]})
-    assert "no model named 'x'" in problems(tmp_path, unknown)["(top level)"]
+    assert problems(tmp_path, unknown) == {"tenants[0].models[0]": "no model named 'x'"}
 
 
 def test_what_weir_sets_itself_is_no_engine_argument(tmp_path: Path) -> None:

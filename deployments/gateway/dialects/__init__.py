@@ -12,14 +12,14 @@ from deployments.gateway.dialects.responses import ResponsesDialect
 from deployments.gateway.dialects.tokenizing import DetokenizeDialect, TokenizeDialect
 
 DIALECTS = Registry()
-DIALECTS.register(ChatDialect())
-DIALECTS.register(CompletionDialect())
-DIALECTS.register(EmbeddingDialect())
-DIALECTS.register(ResponsesDialect())
-DIALECTS.register(MessagesDialect())
+DIALECTS.register(ChatDialect(), batchable=True)
+DIALECTS.register(CompletionDialect(), batchable=True)
+DIALECTS.register(EmbeddingDialect(), batchable=True)
+DIALECTS.register(ResponsesDialect(), batchable=True)
+DIALECTS.register(MessagesDialect(), batchable=True)
 DIALECTS.register(CountTokensDialect())
-DIALECTS.register(RerankDialect(), "/rerank", "/v2/rerank")
-DIALECTS.register(ScoreDialect(), "/score")
+DIALECTS.register(RerankDialect(), "/rerank", "/v2/rerank", batchable=True)
+DIALECTS.register(ScoreDialect(), "/score", batchable=True)
 DIALECTS.register(TokenizeDialect(), "/v1/tokenize")
 DIALECTS.register(DetokenizeDialect(), "/v1/detokenize")
 

@@ -7,7 +7,7 @@ answers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from pydantic import BaseModel
@@ -130,9 +130,11 @@ class Registry:
     def __init__(self) -> None:
         self._dialects: list[Dialect] = []
         self._by_path: dict[str, Dialect] = {}
+        self._batchable: dict[str, Dialect] = {}
 
-    def register(self, dialect: Dialect, *also: str) -> None:
+    def register(self, dialect: Dialect, *also: str, batchable: bool = False) -> None:
         """Serve this dialect; ``also`` are further paths at which clients look for it.
+        ``batchable``: it may be a line of a batch job.
 
         Raises:
             ValueError: one of its paths is taken.
@@ -142,6 +144,8 @@ class Registry:
                 raise ValueError(f"a dialect at {path} is registered already")
             self._by_path[path] = dialect
         self._dialects.append(dialect)
+        if batchable:
+            self._batchable[dialect.path] = dialect
 
     def find(self, path: str) -> Dialect | None:
         """The dialect at a path; a slash at its end does not matter."""
@@ -149,6 +153,11 @@ class Registry:
 
     def __iter__(self) -> Iterator[Dialect]:
         return iter(self._dialects)
+
+    @property
+    def batchable(self) -> Mapping[str, Dialect]:
+        """Those that may be lines of batch jobs, by their path."""
+        return self._batchable
 
     @property
     def paths(self) -> dict[str, Dialect]:

@@ -34,6 +34,7 @@ class ResponsesDialect:
 
     An object of one request where the response is to have an id of its own: ``response_id``, and
     ``earlier``, the items before its input (None: nothing is kept here, so that there are none).
+    ``keeps``: whether the response is kept where the request does not say (``store``).
     """
 
     name = "responses"
@@ -47,6 +48,7 @@ class ResponsesDialect:
     def __init__(self, response_id: str = "") -> None:
         self.response_id = response_id
         self.earlier: Sequence[Item] | None = None
+        self.keeps = False
 
     def parse(self, raw: bytes, unknown: Unknown | None = None) -> ResponsesChat:
         asked = parse_body(ResponsesBody, raw, unknown)
@@ -55,6 +57,8 @@ class ResponsesDialect:
                 "previous_response_id: responses are not kept here; send the whole input.",
                 param="previous_response_id",
             )
+        if not (self.keeps or asked.background or "store" in asked.model_fields_set):
+            asked = asked.model_copy(update={"store": False})
         return chat_body(asked, self.earlier or ())
 
     def suited(self, tasks: frozenset[str]) -> Dialect | None:

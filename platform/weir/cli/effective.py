@@ -15,9 +15,9 @@ import yaml
 
 from weir.cli.exits import CommandError, ExitCode
 from weir.settings import Settings, TenantSettings, load_settings
+from weir.settings.references import DEMO_TENANT
 from weir.tenancy import hash_key
 
-DEMO_TENANT = "demo"
 MASK = "***"
 _SECRET_NAME = re.compile(r"(?:^|_)(?:token|secret|password|passwd|api_key|access_key)$", re.I)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[\w.-]+)?")
@@ -59,11 +59,27 @@ def effective_settings(flags: SettingsFlags) -> Settings:
 
 
 def with_demo_tenant(settings: Settings, demo_key: str) -> Settings:
-    """Settings without tenants get one, so that the printed key works. Others stay as they are."""
+    """Settings without tenants get one, so that the printed key works. Others stay as they are.
+    Its responses are kept for a day, as OpenAI's clients expect it."""
     if settings.tenants:
         return settings
-    demo = TenantSettings(id=DEMO_TENANT, key_sha256=(hash_key(demo_key),))
+    demo = TenantSettings(id=DEMO_TENANT, key_sha256=(hash_key(demo_key),), retention_days=1)
     return settings.model_copy(update={"tenants": (demo,)})
+
+
+def with_operators_key(settings: Settings, admin_key: str) -> Settings:
+    """Settings that name no key for the admin API get one, so that the printed key works."""
+    admin = settings.server.admin
+    if admin.key_sha256 or admin.oidc:
+        return settings
+    admin = admin.model_copy(update={"key_sha256": (hash_key(admin_key),)})
+    server = settings.server.model_copy(update={"admin": admin})
+    return settings.model_copy(update={"server": server})
+
+
+def holds_operators_key(settings: Settings, admin_key: str) -> bool:
+    """Whether this key is the operator's."""
+    return hash_key(admin_key) in settings.server.admin.key_sha256
 
 
 def holds_key(settings: Settings, key: str) -> bool:

@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from weir.cli.admin import admin_app
+from weir.cli.batches import batches_app
+from weir.cli.directory import DatabaseOption, JsonOption
 from weir.cli.keys import keys_app
+from weir.cli.ledger import CsvOption, SinceOption, TenantOption, UntilOption, cost_app
 from weir.cli.models import models_app
 from weir.cli.plan import plan
 from weir.cli.tenants import tenants_app
@@ -45,11 +49,14 @@ config_app = typer.Typer(
 )
 app.add_typer(config_app, name="config")
 app.add_typer(models_app, name="models")
+app.add_typer(admin_app, name="admin")
+app.add_typer(batches_app, name="batches")
 app.command(
     epilog="Example: [bold]weir plan config.json --accelerator H100 --accelerator L40S --rate 20[/]"
 )(plan)
 app.add_typer(tenants_app, name="tenants")
 app.add_typer(keys_app, name="keys")
+app.add_typer(cost_app, name="cost")
 
 ProfileOption = Annotated[
     str, typer.Option("--profile", help="Settings that ship with weir: laptop or gpu.")
@@ -134,6 +141,28 @@ def status(
     show(_state_folder(), as_json)
 
 
+@app.command(epilog="Example: [bold]weir usage --by tenant,model --since 7d[/]")
+def usage(
+    by: Annotated[
+        str,
+        typer.Option(
+            help="By what to sum, with commas: tenant, model, class, key, label, day, hour, "
+            "endpoint, asked, pool, spill."
+        ),
+    ] = "tenant",
+    since: SinceOption = None,
+    until: UntilOption = None,
+    tenant: TenantOption = None,
+    database: DatabaseOption = None,
+    as_json: JsonOption = False,
+    as_csv: CsvOption = False,
+) -> None:
+    """Sum what was used and what it was billed at."""
+    from weir.cli.ledger import Form, show_usage
+
+    show_usage(by, since, until, tenant, database, Form(as_json, as_csv))
+
+
 @app.command(epilog="Example: [bold]weir profile a1b2c3 --seconds 10[/]")
 def profile(
     replica: Annotated[str, typer.Argument(help="Its id in 'weir status', or how that begins.")],
@@ -178,17 +207,26 @@ def chat(
 def config_check(
     file: Annotated[Path, typer.Argument(help="The YAML file, as given to 'weir up --config'.")],
     profile: ProfileOption = "laptop",
+    static: Annotated[
+        bool,
+        typer.Option(
+            "--static", help="Leave out what depends on this machine: models' files, secrets."
+        ),
+    ] = False,
 ) -> None:
     """Report everything that is wrong with a settings file, each with its path."""
-    from weir.adapters import inspect_adapters
-    from weir.cli.effective import with_absolute_sources
-    from weir.settings import load_settings
+    from weir.cli.config import check
 
-    settings = with_absolute_sources(load_settings(profile, file), file.absolute().parent)
-    for served in settings.models:
-        inspect_adapters(served, settings.registry.url)
-    models = ", ".join(model.name for model in settings.models)
+    models = ", ".join(check(file, profile, static=static))
     typer.echo(f"{file}: good over profile {profile} (models: {models})")
+
+
+@config_app.command("schema", epilog="Example: [bold]weir config schema > weir.schema.json[/]")
+def config_schema() -> None:
+    """Print the JSON schema of settings files, for editors and charts."""
+    from weir.cli.config import schema
+
+    typer.echo(schema(), nl=False)
 
 
 @config_app.command("show", epilog="Example: [bold]weir config show --profile gpu[/]")

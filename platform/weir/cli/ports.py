@@ -15,8 +15,8 @@ _IN_A_FILE = "choose another one in a settings file: weir up --config FILE"
 
 
 def require_free_ports(settings: Settings) -> None:
-    """Check the ports that settings name: the front door's, the metrics' and, if it is embedded,
-    Redis's. All others are found free when they are opened.
+    """Check the ports that settings name: the front door's, the metrics', the admin API's and, if
+    it is embedded, Redis's. All others are found free when they are opened.
 
     Raises:
         CommandError: a port is taken or asked for twice, or the address is not this machine's.
@@ -35,6 +35,8 @@ def _asked(settings: Settings) -> Iterator[tuple[str, int, str, str]]:
     yield server.host, server.port, "server.port", "choose another one: weir up --port N"
     if server.metrics.port is not None:
         yield server.metrics.host, server.metrics.port, "server.metrics.port", _IN_A_FILE
+    if server.admin.port is not None:
+        yield server.admin.host, server.admin.port, "server.admin.port", _IN_A_FILE
     if redis.mode == "embedded":
         hint = "choose another one: weir up --redis-port N"
         yield "127.0.0.1", redis.port, "redis.port", hint

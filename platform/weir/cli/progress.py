@@ -19,6 +19,7 @@ _TITLES = {
     "ray": "Ray",
     "serve": "Ray Serve",
     "gateway": "gateway",
+    "control": "admin API",
     "guard": "watching",
     READY: "platform",
 }

@@ -2,7 +2,7 @@
 
 =================  =================================================================
 settings.yaml      effective settings of the last ``weir up``; key digests only
-secrets.json       the demo tenant's key and the token between CLI and gateway
+secrets.json       the demo tenant's key, the operator's, and the token between CLI and gateway
 supervisor.json    which process was started: pid, create time, run id
 platform.json      written by the supervisor once the platform answers
 progress.jsonl     one line for each step of starting and stopping
@@ -21,7 +21,7 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,12 @@ from weir.cli.exits import CommandError, ExitCode
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """``demo_key`` is the demo tenant's API key; ``internal_token`` opens ``/weir/status``."""
+    """``demo_key`` is the demo tenant's API key, ``admin_key`` the operator's of the admin API;
+    ``internal_token`` opens ``/weir/status``."""
 
     demo_key: str
     internal_token: str
+    admin_key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,9 @@ class PlatformRecord:
     seconds_to_ready: float
     parts: Mapping[str, ProcessRecord]
     """The processes that it cannot do without, by what they are."""
+
+
+_SECRETS = tuple(field.name for field in fields(Secrets))
 
 
 class State:
@@ -98,11 +103,13 @@ class State:
     def secrets(self) -> Secrets:
         """The secrets, made on first use."""
         held = read_json(self.secrets_file)
-        if isinstance(held.get("demo_key"), str) and isinstance(held.get("internal_token"), str):
-            return Secrets(held["demo_key"], held["internal_token"])
+        kept = {name: held[name] for name in _SECRETS if isinstance(held.get(name), str)}
+        if len(kept) == len(_SECRETS):
+            return Secrets(**kept)
         from weir.tenancy import new_key
 
-        made = Secrets(demo_key=new_key(), internal_token=secrets.token_urlsafe(32))
+        fresh = Secrets(new_key(), secrets.token_urlsafe(32), new_key())
+        made = replace(fresh, **kept)
         write_private(self.secrets_file, json.dumps(asdict(made), indent=2) + "\n")
         return made
 

@@ -8,7 +8,7 @@ import sys
 
 from rich.console import Console
 
-from weir.cli.effective import holds_key
+from weir.cli.effective import holds_key, holds_operators_key
 from weir.cli.state import PlatformRecord, State, write_private
 from weir.settings import Settings
 
@@ -19,14 +19,18 @@ def print_summary(state: State, settings: Settings, as_json: bool) -> None:
     """Print to stdout how to reach the platform, for people or as one JSON object."""
     platform = state.platform()
     assert platform is not None, "only called once the platform is ready"
-    demo_key = state.secrets().demo_key
-    key = demo_key if holds_key(settings, demo_key) else None
+    secrets = state.secrets()
+    key = secrets.demo_key if holds_key(settings, secrets.demo_key) else None
+    operators = holds_operators_key(settings, secrets.admin_key)
+    admin_url = admin_address(settings, platform.url)
     if as_json:
         print(
             json.dumps(
                 {
                     "url": f"{platform.url}/v1",
                     "key": key,
+                    "admin_url": admin_url,
+                    "admin_key": secrets.admin_key if operators else None,
                     "models": list(platform.models),
                     "seconds_to_ready": platform.seconds_to_ready,
                     "log": str(state.log_file),
@@ -42,6 +46,7 @@ def print_summary(state: State, settings: Settings, as_json: bool) -> None:
         ("key", key or f"that of one of your tenants: {tenants}"),
         ("models", ", ".join(platform.models)),
         ("docs", f"{platform.url}/docs"),
+        ("admin", f"{admin_url}{' (its key: weir admin key)' if operators else ''}"),
         ("log", str(state.log_file)),
     ):
         out.print(f"  [dim]{label:<7}[/]", end="")
@@ -49,6 +54,15 @@ def print_summary(state: State, settings: Settings, as_json: bool) -> None:
     out.print("\nTry it:\n")
     out.print(f"  {curl_line(state, settings, platform, key)}", markup=False, soft_wrap=True)
     out.print("\nweir chat: talk to it   weir status: look at it   weir down: stop it")
+
+
+def admin_address(settings: Settings, url: str) -> str:
+    """Where the admin API is. ``url``: the platform's."""
+    admin = settings.server.admin
+    if admin.port is None:
+        return f"{url}/admin/v1"
+    host = "127.0.0.1" if admin.host == "0.0.0.0" else admin.host
+    return f"http://{host}:{admin.port}/admin/v1"
 
 
 def curl_line(state: State, settings: Settings, platform: PlatformRecord, key: str | None) -> str:
@@ -75,7 +89,7 @@ def example_messages(settings: Settings) -> list[dict[str, str]]:
 
 def desk_messages() -> list[dict[str, str]]:
     """A store's policies, a customer's orders, and a question about one of them."""
-    from weir.desk import requests
+    from weir.samples import requests
 
     example = next(requests(seed=1, n=1, intents=["order_status"]))
     return [{"role": m["role"], "content": m["content"]} for m in example.messages]

@@ -10,7 +10,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from weir.cli import process
-from weir.cli.effective import SettingsFlags, effective_settings, to_yaml, with_demo_tenant
+from weir.cli.effective import (
+    SettingsFlags,
+    effective_settings,
+    to_yaml,
+    with_demo_tenant,
+    with_operators_key,
+)
 from weir.cli.exits import CommandError, ExitCode
 from weir.cli.ports import require_free_ports
 from weir.cli.progress import Progress, ProgressFile, display
@@ -42,14 +48,16 @@ def up(options: UpOptions, state: State, console: Console) -> None:
     """
     asked = effective_settings(options.settings)
     with state.locked():
-        settings = with_demo_tenant(asked, state.secrets().demo_key)
+        secrets = state.secrets()
+        settings = with_demo_tenant(asked, secrets.demo_key)
+        settings = with_operators_key(settings, secrets.admin_key)
         record = state.supervisor()
         ours = process.find(record) is None
         if ours:
             _clear_leftovers(state, record, console)
             require_free_ports(settings)
             write_private(state.settings_file, to_yaml(settings))
-            record = process.start(state, state.secrets().internal_token)
+            record = process.start(state, secrets.internal_token)
         else:
             _require_same(state, settings)
     if record is None:

@@ -32,8 +32,8 @@ _SUFFIX = ".segment"
 
 @dataclass(frozen=True, slots=True)
 class OutboxLimits:
-    """``max_bytes`` bounds all segments together. A segment ends at ``segment_bytes``. While nothing
-    can be written, ``held_records`` are kept in memory; more are lost."""
+    """``max_bytes`` bounds all segments together. A segment ends at ``segment_bytes``. While
+    nothing can be written, ``held_records`` are kept in memory; more are lost."""
 
     max_bytes: int = 256 * 1024 * 1024
     segment_bytes: int = 1024 * 1024

@@ -1,5 +1,5 @@
-"""What the ledger is made of: one record for each leg of a request, and one for each stretch of time
-that a replica was up."""
+"""What the ledger is made of: one record for each leg of a request, and one for each stretch of
+time that a replica was up."""
 
 from __future__ import annotations
 
@@ -46,18 +46,20 @@ class UsageRecord(msgspec.Struct, frozen=True, array_like=True, tag="u", kw_only
     ``leg`` is unique: ``serial.attempt.choice.leg``, with ``p`` or ``l`` behind it for the parts
     that are not whole. Writing a record twice is writing it once.
 
-    Token counts are of two kinds. ``prompt_tokens``, ``cached_tokens`` and ``output_tokens`` are the
-    engine's own: their sums over all records are what the engines' counters say.
+    Token counts are of two kinds. ``prompt_tokens``, ``cached_tokens`` and ``output_tokens`` are
+    the engine's own: their sums over all records are what the engines' counters say.
     ``billed_prompt_tokens``, ``billed_cached_tokens`` and ``billed_output_tokens`` are what the
-    tenant pays for: their sums are the bill. A prompt that was computed twice, because a replica was
-    lost, is twice in the first and once in the second; ``loss`` says why they differ.
+    tenant pays for: their sums are the bill. A prompt that was computed twice, because a replica
+    was lost, is twice in the first and once in the second; ``loss`` says why they differ.
 
     ``nano_usd``: the price of what is billed, in 1e-9 USD; ``asked_nano_usd``: what the same would
     have cost of the model that was asked for (``asked``), where another one answered (``model``).
     ``spill``: why it did. ``label``: the client's own (``metadata.label``). Times are milliseconds
     since the epoch. ``prefill_us`` and ``decode_us``: the replica's time that the leg has taken, in
     microseconds, as the replica measured it; None where it has not told. ``requests``: 1 in the
-    first record of a request, so that their sum counts requests.
+    first record of a request, so that their sum counts requests. ``slo``: in that record, whether
+    the answer kept its class's limit for the first token (``met``, ``missed``, or empty where there
+    is none); ``ttft_ms``: its time to the first token, or -1.
 
     New fields go to the end and have a default: a writer reads the records of an older gateway.
     """
@@ -94,6 +96,8 @@ class UsageRecord(msgspec.Struct, frozen=True, array_like=True, tag="u", kw_only
     prefill_us: int | None = None
     decode_us: int | None = None
     requests: int = 0
+    slo: str = ""
+    ttft_ms: int = -1
 
 
 class ReplicaTime(msgspec.Struct, frozen=True, array_like=True, tag="r", kw_only=True):

@@ -1,8 +1,9 @@
 """One settings tree, read from YAML, validated before anything starts."""
 
+from weir.settings.admission import AdmissionSettings, ClassSettings
 from weir.settings.engine import EngineSettings
+from weir.settings.examine import Problem
 from weir.settings.load import (
-    Problem,
     SettingsError,
     load_settings,
     parse_settings,
@@ -10,14 +11,16 @@ from weir.settings.load import (
     read_tree,
 )
 from weir.settings.money import PriceSettings
+from weir.settings.routing import RoutingSettings
 from weir.settings.tenants import TenantFields, TenantSettings
 from weir.settings.tree import (
     ModelSettings,
-    RoutingSettings,
     Settings,
 )
 
 __all__ = [
+    "AdmissionSettings",
+    "ClassSettings",
     "EngineSettings",
     "ModelSettings",
     "PriceSettings",

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from weir.settings.section import Section
 
 
-class AutoscalingSettings(BaseModel):
+class AutoscalingSettings(Section):
     """Between ``min_replicas`` and ``max_replicas``, so that each has about
     ``target_ongoing_requests`` in flight."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     min_replicas: int = Field(1, ge=1)
     max_replicas: int = Field(1, ge=1)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
+
+from weir.settings.section import Section
 
 _SCHEMES = ("sqlite", "postgresql", "postgres")
 
 
-class DatabaseSettings(BaseModel):
+class DatabaseSettings(Section):
     """``url``: ``postgresql://USER@HOST/NAME`` or ``sqlite:////absolute/path``; null is a SQLite
     file in the state folder. A password belongs into the environment variable
     ``WEIR_DATABASE_URL``, which wins over ``url``. ``poll_s``: so often gateways look whether
     tenants or keys have changed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     url: str | None = None
     poll_s: float = Field(0.3, ge=0.05, le=60)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from weir.settings.parsers import check_parsers
+from weir.settings.section import Finding, Section
 
 _OWNED_ELSEWHERE = {
     "model": "models[].source",
@@ -25,11 +27,7 @@ _OWNED_ELSEWHERE = {
 }
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class ParallelSettings(_Section):
+class ParallelSettings(Section):
     """How many accelerators one replica spans: ``tensor`` * ``pipeline`` * ``data``.
 
     ``data``: so many copies of the attention layers share the replica's requests (data-parallel
@@ -59,31 +57,29 @@ class ParallelSettings(_Section):
             args["enable_expert_parallel"] = True
         return args
 
-    def check(self, accelerator: str | None, mode: str) -> None:
-        """Refuse what vLLM's CPU build, or an engine in a fork, cannot do.
-
-        Raises:
-            ValueError: what cannot be done, and what would do.
-        """
+    def findings(self, accelerator: str | None, mode: str) -> Iterator[Finding]:
+        """What vLLM's CPU build, or an engine in a fork, cannot do, and what would do; seen from
+        the section that has this one."""
         if self.experts and self.workers == 1:
-            raise ValueError(
-                "parallel.experts: spreads experts over several accelerators; "
-                "raise parallel.data or parallel.tensor"
+            yield Finding(
+                ("parallel", "experts"),
+                "spreads experts over several accelerators; raise parallel.data or parallel.tensor",
             )
         if accelerator is not None or mode == "stub":
             return
         if self.pipeline > 1:
-            raise ValueError("parallel.pipeline: vLLM's CPU build has no pipeline parallelism")
+            yield Finding(("parallel", "pipeline"), "vLLM's CPU build has no pipeline parallelism")
         if self.data > 1:
-            raise ValueError("parallel.data: needs an accelerator")
+            yield Finding(("parallel", "data"), "needs an accelerator")
         if mode == "forked" and self.tensor > 1:
-            raise ValueError(
-                "parallel.tensor: a forked engine is one process; use engine.mode: "
-                "process, with VLLM_CPU_OMP_THREADS_BIND: nobind in engine.env"
+            yield Finding(
+                ("parallel", "tensor"),
+                "a forked engine is one process; use engine.mode: process, "
+                "with VLLM_CPU_OMP_THREADS_BIND: nobind in engine.env",
             )
 
 
-class EngineSettings(_Section):
+class EngineSettings(Section):
     """How vLLM runs inside a replica.
 
     ``mode``: ``forked`` runs the engine core in a fork of the replica (fast start, shared memory;

@@ -2,40 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from weir.settings.section import Section
 
 Kind = Literal["long-tail", "overload", "failure", "cost", "cascade"]
 Usd = Annotated[float, Field(ge=0)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class RegistrySettings(_Section):
+class RegistrySettings(Section):
     """Where ``models[].source: registry:NAME@STAGE`` looks: a directory or an fsspec URL; none is
     ``registry`` in the state folder."""
 
     url: str | None = None
 
 
-class _KindSettings(_Section):
+class KindSettings(Section):
     """``classes``: priority classes that may spill for this reason; empty means all."""
 
     enabled: bool = True
     classes: tuple[str, ...] = ()
 
 
-class LongTailSettings(_KindSettings):
+class LongTailSettings(KindSettings):
     """The entity has no generated features, or the request's intent is one of ``rare_intents``."""
 
     rare_intents: tuple[str, ...] = ()
 
 
-class OverloadSettings(_KindSettings):
+class OverloadSettings(KindSettings):
     """Spilling begins when the predicted time to the first token reaches ``enter_at`` times the
     class's SLO, and ends when it is down to ``leave_at`` times it, ``dwell_s`` later at the
     earliest. A waiting request spills when it has waited ``enter_at`` times the SLO."""
@@ -52,7 +49,7 @@ class OverloadSettings(_KindSettings):
         return self
 
 
-class FailureSettings(_KindSettings):
+class FailureSettings(KindSettings):
     """A circuit breaker: opens at ``failures`` within ``window_s``, lets one request through after
     ``open_s`` (doubled each time that one fails, up to ``max_open_s``), and closes after
     ``probes`` in a row came back."""
@@ -70,7 +67,7 @@ class FailureSettings(_KindSettings):
         return self
 
 
-class CostSettings(_KindSettings):
+class CostSettings(KindSettings):
     """``price_cap_usd``: dearer requests go to the student. ``tenant_budgets_usd``: what a tenant
     may spend on the model per ``budget_period_s``, counted by each gateway for itself."""
 
@@ -79,7 +76,7 @@ class CostSettings(_KindSettings):
     budget_period_s: float = Field(86_400.0, gt=0)
 
 
-class CascadeSettings(_KindSettings):
+class CascadeSettings(KindSettings):
     """The student answers first; below ``threshold`` (mean log-probability of its first
     ``first_tokens`` tokens) the teacher answers instead. None: the student's manifest says."""
 
@@ -88,7 +85,7 @@ class CascadeSettings(_KindSettings):
     threshold: float | None = Field(None, le=0)
 
 
-class FallbackSettings(_Section):
+class FallbackSettings(Section):
     """A model's fallback. ``student`` is the name of another served model."""
 
     student: str
@@ -98,8 +95,18 @@ class FallbackSettings(_Section):
     cost: CostSettings = CostSettings()
     cascade: CascadeSettings = CascadeSettings()
 
+    def kinds(self) -> dict[str, KindSettings]:
+        """The reasons to spill, by their keys."""
+        return {
+            "long_tail": self.long_tail,
+            "overload": self.overload,
+            "failure": self.failure,
+            "cost": self.cost,
+            "cascade": self.cascade,
+        }
 
-class TenantFallbackSettings(_Section):
+
+class TenantFallbackSettings(Section):
     """``forbid``: never for these reasons. ``require``: for these even where the model has them
     switched off, or not for the request's class."""
 
@@ -111,19 +118,3 @@ class TenantFallbackSettings(_Section):
         if both := set(self.forbid) & set(self.require):
             raise ValueError(f"{sorted(both)[0]!r} is both forbidden and required")
         return self
-
-
-def check_fallbacks(students: Mapping[str, str | None]) -> None:
-    """``students``: of each served model, the name of its student. A student has none itself.
-
-    Raises:
-        ValueError: names the model.
-    """
-    for model, student in students.items():
-        where = f"models[{model}].fallback.student"
-        if student is None:
-            continue
-        if student not in students:
-            raise ValueError(f"{where}: no model named {student!r}")
-        if students[student] is not None:
-            raise ValueError(f"{where}: {student!r} has a fallback of its own")

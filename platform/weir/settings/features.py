@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from weir.settings.section import Finding, Section, refuse, unknown
 from weir.store_url import parse_store_url
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
@@ -38,11 +39,7 @@ _PYTHON_TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class FeatureSettings(_Section):
+class FeatureSettings(Section):
     """One feature. ``default`` stands in when it cannot be had."""
 
     type: FeatureType = "string"
@@ -59,7 +56,7 @@ class FeatureSettings(_Section):
         return self
 
 
-class FeatureViewSettings(_Section):
+class FeatureViewSettings(Section):
     """A feature view; values older than ``freshness_s`` are not used.
 
     ``optional``: entities may be without it, and a row without it counts as whole.
@@ -70,7 +67,7 @@ class FeatureViewSettings(_Section):
     optional: bool = False
 
 
-class JoinKeySettings(_Section):
+class JoinKeySettings(Section):
     """A join key of Feast, with the type that its entity was registered with.
 
     ``value``: what it is made of. ``entity``: what the request says; ``tenant``: the tenant's id;
@@ -94,7 +91,7 @@ class JoinKeySettings(_Section):
         return self
 
 
-class OnDemandSettings(_Section):
+class OnDemandSettings(Section):
     """Features that are computed when they are read, as by an on-demand feature view of Feast.
 
     ``function`` (``package.module:name``) is given the features that were read and returns those
@@ -117,7 +114,7 @@ class OnDemandSettings(_Section):
         return mode
 
 
-class FeatureServiceSettings(_Section):
+class FeatureServiceSettings(Section):
     """Views that are read together for one entity.
 
     An entity without fresh values in ``long_tail_view`` is long-tail. Without ``keys`` they are
@@ -128,7 +125,9 @@ class FeatureServiceSettings(_Section):
     on_demand: tuple[OnDemandSettings, ...] = ()
     long_tail_view: Name | None = None
     project: Project = "weir"
-    keys: dict[JoinKeyName, JoinKeySettings] = {"entity": JoinKeySettings(value="tenant/entity")}
+    keys: dict[JoinKeyName, JoinKeySettings] = Field(
+        {"entity": JoinKeySettings(value="tenant/entity")}
+    )
 
     @property
     def holds_tenant(self) -> bool:
@@ -152,7 +151,7 @@ class FeatureServiceSettings(_Section):
         return self
 
 
-class TokenSettings(_Section):
+class TokenSettings(Section):
     """How a signed token is verified.
 
     ``jwks_url`` or ``jwks_file`` has the issuer's public keys; a token by a shared secret needs
@@ -199,7 +198,7 @@ class TokenSettings(_Section):
         return self.jwks_url is not None or self.jwks_file is not None
 
 
-class EnrichSettings(_Section):
+class EnrichSettings(Section):
     """One rule; the first that fits a request's model and tenant is used (empty lists fit all)."""
 
     models: tuple[str, ...] = ()
@@ -240,7 +239,7 @@ class EnrichSettings(_Section):
         return self
 
 
-class FeatureCacheSettings(_Section):
+class FeatureCacheSettings(Section):
     """Rows kept in each gateway; 0 turns it off."""
 
     entries: int = Field(10_000, ge=0)
@@ -248,7 +247,7 @@ class FeatureCacheSettings(_Section):
     negative_ttl_ms: float = Field(1000.0, ge=0)
 
 
-class StoreTlsSettings(_Section):
+class StoreTlsSettings(Section):
     """Certificates for a store behind TLS (``rediss://``).
 
     ``cert_file`` and ``key_file`` are for a server that asks its clients for one. ``verify``
@@ -267,7 +266,7 @@ class StoreTlsSettings(_Section):
         return self
 
 
-class FeaturesSettings(_Section):
+class FeaturesSettings(Section):
     """Online enrichment. ``redis_url``: another store than the platform's Redis."""
 
     enabled: bool = False
@@ -288,16 +287,23 @@ class FeaturesSettings(_Section):
 
     @model_validator(mode="after")
     def _services_are_known(self) -> Self:
-        for number, rule in enumerate(self.enrich):
-            service = self.services.get(rule.service)
-            if service is None:
-                raise ValueError(f"enrich[{number}].service: no service named {rule.service!r}")
-            if not service.holds_tenant and not rule.tenants:
-                raise ValueError(
-                    f"enrich[{number}].tenants: the keys of {rule.service!r} do not hold the "
-                    "tenant, so the tenants that may read its entities have to be named"
-                )
+        refuse(
+            finding.below("enrich", number)
+            for number, rule in enumerate(self.enrich)
+            for finding in self._of_rule(rule)
+        )
         return self
+
+    def _of_rule(self, rule: EnrichSettings) -> Iterator[Finding]:
+        service = self.services.get(rule.service)
+        if service is None:
+            yield Finding(("service",), unknown("service", rule.service, self.services))
+        elif not service.holds_tenant and not rule.tenants:
+            yield Finding(
+                ("tenants",),
+                f"the keys of {rule.service!r} do not hold the tenant, so the tenants that may "
+                "read its entities have to be named",
+            )
 
     @model_validator(mode="after")
     def _certificates_are_used(self) -> Self:
@@ -305,15 +311,3 @@ class FeaturesSettings(_Section):
         if self.redis_tls is not None and url is not None and not parse_store_url(url).tls:
             raise ValueError("redis_tls: redis_url has no TLS; with it, it begins with rediss")
         return self
-
-    def require_known(self, models: Collection[str], tenants: Collection[str]) -> None:
-        """Raises: ValueError: a rule is for a model or tenant that there is not."""
-        for number, rule in enumerate(self.enrich):
-            for kind, names, known in (
-                ("models", rule.models, models),
-                ("tenants", rule.tenants, tenants),
-            ):
-                if unknown := next((n for n in names if n not in known), None):
-                    raise ValueError(
-                        f"features.enrich[{number}].{kind}: no {kind[:-1]} named {unknown!r}"
-                    )

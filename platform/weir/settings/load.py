@@ -6,29 +6,18 @@ All problems are reported at once, each with the path of the key and what was ex
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
 from weir.errors import ConfigError
+from weir.settings.examine import Further, Problem, examine
+from weir.settings.parts import Parts
 from weir.settings.tree import Settings
 
 Tree = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing wrong with a settings file: where, and what was expected."""
-
-    path: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.message}"
 
 
 class SettingsError(ConfigError):
@@ -79,14 +68,22 @@ def load_settings(
     Raises:
         SettingsError: with every problem found, not only the first.
     """
+    origin = f"profile {profile}" if file is None else str(file)
+    return parse_settings(overlaid(profile, file, overlay), origin)
+
+
+def overlaid(
+    profile: str, file: Path | None = None, overlay: Mapping[str, Any] | None = None
+) -> Tree:
+    """The tree that :func:`load_settings` reads.
+
+    Raises:
+        SettingsError: no such profile, or the file is no YAML mapping.
+    """
     tree = read_profile(profile)
-    origin = f"profile {profile}"
     if file is not None:
-        origin = str(file)
         tree = _merge(tree, read_tree(file))
-    if overlay:
-        tree = _merge(tree, dict(overlay))
-    return parse_settings(tree, origin)
+    return _merge(tree, dict(overlay)) if overlay else tree
 
 
 def read_profile(name: str) -> Tree:
@@ -107,20 +104,19 @@ def read_tree(file: Path) -> Tree:
     return _parse_yaml(text, str(file))
 
 
-def parse_settings(tree: Tree, origin: str) -> Settings:
-    """Validate a whole tree."""
-    try:
-        return Settings.model_validate(tree)
-    except ValidationError as error:
-        raise SettingsError(origin, _problems(error)) from None
+def parse_settings(
+    tree: Tree, origin: str, parts: Parts | None = None, further: Further = lambda _: ()
+) -> Settings:
+    """Validate a whole tree. ``parts`` and ``further``: what the rooms know of it
+    (:func:`weir.settings.examine.examine`).
 
-
-def _problems(error: ValidationError) -> tuple[Problem, ...]:
-    found = error.errors()
-    # A list whose items are all wrong is also "too short"; the items' own problems say it.
-    above = {e["loc"][:depth] for e in found for depth in range(len(e["loc"]))}
-    kept = [e for e in found if e["type"] != "too_short" or e["loc"] not in above]
-    return tuple(Problem(_path(e["loc"]) or "(top level)", _expectation(dict(e))) for e in kept)
+    Raises:
+        SettingsError: with every problem found, not only the first.
+    """
+    settings, problems = examine(tree, parts, further)
+    if settings is None:
+        raise SettingsError(origin, problems)
+    return settings
 
 
 def _parse_yaml(text: str, origin: str) -> Tree:
@@ -144,23 +140,3 @@ def _merge(base: Tree, over: Tree) -> Tree:
         both_maps = isinstance(below, dict) and isinstance(value, dict)
         merged[key] = _merge(below, value) if both_maps else value  # type: ignore[arg-type]
     return merged
-
-
-def _path(loc: tuple[int | str, ...]) -> str:
-    path = ""
-    for part in loc:
-        path += f"[{part}]" if isinstance(part, int) else (f".{part}" if path else part)
-    return path
-
-
-def _expectation(error: dict[str, Any]) -> str:
-    if error["type"] == "extra_forbidden":
-        return "unknown key"
-    if error["type"] == "missing":
-        return "missing"
-    message = str(error["msg"]).removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
-    given = error.get("input")
-    if isinstance(given, str | int | float | bool) or given is None:
-        return f"{message} (given: {given!r})"
-    return message

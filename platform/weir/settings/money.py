@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from weir.settings.section import Finding, Section, refuse
 
 Market = Literal["on_demand", "spot"]
 Usd = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class PriceSettings(_Section):
+class PriceSettings(Section):
     """What a model costs: a replica per hour, and the tenant's bill.
 
     ``replica_usd_per_hour``: None is what the table in ``prices`` says.
@@ -35,7 +33,7 @@ class PriceSettings(_Section):
     batch_discount: float = Field(0.0, ge=0, le=1)
 
 
-class HourPriceSettings(_Section):
+class HourPriceSettings(Section):
     """What an hour costs. A part that is None fits every replica; of the entries that fit, the one
     that names most parts counts, the accelerator before the region before the market.
 
@@ -48,7 +46,7 @@ class HourPriceSettings(_Section):
     usd_per_hour: Usd
 
 
-class PricesSettings(_Section):
+class PricesSettings(Section):
     """Prices of replica-hours, for models and pools that name none of their own. ``region``: where
     the platform runs."""
 
@@ -57,17 +55,16 @@ class PricesSettings(_Section):
 
     @model_validator(mode="after")
     def _no_two_for_the_same(self) -> Self:
-        seen: set[tuple[str | None, ...]] = set()
-        for entry in self.hours:
-            what = (entry.accelerator, entry.region, entry.market)
-            if what in seen:
-                told = "/".join(part or "any" for part in what)
-                raise ValueError(f"hours: {told} has two prices")
-            seen.add(what)
+        whats = [(entry.accelerator, entry.region, entry.market) for entry in self.hours]
+        refuse(
+            Finding(("hours", number), f"{'/'.join(part or 'any' for part in what)} has two prices")
+            for number, what in enumerate(whats)
+            if what in whats[:number]
+        )
         return self
 
 
-class AccountsSettings(_Section):
+class AccountsSettings(Section):
     """Where it is counted what tenants use. ``url``: None is the platform's Redis.
 
     ``timeout_ms``: so long a request waits for an answer. ``lease_s``: what a gateway has reserved
@@ -77,6 +74,6 @@ class AccountsSettings(_Section):
     """
 
     url: str | None = None
-    timeout_ms: float = Field(50.0, gt=0, le=10_000)
+    timeout_ms: float = Field(200.0, gt=0, le=10_000)
     lease_s: float = Field(15.0, ge=1, le=3600)
     away_share: float = Field(0.05, ge=0, le=1)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from weir.settings.autoscaling import AutoscalingSettings
 from weir.settings.engine import EngineSettings, ParallelSettings, check_engine_args
+from weir.settings.section import Finding, Section
 
 Role = Literal["mixed", "prefill", "decode"]
 PoolName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
@@ -22,11 +23,7 @@ _OF_THE_MODEL = (
 )
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class PoolEngineSettings(_Section):
+class PoolEngineSettings(Section):
     """What a pool's engine has differently from the model's ``engine``: ``args`` and ``env`` are
     laid over the model's, key by key."""
 
@@ -54,13 +51,13 @@ class PoolEngineSettings(_Section):
         )
 
 
-class PoolPriceSettings(_Section):
+class PoolPriceSettings(Section):
     """What one replica of the pool costs; None: as the model's."""
 
     replica_usd_per_hour: float | None = Field(None, ge=0)
 
 
-class PoolSettings(_Section):
+class PoolSettings(Section):
     """Replicas of one model that do the same and run on the same kind of machine.
 
     ``role``: a ``prefill`` replica computes prompts whose answers a replica of another role
@@ -107,38 +104,41 @@ def pooled(pool: PoolSettings, engine: EngineSettings, price: _Price) -> dict[st
     }
 
 
-def hands_off(pools: Sequence[PoolSettings], rule_params: Mapping[str, Any]) -> bool:
+def hands_off(pools: Sequence[PoolSettings], pairs_of_mixed: bool) -> bool:
     """Whether prompts may be computed in one replica and answered by another."""
-    return bool(pools) and (
-        any(pool.role != "mixed" for pool in pools) or bool(rule_params.get("pairs_of_mixed"))
-    )
+    return bool(pools) and (pairs_of_mixed or any(pool.role != "mixed" for pool in pools))
 
 
-def check_pools(pools: Sequence[PoolSettings], alone: bool, rule_params: Mapping[str, Any]) -> None:
-    """``alone``: the model itself says how many replicas it has.
-
-    Raises:
-        ValueError: the pools do not make a model.
-    """
-    if rule_params.get("pairs_of_mixed") and not pools:
-        raise ValueError(
-            "routing.disaggregation.params.pairs_of_mixed: replicas hand prompts over only where "
-            "the model has pools; one pool of role mixed is enough"
-        )
+def pool_findings(
+    pools: Sequence[PoolSettings], alone: bool, pairs_of_mixed: bool
+) -> Iterator[Finding]:
+    """Why the pools do not make a model, seen from the model. ``alone``: the model itself says how
+    many replicas it has."""
     if not pools:
+        if pairs_of_mixed:
+            yield Finding(
+                ("routing", "disaggregation", "params", "pairs_of_mixed"),
+                "replicas hand prompts over only where the model has pools; "
+                "one pool of role mixed is enough",
+            )
         return
     if alone:
-        raise ValueError("pools: each pool has replicas and autoscaling of its own, the model none")
+        yield Finding(
+            ("pools",), "each pool has replicas and autoscaling of its own, the model none"
+        )
     names = [pool.name for pool in pools]
-    if duplicate := next((name for name in names if names.count(name) > 1), None):
-        raise ValueError(f"pools: {duplicate!r} is defined twice")
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            yield Finding(("pools", number, "name"), f"{name!r} is defined twice")
     roles = {pool.role for pool in pools}
     if roles == {"prefill"}:
-        raise ValueError(
-            "pools: prefill replicas generate no answers; add a pool of role decode or mixed"
+        yield Finding(
+            ("pools",),
+            "prefill replicas generate no answers; add a pool of role decode or mixed",
         )
     if roles == {"decode"}:
-        raise ValueError(
-            "pools: nobody computes prompts for the decode replicas; add a pool of role prefill, "
-            "or call them mixed"
+        yield Finding(
+            ("pools",),
+            "nobody computes prompts for the decode replicas; add a pool of role prefill, "
+            "or call them mixed",
         )

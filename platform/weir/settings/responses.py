@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from weir.settings.section import Section
 
 _MIB = 1024 * 1024
 
 
-class ResponsesSettings(BaseModel):
+class ResponsesSettings(Section):
     """Responses of ``/v1/responses`` that were not asked to be forgotten (``store: false``).
 
     Each bound is kept by forgetting: a tenant over its own bounds loses its oldest response, and
     where all together are too many, the tenant that holds the most bytes loses its oldest.
     ``max_background_per_tenant``: that may run in one gateway process at a time.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     ttl_s: float = Field(86_400.0, gt=0)
     max_entries_per_tenant: int = Field(1_000, ge=1)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from weir.settings.section import Section
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 KeyDigest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -15,11 +17,7 @@ Origin = Annotated[
 HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class CorsSettings(_Section):
+class CorsSettings(Section):
     """Which web pages may call the API from a browser.
 
     ``origins``: scheme, host and port of a page; ``*`` in a host stands for any part of it, ``:*``
@@ -41,7 +39,7 @@ class CorsSettings(_Section):
     max_age_s: int = Field(600, ge=0)
 
 
-class MetricsSettings(_Section):
+class MetricsSettings(Section):
     """Who may read ``/metrics``, and what ``/ready`` says in detail: whoever has one of the keys
     with these digests, and everybody who reaches ``host:port`` where ``port`` is set."""
 

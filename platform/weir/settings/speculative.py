@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from weir.settings.section import Section
 
 
-class SpeculativeSettings(BaseModel):
+class SpeculativeSettings(Section):
     """A small model of the same tokenizer proposes tokens that the large one checks in one step.
 
     Leviathan, Kalman and Matias, "Fast Inference from Transformers via Speculative Decoding"
@@ -15,8 +17,6 @@ class SpeculativeSettings(BaseModel):
     ``max_batch``: with more running sequences than this nothing is proposed, since a full batch
     has no idle arithmetic to spend.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     draft: str | None = None
     tokens: int = Field(3, ge=1, le=16)

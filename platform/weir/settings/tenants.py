@@ -5,9 +5,10 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from weir.settings.fallback import TenantFallbackSettings
+from weir.settings.section import Section
 
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
 #: An adapter of a model: ``MODEL:NAME``.
@@ -32,11 +33,7 @@ ExactUsd = Annotated[
 ]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class QuotaSettings(_Section):
+class QuotaSettings(Section):
     """Bounds per minute, per day (UTC) and at a time. Null: none."""
 
     requests_per_minute: Count | None = None
@@ -48,14 +45,14 @@ class QuotaSettings(_Section):
     concurrent_requests: Count | None = None
 
 
-class BudgetStepSettings(_Section):
+class BudgetStepSettings(Section):
     """What happens once ``percent`` of a budget is spent or reserved."""
 
     percent: int = Field(ge=1, le=1000)
     actions: tuple[Literal["warn", "webhook", "spill", "refuse"], ...] = Field(min_length=1)
 
 
-class BudgetSettings(_Section):
+class BudgetSettings(Section):
     """USD per calendar month (UTC). ``webhook_url`` is told when a step is reached."""
 
     usd_per_month: ExactUsd
@@ -73,15 +70,16 @@ class BudgetSettings(_Section):
         return self
 
 
-class TenantFields(_Section):
+class TenantFields(Section):
     """Everything about a tenant but its id and keys.
 
     ``models``: names this tenant may use; empty means all. ``classes``: priority classes it may
     ask for (header ``x-weir-priority``), the first one is its default; empty means all, and the
     first class of ``admission`` that is called standard, or else the first. Tenants of the same
     ``prefix_group`` may hit each other's cached prefixes; without one a tenant hits only its own.
-    ``adapters``: those (``MODEL:NAME``) that the settings keep for some tenants and that this one
-    may use too. ``weight``: its fair share relative to others; null is what ``admission`` says.
+    ``adapters`` (``MODEL:NAME``) and ``features`` (services): those that the settings keep for some
+    tenants and that this one may use too. ``weight``: its fair share relative to others; null is
+    what ``admission`` says.
     ``model_quotas``: more bounds, by the model's name. ``retention_days``: so long its prompts and
     answers may be kept; 0 is never. ``labels``: the operator's own, for reports. A tenant that is
     not ``enabled`` is refused.
@@ -90,6 +88,7 @@ class TenantFields(_Section):
     models: tuple[ModelName, ...] = ()
     classes: tuple[Annotated[str, Field(min_length=1, max_length=63)], ...] = ()
     adapters: tuple[AdapterId, ...] = ()
+    features: tuple[Annotated[str, Field(min_length=1, max_length=127)], ...] = ()
     prefix_group: TenantId | None = None
     weight: float | None = Field(None, gt=0, allow_inf_nan=False)
     quotas: QuotaSettings = QuotaSettings()
@@ -108,20 +107,3 @@ class TenantSettings(TenantFields):
 
     id: TenantId
     key_sha256: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = ()
-
-
-def check_tenants(tenants: tuple[TenantSettings, ...]) -> None:
-    """Raises:
-    ValueError: two tenants of one id, or two that hold one key.
-    """
-    ids: set[str] = set()
-    holders: dict[str, str] = {}
-    for tenant in tenants:
-        if tenant.id in ids:
-            raise ValueError(f"tenants: {tenant.id!r} is defined twice")
-        ids.add(tenant.id)
-        for digest in tenant.key_sha256:
-            if (holder := holders.setdefault(digest, tenant.id)) != tenant.id:
-                raise ValueError(
-                    f"tenants[{tenant.id}].key_sha256: {digest[:8]}... is a key of {holder!r} too"
-                )

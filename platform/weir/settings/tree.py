@@ -5,35 +5,38 @@ Objects are frozen: a reload builds a new tree and replaces the old one whole.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
+from weir.settings.admin import AdminSettings
+from weir.settings.admission import AdmissionSettings
 from weir.settings.autoscaling import AutoscalingSettings
+from weir.settings.batches import BatchesSettings, FilesSettings
 from weir.settings.database import DatabaseSettings
 from weir.settings.engine import EngineSettings, ParallelSettings
 from weir.settings.fallback import (
     FallbackSettings,
     RegistrySettings,
-    check_fallbacks,
 )
 from weir.settings.features import FeaturesSettings
+from weir.settings.ledger import LedgerSettings
 from weir.settings.money import AccountsSettings, PriceSettings, PricesSettings
 from weir.settings.parsers import with_parsers
-from weir.settings.pools import PoolSettings, check_pools, pooled
+from weir.settings.pools import PoolSettings, pool_findings, pooled
+from weir.settings.references import Known, references
 from weir.settings.responses import ResponsesSettings
+from weir.settings.routing import RoutingSettings
+from weir.settings.section import Finding, Section, refuse
 from weir.settings.server import CorsSettings, MetricsSettings, Port
 from weir.settings.speculative import SpeculativeSettings
-from weir.settings.tenants import ModelName, TenantId, TenantSettings, check_tenants
+from weir.settings.tenants import ModelName, TenantId, TenantSettings
 
 AdapterName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class ServerSettings(_Section):
+class ServerSettings(Section):
     """Where clients connect, and what a request may cost before it is understood.
 
     ``early_headers_s``: a stream that has no output by then is opened all the same (null: never).
@@ -55,15 +58,20 @@ class ServerSettings(_Section):
     max_connections_per_source: int = Field(6144, ge=1)
     cors: CorsSettings = CorsSettings()
     metrics: MetricsSettings = MetricsSettings()
+    admin: AdminSettings = AdminSettings()
 
     @model_validator(mode="after")
     def _ports_differ(self) -> Self:
-        if self.metrics.port == self.port:
-            raise ValueError("metrics.port is the port of the clients")
+        taken = {self.port: "the clients"}
+        for name, port in (("metrics", self.metrics.port), ("admin", self.admin.port)):
+            if port in taken:
+                raise ValueError(f"{name}.port is the port of {taken[port]}")
+            if port is not None:
+                taken[port] = name
         return self
 
 
-class GatewaySettings(_Section):
+class GatewaySettings(Section):
     """The gateway deployment.
 
     Beside a single replica, ``standbys`` more are up and take over when it fails; several replicas
@@ -85,7 +93,7 @@ class GatewaySettings(_Section):
         return self.replicas + (self.standbys if self.replicas == 1 else 0)
 
 
-class RedisSettings(_Section):
+class RedisSettings(Section):
     """``embedded`` starts a redis-server of our own; ``external`` uses ``url``.
 
     A password belongs into the environment variable ``WEIR_REDIS_URL``, which wins over ``url``.
@@ -102,14 +110,7 @@ class RedisSettings(_Section):
         return self
 
 
-class DisaggregationSettings(_Section):
-    """Which rule decides whether to disaggregate where replicas have roles; its parameters."""
-
-    rule: str = "adaptive"
-    params: dict[str, Any] = Field(default_factory=dict)
-
-
-class PromptSettings(_Section):
+class PromptSettings(Section):
     """How a model's prompts are made of what clients send.
 
     ``special_tokens``: the text of a control token (``<|im_start|>``) in a conversation is
@@ -119,15 +120,7 @@ class PromptSettings(_Section):
     special_tokens: Literal["text", "vllm"] = "text"
 
 
-class RoutingSettings(_Section):
-    """Which policy chooses the replica, and its parameters."""
-
-    policy: str = "weir"
-    params: dict[str, Any] = Field(default_factory=dict)
-    disaggregation: DisaggregationSettings = DisaggregationSettings()
-
-
-class AdapterSettings(_Section):
+class AdapterSettings(Section):
     """A LoRA adapter of a model, asked for as ``MODEL:NAME`` or by one of its ``aliases``.
 
     ``source``: a folder in PEFT's format, or ``registry:NAME@STAGE``. ``tenants``: who may use it;
@@ -141,7 +134,7 @@ class AdapterSettings(_Section):
     price: PriceSettings | None = None
 
 
-class ModelSettings(_Section):
+class ModelSettings(Section):
     """One served model. ``source``: ``builtin:NAME``, a directory, or a Hugging Face id.
 
     ``adapter_slots``: LoRA adapters that a replica holds at a time. ``on_cold_adapter``: what
@@ -171,12 +164,22 @@ class ModelSettings(_Section):
     @model_validator(mode="after")
     def _pools_fit(self) -> Self:
         alone = self.replicas != 1 or self.autoscaling is not None
-        check_pools(self.pools, alone, self.routing.disaggregation.params)
-        self.parallel.check(self.accelerator, self.engine.mode)
-        for pool in self.pools:
-            served = self.of_pool(pool)
-            served.parallel.check(served.accelerator, served.engine.mode)
+        refuse(
+            (
+                *pool_findings(self.pools, alone, self.routing.disaggregation.pairs_of_mixed),
+                *self.parallel.findings(self.accelerator, self.engine.mode),
+                *self._in_pools(),
+            )
+        )
         return self
+
+    def _in_pools(self) -> Iterator[Finding]:
+        own = set(self.parallel.findings(self.accelerator, self.engine.mode))
+        for number, pool in enumerate(self.pools):
+            served = self.of_pool(pool)
+            for finding in served.parallel.findings(served.accelerator, served.engine.mode):
+                if finding not in own:
+                    yield finding.below("pools", number)
 
     def of_pool(self, pool: PoolSettings) -> ModelSettings:
         """The model as the replicas of one of its pools serve it."""
@@ -190,14 +193,14 @@ class ModelSettings(_Section):
         return with_parsers(self.source, self.engine.args)
 
 
-class LogSettings(_Section):
+class LogSettings(Section):
     """``json`` for machines, ``text`` for people."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["json", "text"] = "json"
 
 
-class RaySettings(_Section):
+class RaySettings(Section):
     """The Ray cluster: ``local`` starts one; anything else is an address to join."""
 
     address: str = "local"
@@ -206,7 +209,7 @@ class RaySettings(_Section):
     dashboard: bool = False
 
 
-class Settings(_Section):
+class Settings(Section):
     """Everything weir can be told."""
 
     server: ServerSettings = ServerSettings()
@@ -216,47 +219,22 @@ class Settings(_Section):
     models: tuple[ModelSettings, ...] = Field(min_length=1)
     registry: RegistrySettings = RegistrySettings()
     database: DatabaseSettings = DatabaseSettings()
-    admission: dict[str, Any] = Field(default_factory=dict)
+    admission: AdmissionSettings = Field(default_factory=AdmissionSettings)
+    ledger: LedgerSettings = LedgerSettings()
     features: FeaturesSettings = FeaturesSettings()
     responses: ResponsesSettings = ResponsesSettings()
+    files: FilesSettings = FilesSettings()
+    batches: BatchesSettings = BatchesSettings()
     tenants: tuple[TenantSettings, ...] = ()
     accounts: AccountsSettings = AccountsSettings()
     prices: PricesSettings = PricesSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")
-    def _names_are_unique_and_known(self) -> Self:
-        names = [m.name for m in self.models]
-        if duplicate := next((n for n in names if names.count(n) > 1), None):
-            raise ValueError(f"models: {duplicate!r} is defined twice")
-        tenants = [t.id for t in self.tenants]
-        check_tenants(self.tenants)
-        self.features.require_known(names, tenants)
-        for tenant in self.tenants:
-            for model in tenant.models:
-                if model not in names:
-                    raise ValueError(f"tenants[{tenant.id}].models: no model named {model!r}")
-            for model in tenant.model_quotas:
-                if model not in names:
-                    raise ValueError(f"tenants[{tenant.id}].model_quotas: no model named {model!r}")
-        self._check_adapters(set(names), set(tenants))
-        check_fallbacks({m.name: m.fallback.student if m.fallback else None for m in self.models})
+    def _names_stand_for_something(self, info: ValidationInfo) -> Self:
+        known = info.context if isinstance(info.context, Known) else Known()
+        refuse(references(self, known))
         return self
-
-    def _check_adapters(self, names: set[str], tenants: set[str]) -> None:
-        for model in self.models:
-            own: set[str] = set()
-            for adapter in model.adapters:
-                where = f"models[{model.name}].adapters[{adapter.name}]"
-                if adapter.name in own:
-                    raise ValueError(f"{where} is defined twice")
-                own.add(adapter.name)
-                if unknown := [t for t in adapter.tenants if t not in tenants]:
-                    raise ValueError(f"{where}.tenants: no tenant named {unknown[0]!r}")
-                for alias in adapter.aliases:
-                    if alias in names:
-                        raise ValueError(f"{where}.aliases: {alias!r} is taken")
-                    names.add(alias)
 
     def model(self, name: str) -> ModelSettings | None:
         """The model of that name, if it is served."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +72,14 @@ class TenantStore:
     def __init__(self, engine: Engine, clock: Callable[[], float] = time.time) -> None:
         self.engine = engine
         self._clock = clock
+        self._joined: Connection | None = None
+
+    def within(self, connection: Connection) -> TenantStore:
+        """The same store, whose changes are part of the caller's transaction
+        (:func:`weir.database.writing`)."""
+        store = TenantStore(self.engine, self._clock)
+        store._joined = connection
+        return store
 
     def create_tenant(self, actor: str, tenant_id: str, fields: TenantFields) -> StoredTenant:
         """Raises:
@@ -325,7 +333,8 @@ class TenantStore:
 
     @contextmanager
     def _changing(self, actor: str) -> Iterator[_Change]:
-        with writing(self.engine) as connection:
+        own = writing(self.engine) if self._joined is None else nullcontext(self._joined)
+        with own as connection:
             bump = update(directory).values(revision=directory.c.revision + 1)
             revision = connection.execute(bump.returning(directory.c.revision)).scalar_one()
             yield _Change(connection, actor, self._clock(), int(revision))

@@ -54,6 +54,7 @@ def tenant_of_fields(id: str, fields: TenantFields) -> Tenant:
         labels=MappingProxyType(dict(fields.labels)),
         enabled=fields.enabled,
         adapters=frozenset(fields.adapters),
+        features=frozenset(fields.features),
     )
 
 
@@ -74,6 +75,7 @@ def fields_of_tenant(tenant: Tenant) -> TenantFields:
             "labels": dict(tenant.labels),
             "enabled": tenant.enabled,
             "adapters": sorted(tenant.adapters),
+            "features": sorted(tenant.features),
         }
     )
 

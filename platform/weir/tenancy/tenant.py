@@ -17,7 +17,8 @@ class Tenant:
     """Who is asking, and what it may do.
 
     ``models`` and ``classes``: which it may use (empty: all; the first class is the default).
-    ``adapters``: those of the adapters kept for some tenants that it may use too.
+    ``adapters`` and ``features``: adapters, and services of features, that the settings keep for
+    some tenants and that it may use too.
     ``prefix_group``: with whom it shares cached prefixes. ``weight``: its fair share relative to
     others (None: as the settings of admission say). ``model_quotas``: more bounds, by the model's
     name. ``retention_days``: so long prompts and answers may be kept (0: never, the default).
@@ -37,6 +38,7 @@ class Tenant:
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     enabled: bool = True
     adapters: frozenset[str] = frozenset()
+    features: frozenset[str] = frozenset()
 
 
 class Role(StrEnum):

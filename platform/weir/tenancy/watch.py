@@ -2,124 +2,30 @@
 
 The database's revision is read every ``poll_s`` seconds; when it has moved, what changed since is
 read, and the directory is replaced whole. While the database does not answer, the directory stays
-as it is. The last one is kept in a file, for a gateway that starts meanwhile; it holds digests of
-keys, never keys.
+as it is. The last one is kept in a file, for a gateway that starts meanwhile.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
 from weir.errors import WeirError
-from weir.settings.tenants import TenantFields, TenantSettings
+from weir.settings.tenants import TenantSettings
 from weir.tenancy.database import TenantStore
-from weir.tenancy.directory import Directory, LiveDirectory
-from weir.tenancy.fields import (
-    KeyFields,
-    fields_of_key,
-    fields_of_tenant,
-    key_of_fields,
-    read_fields,
-    tenant_of_fields,
-)
-from weir.tenancy.records import Changes
-from weir.tenancy.rows import YAML
-from weir.tenancy.tenant import Key, Tenant
+from weir.tenancy.directory import LiveDirectory
+from weir.tenancy.known import Known, read_known, write_known
 
 _LOG = logging.getLogger("weir.tenancy")
 #: So often the times of keys' last uses are written.
 NOTE_USES_S = 10.0
 #: The file is written at most so often: with many tenants it takes a while.
 _KEEP_EVERY_S = 2.0
-_VERSION = 1
-
-
-@dataclass
-class Known:
-    """What is known of the directory, as it was read."""
-
-    listed: tuple[TenantSettings, ...]
-    tenants: dict[str, Tenant] = field(default_factory=dict)
-    keys: dict[str, Key] = field(default_factory=dict)
-    revision: int = -1
-
-    def take(self, changes: Changes) -> None:
-        """What was changed in the database."""
-        for each in changes.tenants:
-            if each.deleted_s is None:
-                self.tenants[each.tenant.id] = each.tenant
-            else:
-                self.tenants.pop(each.tenant.id, None)
-        for key in changes.keys:
-            if key.revoked_s is None:
-                self.keys[key.id] = key
-            else:
-                self.keys.pop(key.id, None)
-        if changes.documents and YAML in changes.documents:
-            body = changes.documents[YAML]
-            self.listed = tuple(read_fields(TenantSettings, each) for each in body)
-        self.revision = changes.revision
-
-    def directory(self) -> Directory:
-        """All of it, frozen."""
-        return Directory.of(self.listed, self.tenants.values(), self.keys.values(), self.revision)
-
-    def to_json(self) -> dict[str, Any]:
-        """As it is kept in a file."""
-        return {
-            "version": _VERSION,
-            "revision": self.revision,
-            "listed": [each.model_dump(mode="json") for each in self.listed],
-            "tenants": {
-                name: fields_of_tenant(each).model_dump(mode="json")
-                for name, each in self.tenants.items()
-            },
-            "keys": {
-                name: {
-                    "tenant": key.tenant,
-                    "digest": key.digest,
-                    "created_s": key.created_s,
-                    "fields": fields_of_key(key).model_dump(mode="json"),
-                }
-                for name, key in self.keys.items()
-            },
-        }
-
-    @classmethod
-    def from_json(cls, kept: dict[str, Any]) -> Known:
-        """Raises:
-        KeyError, TypeError, ValueError: it is not what :meth:`to_json` gives.
-        """
-        if kept["version"] != _VERSION:
-            raise ValueError("another version's file")
-        return cls(
-            tuple(read_fields(TenantSettings, each) for each in kept["listed"]),
-            {
-                name: tenant_of_fields(name, read_fields(TenantFields, each))
-                for name, each in kept["tenants"].items()
-            },
-            {
-                name: key_of_fields(
-                    name,
-                    each["tenant"],
-                    each["digest"],
-                    read_fields(KeyFields, each["fields"]),
-                    created_s=each["created_s"],
-                )
-                for name, each in kept["keys"].items()
-            },
-            int(kept["revision"]),
-        )
 
 
 class DirectoryWatch:
@@ -218,11 +124,10 @@ class DirectoryWatch:
         self._uses = {}
 
     def _recall(self) -> None:
-        try:
-            assert self._file is not None
-            self._known = Known.from_json(json.loads(self._file.read_text("utf-8")))
-        except (AssertionError, OSError, KeyError, TypeError, ValueError, ValidationError):
+        known = read_known(self._file) if self._file is not None else None
+        if known is None:
             return
+        self._known = known
         _LOG.warning("starting with the tenants that were known last")
         self._replace()
 
@@ -231,22 +136,18 @@ class DirectoryWatch:
             return
         self._unkept = False
         self._keep_at_s = self._clock() + _KEEP_EVERY_S
-        fresh = self._file.with_name(f".{self._file.name}.{os.getpid()}")
         try:
-            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
-                json.dump(self._known.to_json(), handle)
-            fresh.replace(self._file)
+            write_known(self._file, self._known)
         except OSError as error:
             _LOG.warning("the tenants cannot be kept in a file", extra={"reason": str(error)})
 
     def _run(self) -> None:
         while not self._stopped.wait(self._poll_s):
-            try:
-                self.look()
-            except Exception:  # noqa: BLE001 - the thread's edge: told, and tried again
-                _LOG.exception("looking at the tenants failed")
+            self._look_on()
+        self._look_on()
+
+    def _look_on(self) -> None:
         try:
             self.look()
-        except Exception:  # noqa: BLE001 - as above
+        except Exception:  # noqa: BLE001 - the thread's edge: told, and tried again
             _LOG.exception("looking at the tenants failed")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from router.admission.limit import Limit, Standing, register
-from router.admission.share import Share
-from weir.errors import ConfigError
+from weir.settings.admission import Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,11 +16,7 @@ class HeadRoomParams:
     """``after_s``: so long after the last dispatch of a more urgent class the others may use
     everything (infinity: never)."""
 
-    after_s: float = 10.0
-
-    def __post_init__(self) -> None:
-        if not self.after_s >= 0:
-            raise ConfigError("admission.limits.head-room.after_s: expected a number of at least 0")
+    after_s: Annotated[float, Field(ge=0)] = 10.0
 
 
 @register("head-room", HeadRoomParams)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from router.admission.limit import Limit, Standing, register
-from router.admission.share import Share
-from weir.errors import ConfigError
+from weir.settings.admission import Part, Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,14 +16,10 @@ class HeavyTenantParams:
     """Heavy is who has more than ``times`` as many requests in flight, for its weight, as the
     tenants of the class have on average. It may fill the given part of each limit."""
 
-    times: float = 2.0
-    prefill: float = 0.25
-    running: float = 1.0
-    kv: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.times < 1:
-            raise ConfigError("admission.limits.heavy-tenant.times: expected at least 1")
+    times: Annotated[float, Field(ge=1)] = 2.0
+    prefill: Part = 0.25
+    running: Part = 1.0
+    kv: Part = 1.0
 
 
 @register("heavy-tenant", HeavyTenantParams)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from router.admission.limit import Limit, register
-from router.admission.share import Share
 from router.types import RouteRequest
 from router.view import View
-from weir.errors import ConfigError
+from weir.settings.admission import Part, Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,12 +18,8 @@ class KvParams:
     """``fill``: part of the KV blocks to plan for. ``stats_max_age_s``: older stats of a replica
     are ignored, the own ledger stands alone."""
 
-    fill: float = 0.95
-    stats_max_age_s: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.fill <= 1:
-            raise ConfigError("admission.limits.kv.fill: expected a number above 0, at most 1")
+    fill: Part = 0.95
+    stats_max_age_s: Annotated[float, Field(ge=0)] = 1.0
 
 
 @register("kv", KvParams)

@@ -5,21 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from router.admission.limit import Limit, register
-from router.admission.share import Share
 from router.types import RouteRequest
 from router.view import View
-from weir.errors import ConfigError
+from weir.settings.admission import Count, Share
 
 
 @dataclass(frozen=True, slots=True)
 class PlacesParams:
     """``running``: requests per replica (None: what the replica announces)."""
 
-    running: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.running is not None and self.running < 1:
-            raise ConfigError("admission.limits.places.running: expected at least 1, or null")
+    running: Count | None = None
 
 
 @register("places", PlacesParams)

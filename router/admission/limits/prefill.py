@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from router.admission.limit import Limit, register
-from router.admission.share import Share
 from router.types import RouteRequest
 from router.view import View
-from weir.errors import ConfigError
+from weir.settings.admission import Count, Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,16 +21,8 @@ class PrefillParams:
     cached.
     """
 
-    tokens: int = 4096
-    cached_token_room: float = 8.0
-
-    def __post_init__(self) -> None:
-        if self.tokens < 1:
-            raise ConfigError("admission.limits.prefill.tokens: expected at least 1")
-        if self.cached_token_room < 0:
-            raise ConfigError(
-                "admission.limits.prefill.cached_token_room: expected a number, at least 0"
-            )
+    tokens: Count = 4096
+    cached_token_room: Annotated[float, Field(ge=0)] = 8.0
 
 
 @register("prefill", PrefillParams)

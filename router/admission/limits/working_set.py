@@ -9,12 +9,14 @@ to let fewer in.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from router.admission.limit import Limit, register
-from router.admission.share import Share
 from router.types import RouteRequest
 from router.view import View
-from weir.errors import ConfigError
+from weir.settings.admission import Part, Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +25,8 @@ class WorkingSetParams:
     the replica's KV cache. It does not start there while the cache would lose prefixes used within
     ``keep_s`` (0: never minded). Hosted APIs keep a cached prompt for five to ten minutes, too."""
 
-    cold_part: float = 1 / 32
-    keep_s: float = 600.0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.cold_part <= 1 or not self.keep_s >= 0:
-            raise ConfigError(
-                "admission.limits.working-set: expected cold_part in (0, 1], keep_s of at least 0"
-            )
+    cold_part: Part = 1 / 32
+    keep_s: Annotated[float, Field(ge=0)] = 600.0
 
 
 @register("working-set", WorkingSetParams)

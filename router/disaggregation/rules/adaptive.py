@@ -12,11 +12,15 @@ therefore specialise by themselves as far as the load asks for it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from router.disaggregation.pace import Prices
 from router.disaggregation.rule import register
 from router.disaggregation.ways import Way, Ways
-from weir.errors import ConfigError
+
+Weight = Annotated[float, Field(ge=0)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,23 +32,14 @@ class AdaptiveParams:
     ``power``, ``late``, ``others``, ``waiting``, ``work``, ``step_tokens``: see
     :class:`router.disaggregation.pace.Prices`."""
 
-    answering_share: float = 0.5
+    answering_share: Weight = 0.5
     pairs_of_mixed: bool = False
-    power: float = 4.0
-    late: float = 2.0
-    others: float = 2.0
-    waiting: float = 0.1
-    work: float = 0.1
-    step_tokens: int = 2048
-
-    def __post_init__(self) -> None:
-        path = "routing.disaggregation.params"
-        if not self.power >= 1.0:
-            raise ConfigError(f"{path}.power: expected a number of at least 1")
-        if not min(self.answering_share, self.late, self.others, self.waiting, self.work) >= 0.0:
-            raise ConfigError(
-                f"{path}: expected answering_share, late, others, waiting and work of at least 0"
-            )
+    power: Annotated[float, Field(ge=1)] = 4.0
+    late: Weight = 2.0
+    others: Weight = 2.0
+    waiting: Weight = 0.1
+    work: Weight = 0.1
+    step_tokens: Annotated[int, Field(ge=1)] = 2048
 
 
 @register("adaptive", AdaptiveParams)

@@ -8,6 +8,9 @@ tokens and a prefill queue of at most 2 requests per prefill replica, beyond whi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from router.disaggregation.pace import Prices
 from router.disaggregation.rule import register
@@ -19,9 +22,9 @@ class DynamoParams:
     """``uncached_tokens`` and ``uncached_ratio``: a prompt with less of both stays.
     ``queued_requests``: with that many per prefill replica every prompt stays (None: never)."""
 
-    uncached_tokens: int = 2048
-    uncached_ratio: float = 0.7
-    queued_requests: float | None = None
+    uncached_tokens: Annotated[int, Field(ge=0)] = 2048
+    uncached_ratio: Annotated[float, Field(ge=0)] = 0.7
+    queued_requests: Annotated[float, Field(ge=0)] | None = None
 
 
 @register("dynamo", DynamoParams)

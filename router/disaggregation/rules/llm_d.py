@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from router.disaggregation.pace import Prices
 from router.disaggregation.rule import register
@@ -13,7 +16,7 @@ from router.disaggregation.ways import Way, Ways
 class LlmDParams:
     """``uncached_tokens``: what llm-d's guides set is 16."""
 
-    uncached_tokens: int = 16
+    uncached_tokens: Annotated[int, Field(ge=0)] = 16
 
 
 @register("llm-d", LlmDParams)

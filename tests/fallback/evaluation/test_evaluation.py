@@ -12,12 +12,12 @@ from fallback.distill.models import load_model, load_tokenizer
 from fallback.evaluation import command
 from fallback.evaluation.answers import Answer, answer_all, prompt_ids
 from fallback.evaluation.figures import Split, accuracies, confidence, perplexity, speed
-from weir import desk
+from weir import samples
 
 
 def _split(seed: int) -> Split:
     """Answers that are right where they are sure, mostly."""
-    examples = list(desk.requests(seed, 10 * len(desk.INTENTS)))
+    examples = list(samples.requests(seed, 10 * len(samples.INTENTS)))
     answers = [
         Answer(e.answer, (-0.01, -0.02), (0.1, 0.1))
         if number % 3
@@ -41,7 +41,7 @@ def test_confidence_is_fitted_on_one_split_and_verified_on_another() -> None:
 
 def test_accuracy_counts_both_splits_by_intent_and_group() -> None:
     found = accuracies([_split(1), _split(2)])
-    assert set(found["intents"]) == set(desk.INTENTS)
+    assert set(found["intents"]) == set(samples.INTENTS)
     assert all(each["n"] == 20 for each in found["intents"].values())
     assert found["groups"]["common"]["accuracy"] == pytest.approx(2 / 3, abs=0.02)
 
@@ -57,7 +57,7 @@ def test_means_are_over_the_first_tokens_only() -> None:
 @pytest.mark.engine
 def test_log_probabilities_are_those_of_a_plain_forward_pass() -> None:
     model, tokenizer = load_model("builtin:teacher"), load_tokenizer("builtin:teacher")
-    examples = list(desk.requests(5, 4))
+    examples = list(samples.requests(5, 4))
     answers = answer_all(model, tokenizer, examples, max_new_tokens=12, batch=3)
     ids = prompt_ids(tokenizer, examples)[0]
     said: list[int] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -19,7 +20,6 @@ from fallback.policies import (
     RequestFacts,
     SpillPolicy,
 )
-from weir.settings import TenantSettings
 from weir.settings.fallback import (
     CostSettings,
     FailureSettings,
@@ -117,15 +117,14 @@ def test_budgets_begin_again_with_each_period() -> None:
 FACTS = RequestFacts("t", "interactive")
 
 
-def policy(
-    fallback: FallbackSettings | None = None,
-    tenant: TenantFallbackSettings | None = None,
-    clock: Clock | None = None,
-) -> SpillPolicy:
-    tenants = [TenantSettings(id="t", fallback=tenant or TenantFallbackSettings())]
+def policy(fallback: FallbackSettings | None = None, clock: Clock | None = None) -> SpillPolicy:
     slo = {"interactive": 2.0, "standard": 10.0}
     made = fallback or FallbackSettings(student="s")
-    return SpillPolicy(made, tenants, slo, clock or Clock())
+    return SpillPolicy(made, slo, clock or Clock())
+
+
+def wishing(facts: RequestFacts, **wishes: tuple[Any, ...]) -> RequestFacts:
+    return replace(facts, wishes=TenantFallbackSettings(**wishes))
 
 
 def test_what_a_request_is_decides_before_how_the_pool_does() -> None:
@@ -155,20 +154,19 @@ def test_an_empty_pool_spills_and_a_tenant_that_forbids_it_still_enters() -> Non
     spills = policy()
     assert spills.enter(FACTS, replicas=0) is None
     assert not spills.is_broken, "at start-up nothing has failed yet"
-    forbids = policy(tenant=TenantFallbackSettings(forbid=(FAILURE,)))
-    assert forbids.enter(FACTS, replicas=0) is not None
+    forbids = wishing(FACTS, forbid=(FAILURE,))
+    assert spills.enter(forbids, replicas=0) is not None
 
 
 def test_who_may_not_spill_leaves_the_probe_to_others() -> None:
     clock = Clock()
     fallback = FallbackSettings(student="s", failure=FailureSettings(open_s=1))
-    tenant = TenantFallbackSettings(forbid=(FAILURE,))
-    spills = policy(fallback, tenant, clock)
-    other = replace(FACTS, tenant="other")
+    spills = policy(fallback, clock)
+    forbids, other = wishing(FACTS, forbid=(FAILURE,)), replace(FACTS, tenant="other")
     spills.breaker.trip()
     assert spills.enter(other, replicas=1) is None
     clock.now_s += 1
-    entered = spills.enter(FACTS, replicas=1)
+    entered = spills.enter(forbids, replicas=1)
     assert entered is not None
     spills.breaker.failed(entered)
     probe = spills.enter(other, replicas=1)
@@ -185,20 +183,19 @@ def test_overload_is_for_its_classes_unless_a_tenant_requires_it() -> None:
     assert not spills.overloaded(standard, 50.0, refused=True)
     assert not spills.overloaded(batch, None, refused=True)
     assert spills.patience_s(standard) is None
-    requires = policy(tenant=TenantFallbackSettings(require=(OVERLOAD,)))
-    assert requires.overloaded(standard, 5.0, refused=False)
-    assert requires.overloaded(batch, None, refused=True)
-    assert requires.patience_s(batch) is None, "no SLO, no limit"
+    assert spills.overloaded(wishing(standard, require=(OVERLOAD,)), 5.0, refused=False)
+    required = wishing(batch, require=(OVERLOAD,))
+    assert spills.overloaded(required, None, refused=True)
+    assert spills.patience_s(required) is None, "no SLO, no limit"
 
 
 def test_a_tenant_may_forbid_what_is_on_and_require_what_is_off() -> None:
     fallback = FallbackSettings(student="s", long_tail=LongTailSettings(enabled=False))
     long_tail = replace(FACTS, long_tail=True)
-    assert policy(fallback).at_arrival(long_tail) is None
-    requires = policy(fallback, TenantFallbackSettings(require=(LONG_TAIL,)))
-    assert requires.at_arrival(long_tail) == LONG_TAIL
-    forbids = policy(tenant=TenantFallbackSettings(forbid=(LONG_TAIL,)))
-    assert forbids.at_arrival(long_tail) is None
+    off = policy(fallback)
+    assert off.at_arrival(long_tail) is None
+    assert off.at_arrival(wishing(long_tail, require=(LONG_TAIL,))) == LONG_TAIL
+    assert policy().at_arrival(wishing(long_tail, forbid=(LONG_TAIL,))) is None
 
 
 def test_both_at_once_is_a_mistake() -> None:

@@ -20,8 +20,8 @@ from features.desk_data import (
     write_desk_data,
 )
 from features.keys import entity_key
-from weir.desk.words import STATUSES, TIERS, split_of
 from weir.errors import ConfigError
+from weir.samples.words import STATUSES, TIERS, split_of
 
 SPEC = DeskDataSpec(dt.date(2026, 1, 31), customers=2_000)
 SHA256 = "fe5f745ddde159abcdcd88782a0f880d86331eb2cbb3e16b7cac98fde935569e"

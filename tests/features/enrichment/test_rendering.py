@@ -11,8 +11,8 @@ import pytest
 from features.enrichment import Edit, TemplateFailedError, build_template, place
 from features.enrichment.placement import Placement, join
 from features.online import FeatureRow
-from weir.desk.render import render_context
-from weir.desk.world import make_customer
+from weir.samples.render import render_context
+from weir.samples.world import make_customer
 
 TODAY = dt.date(2026, 3, 17)
 

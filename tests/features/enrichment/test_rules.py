@@ -89,8 +89,8 @@ def test_the_laptops_rule_is_the_support_desk() -> None:
         ),
         ({"budget_ms": 0}, r"features.enrich\[0\].budget_ms"),
         ({"placement": "middle"}, r"features.enrich\[0\].placement"),
-        ({"models": ["gpt"]}, r"features.enrich\[0\].models: no model named 'gpt'"),
-        ({"tenants": ["nobody"]}, r"features.enrich\[0\].tenants: no tenant named 'nobody'"),
+        ({"models": ["gpt"]}, r"features.enrich\[0\].models\[0\]: no model named 'gpt'"),
+        ({"tenants": ["nobody"]}, r"features.enrich\[0\].tenants\[0\]: no tenant named 'nobody'"),
         ({"templat": "x"}, r"features.enrich\[0\].templat: unknown key"),
     ],
 )
@@ -211,6 +211,8 @@ def test_keys_that_do_not_hold_the_tenant_need_tenants_by_name() -> None:
     book = compile_rules(settings([{**RULE, "tenants": ["acme"]}], services=services), {})
     assert book.find("stub", "acme") is not None
     assert book.find("stub", "beta") is None
+    assert book.find("stub", "beta", {"other"}) is None
+    assert book.find("stub", "beta", {RULE["service"]}) is not None
 
 
 def test_a_function_of_ones_own_is_found_when_the_rules_are_made() -> None:

@@ -335,9 +335,3 @@ class TestEveryLimit:
 def test_impossible_limits_are_config_errors(bad):
     with pytest.raises(ConfigError):
         build_limits(bad)
-
-
-@pytest.mark.parametrize("part", [0.0, 1.1])
-def test_impossible_shares_are_config_errors(part):
-    with pytest.raises(ConfigError):
-        Share(prefill=part)

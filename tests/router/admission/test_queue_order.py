@@ -98,6 +98,41 @@ def test_tenant_weights_scale_their_shares(clock, room, make_request):
     assert sum(r.tenant == "a" for r in run(queue, room, 30)) == 20
 
 
+def test_a_weight_that_changes_counts_from_the_next_request_on(clock, room, make_request):
+    weights = {"a": 1.0}
+    queue = AdmissionQueue(settings(tenant_weights={"b": 1.0}), clock, weights=weights.get)
+    for _ in range(90):
+        queue.offer(make_request("a"))
+        queue.offer(make_request("b"))
+    assert sum(r.tenant == "a" for r in run(queue, room, 30)) == 15
+    weights["a"] = 2.0
+    queue.offer(make_request("a"))
+    order = run(queue, room, 45)
+    # Its 15 in flight weigh half of what they did: it first draws level, then has two of three.
+    assert [r.tenant for r in order[:15]] == ["a"] * 15
+    assert sum(r.tenant == "a" for r in order[15:]) == 20
+    del weights["a"]
+    queue.offer(make_request("a"))
+    assert [r.tenant for r in run(queue, room, 20)] == ["b"] * 20, "the settings' weight again"
+
+
+def test_a_weight_that_changes_leaves_nothing_reserved(clock, room, make_request):
+    weights = {"a": 3.0}
+    queue = AdmissionQueue(settings(), clock, weights=weights.get)
+    for _ in range(4):
+        queue.offer(make_request("a"))
+    running = run(queue, room, 4)
+    weights["a"] = 0.7
+    queue.offer(make_request("a"))
+    for request in running:
+        queue.progress(request.request_id, request.expected_output_tokens)
+    assert all(queue.finish(request.request_id) for request in running[1:])
+    account = queue._backlog.classes[running[0].priority_class].tenants["a"]
+    assert account.pending == pytest.approx(0.0, abs=1e-9)
+    assert queue.finish(running[0].request_id)
+    assert (account.pending, account.in_flight, account.weight) == (0.0, 0, 0.7)
+
+
 def test_a_tenant_back_from_idle_has_banked_nothing(clock, room, make_request):
     queue = AdmissionQueue(settings(), clock)
     for _ in range(40):

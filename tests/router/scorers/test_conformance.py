@@ -187,7 +187,7 @@ def test_unknown_names_are_listed_with_the_known_ones() -> None:
 
 @pytest.mark.parametrize("scorers", [{}, {"prefix-overlap": -1}, {"prefix-overlap": "much"}])
 def test_useless_profiles_are_refused(scorers: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match=r"routing\.params\.scorers"):
+    with pytest.raises(ConfigError, match=r"weighted\.scorers"):
         build_policy("weighted", {"scorers": scorers})
 
 

@@ -75,10 +75,11 @@ def test_config_check_accepts_and_names_the_models(tmp_path: Path) -> None:
     assert "mine" in result.output
 
 
-def test_config_check_reports_everything_and_exits_with_2(weir: Weir, tmp_path: Path) -> None:
+def test_config_check_reports_everything_and_exits_with_2(tmp_path: Path) -> None:
     file = tmp_path / "bad.yaml"
     file.write_text("server: {port: x}\nmodel: []\nmodels: [{name: m}]\n")
-    run = weir("config", "check", str(file))
+    command = [sys.executable, "-m", "weir.cli.main", "config", "check", str(file)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert run.returncode == ExitCode.USAGE
     for path in ("server.port:", "model: unknown key", "models[0].source: missing"):
         assert path in run.stderr

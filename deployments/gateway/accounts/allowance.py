@@ -1,0 +1,127 @@
+"""What a gateway allows by itself while Redis does not answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from deployments.gateway.accounts.amounts import (
+    UNBOUNDED,
+    Ask,
+    Code,
+    Counted,
+    Reply,
+    Scope,
+    Spending,
+    Spent,
+    Step,
+)
+from deployments.gateway.accounts.book import Book
+from weir.accounts import DAY_MS, MINUTE_MS, month_of
+
+_CONCURRENT = 6
+
+
+@dataclass(slots=True)
+class _Known:
+    """What was heard last of a tenant."""
+
+    month: int = 0
+    spent_nano_usd: int = 0
+    scopes: dict[str, Counted] = field(default_factory=dict)
+
+
+class Allowance:
+    """Of each bound of a tenant a ``share``, beside nothing that is known to be used up.
+
+    With *g* gateways a bound may so be exceeded by *g* times ``share`` of it, never by more; of
+    requests, each gateway allows at least one. What a tenant has used of it counts until
+    :meth:`forget`: then Redis has been told.
+    """
+
+    def __init__(self, share: float, now_ms: Callable[[], int]) -> None:
+        self._share = share
+        self._now_ms = now_ms
+        self._book = Book(now_ms)
+        self._known: dict[str, _Known] = {}
+
+    def heard(self, ask: Ask, reply: Reply) -> None:
+        """What Redis has told of a tenant."""
+        known = self._known.setdefault(ask.tenant, _Known())
+        if ask.spending is not None:
+            known.month = month_of(reply.now_ms // DAY_MS)
+            known.spent_nano_usd = reply.spent_nano_usd
+        for scope, counted in zip(ask.scopes, reply.counted, strict=False):
+            known.scopes[scope.name] = counted
+
+    def reserve(self, ask: Ask) -> Reply:
+        """Reserve everything or nothing."""
+        known = self._known.get(ask.tenant, _Known())
+        scopes = tuple(self._scaled(scope, known.scopes.get(scope.name)) for scope in ask.scopes)
+        spent = known.spent_nano_usd if known.month == month_of(self._now_ms() // DAY_MS) else 0
+        spending = self._allowed(ask.spending, spent)
+        if ask.may_spill and ask.spending is not None:
+            would = spent + self._book.spent_nano_usd(ask.tenant) + ask.nano_usd
+            if any(step.spill and would > step.nano_usd for step in ask.spending.steps):
+                return self._refused(ask, Code.SPILLED, spent)
+        reply = self._book.reserve(replace(ask, scopes=scopes, spending=spending, may_spill=False))
+        if reply.code == Code.GRANTED:
+            return replace(reply, counted=(), spent_nano_usd=spent + reply.spent_nano_usd)
+        if reply.code == Code.BUDGET:
+            assert ask.spending is not None
+            over = [s for s in ask.spending.steps if s.refuse and spent + ask.nano_usd > s.nano_usd]
+            return self._refused(ask, Code.BUDGET if over else Code.AWAY, spent)
+        scope = ask.scopes[reply.scope]
+        counted, most = known.scopes.get(scope.name), scope.bounds[reply.bound]
+        used = 0 if counted is None else self._used(counted, reply.bound)
+        amount = ask.of(scope.name)
+        needs = amount.concurrent if reply.bound == _CONCURRENT else amount[reply.bound % 3]
+        if used + needs > most:
+            return replace(reply, counted=())
+        return self._refused(ask, Code.AWAY, spent)
+
+    def settle(self, tenant: str, spent: Spent) -> None:
+        """See :class:`Book`."""
+        self._book.settle(tenant, (spent,))
+
+    def forget(self, tenant: str) -> None:
+        """Redis knows what the tenant has used."""
+        self._book.forget(tenant)
+
+    def _scaled(self, scope: Scope, counted: Counted | None) -> Scope:
+        bounds = []
+        for bound, most in enumerate(scope.bounds):
+            if most < 0:
+                bounds.append(UNBOUNDED)
+                continue
+            least = 1 if bound in (0, 3, _CONCURRENT) else 0
+            allowed = min(most, max(least, int(most * self._share)))
+            used = 0 if counted is None else self._used(counted, bound)
+            bounds.append(max(0, min(allowed, most - used)))
+        return replace(scope, bounds=tuple(bounds))
+
+    def _used(self, counted: Counted, bound: int) -> int:
+        """What is known to count against a bound now. Of what ran at the same time, nothing is:
+        it may have ended since."""
+        now_ms = self._now_ms()
+        if bound == _CONCURRENT:
+            return 0
+        current = counted.minute == now_ms // MINUTE_MS
+        if bound >= 3:
+            current = counted.day == now_ms // DAY_MS
+        return counted.of(bound) if current else 0
+
+    def _allowed(self, spending: Spending | None, spent: int) -> Spending | None:
+        """A budget that nothing refuses has no bound."""
+        edge = (
+            min((s.nano_usd for s in spending.steps if s.refuse), default=None)
+            if spending
+            else None
+        )
+        if spending is None or edge is None:
+            return None
+        allowed = min(int(spending.nano_usd * self._share), edge - spent)
+        return replace(spending, steps=(Step(100, max(0, allowed), refuse=True),))
+
+    def _refused(self, ask: Ask, code: int, spent: int) -> Reply:
+        return Reply(code, -1, -1, 0, self._now_ms(), spent, ())
