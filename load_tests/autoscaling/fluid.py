@@ -43,7 +43,8 @@ class PoolKind:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """``decide_s``: between two decisions. ``batch_within_s``: batch work has so long."""
+    """``decide_s``: between two decisions. ``batch_within_s``: batch work has so long.
+    ``spill_share``: of all urgent requests, that a student may answer which would be late."""
 
     pools: tuple[PoolKind, ...]
     ttft_slo_s: float
@@ -51,6 +52,7 @@ class World:
     decide_s: float = 30.0
     drain_s: float = 30.0
     batch_within_s: float = 6 * 3600.0
+    spill_share: float = 0.0
     seed: int = 7
 
 
@@ -191,6 +193,11 @@ class Fluid:
         if row is not None and waited_s <= self._world.ttft_slo_s:
             met = row.met
         out.urgent += arrived
+        late = (1 - met) * arrived
+        spilt = min(late, max(0.0, self._world.spill_share * out.urgent - out.spilt))
+        if spilt > 0:
+            out.spilt += spilt
+            met += spilt / arrived
         out.urgent_met += met * arrived
         if arrived and met < 0.95:
             out.minutes_lost += tick_s / 60

@@ -2,7 +2,8 @@
 
 A window of 600 s has each client's rate, how bursty it is, and its mean lengths. Within a window,
 ticks vary as a renewal process of such burstiness does: the variance of a count is its mean times
-the squared coefficient of variation. A share of the clients, chosen by seed, is taken as batch work.
+the squared coefficient of variation. A share of the clients, chosen by seed, is taken as batch
+work.
 """
 
 from __future__ import annotations
@@ -102,9 +103,7 @@ def read_servegen(file: Path, batch_share: float, seed: int, tick_s: float = 10.
     return Ticks(tick_s, *arrays)
 
 
-def _counts(
-    window: _Window, ticks: int, tick_s: float, rng: np.random.Generator
-) -> np.ndarray:
+def _counts(window: _Window, ticks: int, tick_s: float, rng: np.random.Generator) -> np.ndarray:
     """Requests in each tick: gamma distributed, with the mean of the window, and the variance of a
     renewal process whose requests differ in length."""
     mean = window.rate * tick_s

@@ -72,11 +72,13 @@ def _growth(work: np.ndarray, ahead: int, season: int) -> np.ndarray:
 def _highest_after(values: np.ndarray, ahead: int) -> np.ndarray:
     """Of each time, the highest of the next ``ahead`` values, as far as there are some."""
     padded = np.concatenate([values[1:], np.full(ahead, -np.inf)])
-    return np.lib.stride_tricks.sliding_window_view(padded, ahead)[: len(values)].max(axis=1)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, ahead)[: len(values)]
+    highest: np.ndarray = windows.max(axis=1)
+    return highest
 
 
 def _checks(work: np.ndarray, growth: np.ndarray, ahead: int, most: int) -> np.ndarray:
-    """What came over what would have been foretold, for the last ``most`` times that can be told."""
+    """What came over what would have been foretold, for the last ``most`` such times."""
     last = len(work) - ahead
     first = max(0, last - most)
     if last <= first:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import highspy
 import numpy as np
@@ -48,12 +48,14 @@ class Risk:
 @dataclass(frozen=True, slots=True)
 class Answer:
     """``short``: share of the work that even all replicas that may be started cannot do; above 0
-    the answer is as much as there is. ``by``: ``programme`` or ``greedy``."""
+    the answer is as much as there is. ``exposed``: no choice of replicas leaves what was asked for
+    when a place is lost, so the answer does without. ``by``: ``programme`` or ``greedy``."""
 
     targets: Mapping[str, int]
     usd_per_hour: float
     spill_share: float = 0.0
     short: float = 0.0
+    exposed: bool = False
     by: str = "programme"
 
 
@@ -62,9 +64,12 @@ def cheapest(
 ) -> Answer:
     """The cheapest way; never dearer than :func:`greedy`."""
     plain = greedy(pools, work, risk)
+    if plain.exposed:
+        risk = replace(risk, keep=0.0)
     solved = _solve(pools, work, risk, student)
     if solved is None:
         return plain
+    solved = replace(solved, exposed=plain.exposed)
     if not plain.short and plain.usd_per_hour <= solved.usd_per_hour + 1e-9:
         return plain
     return solved
@@ -73,14 +78,23 @@ def cheapest(
 def greedy(pools: Sequence[PoolState], work: Work, risk: Risk) -> Answer:
     """One replica at a time, of the cheapest pool for what is missing; then those that turned out
     not to be needed go, the dearest first."""
+    most = {pool.name: pool.most for pool in pools}
+    exposed = risk.keep > 0 and missing_work(pools, most, work, risk) > _TINY
+    if exposed:
+        risk = replace(risk, keep=0.0)
+    found = _greedy(pools, work, risk)
+    return replace(found, exposed=exposed)
+
+
+def _greedy(pools: Sequence[PoolState], work: Work, risk: Risk) -> Answer:
     counts = {pool.name: pool.least for pool in pools}
-    missing = _missing(pools, counts, work, risk)
+    missing = missing_work(pools, counts, work, risk)
     while missing > _TINY:
         best: tuple[float, str, float] | None = None
         for pool in pools:
             if counts[pool.name] < pool.most:
                 more = {**counts, pool.name: counts[pool.name] + 1}
-                left = _missing(pools, more, work, risk)
+                left = missing_work(pools, more, work, risk)
                 if left < missing - 1e-12:
                     price = pool.usd_per_hour / (missing - left)
                     best = min(best or (math.inf, "", 0.0), (price, pool.name, left))
@@ -91,7 +105,7 @@ def greedy(pools: Sequence[PoolState], work: Work, risk: Risk) -> Answer:
     for pool in sorted(pools, key=lambda p: -p.usd_per_hour):
         while counts[pool.name] > pool.least:
             less = {**counts, pool.name: counts[pool.name] - 1}
-            if _missing(pools, less, work, risk) > _TINY:
+            if missing_work(pools, less, work, risk) > _TINY:
                 break
             counts = less
     return Answer(counts, _usd(pools, counts), by="greedy")
@@ -113,10 +127,10 @@ def _scenarios(
             yield tuple(pool for pool in pools if pool.place != place), risk.keep
 
 
-def _missing(
+def missing_work(
     pools: Sequence[PoolState], counts: Mapping[str, int], work: Work, risk: Risk
 ) -> float:
-    """Shares of the work that cannot be done, over all scenarios."""
+    """Shares of the work that these replicas cannot do, summed over all scenarios."""
     return sum(
         sum(_left(there, counts, work, share, risk)) for there, share in _scenarios(pools, risk)
     )
@@ -178,7 +192,7 @@ class _Model:
         self, cost: Sequence[float], least: Sequence[float], most: Sequence[float], whole: int
     ) -> Sequence[float] | None:
         """The first ``whole`` columns are whole numbers; None: nothing was found."""
-        highs = highspy.Highs()
+        highs = highspy.Highs()  # type: ignore[no-untyped-call]
         highs.setOptionValue("output_flag", False)
         highs.setOptionValue("threads", 1)
         highs.setOptionValue("mip_max_nodes", _NODES)

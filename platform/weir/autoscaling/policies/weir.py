@@ -107,9 +107,7 @@ class Weir:
         params = self._params
         if not params.checked_s or not model.history:
             return Forecast(0.0, 0.0)
-        return foretell(
-            model.history, lag_s, params.season_s, params.risk, params.checked_s
-        )
+        return foretell(model.history, lag_s, params.season_s, params.risk, params.checked_s)
 
 
 def _larger(now: Work, ahead: Forecast, factor: float) -> Work:
@@ -135,6 +133,8 @@ def _because(found: Answer, targets: Mapping[str, int]) -> str:
         return f"everything that may be started; {found.short:.0%} of the work cannot be done"
     kept = any(targets[name] > wanted for name, wanted in found.targets.items())
     text = "the cheapest replicas that do the work"
+    if found.exposed:
+        text += " (not if a place is lost: there is no way)"
     if found.spill_share:
         text += f", {found.spill_share:.0%} of the requests by the student"
     return text + ("; some are kept for a while" if kept else "")
