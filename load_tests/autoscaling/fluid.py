@@ -49,7 +49,7 @@ class World:
     pools: tuple[PoolKind, ...]
     ttft_slo_s: float
     tpot_slo_s: float
-    decide_s: float = 30.0
+    decide_s: float = 60.0
     drain_s: float = 30.0
     batch_within_s: float = 6 * 3600.0
     spill_share: float = 0.0

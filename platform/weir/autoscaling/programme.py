@@ -21,7 +21,8 @@ import numpy as np
 
 from weir.autoscaling.report import PoolState, Student
 
-_NODES = 2000
+_NODES = 200
+_GAP = 1e-3
 _TINY = 1e-7
 
 
@@ -196,7 +197,7 @@ class _Model:
         highs.setOptionValue("output_flag", False)
         highs.setOptionValue("threads", 1)
         highs.setOptionValue("mip_max_nodes", _NODES)
-        highs.setOptionValue("mip_rel_gap", 1e-4)
+        highs.setOptionValue("mip_rel_gap", _GAP)
         for index in range(self.columns):
             highs.addCol(cost[index], least[index], most[index], 0, np.array([]), np.array([]))
             if index < whole:

@@ -27,7 +27,7 @@ from weir.autoscaling.registry import register
 from weir.autoscaling.report import Alternative, Decision, Explanation, ModelState
 from weir.autoscaling.steady import steadied
 
-_STEP = 1.01
+_STEP = 1.02
 _REMEMBERED = 4096
 
 
@@ -118,7 +118,7 @@ def _larger(now: Work, ahead: Forecast, factor: float) -> Work:
 
 
 def _stepped(value: float) -> float:
-    """Rounded up to a power of 1.01, so that noise asks no new question."""
+    """Rounded up to a power of 1.02, so that noise asks no new question."""
     return _STEP ** math.ceil(math.log(value, _STEP)) if value > 0 else 0.0
 
 
