@@ -62,7 +62,7 @@ def _cheapest(kinds: Sequence[PoolKind]) -> list[PoolKind]:
     return [kind for kind in kinds if kind.state.accelerator == best]
 
 
-_WEIR = {"headroom": (0.2, 0.4, 0.6, 0.8), "down_after_s": (300.0,)}
+_WEIR = {"headroom": (0.3, 0.5, 0.7), "down_after_s": (300.0,)}
 ON_DEMAND = (
     Contender(
         "weir",

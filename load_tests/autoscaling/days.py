@@ -21,19 +21,21 @@ from weir.planner.roofline import Layout
 from weir.planner.serving import Lengths, Slo
 from weir.planner.traffic import Traffic
 
-#: Llama-3.1-8B in bfloat16.
+#: Llama-3.3-70B in FP8, and on which devices a replica of it runs.
 CONFIG: dict[str, Any] = {
     "model_type": "llama",
-    "num_hidden_layers": 32,
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_attention_heads": 32,
+    "num_hidden_layers": 80,
+    "hidden_size": 8192,
+    "intermediate_size": 28672,
+    "num_attention_heads": 64,
     "num_key_value_heads": 8,
     "head_dim": 128,
     "vocab_size": 128256,
     "dtype": "bfloat16",
     "tie_word_embeddings": False,
+    "quantization_config": {"quant_method": "fp8"},
 }
+_DEVICES = {"H100": 2, "H200": 1}
 SLO = Slo(2.0, 0.05)
 WEEK_S = 7 * 86_400.0
 START_S = 150.0
@@ -65,20 +67,23 @@ def read_days(folder: Path, trace: str, batch_share: float, seed: int) -> Days:
     ticks = read_servegen(folder / f"servegen_language_{trace}.csv.gz", batch_share, seed, _TICK_S)
     tuning, reported = ticks.part(0, WEEK_S), ticks.part(WEEK_S, 2 * WEEK_S)
     lengths = Lengths(tuning.mean_prompt, tuning.mean_output, 0.0, 1.5)
-    kinds = tuple(kind for accelerator in ("H100", "L40S") for kind in _kinds(accelerator, lengths))
+    kinds = tuple(
+        kind for name, devices in _DEVICES.items() for kind in _kinds(name, devices, lengths)
+    )
     return Days(f"{trace}, {batch_share:.0%} batch", tuning, reported, kinds)
 
 
-def _kinds(name: str, lengths: Lengths) -> list[PoolKind]:
+def _kinds(name: str, devices: int, lengths: Lengths) -> list[PoolKind]:
     """On demand in one region, spot in two."""
     accelerator = find_accelerator(name)
     traffic = Traffic(1.0, 1.0, lengths.prompt, lengths.output)
-    question = Question(make_card(CONFIG), 4096, 32, 8, traffic, SLO, [accelerator])
-    table = replica_table(engine_of(question, accelerator, Layout()), lengths, SLO)
+    question = Question(make_card(CONFIG), 8192, 64, 8, traffic, SLO, [accelerator])
+    table = replica_table(engine_of(question, accelerator, Layout(devices)), lengths, SLO)
+    usd = devices * accelerator.usd_per_hour
     plain = PoolState(
         f"{name}-on-demand",
         table.capacity,
-        accelerator.usd_per_hour,
+        usd,
         accelerator=name,
         region="a",
         most=_MOST,
@@ -88,7 +93,7 @@ def _kinds(name: str, lengths: Lengths) -> list[PoolKind]:
         PoolState(
             f"{name}-spot-{region}",
             table.capacity,
-            accelerator.usd_per_hour * SPOT_PRICE,
+            usd * SPOT_PRICE,
             accelerator=name,
             region=region,
             market="spot",

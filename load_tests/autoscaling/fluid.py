@@ -214,10 +214,10 @@ class Fluid:
             self.outcome.batch += tokens
             if now_s - at_s > self._world.batch_within_s:
                 self.outcome.late_batch += tokens
-            if done >= 1:
-                self._batch.popleft()
-            else:
+            if done < 1:
                 self._batch[0][1:] = [amount * (1 - done) for amount in self._batch[0][1:]]
+                break
+            self._batch.popleft()
 
     def _speeds(self) -> tuple[float, float, float]:
         """Tokens per second of prompts alone, of answers alone, and the usable share of time."""

@@ -113,8 +113,13 @@ class Weir:
 def _larger(now: Work, ahead: Forecast, factor: float) -> Work:
     computed = max(now.computed_tokens_per_s, ahead.computed_tokens_per_s * ahead.upper)
     output = max(now.output_tokens_per_s, ahead.output_tokens_per_s * ahead.upper)
-    requests = _stepped(now.requests_per_s)
-    return Work(_stepped(computed * factor), _stepped(output * factor), requests)
+    prompts = _stepped(computed * factor)
+    # Answers in steps of their ratio to prompts, which changes little, and requests likewise.
+    answers = (
+        prompts * _stepped(output * factor / prompts) if prompts else _stepped(output * factor)
+    )
+    requests = prompts * _stepped(now.requests_per_s / prompts) if prompts else 0.0
+    return Work(prompts, answers, requests)
 
 
 def _stepped(value: float) -> float:
