@@ -38,6 +38,7 @@ from deployments import wire
 from deployments.chats import ChatFormat
 from deployments.replica_card import work_counter
 from deployments.resuming import let_resume, prepare_workers
+from deployments.tiers.figures import TierFigures, tier_figures
 from deployments.yielding import let_yield
 from weir.cards.usage import Step, WorkCounter
 
@@ -159,21 +160,32 @@ def _run_core(config: Any, addresses: EngineZmqAddresses, writer: int) -> NoRetu
 
 class LoadRecorder(StatLoggerBase):  # type: ignore[misc]
     """Keeps the scheduler's last word on its load, and counts its steps: vLLM calls it after each
-    one, so the count stands still while the engine hangs. ``work`` counts what the steps did."""
+    one, so the count stands still while the engine hangs. ``work`` counts what the steps did,
+    ``tiers`` is told what is kept outside the device."""
 
-    def __init__(self, kv_blocks_total: int, work: WorkCounter | None = None) -> None:
+    def __init__(
+        self,
+        kv_blocks_total: int,
+        work: WorkCounter | None = None,
+        tiers: TierFigures | None = None,
+    ) -> None:
         self._kv_blocks_total = kv_blocks_total
+        self._tiers = tiers
         self.work = work
         self.load = wire.Load(0, 0, 0)
 
     def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
         """``scheduler_stats`` is None when a step reported none."""
         if scheduler_stats is not None:
+            tiers = self._tiers
+            if tiers is not None and (told := scheduler_stats.kv_connector_stats):
+                tiers.add(told)
             self.load = wire.Load(
                 scheduler_stats.num_running_reqs,
                 scheduler_stats.num_waiting_reqs,
                 round(scheduler_stats.kv_cache_usage * self._kv_blocks_total),
                 steps=self.load.steps + 1,
+                tiers=tiers.use if tiers is not None else None,
             )
             if self.work is not None:
                 _count(self.work, scheduler_stats, iteration_stats)
@@ -262,7 +274,7 @@ class WeirEngine(VLLMEngine):  # type: ignore[misc]
 
     def _record_load(self, config: Any, engine_index: int) -> LoadRecorder:
         blocks = config.cache_config.num_gpu_blocks or 0
-        self.recorder = LoadRecorder(blocks, work_counter(config))
+        self.recorder = LoadRecorder(blocks, work_counter(config), tier_figures(config))
         return self.recorder
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import hmac
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import uvicorn
@@ -19,17 +20,20 @@ from deployments.streams import TokenStreams
 App = Callable[[dict[str, Any], Callable[[], Any], Callable[[dict[str, Any]], Any]], Any]
 
 _PROBES = frozenset({"/health", "/metrics"})
-_PROFILE = "/weir/profile"
 
 
 class ReplicaApp:
-    """Routes by path: token streams for gateways, ``probes`` for everybody, ``profiler`` for the
+    """Routes by path: token streams for gateways, ``probes`` for everybody, ``pages`` for the
     platform's own operators, nothing else."""
 
     def __init__(
-        self, probes: App, streams: TokenStreams, token: str, profiler: App | None = None
+        self,
+        probes: App,
+        streams: TokenStreams,
+        token: str,
+        pages: Mapping[str, App] = MappingProxyType({}),
     ) -> None:
-        self._profiler = profiler
+        self._pages = pages
         self._probes = probes
         self._streams = streams
         self._token = token.encode()
@@ -44,8 +48,8 @@ class ReplicaApp:
             await _refuse(scope, send, 401, b"replicas answer only their gateway\n")
         elif path == wire.PATH and scope["type"] == "websocket":
             await self._streams.serve(receive, send)
-        elif path == _PROFILE and scope["type"] == "http" and self._profiler is not None:
-            await self._profiler(scope, receive, send)
+        elif path in self._pages and scope["type"] == "http":
+            await self._pages[path](scope, receive, send)
         else:
             await _refuse(scope, send, 404, b"replicas speak over their token streams only\n")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,24 @@ from weir.errors import OverloadedError
 from weir.logs import stack_of
 
 _LOG = logging.getLogger("weir.replica")
+
+
+#: In the transfer parameters: when the blocks were kept, in seconds since the epoch.
+_KEPT_AT = "weir_kept_at"
+
+
+def kept_blocks(params: Mapping[str, Any], epoch_s: float) -> bytes:
+    """What the answering replica is to be told, from an engine's transfer parameters."""
+    return msgspec.json.encode({**params, _KEPT_AT: epoch_s})
+
+
+def fresh_params(blocks: bytes, epoch_s: float, fresh_s: float) -> dict[str, Any] | None:
+    """The transfer parameters of :func:`kept_blocks`; None where the blocks were kept more than
+    ``fresh_s`` seconds ago: who has kept them may have given their place to another prompt by now,
+    and nothing would say so."""
+    params: dict[str, Any] = msgspec.json.decode(blocks)
+    kept_at: float = params.pop(_KEPT_AT, epoch_s)
+    return params if epoch_s - kept_at <= fresh_s else None
 
 
 class Outputs:
@@ -109,9 +127,15 @@ class Outputs:
 
 
 class KeptOutputs(Outputs):
-    """Of a prompt that is computed for another replica."""
+    """Of a prompt that is computed for another replica. ``epoch_s``: seconds since the epoch."""
 
-    __slots__ = ()
+    __slots__ = ("_epoch_s",)
+
+    def __init__(
+        self, number: int, prompt_tokens: int, put: Put, epoch_s: Callable[[], float]
+    ) -> None:
+        super().__init__(number, prompt_tokens, put)
+        self._epoch_s = epoch_s
 
     def _tell(self, output: Any, completion: Any, text: str, tokens: list[int]) -> None:
         """What it generates besides, nobody wants."""
@@ -125,7 +149,7 @@ class KeptOutputs(Outputs):
         elif not output.kv_transfer_params:
             self._fail(CannotDoError.status, "This engine hands no KV blocks over.")
         else:
-            blocks = msgspec.json.encode(output.kv_transfer_params)
+            blocks = kept_blocks(output.kv_transfer_params, self._epoch_s())
             self._put(wire.Kept(self._number, "", [], reason, prompt, cached, 0, blocks))
 
 

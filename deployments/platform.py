@@ -120,6 +120,7 @@ class Platform:
 
     def _apply(self) -> None:
         self._progress.tell("apply", "start", str(self._settings_file))
+        before = self._settings.tenants
         try:
             settings = checked(read_tree(self._settings_file), str(self._settings_file))
             require_same_base(self._settings, settings)
@@ -136,6 +137,9 @@ class Platform:
         except Stopped:
             return
         except (WeirError, OSError) as error:  # the platform goes on as it was
+            if self._tenants is not None:
+                with contextlib.suppress(ConfigError):
+                    self._tenants.put(before)
             told = error.message if isinstance(error, WeirError) else str(error)
             self._progress.tell("apply", "fail", error=told)
             return
@@ -152,6 +156,8 @@ class Platform:
         self._control.stop()
         if self._redis is not None:
             self._redis.stop()
+        if self._tenants is not None:
+            self._tenants.close()
         with contextlib.suppress(FileNotFoundError):
             (self._state / "platform.json").unlink()
 

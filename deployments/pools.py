@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from deployments.names import model_deployment
+from deployments.roles import RoleKeeper
+from deployments.tiers.config import tiers_transfer
 from weir.settings import ModelSettings
 from weir.settings.pools import PoolSettings, Role, hands_off
 
@@ -18,14 +20,26 @@ _KV_ROLES = {"prefill": "kv_producer", "decode": "kv_consumer", "mixed": "kv_bot
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """What a replica tells of its pool. ``pool`` is empty where its model has none."""
+    """What a replica tells of its pool. ``pool`` is empty where its model has none.
+    ``hands_off``: as the pool's."""
 
     pool: str = ""
     role: Role = "mixed"
+    hands_off: bool = False
 
-    def metadata(self) -> dict[str, str]:
+    @property
+    def changes_role(self) -> bool:
+        """Whether its engine was started for both halves of a request."""
+        return self.hands_off and self.role == "mixed"
+
+    def metadata(self) -> dict[str, Any]:
         """In the words of the replica's metadata."""
-        return {"pool": self.pool, "role": self.role} if self.pool else {}
+        told = {"pool": self.pool, "role": self.role, "changes_role": self.changes_role}
+        return told if self.pool else {}
+
+    def roles(self) -> RoleKeeper:
+        """The role that the replica has now, and may change."""
+        return RoleKeeper(self.role, self.changes_role)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +65,13 @@ class Pool:
         return f"{self.model.name}:{self.name}" if self.name else self.model.name
 
     def kv_transfer(self) -> dict[str, Any] | None:
-        """vLLM's ``kv_transfer_config``; None: nothing is handed over.
+        """vLLM's ``kv_transfer_config``; None: blocks stay where they are computed.
 
-        NIXL, unless the settings name another connector. What is lost on the way is computed again.
+        To other replicas: NIXL, unless the settings name another connector; what is lost on the way
+        is computed again. To memory and disk: see :mod:`deployments.tiers.config`.
         """
         if not self.hands_off:
-            return None
+            return tiers_transfer(self.model, self.name)
         given: Mapping[str, Any] = self.model.engine.args.get("kv_transfer_config") or {}
         config = {
             "kv_connector": "NixlConnector",
@@ -68,6 +83,8 @@ class Pool:
         if config["kv_connector"] == "NixlConnector":
             extra = config.get("kv_connector_extra_config") or {}
             config["kv_connector_extra_config"] = {"kv_lease_duration": LEASE_S, **extra}
+            # With bounds in time: see the module. vLLM's own is had by naming its module.
+            config.setdefault("kv_connector_module_path", "deployments.patient_nixl")
         return config
 
 

@@ -23,6 +23,7 @@ import psutil
 from deployments import traces
 from deployments.listener import answer
 
+PATH = "/weir/profile"
 LONGEST_S = 120.0
 _RATE_HZ = 100
 _GRACE_S = 20.0

@@ -8,11 +8,9 @@ a pickled object): gateways connect to the listener, whose address is the replic
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ipaddress
 import logging
 import os
-import socket
 import time
 from typing import Any
 
@@ -21,16 +19,17 @@ import ray
 from ray.serve.llm import LLMConfig
 from ray.serve.llm.deployment import LLMServer
 
-from deployments import wire
+from deployments import profiling, role_page, wire
 from deployments.adapters import AdapterSlots
 from deployments.autoscaling import ONGOING
 from deployments.engine import REGISTRY, WeirEngine
-from deployments.listener import Listener, ReplicaApp
+from deployments.kv_feed import EventFeed, free_ports, open_feed
+from deployments.listener import App, Listener, ReplicaApp
 from deployments.pairs import SCORE, scores_pairs
 from deployments.pools import Membership
 from deployments.probes import Probes
-from deployments.profiling import Profiler
 from deployments.replica_card import engine_card, usage_meter
+from deployments.role_page import RolePage
 from deployments.streams import TokenStreams
 from deployments.vllm_generator import VllmGenerator
 from router.hashing import DEFAULT_SEED
@@ -55,7 +54,7 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
         configure_logging(log)
         host = ray.util.get_node_ip_address()
         self._membership = membership or Membership()
-        self._kv_endpoints = _publish_kv_events(llm_config, host)
+        self._feed = _publish_kv_events(llm_config, host)
         if "kv_transfer_config" in llm_config.engine_kwargs:
             _open_side_channel(host)
         await super().__init__(llm_config, engine_cls=WeirEngine)
@@ -64,9 +63,14 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
         self._usage = await usage_meter(work, self.engine.client.vllm_config, accelerator)
         client = self.engine.client
         self._drain_timeout_s = drain_timeout_s
-        self._streams = TokenStreams(self._generator())
+        roles = self._membership.roles()
+        self._streams = TokenStreams(self._generator(), roles)
         token = os.environ.get("WEIR_INTERNAL_TOKEN", "")
-        app = ReplicaApp(Probes(client), self._streams, token, Profiler(client))
+        pages: dict[str, App] = {
+            profiling.PATH: profiling.Profiler(client),
+            role_page.PATH: RolePage(roles),
+        }
+        app = ReplicaApp(Probes(client), self._streams, token, pages)
         self._listener = Listener(app, host)
         await self._listener.start()
         telling = self._streams.tell_load_forever()
@@ -94,7 +98,7 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
         """Published once, when the replica is ready: where it listens and what it can hold."""
         config = self.engine.client.vllm_config
         blocks = config.cache_config.num_gpu_blocks or 0
-        feed = self._kv_endpoints if config.cache_config.enable_prefix_caching else None
+        feed = self._feed if config.cache_config.enable_prefix_caching else None
         card = engine_card(config)
         return {
             "address": self._listener.address,
@@ -112,7 +116,8 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
             **self._membership.metadata(),
             "kv_feed": feed
             and {
-                **feed,
+                "events": feed.events,
+                "replay": feed.replay,
                 "algorithm": config.cache_config.prefix_caching_hash_algo,
                 "seed": os.environ.get("PYTHONHASHSEED", DEFAULT_SEED),
             },
@@ -146,6 +151,8 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
         await super().__del__()
         if engine := getattr(self, "engine", None):
             engine.stop()
+        if feed := getattr(self, "_feed", None):
+            feed.close()
 
     async def _first_token(self) -> None:
         # The first step compiles and allocates; better before than in a client's request.
@@ -191,20 +198,14 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
         return msgspec.structs.replace(load, mfu=mfu, mbu=mbu)
 
 
-def _publish_kv_events(llm_config: LLMConfig, host: str) -> dict[str, str] | None:
-    """Have the engine publish its KV events on free ports, unless settings say otherwise."""
+def _publish_kv_events(llm_config: LLMConfig, host: str) -> EventFeed | None:
+    """Have the engine publish its KV events, unless settings say otherwise."""
     arguments = llm_config.engine_kwargs
     if "kv_events_config" in arguments or not arguments.get("enable_prefix_caching", True):
         return None
-    events, replay = (f"tcp://{host}:{port}" for port in _free_ports(host, 2))
-    arguments["kv_events_config"] = {
-        "enable_kv_cache_events": True,
-        "publisher": "zmq",
-        "endpoint": events,
-        "replay_endpoint": replay,
-        "topic": "kv",
-    }
-    return {"events": events, "replay": replay}
+    feed = open_feed(host)
+    arguments["kv_events_config"] = feed.engine_argument()
+    return feed
 
 
 def _open_side_channel(host: str) -> None:
@@ -212,14 +213,6 @@ def _open_side_channel(host: str) -> None:
     this replica's own, unless settings say otherwise. What only this machine may reach stays on its
     loopback interface, the transfers too."""
     os.environ.setdefault("VLLM_NIXL_SIDE_CHANNEL_HOST", host)
-    os.environ.setdefault("VLLM_NIXL_SIDE_CHANNEL_PORT", str(_free_ports(host, 1)[0]))
+    os.environ.setdefault("VLLM_NIXL_SIDE_CHANNEL_PORT", str(free_ports(host, 1)[0]))
     if ipaddress.ip_address(host).is_loopback:
         os.environ.setdefault("UCX_NET_DEVICES", "lo")
-
-
-def _free_ports(host: str, count: int) -> list[int]:
-    with contextlib.ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind((host, 0))
-        return [int(probe.getsockname()[1]) for probe in probes]

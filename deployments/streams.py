@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from msgspec import MsgspecError
 
 from deployments import wire
+from deployments.roles import RoleKeeper
 from weir.errors import WeirError
 from weir.logs import stack_of
 
@@ -70,10 +71,11 @@ class Generator(Protocol):
 
 
 class TokenStreams:
-    """Serves :data:`wire.PATH` for any number of gateways."""
+    """Serves :data:`wire.PATH` for any number of gateways. ``roles``: what the replica is for."""
 
-    def __init__(self, generator: Generator) -> None:
+    def __init__(self, generator: Generator, roles: RoleKeeper | None = None) -> None:
         self._generator = generator
+        self.roles = roles or RoleKeeper()
         self._connections: set[_Connection] = set()
         self._draining = False
 
@@ -123,6 +125,7 @@ class TokenStreams:
     def tell_load(self, now_s: float) -> None:
         """Send its load to each gateway that does not know it, or has not heard for a second."""
         load, adapters = self._generator.load(), self._generator.adapters()
+        temporary = self.roles.now(now_s)
         total = _sum(connection.work() for connection in self._connections)
         for connection in self._connections:
             requests, prefill, decode, context = map(operator.sub, total, connection.work())
@@ -138,6 +141,9 @@ class TokenStreams:
                 draining=self._draining,
                 mfu=load.mfu,
                 mbu=load.mbu,
+                tiers=load.tiers,
+                role="" if temporary is None else temporary.role,
+                role_until=None if temporary is None else temporary.until,
             )
             connection.tell_load(told, now_s)
             if adapters is not None:

@@ -17,6 +17,7 @@ import ray
 from deployments.autoscaling import ONGOING
 from deployments.listener import Listener, ReplicaApp, answer
 from deployments.pools import Membership
+from deployments.role_page import PATH, RolePage
 from deployments.streams import TokenStreams
 from deployments.stub_generator import StubGenerator
 from weir.logs import configure_logging
@@ -36,9 +37,11 @@ class StubReplica:
         self._started_s = time.time()
         self._membership = membership or Membership()
         self._args: dict[str, Any] = model.engine.args
-        self._streams = TokenStreams(StubGenerator(self._args.get("interval_ms", 5) / 1000))
+        roles = self._membership.roles()
+        generator = StubGenerator(self._args.get("interval_ms", 5) / 1000)
+        self._streams = TokenStreams(generator, roles)
         token = os.environ.get("WEIR_INTERNAL_TOKEN", "")
-        self._app = ReplicaApp(_healthy, self._streams, token)
+        self._app = ReplicaApp(_healthy, self._streams, token, {PATH: RolePage(roles)})
         self._listener = Listener(self._app, ray.util.get_node_ip_address())
         await self._listener.start()
         telling = self._streams.tell_load_forever()

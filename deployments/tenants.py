@@ -67,6 +67,10 @@ class TenantsOfSettings:
             except ConfigError as error:
                 _LOG.error("the tenants of the settings are not in force: %s", error.message)
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._store.close()
+
     def _put(self) -> None:
         self._again_s = None
         try:

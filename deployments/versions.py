@@ -19,7 +19,8 @@ from weir import __version__
 from weir.settings import Settings
 
 _COUNTS = {"replicas", "autoscaling"}
-_ELSEWHERE = _COUNTS | {"pools"}  # each pool is a deployment, with a version of its own
+# Each pool is a deployment, with a version of its own; prices are the gateways'.
+_ELSEWHERE = _COUNTS | {"pools", "price"}
 _UNUSED = {"data": 1, "experts": False}  # what is not used says nothing
 #: Requests bring them: a new one restarts no replica whose slots can hold it.
 _ADAPTERS = {"adapters", "adapter_slots", "on_cold_adapter"}
@@ -41,6 +42,8 @@ def model_version(
     model, and of its draft, are; new files in the same folder are a new version."""
     tree = pool.model.model_dump(mode="json", exclude=_ELSEWHERE | _ADAPTERS)
     parallel = tree["parallel"]
+    if not tree["engine"]["kv_tiers"]:
+        del tree["engine"]["kv_tiers"]
     tree["parallel"] = {key: parallel[key] for key in parallel if parallel[key] != _UNUSED.get(key)}
     named = [[pool.name, pool.role, pool.spot, pool.kv_transfer()]] if pool.name else []
     written = [[each, _written(each)] for each in sources]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
 from vllm import PoolingParams, SamplingParams
 from vllm.exceptions import VLLMClientError
 from vllm.inputs.engine import tokens_input
@@ -19,7 +19,14 @@ from deployments import wire
 from deployments.adapters import AdapterSlots
 from deployments.chats import ChatFormat, ChatReader
 from deployments.grammar_trial import GrammarTrial, grammar_backend
-from deployments.outputs import Embedding, KeptOutputs, Outputs, RichOutputs, Wanted
+from deployments.outputs import (
+    Embedding,
+    KeptOutputs,
+    Outputs,
+    RichOutputs,
+    Wanted,
+    fresh_params,
+)
 from deployments.pairs import scores_pairs
 from deployments.resuming import RESUMED
 from deployments.seams import Delivered, Replay, replay
@@ -43,7 +50,8 @@ _REFUSALS = (ValueError, VLLMClientError)
 class VllmGenerator:
     """``load`` says what the engine last reported of itself, ``slots`` loads LoRA adapters (None:
     the engine takes none), ``resumes`` says whether the engine's scheduler continues streams.
-    ``grammars`` tries what the engine would compile."""
+    ``grammars`` tries what the engine would compile. ``epoch_s``: seconds since the epoch, as the
+    other replicas of a model have them: blocks that are handed over are good for a while only."""
 
     def __init__(
         self,
@@ -54,7 +62,9 @@ class VllmGenerator:
         slots: AdapterSlots | None = None,
         resumes: bool = False,
         grammars: GrammarTrial | None = None,
+        epoch_s: Callable[[], float] = time.time,
     ) -> None:
+        self._epoch_s = epoch_s
         self._client = client
         self._grammars = grammars or GrammarTrial(lambda: grammar_backend(client))
         self._defaults: dict[str, Any] = client.model_config.get_diff_sampling_param()
@@ -155,7 +165,7 @@ class VllmGenerator:
         return abort_and_release
 
     async def _submit_plain(self, request: wire.Submit, put: Put, lora: Any | None) -> Abort:
-        more = {} if request.handoff is None else {"extra_args": _extra_args(request)}
+        more = {} if request.handoff is None else {"extra_args": self._extra_args(request)}
         collector = await self._client.add_request(
             request.request_id,
             tokens_input(request.prompt, cache_salt=request.cache_salt),
@@ -163,8 +173,10 @@ class VllmGenerator:
             lora_request=lora,
             priority=request.priority,
         )
-        kind = KeptOutputs if isinstance(request.handoff, wire.Keep) else Outputs
-        return self._listen(collector, kind(request.stream, len(request.prompt), put))
+        told = (request.stream, len(request.prompt), put)
+        keeps = isinstance(request.handoff, wire.Keep)
+        outputs = KeptOutputs(*told, self._epoch_s) if keeps else Outputs(*told)
+        return self._listen(collector, outputs)
 
     async def _submit_rich(self, request: wire.Submit, put: Put, lora: Any | None) -> Abort:
         prompt, reader, params = await self._read(request)
@@ -217,7 +229,7 @@ class VllmGenerator:
                 raise CannotDoError("This model's engine cannot continue another one's stream.")
         else:  # told with the first output, which a resumed stream has had
             more["prompt_logprobs"] = request.prompt_logprobs
-        more["extra_args"] = _extra_args(request)
+        more["extra_args"] = self._extra_args(request)
         params = sampling_params(sampling, self._defaults, **more)
         return prompt, reader, params
 
@@ -284,6 +296,27 @@ class VllmGenerator:
 
         return abort
 
+    def _extra_args(self, request: wire.Submit) -> dict[str, Any] | None:
+        """What travels to the engine core beside the sampling parameters."""
+        extra: dict[str, Any] = {}
+        if request.resume is not None and request.resume.tokens:
+            extra[RESUMED] = request.resume.tokens
+        if isinstance(request.handoff, wire.Keep):
+            extra["kv_transfer_params"] = {"do_remote_decode": True, "do_remote_prefill": False}
+        elif request.handoff is not None:
+            params = fresh_params(request.handoff.blocks, self._epoch_s(), self._fresh_s())
+            if params is not None:
+                extra["kv_transfer_params"] = params
+        return extra or None
+
+    def _fresh_s(self) -> float:
+        """So long after they were kept, another replica's blocks may be fetched: half of the lease
+        that it keeps them for."""
+        config = self._client.vllm_config.kv_transfer_config
+        if config is None:
+            return 0.0
+        return 0.5 * float(config.get_from_extra_config("kv_lease_duration", 30.0))
+
     def _end_soon(self, engine_id: str) -> None:
         ending = self._client.abort(engine_id, internal=True)
         task = asyncio.get_running_loop().create_task(ending)
@@ -299,18 +332,6 @@ def _is_large(chat: dict[str, Any]) -> bool:
     """Whether it takes milliseconds to check."""
     forms = [chat.get("response_format"), chat.get("structured_outputs")]
     return len(chat.get("tools") or ()) > _FEW_TOOLS or len(json.dumps(forms)) > _SMALL_FORM_BYTES
-
-
-def _extra_args(request: wire.Submit) -> dict[str, Any] | None:
-    """What travels to the engine core beside the sampling parameters."""
-    extra: dict[str, Any] = {}
-    if request.resume is not None and request.resume.tokens:
-        extra[RESUMED] = request.resume.tokens
-    if isinstance(request.handoff, wire.Keep):
-        extra["kv_transfer_params"] = {"do_remote_decode": True, "do_remote_prefill": False}
-    elif request.handoff is not None:
-        extra["kv_transfer_params"] = msgspec.json.decode(request.handoff.blocks)
-    return extra or None
 
 
 def _is_rich(request: wire.Submit) -> bool:

@@ -11,9 +11,11 @@ not text (``Submit.messages``) is rendered by the replica, which has the model's
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
+
+from router.tiers import TierUse
 
 PATH = "/weir/streams"
 TOKEN_HEADER = "x-weir-token"
@@ -207,7 +209,10 @@ class Load(msgspec.Struct, tag=3, array_like=True):
     on, so a gateway can add them to its own ledger and nothing is counted twice. ``steps`` counts
     the engine's steps since its start: while something runs, a count that stands still is an engine
     that hangs. ``draining``: the replica is going away; its streams should go on elsewhere.
-    ``mfu`` and ``mbu``: see :mod:`weir.cards.usage`; None where they are not known.
+    ``mfu`` and ``mbu``: see :mod:`weir.cards.usage`; None where they are not known. ``tiers``: what
+    is kept in memory and on disk; None for an engine that keeps nothing there. ``role``: what the
+    replica does for a while instead of what its pool is for (empty: that), and ``role_until`` when
+    that ends, in seconds since the epoch (None: when it is told to).
     """
 
     running: int
@@ -221,6 +226,9 @@ class Load(msgspec.Struct, tag=3, array_like=True):
     draining: bool = False
     mfu: float | None = None
     mbu: float | None = None
+    tiers: TierUse | None = None
+    role: Literal["", "mixed", "prefill", "decode"] = ""
+    role_until: float | None = None
 
 
 class Scored(msgspec.Struct, array_like=True):

@@ -25,6 +25,7 @@ from deployments import wire
 from deployments.gateway.booking import Booking
 from deployments.gateway.legs import Attempt, Choice, Leg
 from deployments.gateway.plan import Step
+from deployments.gateway.pricing import PriceLists
 from deployments.gateway.settle import Record
 from load_tests.report import Mark, Report, Row, absent_row, bench_parser, emit, median, percentile
 from weir.database import migrate, open_database, reading
@@ -35,7 +36,7 @@ from weir.ledger.report import cost_report
 from weir.ledger.store import Arrived, store
 from weir.ledger.tables import HOUR_MS, usage_records
 from weir.ledger.usage import usage
-from weir.settings import PriceSettings
+from weir.settings import ModelSettings, PriceSettings
 from weir.testing.postgresql import postgresql_folder, running_postgresql
 
 _BATCH = 500
@@ -63,14 +64,12 @@ class OutboxLedger:
 
 def booking_row(size: Size) -> Row:
     """Microseconds for one request."""
-    model: Any = SimpleNamespace(
-        name="m",
-        settings=SimpleNamespace(price=PriceSettings(input_usd_per_million_tokens=0.5)),
-        pool_of=lambda replica: "",
-    )
+    price = PriceSettings(input_usd_per_million_tokens=0.5)
+    prices = PriceLists([ModelSettings(name="m", source="x", price=price)])
+    model: Any = SimpleNamespace(name="m", pool_of=lambda replica: "")
     with tempfile.TemporaryDirectory() as folder:
         outbox = Outbox.create(Path(folder), "bench")
-        booking = Booking({"m": model}, OutboxLedger(outbox), time.monotonic, time.time)
+        booking = Booking({"m": model}, prices, OutboxLedger(outbox), time.monotonic, time.time)
         records = [_request(number) for number in range(size.bookings)]
         took_us = []
         for record in records:

@@ -20,6 +20,7 @@ from typing import Protocol
 import msgspec
 
 from router.hashing import block_key
+from router.tiers import MEDIUMS, TierIndex
 
 _Hash = int | bytes
 _DEVICE = "GPU"
@@ -98,13 +99,16 @@ class Index(Protocol):
 
     def resynced(self, replica_id: str) -> None: ...
 
+    @property
+    def tiers(self) -> TierIndex: ...
+
 
 class EventStream:
     """One replica's events in order. Pure: feed it batches, do what it answers.
 
-    Only blocks in device memory, of cache group 0 and of ``block_size`` tokens count; the rest
-    (offloaded copies, other groups of a hybrid model, partial blocks) is not what a prefix hit
-    on the device needs.
+    Only blocks in device memory, of cache group 0 and of ``block_size`` tokens count; other groups
+    of a hybrid model and partial blocks are not what a prefix hit on the device needs. Copies in
+    host memory or on disk go to the index's ``tiers``.
     """
 
     def __init__(self, index: Index, replica_id: str, block_size: int) -> None:
@@ -163,7 +167,7 @@ class EventStream:
         """Begin anew from all that the publisher still remembers. What was stored before that
         is not known any more, which under-claims."""
         self.rebuilds += 1
-        self._index.cleared(self._replica_id)
+        self._forget()
         self._next = 0
         for batch in batches:
             self._apply(batch)
@@ -177,7 +181,7 @@ class EventStream:
         self._next, self._last_ts = batch.seq + 1, batch.ts
         if batch.events is None:
             self.unreadable += 1
-            self._index.cleared(self._replica_id)
+            self._forget()
             return
         removed: list[int] = []
         for event in batch.events:
@@ -185,6 +189,8 @@ class EventStream:
                 # Engines send one event a block: together they cost a third.
                 if self._counts(event):
                     removed += map(block_key, event.block_hashes)
+                elif tier := MEDIUMS.get(event.medium):
+                    self._tiered(event, tier)
                 continue
             if removed:
                 self._index.removed(self._replica_id, removed)
@@ -202,6 +208,20 @@ class EventStream:
             self._index.stored(
                 self._replica_id, keys, None if parent is None else block_key(parent)
             )
+        elif tier := MEDIUMS.get(event.medium):
+            self._tiered(event, tier)
+
+    def _tiered(self, event: BlockStored | BlockRemoved, tier: int) -> None:
+        """Something changed outside the device's memory."""
+        if event.group_idx not in (None, 0):
+            return
+        tiers = self._index.tiers
+        change = tiers.stored if isinstance(event, BlockStored) else tiers.removed
+        change(self._replica_id, [block_key(each) for each in event.block_hashes], tier)
+
+    def _forget(self) -> None:
+        self._index.cleared(self._replica_id)
+        self._index.tiers.forget(self._replica_id)
 
     def _counts(self, event: BlockStored | BlockRemoved) -> bool:
         return event.medium in (None, _DEVICE) and event.group_idx in (None, 0)

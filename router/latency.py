@@ -31,12 +31,14 @@ class LatencyParams:
     """``forgetting``: weight that an observation keeps per later one. ``own_samples``: from how
     many on a replica's own fit is used. ``publish_every``: observations between new fits.
     ``outlier``: residuals beyond this many mean errors count as that many (a cold start must not
-    teach what a warm replica does)."""
+    teach what a warm replica does). ``rising``: no time per token is believed to fall with more
+    requests or more context; see :attr:`LeastSquares.rising`."""
 
     forgetting: float = 0.995
     own_samples: int = 32
     publish_every: int = 8
     outlier: float = 4.0
+    rising: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class LatencyError:
 class LeastSquares:
     """Recursive least squares with three features. O(9) per observation."""
 
-    __slots__ = ("_cov", "_forgetting", "_outlier", "error", "samples", "theta")
+    __slots__ = ("_cov", "_forgetting", "_means", "_outlier", "error", "samples", "theta")
 
     def __init__(
         self,
@@ -65,6 +67,7 @@ class LeastSquares:
         self._outlier = outlier
         self.theta = theta
         self._cov = _prior(spread)
+        self._means = (0.0, 0.0)
         self.error = 0.0
         self.samples = 0
 
@@ -81,8 +84,22 @@ class LeastSquares:
             rate = max(0.02, 1.0 / self.samples)
             self.error += rate * (relative - self.error)
         self.samples += 1
+        weight = max(0.02, 1.0 / self.samples)
+        a, b = self._means
+        self._means = (a + weight * (x[1] - a), b + weight * (x[2] - b))
         scale = 1.0 / max(predicted, y / 4.0, _FLOOR_S)
         self._update((x[0] * scale, x[1] * scale, x[2] * scale), y * scale)
+
+    @property
+    def rising(self) -> _Three:
+        """The coefficients without slopes below 0, which only chance has learned: where the load
+        was much the same all the time, or fell while something else made everything slower. What
+        such a slope said of a usual load goes into the first coefficient. Believed, it would make
+        a replica look the better the more it has to do."""
+        base, first, second = self.theta
+        a, b = self._means
+        base += min(0.0, first) * a + min(0.0, second) * b
+        return (base, max(0.0, first), max(0.0, second))
 
     def _update(self, x: _Three, y: float) -> None:
         p, (a, b, c), t = self._cov, x, self.theta
@@ -205,4 +222,5 @@ class LatencyBook:
         enough = self._params.own_samples
         ttft = own.ttft if own and own.ttft.samples >= enough else self._pooled.ttft
         tpot = own.tpot if own and own.tpot.samples >= enough else self._pooled.tpot
-        return LatencyFit(ttft.theta, tpot.theta, min(ttft.samples, tpot.samples))
+        paces = tpot.rising if self._params.rising else tpot.theta
+        return LatencyFit(ttft.theta, paces, min(ttft.samples, tpot.samples))

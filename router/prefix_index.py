@@ -29,6 +29,7 @@ from collections.abc import Iterable, Sequence
 
 from router.index_memory import IndexMemory, measure_index
 from router.prefix_tree import Run, RunTree, View, match_length
+from router.tiers import TierIndex
 
 _NEVER_S = float("inf")
 _CLAIMS_KEPT = 1024
@@ -40,9 +41,11 @@ class PrefixIndex:
     """Not thread-safe: one event loop owns it. Times are seconds on the caller's clock.
 
     ``predicted_ttl_s``: how long a dispatch is believed without an event that confirms it.
+    ``tiers``: what replicas keep outside their device.
     """
 
     def __init__(self, predicted_ttl_s: float = 30.0) -> None:
+        self.tiers = TierIndex()
         self._ttl_s = predicted_ttl_s
         self._now_s = 0.0
         self._tree = RunTree()
@@ -74,6 +77,7 @@ class PrefixIndex:
     def remove_replica(self, replica_id: str) -> None:
         """The replica is gone, and all it held."""
         self.cleared(replica_id)
+        self.tiers.forget(replica_id)
         self._views.pop(replica_id, None)
         self._tree.bits.pop(replica_id, None)
         self._claims.clear()

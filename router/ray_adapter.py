@@ -62,5 +62,6 @@ def _info(replica: RunningReplica) -> ReplicaInfo:
         attention_tokens=metadata.get("attention_tokens", USUAL_ATTENTION_TOKENS),
         role=metadata.get("role", "mixed"),
         pool=metadata.get("pool", ""),
+        changes_role=metadata.get("changes_role", False),
         started_s=metadata.get("started_s", 0.0),
     )

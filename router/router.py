@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 
 from router.adapters import AdapterBook
 from router.disaggregation.placing import PlacedReservation, Placing
@@ -12,6 +13,7 @@ from router.latency import LatencyBook
 from router.ledger import Ledger, R, Reservation, prefill_work
 from router.policy import Policy
 from router.prefix_index import PrefixIndex
+from router.tiers import Tiered, load_work
 from router.types import (
     Ahead,
     Columns,
@@ -22,6 +24,7 @@ from router.types import (
     ReplicaInfo,
     ReplicaLoad,
     ReplicaStats,
+    Role,
     RouteRequest,
     Snapshot,
     prefill_replica_of,
@@ -66,6 +69,7 @@ class Router:
         self._clock = clock
         self._rng = rng
         self.index = index if index is not None else PrefixIndex()
+        self._tier_blocks = self.index.tiers.held
         self.latency = latency if latency is not None else LatencyBook()
         self.adapters = AdapterBook()
         self._ledger = Ledger(clock, self.latency)
@@ -80,6 +84,8 @@ class Router:
         self._fits: list[LatencyFit] = []
         self._fits_version = -1
         self._avoided_s: dict[str, float] = {}
+        self._roles: dict[str, Role] = {}  # of members that do something else than their pool
+        self._roles_changed_s: dict[str, float] = {}
         #: Called with the members before and after, whenever they have changed.
         self.listeners: list[MembersChanged] = []
 
@@ -97,7 +103,7 @@ class Router:
                 listener(old, self.members)
 
     def _replace(self, replicas: Iterable[ReplicaInfo]) -> None:
-        new = {info.replica_id: info for info in replicas}
+        new = {info.replica_id: self._with_role(info) for info in replicas}
         for gone in self._members.keys() - new.keys():
             self.index.remove_replica(gone)
             self.latency.forget(gone)
@@ -105,6 +111,8 @@ class Router:
             if self.placing is not None:
                 self.placing.forget(gone)
             self._avoided_s.pop(gone, None)
+            self._roles.pop(gone, None)
+            self._roles_changed_s.pop(gone, None)
         for rid, info in new.items():
             if rid not in self._members:
                 self._index_replica(info)
@@ -122,6 +130,30 @@ class Router:
         if self.placing is not None:
             self.placing.members_changed()
             self.places = self.placing.concerns(self._fleet)
+
+    def change_role(self, replica_id: str, role: Role | None) -> bool:
+        """A member says that it has another role than its pool for a while, or (None) its pool's
+        again. Whether that is new; False for strangers. What it has in flight stays as it is."""
+        info = self._members.get(replica_id)
+        if info is None or (role or info.pool_role) == info.role:
+            return False
+        if role is None or role == info.pool_role:
+            self._roles.pop(replica_id, None)
+        else:
+            self._roles[replica_id] = role
+        self._roles_changed_s[replica_id] = self._clock()
+        self.set_replicas(self.members)
+        return True
+
+    def role_changed_s(self, replica_id: str) -> float:
+        """When a member was last heard to change its role (minus infinity: never)."""
+        return self._roles_changed_s.get(replica_id, -math.inf)
+
+    def _with_role(self, info: ReplicaInfo) -> ReplicaInfo:
+        role, own = self._roles.get(info.replica_id), info.pool_role
+        if role is None or role == own:
+            return info if info.own_role is None else replace(info, role=own, own_role=None)
+        return replace(info, role=role, own_role=own)
 
     def update_stats(self, replica_id: str, stats: ReplicaStats) -> None:
         """Keep a replica's own view of itself; ignored for strangers."""
@@ -215,7 +247,7 @@ class Router:
             raise NoReplicaError(f"model {request.model!r} has no replica that can take a request")
         snapshot = self._asked(request, view.now_s, held, columns)
         decision = self._policy.choose(request, snapshot, self._rng)
-        return self._reserve(request, decision, columns, held)
+        return self._reserve(request, decision, columns, held, tiered=snapshot.tiered)
 
     def place(
         self, request: RouteRequest, view: View, saturated: Collection[str]
@@ -279,6 +311,7 @@ class Router:
         columns: Columns,
         held: Mapping[str, int],
         kind: type[R] = Reservation,  # type: ignore[assignment]
+        tiered: Mapping[str, Tiered] | None = None,
     ) -> R:
         replica_id = decision.replica_id
         blocks = held.get(replica_id, 0)
@@ -294,6 +327,11 @@ class Router:
         cached = max(0, min(blocks * info.block_size, request.prompt_tokens - 1))
         if pair:
             cached = request.prompt_tokens  # Another replica computes it.
+        elif tiered and replica_id in tiered:
+            # What it loads it does not compute; loading counts as that much prefill.
+            beyond = tiered[replica_id]
+            spared = max(0, beyond.blocks * info.block_size - math.ceil(beyond.load_work))
+            cached = min(cached + spared, request.prompt_tokens - 1)
         ahead = columns.prefill_work[columns.fleet.slots[replica_id]]
         return self._ledger.reserve(request, decision, cached, info.attention_tokens, ahead, kind)
 
@@ -301,11 +339,30 @@ class Router:
         self, request: RouteRequest, now_s: float, held: Mapping[str, int], columns: Columns
     ) -> Snapshot:
         """What a policy sees, for one request."""
-        if request.adapter is None:
+        if request.adapter is None and not self._tier_blocks:
             return Snapshot(now_s, overlap_blocks=held, columns=columns)
         token_s = self.latency.fit().ttft[1] / 1000.0
-        work = self.adapters.work(request.adapter, columns.fleet.ids, token_s)
-        return Snapshot(now_s, overlap_blocks=held, columns=columns, adapter_work=work)
+        work = None
+        if request.adapter is not None:
+            work = self.adapters.work(request.adapter, columns.fleet.ids, token_s)
+        tiered = self._tiered(request, held, columns, token_s) if self._tier_blocks else None
+        return Snapshot(
+            now_s, overlap_blocks=held, columns=columns, adapter_work=work, tiered=tiered
+        )
+
+    def _tiered(
+        self, request: RouteRequest, held: Mapping[str, int], columns: Columns, token_s: float
+    ) -> Mapping[str, Tiered]:
+        """What replicas would load of the prompt, and what that costs."""
+        slots = columns.fleet.slots
+        return {
+            replica_id: Tiered(
+                beyond.memory + beyond.disk,
+                load_work(beyond, columns.stats[slots[replica_id]].tiers, token_s),
+            )
+            for replica_id, beyond in self.index.tiers.beyond(request.block_hashes, held).items()
+            if replica_id in slots
+        }
 
     def _arrived(self, request: RouteRequest, replica_id: str) -> None:
         """The prompt's blocks came from another replica."""

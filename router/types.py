@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, NamedTuple, Protocol
 
+from router.tiers import Tiered, TierUse
+
 #: Of Llama-3.1-8B; see :class:`ReplicaInfo`.
 USUAL_ATTENTION_TOKENS = 30_000.0
 #: What a replica is for; see :class:`ReplicaInfo`.
@@ -81,7 +83,8 @@ class ReplicaInfo:
     requests between two steps (0: it finishes what it has begun).
     ``role``: a ``prefill`` replica computes prompts that another one decodes; a ``decode`` one
     decodes what another computed, and whole requests too; a ``mixed`` one does whatever comes. It
-    may change while the replica runs. ``pool``: the one of the model's pools that it belongs to;
+    may change while the replica runs (``changes_role``: it can be told to); ``own_role`` is then
+    that of its pool (None: the same). ``pool``: the one of the model's pools that it belongs to;
     empty where the model has none. ``started_s``: since when it takes a machine, in seconds since
     the epoch (0: it has not told).
     """
@@ -100,6 +103,13 @@ class ReplicaInfo:
     role: Role = "mixed"
     pool: str = ""
     started_s: float = 0.0
+    changes_role: bool = False
+    own_role: Role | None = None
+
+    @property
+    def pool_role(self) -> Role:
+        """What its pool is for, whatever it does itself at the moment."""
+        return self.own_role or self.role
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +137,9 @@ class ReplicaStats:
 
     ``elsewhere``: what other gateways have in flight there, told apart by the replica itself.
     ``mfu``, ``mbu``: shown to operators (:mod:`weir.cards.usage`); no policy reads them.
+    ``tiers``: what it keeps outside its device (None: nothing).
+    ``role_until``: when its role is its pool's again, in seconds since the epoch (None: when it is
+    told to); shown to operators, too.
     """
 
     running: int = 0
@@ -136,6 +149,8 @@ class ReplicaStats:
     elsewhere: ReplicaLoad = ReplicaLoad()
     mfu: float | None = None
     mbu: float | None = None
+    tiers: TierUse | None = None
+    role_until: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,12 +352,13 @@ class Snapshot:
     """All candidates at ``now_s``. ``overlap_blocks`` maps a replica id to the number of the
     request's leading blocks it holds (absent means 0). ``adapter_work``: per candidate, what having
     the request's LoRA adapter there costs, in tokens of prefill (None: it wants no adapter).
+    ``tiered``: replica id → the prompt's blocks behind those that it has outside its device.
 
     Given as ``replicas`` (one view each) or as ``columns``; each is derived from the other when
     first asked for. Never changed after it is made.
     """
 
-    __slots__ = ("_columns", "_replicas", "adapter_work", "now_s", "overlap_blocks")
+    __slots__ = ("_columns", "_replicas", "adapter_work", "now_s", "overlap_blocks", "tiered")
 
     def __init__(
         self,
@@ -352,12 +368,14 @@ class Snapshot:
         *,
         columns: Columns | None = None,
         adapter_work: Sequence[float] | None = None,
+        tiered: Mapping[str, Tiered] | None = None,
     ) -> None:
         if (replicas is None) == (columns is None):
             raise ValueError("a snapshot is made of replicas or of columns")
         self.now_s = now_s
         self.overlap_blocks = overlap_blocks
         self.adapter_work = adapter_work
+        self.tiered = tiered
         self._replicas = replicas
         self._columns = columns
 

@@ -57,7 +57,8 @@ class LineSink(MemorySink):
     def begin(
         self, writer: Writer, choices: int, stream: bool, headers: Headers, closing: Closing
     ) -> Answer:
-        return _Watched(super().begin(writer, choices, False, headers, closing), self._flow)
+        answer = super().begin(writer, choices, False, headers, closing)
+        return _Watched(answer, self._flow)
 
 
 class _Watched:
@@ -76,13 +77,14 @@ class _Watched:
 
 
 class ChunkRun:
-    """One chunk, by the caller who made its batch. ``left``: lines that have not begun;
+    """One chunk of ``batch``, by the caller who made it. ``left``: lines that have not begun;
     ``all_begun`` is called when there are none left."""
 
     def __init__(
         self, computing: Computing, claim: Claim, caller: Caller, all_begun: Callable[[], None]
     ) -> None:
         self._with = computing
+        self.batch = claim.batch
         self._claim = claim
         self._caller = caller
         self._all_begun = all_begun

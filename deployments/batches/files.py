@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, and_, delete, insert, or_, select, update
+from sqlalchemy import Connection, Engine, RowMapping, and_, delete, insert, or_, select, update
 
 from deployments.batches.life import ACTIVE
 from deployments.batches.tables import batches, file_usage, files
-from weir.database import Row, reading, writing
+from weir.database import reading, writing
 from weir.errors import BadRequestError, FileInUseError, NotFoundError, StorageFullError
 from weir.settings.batches import FilesSettings
 
@@ -188,7 +188,7 @@ def add_output(connection: Connection, made: StoredFile) -> None:
     connection.execute(insert(files).values(_row(made, ready=True)))
 
 
-def require_file(connection: Connection, tenant: str, file_id: str, now_s: float) -> Row:
+def require_file(connection: Connection, tenant: str, file_id: str, now_s: float) -> RowMapping:
     """The row of a tenant's file.
 
     Raises:
@@ -238,7 +238,7 @@ def _add_usage(connection: Connection, which: Any, count: int, size: int) -> int
     return connection.execute(update(file_usage).where(which).values(added)).rowcount
 
 
-def _drop(connection: Connection, rows: Sequence[Row]) -> None:
+def _drop(connection: Connection, rows: Sequence[RowMapping]) -> None:
     for row in rows:
         if connection.execute(delete(files).where(files.c.id == row["id"])).rowcount:
             _add_usage(connection, file_usage.c.tenant == row["tenant"], -1, -row["bytes"])
@@ -257,7 +257,7 @@ def _row(made: StoredFile, *, ready: bool) -> dict[str, Any]:
     }
 
 
-def _file(row: Row) -> StoredFile:
+def _file(row: RowMapping) -> StoredFile:
     return StoredFile(
         row["id"],
         row["tenant"],

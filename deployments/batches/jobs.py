@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Connection, Engine, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, RowMapping, and_, delete, func, insert, select, update
 
 from deployments.batches.files import BATCH, lock_tenant, require_file
 from deployments.batches.life import ACTIVE, CANCELLABLE, Status
 from deployments.batches.tables import batches
-from weir.database import Row, reading, writing
+from weir.database import reading, writing
 from weir.errors import BadRequestError, ConflictError, NotFoundError, RateLimitError
 
 _TIMES = (
@@ -217,6 +217,17 @@ class BatchTable:
             connection.execute(delete(batches).where(batches.c.number == found.number))
             return found
 
+    def drop_old(self, now_s: float, ttl_s: float) -> int:
+        """Forget batches that ended so long ago that their outputs are gone; how many.
+        ``ttl_s``: how long outputs are kept that nobody asked to be kept otherwise."""
+        kept_s = func.coalesce(batches.c.output_ttl_s, 0.0) + ttl_s
+        old = and_(batches.c.status.not_in(ACTIVE), batches.c.expires_s + kept_s <= now_s)
+        with reading(self._engine) as connection:
+            if connection.execute(select(batches.c.number).where(old).limit(1)).first() is None:
+                return 0
+        with writing(self._engine) as connection:
+            return connection.execute(delete(batches).where(old)).rowcount
+
 
 def find(connection: Connection, tenant: str | None, batch_id: str) -> Batch:
     """A batch of the tenant (None: of any).
@@ -233,7 +244,7 @@ def find(connection: Connection, tenant: str | None, batch_id: str) -> Batch:
     return batch_of(row)
 
 
-def batch_of(row: Row) -> Batch:
+def batch_of(row: RowMapping) -> Batch:
     """A row of the table."""
     given = {field.name: row[field.name] for field in fields(Batch) if field.name in row}
     given["status"] = Status(row["status"])

@@ -14,11 +14,11 @@ MAX_ID_CHARACTERS = 512
 @dataclass(frozen=True, slots=True)
 class RawLine:
     """A line as it stands in the file. ``number`` counts from 1, blank lines too. ``raw`` is None
-    for one that is too long; ``bytes`` has its length with the end of the line."""
+    for one that is too long; ``size`` is its length in bytes, with the end of the line."""
 
     number: int
     offset: int
-    bytes: int
+    size: int
     raw: bytes | None
 
     @property

@@ -4,7 +4,7 @@ asked for by the batch. Behind it is the same job over the same kind of file."""
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
@@ -135,7 +135,12 @@ async def _told(batches: Batches, file: StoredFile) -> AsyncIterator[bytes]:
     async for block in batches.files.content(file, 0, file.bytes):
         lines = [line.raw or b"" for line in splitter.feed(block)]
         if lines:
-            yield await batches.threads.run(lambda lines=lines: b"".join(map(result_of, lines)))
+            yield await batches.threads.run(results_of, lines)
+
+
+def results_of(lines: Sequence[bytes]) -> bytes:
+    """The same of several lines."""
+    return b"".join(map(result_of, lines))
 
 
 def result_of(line: bytes) -> bytes:

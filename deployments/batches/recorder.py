@@ -8,18 +8,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from deployments.batches.outage import Outage
 from deployments.batches.results import Result, ResultTable
 from deployments.batches.storage import Storage
 from deployments.batches.threads import Threads
-from weir.errors import OverloadedError
 
 #: A result is published after that at the latest, or when so much has come together.
 FLUSH_S = 0.5
 _FLUSH_BYTES = 2 * 1024 * 1024
 _FLUSH_RESULTS = 256
-#: The storage or the database is away.
-_RETRY_S = 1.0
 
 
 class NotTakenError(Exception):
@@ -53,7 +49,6 @@ class Recorder:
         self._count = 0
         self._full = asyncio.Event()
         self._flushing = asyncio.Lock()
-        self._away = Outage("results of batches cannot be published")
 
     def add(self, number: int, batch_id: str, result: Result, text: bytes) -> asyncio.Future[None]:
         """Take a line's result: ``text`` is what the output has of it. Done when it is published,
@@ -71,17 +66,10 @@ class Recorder:
         """Whether so much is held that no more should come."""
         return self._bytes >= 4 * _FLUSH_BYTES or self._count >= 4 * _FLUSH_RESULTS
 
-    async def run(self) -> None:
-        """Publish, for ever. What cannot be published now is tried again."""
-        while True:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._full.wait(), FLUSH_S)
-            try:
-                await self.flush()
-                self._away.over()
-            except OverloadedError as error:
-                self._away.begin(error)
-                await asyncio.sleep(_RETRY_S)
+    async def wait(self) -> None:
+        """Until it is time to publish."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._full.wait(), FLUSH_S)
 
     async def flush(self) -> None:
         """Publish what is held.

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from deployments.batches.computing import ChunkRun, Computing
 from deployments.batches.files import FileTable
@@ -19,7 +20,8 @@ from deployments.batches.outage import Outage
 from deployments.batches.recorder import NotTakenError
 from deployments.batches.validating import LineLimits, Validation
 from deployments.batches.work import Claim, WorkTable
-from weir.errors import NotFoundError, OverloadedError, WeirError
+from weir.errors import ConflictError, NotFoundError, OverloadedError
+from weir.logs import stack_of
 from weir.tenancy import Caller
 
 _LOG = logging.getLogger("weir.batches")
@@ -29,6 +31,7 @@ _MOST_CHUNKS = 64
 #: Batches that a gateway validates or puts together at a time.
 _MOST_BATCHES = 2
 _SWEEP_S = 60.0
+_CLOSE_S = 10.0
 #: A gateway that no client has asked anything for so long is a standby, as far as batches go.
 _STANDBY_AFTER_S = 30.0
 #: A standby takes on lines only if nobody else has done so for that long.
@@ -65,16 +68,18 @@ class Runner:
         self._chunks: dict[tuple[int, int], tuple[ChunkRun, asyncio.Task[None]]] = {}
         self._batches: dict[int, tuple[Batch, asyncio.Task[None]]] = {}
         self._always: list[asyncio.Task[None]] = []
-        self._swept_s = self._clock()
+        self._swept_s = self._renewed_s = self._clock()
+        self._closing = False
         self._standby = _Standby(running.traffic, self._clock())
         self._away = Outage("batches cannot be looked after")
+        self._unpublished = Outage("results of batches cannot be published")
 
     def start(self) -> None:
         """Work until :meth:`aclose`."""
         loop = asyncio.get_running_loop()
         self._always = [
             loop.create_task(self._work()),
-            loop.create_task(self._with.computing.recorder.run()),
+            loop.create_task(self._publish()),
         ]
 
     def wake(self) -> None:
@@ -83,6 +88,12 @@ class Runner:
 
     async def aclose(self) -> None:
         """Drop the lines that are under way, publish what is computed, let go of everything."""
+        if not self._always:
+            return
+        self._closing = True
+        self.wake()
+        # A claim that is under way in a thread is waited for: nobody else would let go of it.
+        await asyncio.wait(self._always[:1], timeout=_CLOSE_S)
         for task in self._always:
             task.cancel()
         await asyncio.gather(*self._always, return_exceptions=True)
@@ -94,17 +105,27 @@ class Runner:
             await self._with.computing.recorder.flush()
 
     async def _work(self) -> None:
-        while True:
+        while not self._closing:
             self._wake.clear()
-            try:
-                await self._look()
-                self._away.over()
-            except OverloadedError as error:
-                self._away.begin(error)
-            except Exception:  # noqa: BLE001 - the edge of what runs in the background
-                _LOG.exception("looking after batches failed")
+            await self._tried(self._look(), self._away)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), POLL_S)
+
+    async def _publish(self) -> None:
+        recorder = self._with.computing.recorder
+        while True:
+            await recorder.wait()
+            await self._tried(recorder.flush(), self._unpublished)
+
+    async def _tried(self, work: Coroutine[Any, Any, None], outage: Outage, **told: str) -> None:
+        """Do some work; what goes wrong is told, and does not end the runner."""
+        try:
+            await work
+            outage.over()
+        except OverloadedError as error:
+            outage.begin(error)
+        except Exception as error:  # noqa: BLE001 - the edge of what runs in the background
+            _LOG.error("work on batches failed: %s", stack_of(error), extra=told)
 
     async def _look(self) -> None:
         """One round."""
@@ -113,18 +134,25 @@ class Runner:
         if self._clock() - self._swept_s >= _SWEEP_S:
             self._swept_s = self._clock()
             await self._sweep()
-        while len(self._batches) < _MOST_BATCHES and await self._take_batch():
+        while self._wants_batches() and await self._take_batch():
             pass
         while self._wants_lines() and await self._take_chunk():
             pass
 
     async def _keep(self) -> None:
         """Hold on to what is worked on here, and stop what is no longer to be worked on."""
-        held = await self._run_in(self._with.work.renew, self._now_s())
-        leased = await self._run_in(self._with.work.leased)
-        for (batch, chunk), (_, task) in list(self._chunks.items()):
+        work, now_s = self._with.work, self._now_s()
+        if self._clock() - self._renewed_s >= work.lease_s / 4:
+            self._renewed_s = self._clock()
+            held = await self._run_in(work.renew, now_s, list(self._batches), list(self._chunks))
+        else:
+            held = await self._run_in(work.held, now_s)
+        leased = await self._run_in(work.leased)
+        for (batch, chunk), (run, task) in list(self._chunks.items()):
             if chunk not in held.get(batch, ()):
                 task.cancel()
+            elif self._caller(run.batch) is None:
+                await self._cancel(run.batch)
         for number, (begun, task) in list(self._batches.items()):
             if leased.get(number) is not begun.status:
                 task.cancel()
@@ -132,17 +160,25 @@ class Runner:
     async def _sweep(self) -> None:
         for file in await self._run_in(self._with.files.drop_expired, self._now_s()):
             await self._run_in(self._with.computing.storage.remove, file.path)
+        ttl_s = self._with.finisher.ttl_s
+        await self._run_in(self._with.batches.drop_old, self._now_s(), ttl_s)
 
     async def _take_batch(self) -> bool:
         batch = await self._run_in(self._with.work.claim_batch, self._now_s())
         if batch is None or batch.number in self._batches:
             return False
-        task = asyncio.get_running_loop().create_task(self._batch(batch))
+        task = self._begin(self._batch(batch), batch)
         self._batches[batch.number] = (batch, task)
+        task.add_done_callback(lambda _: self._batches.pop(batch.number))
         return True
+
+    def _wants_batches(self) -> bool:
+        return len(self._batches) < _MOST_BATCHES and not self._closing
 
     def _wants_lines(self) -> bool:
         """Whether there is more room than lines that are held and not begun."""
+        if self._closing:
+            return False
         left = sum(run.left for run, _ in self._chunks.values())
         return left < self._with.computing.window.room and len(self._chunks) < _MOST_CHUNKS
 
@@ -153,19 +189,28 @@ class Runner:
         claim = await self._run_in(self._with.work.claim_chunk, self._now_s())
         if claim is None:
             return False
-        caller = self._with.find_caller(claim.batch.tenant, claim.batch.key_id)
+        caller = self._caller(claim.batch)
         if caller is None:
-            told = {"batch": claim.batch.id, "tenant": claim.batch.tenant}
-            _LOG.warning("a batch is cancelled: its tenant or key is no longer valid", extra=told)
             await self._run_in(self._with.work.release, claim.batch, claim.chunk)
-            cancel = self._with.batches.cancel
-            with suppress(WeirError):
-                await self._run_in(cancel, None, claim.batch.id, self._now_s())
+            await self._cancel(claim.batch)
             return True
         run = ChunkRun(self._with.computing, claim, caller, self.wake)
-        task = asyncio.get_running_loop().create_task(self._chunk(claim, run))
-        self._chunks[claim.batch.number, claim.chunk.number] = (run, task)
+        task = self._begin(self._chunk(claim, run), claim.batch)
+        key = (claim.batch.number, claim.chunk.number)
+        self._chunks[key] = (run, task)
+        task.add_done_callback(lambda _: self._chunks.pop(key))
         return True
+
+    def _caller(self, batch: Batch) -> Caller | None:
+        return self._with.find_caller(batch.tenant, batch.key_id)
+
+    async def _cancel(self, batch: Batch) -> None:
+        """Its tenant or key may not ask for anything any more."""
+        told = {"batch": batch.id, "tenant": batch.tenant, "key": batch.key_id}
+        _LOG.warning("a batch is cancelled: its key is no longer valid", extra=told)
+        with suppress(ConflictError, NotFoundError):
+            await self._run_in(self._with.batches.cancel, None, batch.id, self._now_s())
+        self.wake()
 
     async def _chunk(self, claim: Claim, run: ChunkRun) -> None:
         batch, chunk, work = claim.batch, claim.chunk, self._with.work
@@ -173,18 +218,10 @@ class Runner:
             await run.run()
             await self._run_in(work.chunk_done, batch, chunk, self._now_s())
         except (asyncio.CancelledError, NotTakenError):
-            # What has been computed counts, and whoever goes on should know of it.
-            with suppress(OverloadedError):
-                await self._with.computing.recorder.flush()
-                await self._run_in(work.release, batch, chunk)
-        except Exception:  # noqa: BLE001 - the edge of what runs in the background
-            # The lease runs out by itself: that is how long to wait before the next attempt.
-            told = {"batch": batch.id, "chunk": chunk.number}
-            _LOG.exception("a chunk of a batch broke off", extra=told)
-            return
-        finally:
-            del self._chunks[batch.number, chunk.number]
-            self.wake()
+            # What has been computed counts, and whoever goes on should know of it. After any other
+            # error the lease runs out: that is how long to wait before the next attempt.
+            await self._with.computing.recorder.flush()
+            await self._run_in(work.release, batch, chunk)
 
     async def _batch(self, batch: Batch) -> None:
         try:
@@ -193,17 +230,17 @@ class Runner:
             else:
                 await self._run_in(self._with.finisher.finish, batch, self._now_s())
         except asyncio.CancelledError:
-            with suppress(OverloadedError):
-                await self._run_in(self._with.work.release_batch, batch)
-        except Exception:  # noqa: BLE001 - the edge of what runs in the background
-            _LOG.exception("a batch cannot go on now", extra={"batch": batch.id})
-        finally:
-            del self._batches[batch.number]
-            self.wake()
+            await self._run_in(self._with.work.release_batch, batch)
+
+    def _begin(self, work: Coroutine[Any, Any, None], batch: Batch) -> asyncio.Task[None]:
+        tried = self._tried(work, self._away, batch=batch.id)
+        task = asyncio.get_running_loop().create_task(tried)
+        task.add_done_callback(lambda _: self.wake())
+        return task
 
     async def _validate(self, batch: Batch) -> None:
         work, computing = self._with.work, self._with.computing
-        caller = self._with.find_caller(batch.tenant, batch.key_id)
+        caller = self._caller(batch)
         try:
             if caller is None:
                 raise NotFoundError("The key that made this batch is no longer valid.")

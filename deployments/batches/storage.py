@@ -28,11 +28,13 @@ class NewContent:
     def __init__(self, filesystem: Any, path: str) -> None:
         self._fs = filesystem
         self._path = path
-        self._local = "file" in _protocols(filesystem)
+        protocols = _protocols(filesystem)
+        self._local = "file" in protocols
+        self._moved = self._local or "memory" in protocols
         # A name of its own: two that write the same content may do so at once.
         own = f"{path}.{os.urandom(6).hex()}.partial"
-        self._written = own if self._local else path
-        self._handle = filesystem.open(self._written, "wb", autocommit=self._local)
+        self._written = own if self._moved else path
+        self._handle = filesystem.open(self._written, "wb", autocommit=self._moved)
         self.size = 0
 
     def write(self, data: bytes) -> None:
@@ -58,6 +60,8 @@ class NewContent:
             self._handle.close()
             if self._local:
                 Path(self._written).replace(self._path)
+            elif self._moved:
+                self._fs.mv(self._written, self._path)
             else:
                 self._handle.commit()
 
@@ -65,9 +69,9 @@ class NewContent:
         """It was never there. Does nothing after :meth:`commit`."""
         with suppress(OSError, ValueError):
             self._handle.close()
-        with suppress(OSError, ValueError, FileNotFoundError):
-            if self._local:
-                Path(self._written).unlink(missing_ok=True)
+        with suppress(OSError, ValueError):
+            if self._moved:
+                self._fs.rm_file(self._written)
             else:
                 self._handle.discard()
 

@@ -96,7 +96,7 @@ class Validation:
                 self._look_at(raw)
             self._open.append(raw)
             held = sum(not line.blank for line in self._open)
-            size = sum(line.bytes for line in self._open)
+            size = sum(line.size for line in self._open)
             if held >= self._limits.chunk_lines or size >= _CHUNK_BYTES:
                 self._close_chunk()
 
@@ -165,7 +165,7 @@ class Validation:
                     lines[-1].number,
                     requests,
                     lines[0].offset,
-                    sum(line.bytes for line in lines),
+                    sum(line.size for line in lines),
                 )
             )
 
@@ -179,5 +179,5 @@ def slices(lines: Sequence[RawLine]) -> list[list[RawLine]]:
             made.append([])
             size = 0
         made[-1].append(line)
-        size += line.bytes
+        size += line.size
     return made

@@ -7,11 +7,11 @@ of a batch's lines. A lease only saves double work: what makes a line's result u
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Engine, and_, delete, func, insert, or_, select, tuple_, update
 
 from deployments.batches.files import StoredFile, add_output
 from deployments.batches.jobs import Batch, batch_of
@@ -60,7 +60,7 @@ class WorkTable:
     def __init__(self, engine: Engine, owner: str, lease_s: float) -> None:
         self._engine = engine
         self._owner = owner
-        self._lease_s = lease_s
+        self.lease_s = lease_s
 
     # A whole batch ------------------------------------------------------------------------------
 
@@ -75,7 +75,7 @@ class WorkTable:
         with writing(self._engine) as connection:
             taken: dict[str, Any] = {
                 "lease_owner": self._owner,
-                "lease_until_s": now_s + self._lease_s,
+                "lease_until_s": now_s + self.lease_s,
                 # Its counts are final from here on.
                 "frozen": row["status"] != Status.VALIDATING,
             }
@@ -219,7 +219,7 @@ class WorkTable:
                 batch_chunks.c.done.is_(False),
                 _unleased(now_s),
             )
-            lease = {"lease_owner": self._owner, "lease_until_s": now_s + self._lease_s}
+            lease = {"lease_owner": self._owner, "lease_until_s": now_s + self.lease_s}
             if not connection.execute(update(batch_chunks).where(this).values(lease)).rowcount:
                 return None
             return Claim(batch, _chunk(connection, row["number"], row["chunk"]))
@@ -244,21 +244,30 @@ class WorkTable:
             .where(batch_chunks.c.done.is_(False), batch_chunks.c.lease_until_s >= now_s)
             .group_by(batches.c.tenant)
         )
-        return dict(connection.execute(query).tuples())
+        return {tenant: int(count) for tenant, count in connection.execute(query)}
 
-    def renew(self, now_s: float) -> dict[int, set[int]]:
-        """Hold on to this gateway's leases; see :meth:`held` for what is returned."""
-        until = {"lease_until_s": now_s + self._lease_s}
+    def renew(
+        self, now_s: float, numbers: Collection[int], chunks: Collection[tuple[int, int]]
+    ) -> dict[int, set[int]]:
+        """Hold on to leases of this gateway: of batches by their numbers, of chunks by those of
+        batch and chunk. What is not named runs out. See :meth:`held` for what is returned."""
+        until = {"lease_until_s": now_s + self.lease_s}
         with writing(self._engine) as connection:
-            own = batches.c.lease_owner == self._owner
-            connection.execute(update(batches).where(own).values(until))
-            own = and_(batch_chunks.c.lease_owner == self._owner, batch_chunks.c.done.is_(False))
-            connection.execute(update(batch_chunks).where(own).values(until))
-        return self.held()
+            if numbers:
+                own = and_(batches.c.number.in_(numbers), batches.c.lease_owner == self._owner)
+                connection.execute(update(batches).where(own).values(until))
+            if chunks:
+                own = and_(
+                    tuple_(batch_chunks.c.batch, batch_chunks.c.chunk).in_(chunks),
+                    batch_chunks.c.lease_owner == self._owner,
+                    batch_chunks.c.done.is_(False),
+                )
+                connection.execute(update(batch_chunks).where(own).values(until))
+        return self.held(now_s)
 
-    def held(self) -> dict[int, set[int]]:
+    def held(self, now_s: float) -> dict[int, set[int]]:
         """This gateway's chunks that are still to be computed, by the number of their batch. Those
-        of a batch that has been cancelled are not among them."""
+        of a batch that has been cancelled, or whose time is over, are not among them."""
         query = (
             select(batch_chunks.c.batch, batch_chunks.c.chunk)
             .join(batches, batches.c.number == batch_chunks.c.batch)
@@ -266,6 +275,7 @@ class WorkTable:
                 batch_chunks.c.lease_owner == self._owner,
                 batch_chunks.c.done.is_(False),
                 batches.c.status == Status.IN_PROGRESS,
+                batches.c.expires_s > now_s,
             )
         )
         found: dict[int, set[int]] = {}

@@ -13,6 +13,7 @@ from fastapi.routing import APIRoute
 from deployments.control.audit import audit_routes
 from deployments.control.background import Background
 from deployments.control.balances import Balances
+from deployments.control.batches import batch_routes
 from deployments.control.describing import describe
 from deployments.control.edge import Edge, add_errors
 from deployments.control.entity_features import EntityFeatures
@@ -83,6 +84,7 @@ def build_app(parts: Parts, around: Surroundings) -> FastAPI:
         model_routes(parts),
         report_routes(parts),
         feature_routes(parts, around.features),
+        batch_routes(parts),
         audit_routes(parts),
     ):
         app.include_router(router)

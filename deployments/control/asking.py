@@ -38,8 +38,9 @@ class Redis:
         """
         if self._links is None:
             address = self._address
-            cluster = isinstance(address, ClusterAddress)
-            self._links = ClusterLink(address) if cluster else StoreLink(address)
+            self._links = (
+                ClusterLink(address) if isinstance(address, ClusterAddress) else StoreLink(address)
+            )
             self._links.start()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE_S):

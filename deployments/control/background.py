@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Mapping
 from typing import Protocol
@@ -50,4 +51,4 @@ class LedgerWriter:
 
     async def close(self) -> None:
         self._stop.set()
-        self._thread.join(_STOP_S)
+        await asyncio.to_thread(self._thread.join, _STOP_S)

@@ -196,6 +196,18 @@ class RotationBody(BaseModel):
     overlap_s: float = Field(3600.0, ge=0, le=MAX_OVERLAP_S, allow_inf_nan=False)
 
 
+class NewQuotasBody(QuotaSettings):
+    """Bounds per minute, per day (UTC) and at a time. What is left out, or null, is not bounded."""
+
+    model_config = _examples(_EXAMPLE_QUOTAS)
+
+
+class NewBudgetBody(BudgetSettings):
+    """A budget for each calendar month (UTC)."""
+
+    model_config = _examples(_EXAMPLE_BUDGET)
+
+
 class QuotasBody(BaseModel):
     """Bounds of a tenant as a whole, and more of them by model. Null: none."""
 

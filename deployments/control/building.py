@@ -19,6 +19,7 @@ from deployments.control.oidc import OidcProviders
 from deployments.control.parts import Parts
 from deployments.control.principals import Doorkeeper
 from deployments.control.store import Store
+from deployments.control.webhooks import Webhooks
 from weir.database import database_url, open_database
 from weir.settings import Settings
 from weir.tenancy import Directory, LiveDirectory
@@ -54,14 +55,15 @@ def build_control(
         providers,
         EntityFeatures(settings, environment),
         Balances(settings, environment, now_s),
-        _background(settings, environment, engine) if background else (),
+        _background(settings, environment, engine, callers) if background else (),
     )
     return build_app(parts, around)
 
 
 def _background(
-    settings: Settings, environment: Mapping[str, str], engine: Engine
+    settings: Settings, environment: Mapping[str, str], engine: Engine, callers: Callers
 ) -> tuple[Background, ...]:
+    webhooks = Webhooks(settings, environment, callers.tenants)
     if not settings.ledger.enabled:
-        return ()
-    return (LedgerWriter(settings, environment, engine),)
+        return (webhooks,)
+    return (LedgerWriter(settings, environment, engine), webhooks)

@@ -4,9 +4,10 @@ for each request, so that a key that was revoked a moment ago is refused."""
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
 
 from deployments.control.store import Store
-from weir.tenancy import Caller, LiveDirectory
+from weir.tenancy import Caller, LiveDirectory, Tenant
 from weir.tenancy.watch import DirectoryWatch
 
 
@@ -34,6 +35,11 @@ class Callers:
         await self._store.in_thread(self._look)
         found = self._live.directory.tenants.get(tenant)
         return found is not None and found.enabled
+
+    async def tenants(self) -> Collection[Tenant]:
+        """All of them; while the database is away, as they were known last."""
+        await self._store.in_thread(self._look)
+        return self._live.directory.tenants.values()
 
     def _look(self) -> None:
         with self._looking:

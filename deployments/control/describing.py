@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from fastapi import FastAPI
@@ -73,7 +74,13 @@ def describe(app: FastAPI) -> dict[str, Any]:
     """OpenAPI 3.1 of the whole application (built once, then kept on it)."""
     if app.openapi_schema:
         return app.openapi_schema
-    spec = get_openapi(title=app.title, version=app.version, routes=app.routes, description=_ABOUT)
+    spec = get_openapi(
+        title=app.title,
+        version=app.version,
+        routes=app.routes,
+        description=_ABOUT,
+        separate_input_output_schemas=False,  # one name for one thing
+    )
     components = spec["components"]
     components["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer"},
@@ -87,5 +94,15 @@ def describe(app: FastAPI) -> dict[str, Any]:
                 del operation["responses"]["422"]
     for name in ("HTTPValidationError", "ValidationError"):
         components["schemas"].pop(name, None)
+    for schema in components["schemas"].values():
+        _simplify_defaults(schema)
     app.openapi_schema = spec
     return spec
+
+
+def _simplify_defaults(schema: dict[str, Any]) -> None:
+    """Generators of clients stumble over defaults that are lists of objects: they are words."""
+    for described in schema.get("properties", {}).values():
+        default = described.get("default")
+        if isinstance(default, list) and any(isinstance(each, dict) for each in default):
+            described["description"] = f"Default: {json.dumps(described.pop('default'))}"

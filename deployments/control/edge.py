@@ -25,7 +25,7 @@ from weir.errors import (
     error_body,
     error_headers,
 )
-from weir.logs import request_logging
+from weir.logs import request_logging, stack_of
 
 _LOG = logging.getLogger("weir.control")
 MAX_BODY_BYTES: Final = 256 * 1024
@@ -48,25 +48,50 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        name = _request_id(scope)
+        name, begun = _request_id(scope), False
 
         async def named(event: MutableMapping[str, Any]) -> None:
+            nonlocal begun
             if event["type"] == "http.response.start":
+                begun = True
                 event["headers"] = [*event.get("headers", ()), (_ID, name.encode())]
             await send(event)
 
         with request_logging(name, ""):
             try:
-                async with asyncio.timeout(self._body_timeout_s):
-                    body = await _body(scope, receive)
-            except TimeoutError:
-                slow = RequestTimeoutError("The body did not arrive in time.")
-                await _answer(slow)(scope, receive, named)
-            except BodyTooLargeError as error:
-                await _answer(error)(scope, receive, named)
-            else:
+                body = await self._body(receive)
                 if body is not None:
                     await self._app(scope, _replaying(body, receive), named)
+            except WeirError as error:
+                await _answer(error)(scope, receive, named)
+            except Exception as error:
+                _LOG.error("request failed: %s", stack_of(error), extra={"path": scope["path"]})
+                if begun:
+                    raise
+                await _answer(InternalError("An internal error occurred."))(scope, receive, named)
+
+    async def _body(self, receive: _Receive) -> bytes | None:
+        """The whole body; None if the client left before its end.
+
+        Raises:
+            BodyTooLargeError: it is longer than :data:`MAX_BODY_BYTES`.
+            RequestTimeoutError: it does not come.
+        """
+        body = b""
+        try:
+            async with asyncio.timeout(self._body_timeout_s):
+                while True:
+                    event = await receive()
+                    if event["type"] == "http.disconnect":
+                        return None
+                    part: bytes = event.get("body", b"")
+                    body += part
+                    if len(body) > MAX_BODY_BYTES:
+                        raise BodyTooLargeError(f"The body is larger than {MAX_BODY_BYTES} bytes.")
+                    if not event.get("more_body", False):
+                        return body
+        except TimeoutError:
+            raise RequestTimeoutError("The body did not arrive in time.") from None
 
 
 def add_errors(app: FastAPI) -> None:
@@ -93,14 +118,9 @@ def add_errors(app: FastAPI) -> None:
         where = ".".join(str(part) for part in first["loc"][1:])
         return _answer(BadRequestError(f"{where}: {first['msg']}.", param=where or None))
 
-    async def on_failure(request: Request, error: Exception) -> JSONResponse:
-        _LOG.error("request failed", exc_info=error, extra={"path": request.url.path})
-        return _answer(InternalError("An internal error occurred."))
-
     app.add_exception_handler(WeirError, on_weir_error)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(RequestValidationError, on_invalid)
-    app.add_exception_handler(Exception, on_failure)
 
 
 def _answer(error: WeirError) -> JSONResponse:
@@ -110,24 +130,6 @@ def _answer(error: WeirError) -> JSONResponse:
 def _request_id(scope: _Scope) -> str:
     given = next((value for name, value in scope["headers"] if name == _ID), b"")
     return usable_id(given.decode("latin-1")) or uuid.uuid4().hex
-
-
-async def _body(scope: _Scope, receive: _Receive) -> bytes | None:
-    """The whole body; None if the client left before its end.
-
-    Raises:
-        BodyTooLargeError: it is longer than :data:`MAX_BODY_BYTES`.
-    """
-    body = b""
-    while True:
-        event = await receive()
-        if event["type"] == "http.disconnect":
-            return None
-        body += event.get("body", b"")
-        if len(body) > MAX_BODY_BYTES:
-            raise BodyTooLargeError(f"The body is larger than {MAX_BODY_BYTES} bytes.")
-        if not event.get("more_body", False):
-            return body
 
 
 def _replaying(body: bytes, receive: _Receive) -> _Receive:

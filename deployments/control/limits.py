@@ -5,12 +5,18 @@ from __future__ import annotations
 from fastapi import APIRouter, Depends, Path, Request, Response
 
 from deployments.control.balances import Balances
-from deployments.control.bodies import BudgetBody, QuotasBody, SpendingBody, TenantBody
+from deployments.control.bodies import (
+    BudgetBody,
+    NewBudgetBody,
+    NewQuotasBody,
+    QuotasBody,
+    SpendingBody,
+    TenantBody,
+)
 from deployments.control.parts import Parts
 from deployments.control.routing import OPERATOR, TENANT, Face, Routes
 from deployments.control.tenants import change_tenant, find_tenant
 from deployments.control.versions import tagged
-from weir.settings.tenants import BudgetSettings, QuotaSettings
 from weir.tenancy import Role
 
 _MODEL = Path(
@@ -82,7 +88,7 @@ def _add_quotas(routes: Routes, parts: Parts) -> None:
         versioned=True,
     )
     async def put_quotas(
-        body: QuotaSettings, request: Request, tenant: str = Depends(OPERATOR.subject)
+        body: NewQuotasBody, request: Request, tenant: str = Depends(OPERATOR.subject)
     ) -> Response:
         return await change_tenant(parts, request, tenant, {"quotas": body.model_dump()})
 
@@ -94,7 +100,7 @@ def _add_quotas(routes: Routes, parts: Parts) -> None:
         versioned=True,
     )
     async def put_model_quotas(
-        body: QuotaSettings,
+        body: NewQuotasBody,
         request: Request,
         model: str = _MODEL,
         tenant: str = Depends(OPERATOR.subject),
@@ -124,7 +130,7 @@ def _add_budget(routes: Routes, parts: Parts) -> None:
         versioned=True,
     )
     async def put_budget(
-        body: BudgetSettings, request: Request, tenant: str = Depends(OPERATOR.subject)
+        body: NewBudgetBody, request: Request, tenant: str = Depends(OPERATOR.subject)
     ) -> Response:
         changes: dict[str, object] = {"budget": body.model_dump(mode="json")}
         return await change_tenant(parts, request, tenant, changes)

@@ -13,7 +13,8 @@ from deployments.control.routing import OPERATOR, TENANT, Face, Routes
 from deployments.control.tenants import find_tenant
 from deployments.gateway.adapters import Adapter, AdapterNames
 from weir.settings import ModelSettings, PriceSettings
-from weir.tenancy import Caller, Key, Role, Tenant
+from weir.tenancy import Caller, Key, Role
+from weir.tenancy.fields import tenant_of_fields
 
 #: What the operator pays, which tenants are not told.
 _OPERATORS = {"replica_usd_per_hour"}
@@ -165,9 +166,9 @@ def _add_own(routes: Routes, parts: Parts, face: Face) -> None:
         name=f"{face.name}_list_models",
     )
     async def list_models(tenant: str = Depends(face.subject)) -> ModelsBody:
-        whose = await _tenant(parts, tenant)
-        visible = [each for each in models if not whose.models or each.name in whose.models]
-        usable = {adapter.id for _, adapter in names.visible(whole(whose))}
+        whose = await _caller(parts, tenant)
+        visible = [each for each in models if whose.sees_model(each.name)]
+        usable = {adapter.id for _, adapter in names.visible(whose)}
         return ModelsBody(data=[_model(each, usable) for each in visible])
 
     @routes.get(
@@ -178,14 +179,15 @@ def _add_own(routes: Routes, parts: Parts, face: Face) -> None:
         name=f"{face.name}_list_adapters",
     )
     async def list_adapters(tenant: str = Depends(face.subject)) -> AdaptersBody:
-        whose = await _tenant(parts, tenant)
-        found = {adapter.id: adapter for _, adapter in names.visible(whole(whose))}
+        whose = await _caller(parts, tenant)
+        found = {adapter.id: adapter for _, adapter in names.visible(whose)}
         return AdaptersBody(data=[_adapter(each) for each in found.values()])
 
 
-async def _tenant(parts: Parts, tenant_id: str) -> Tenant:
+async def _caller(parts: Parts, tenant_id: str) -> Caller:
+    """The tenant, with a key that narrows nothing."""
     found = await find_tenant(parts, tenant_id)
-    return Tenant(tenant_id, frozenset(found.models))
+    return Caller(tenant_of_fields(tenant_id, found), Key("", tenant_id, ""))
 
 
 def _model(model: ModelSettings, usable: set[str]) -> ModelBody:
@@ -238,8 +240,3 @@ def _text(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _text(each) for name, each in value.items()}
     return None if value is None else str(value)
-
-
-def whole(tenant: Tenant) -> Caller:
-    """The tenant, as by a key of its own that narrows nothing."""
-    return Caller(tenant, Key("", tenant.id, ""))

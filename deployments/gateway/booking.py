@@ -16,17 +16,16 @@ from typing import Protocol
 import msgspec
 
 from deployments import wire
-from deployments.gateway.adapters import Adapter
 from deployments.gateway.connection import TokenStream
 from deployments.gateway.legs import Attempt, Choice, Leg
 from deployments.gateway.model import Model
 from deployments.gateway.outputs import Counts
+from deployments.gateway.pricing import PriceLists, images_in
 from deployments.gateway.request import Request
 from deployments.gateway.settle import Record
 from weir.cost import Price, Used
 from weir.ledger import Loss, Part, UsageRecord
 from weir.ledger.record import MAX_LABEL_CHARS
-from weir.settings import PriceSettings
 
 LABEL_HEADER = b"x-weir-label"
 _EMPTY = Counts()
@@ -58,6 +57,7 @@ class Booking:
     def __init__(
         self,
         models: Mapping[str, Model],
+        prices: PriceLists,
         ledger: Ledger | None,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
@@ -68,7 +68,7 @@ class Booking:
         self._ledger = ledger
         self._clock = clock
         self._wall_clock = wall_clock
-        self._prices: dict[str, Price] = {}
+        self._prices = prices
 
     def close(self, record: Record) -> None:
         """Book a request whose answer is complete, before its client has the last of it."""
@@ -117,7 +117,7 @@ class Booking:
     def _attempt(self, writing: _Writing) -> Iterator[UsageRecord]:
         attempt, total, before = writing.attempt, Counts(), 0
         model = self._models[attempt.step.model]
-        price = self._price(model, attempt.adapter)
+        price = self._prices.of(model.name, attempt.adapter)
         asked = self._asked_price(writing)
         asked_before, images = 0, 0
         for share in _shares(attempt, writing.paid):
@@ -182,20 +182,12 @@ class Booking:
         if self._ledger is not None:
             self._ledger.note([late])
 
-    def _price(self, model: Model, adapter: Adapter | None) -> Price:
-        own: PriceSettings | None = adapter.price if adapter is not None else None
-        name = model.name if own is None or adapter is None else adapter.id
-        price = self._prices.get(name)
-        if price is None:
-            price = self._prices[name] = Price.of(own or model.settings.price)
-        return price
-
     def _asked_price(self, writing: _Writing) -> Price | None:
         """Of the model that was asked for, where another one answers."""
         asked = writing.record.model
         if asked == writing.attempt.step.model or asked not in self._models:
             return None
-        return self._price(self._models[asked], None)
+        return self._prices.of(asked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,16 +329,7 @@ def _used(counts: Counts, images: int, choice: Choice) -> Used:
 
 def _images(share: _Share) -> int:
     """Images of the prompt, where this leg pays for it."""
-    submit = share.choice.submit
-    if share.loss is not Loss.NONE or not isinstance(submit, wire.Submit) or not submit.messages:
-        return 0
-    parts = (message.get("content") for message in submit.messages.get("messages", ()))
-    return sum(
-        isinstance(part, dict) and part.get("type") in ("image_url", "input_image", "image")
-        for content in parts
-        if isinstance(content, list)
-        for part in content
-    )
+    return images_in(share.choice.submit) if share.loss is Loss.NONE else 0
 
 
 def _label(request: Request) -> str:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from deployments.gateway.account import Account, UnlimitedAccount
+from deployments.gateway.accounts import Account, Book, LocalStore
 from deployments.gateway.adapters import AdapterNames
 from deployments.gateway.booking import Ledger
 from deployments.gateway.fallbacks import Fallback
@@ -42,7 +42,7 @@ def build_gateway(
 ) -> Gateway:
     """The gateway, on the running event loop. ``encoders``: each model's; ``digests``: the
     versions of each model's adapters, by their names; ``directory``: None is the tenants of the
-    settings, for good.
+    settings, for good; ``account``: None counts in this process.
 
     Raises:
         ConfigError: the settings cannot be used.
@@ -69,11 +69,14 @@ def build_gateway(
             directory.weight,
         )
 
+    def now_ms() -> int:
+        return int(wall_clock() * 1000)
+
     return Gateway(
         Parts(
             directory=directory,
             models={m.name: build(m) for m in settings.models},
-            account=account or UnlimitedAccount(),
+            account=account or Account(LocalStore(Book(now_ms)), now_ms),
             enricher=enricher,
             classes=[c.name for c in shared.classes],
             metrics=metrics,

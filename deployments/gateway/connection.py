@@ -34,6 +34,9 @@ STEP_S = 5.0
 #: Streams that a draining replica may still end by itself have so long for it.
 DRAIN_GRACE_S = 2.0
 _WATCH_PERIOD_S = 0.25
+#: Where a replica changes its role its streams go on elsewhere one after the other, so many seconds
+#: apart: the prompt of each is computed again there.
+_BETWEEN_MOVES_S = 0.05
 #: Streams that were cancelled, and of which the replica has not said what they came to.
 _MOST_CANCELLED = 4096
 
@@ -48,6 +51,11 @@ class ReplicaStuckError(ReplicaLostError):
 
 class ReplicaLeavingError(ReplicaLostError):
     """The replica is draining: the stream goes on, but had better go on elsewhere."""
+
+
+class ReplicaChangedError(ReplicaLeavingError):
+    """The replica is to compute prompts only: the stream had better go on elsewhere, where that is
+    easy. It may as well stay."""
 
 
 class Listener(Protocol):
@@ -77,17 +85,20 @@ class TokenStream:
     """One stream's output as it arrives. Read with :meth:`next`; the last output is a ``Done`` or
     an ``Embedded``. ``started`` is set when the replica says that the prompt is prefilled; ``used``
     when it says what the engine has counted, which may be after the stream was closed: then
-    ``on_used`` is called."""
+    ``on_used`` is called. ``stays``: it is no answer, so it ends where it is whatever the replica
+    is for; ``advised``: it was told that it had better go on elsewhere."""
 
     __slots__ = (
         "_connection",
         "_failure",
         "_items",
         "_waiter",
+        "advised",
         "finished",
         "number",
         "on_used",
         "started",
+        "stays",
         "used",
     )
 
@@ -101,6 +112,8 @@ class TokenStream:
         self.on_used: Callable[[wire.Used], None] | None = None
         self.number = number
         self.finished = False
+        self.stays = False
+        self.advised = False
 
     async def next(self) -> Output:
         """The next output; everything that has arrived meanwhile is joined into one.
@@ -148,6 +161,7 @@ class TokenStream:
 
     def advise(self, advice: ReplicaLeavingError) -> None:
         """Called by the connection when the stream had better go on elsewhere."""
+        self.advised = True
         if not self.finished and self._failure is None:
             self._failure = advice
             self._notify()
@@ -183,6 +197,7 @@ class ReplicaConnection:
         self._steps = Pulse(now_s, STEP_S)
         self._step_count = 0
         self.draining = False
+        self._role = ""
         self._tasks = [
             loop.create_task(self._read()),
             loop.create_task(self._write()),
@@ -320,6 +335,25 @@ class ReplicaConnection:
             self.draining = True
             self._listener.leaving(self.replica_id)
             asyncio.get_running_loop().call_later(DRAIN_GRACE_S, self._send_away)
+        if load.role != self._role:
+            self._role = load.role
+            if load.role == "prefill":
+                last = max(self._streams, default=0)
+                asyncio.get_running_loop().call_later(DRAIN_GRACE_S, self._send_on, last)
+
+    def _send_on(self, last: int) -> None:
+        """Advise the answers up to number ``last``, one after the other; later ones were placed by
+        who knew what the replica is for."""
+        if self._role != "prefill" or self.broken:
+            return
+        for number, stream in self._streams.items():
+            if number > last:
+                return
+            if not stream.stays and not stream.advised:
+                advice = f"Replica {self.replica_id} is to compute prompts only."
+                stream.advise(ReplicaChangedError(advice))
+                asyncio.get_running_loop().call_later(_BETWEEN_MOVES_S, self._send_on, last)
+                return
 
     def _send_away(self) -> None:
         for stream in list(self._streams.values()):

@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from deployments.batches.building import build_batches
 from deployments.control_server import ADDRESS_VARIABLE
+from deployments.gateway.accounts.building import redis_account, redis_store
 from deployments.gateway.app import GatewayApp, Traffic
 from deployments.gateway.building import build_gateway
 from deployments.gateway.enrichment import build_enricher
@@ -77,6 +78,8 @@ class GatewayReplica:
         self._watch = build_watch(settings, os.environ, live, metrics)
         if self._watch is not None:
             await loop.run_in_executor(None, self._watch.begin)
+        self._accounts = redis_store(settings, os.environ, metrics)
+        self._accounts.start()
         self._redis = Redis.from_url(platform_redis_url(settings, os.environ))
         self._ledger = open_ledger(settings, os.environ, self._redis, metrics, time.time)
         self._gateway = build_gateway(
@@ -88,6 +91,7 @@ class GatewayReplica:
             metrics,
             digests=adapter_digests(settings),
             directory=live,
+            account=redis_account(self._accounts),
             ledger=self._ledger,
         )
         self._metrics_settings = settings.server.metrics
@@ -157,6 +161,7 @@ class GatewayReplica:
         if self._ledger is not None:
             await self._ledger.close()
         await self._kept.aclose()
+        await self._accounts.aclose()
         if self._watch is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._watch.stop)
         await self._session.close()

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Iterable
+from collections import Counter
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -19,7 +20,7 @@ from deployments.gateway.connection import ReplicaConnection, ReplicaLostError
 from deployments.gateway.transport import CacheFeed, ChannelClosedError, ReplicaTransport
 from router.router import Router
 from router.subscription import Follower, Subscription
-from router.types import ReplicaInfo, ReplicaLoad, ReplicaStats
+from router.types import ReplicaInfo, ReplicaLoad, ReplicaStats, Role
 
 _LOG = logging.getLogger("weir.gateway")
 CONNECT_TIMEOUT_S = 2.0
@@ -54,6 +55,8 @@ class Fleet:
         self._background: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._closed = False
+        #: How often a replica that ran was heard to have another role, by the new one.
+        self.role_changes: Counter[Role] = Counter()
         router.listeners.append(self._members_changed)
         self._members_changed((), router.members)
 
@@ -102,6 +105,12 @@ class Fleet:
         members = {info.replica_id for info in self.router.members}
         return bool(members - self.unreachable() - {replica_id})
 
+    def answerers(self, but: Collection[str]) -> bool:
+        """Whether there is a replica that answers requests and that something can be sent to, apart
+        from these."""
+        members = {i.replica_id for i in self.router.members if i.role != "prefill"}
+        return bool(members - self.unreachable() - set(but))
+
     async def follow(self, handle: ReplicaChooser, pool: str = "") -> None:
         """Stay subscribed to Serve's replica set, of a pool where the model has some, until
         cancelled. Again and again, because Serve makes a new request router when its settings
@@ -122,7 +131,8 @@ class Fleet:
     # What a connection tells (:class:`deployments.gateway.connection.Listener`).
 
     def heard_load(self, replica_id: str, load: wire.Load) -> None:
-        """A replica said how busy it is."""
+        """A replica said how busy it is, and what it is for now."""
+        self._hear_role(replica_id, load.role or None)
         elsewhere = ReplicaLoad(
             load.elsewhere_requests,
             load.elsewhere_prefill_tokens,
@@ -137,9 +147,17 @@ class Fleet:
             elsewhere,
             load.mfu,
             load.mbu,
+            load.tiers,
+            load.role_until,
         )
         self.router.update_stats(replica_id, stats)
         self._wake()
+
+    def _hear_role(self, replica_id: str, role: Role | None) -> None:
+        if self.router.change_role(replica_id, role):
+            now = next(info.role for info in self.router.members if info.replica_id == replica_id)
+            self.role_changes[now] += 1
+            _LOG.info("a replica has another role", extra={"replica": replica_id, "role": now})
 
     def heard_adapters(self, replica_id: str, adapters: wire.Adapters) -> None:
         """A replica said which LoRA adapters it has."""

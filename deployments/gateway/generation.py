@@ -5,16 +5,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
 import msgspec
 
 from deployments import wire
-from deployments.gateway.account import Account, Charge
+from deployments.gateway.accounts import Most, Tab
 from deployments.gateway.connection import (
+    ReplicaChangedError,
     ReplicaLeavingError,
     ReplicaLostError,
     ReplicaStuckError,
@@ -24,8 +25,8 @@ from deployments.gateway.fallbacks import Fallback, Trial
 from deployments.gateway.handoff import Handoff, can_hand_off, compute_prompt
 from deployments.gateway.legs import Attempt, Choice, Leg
 from deployments.gateway.model import Model
-from deployments.gateway.outputs import Counts, Output
-from deployments.gateway.plan import Limits, Loss, Next, after_legs, ends_in_vain
+from deployments.gateway.outputs import Output
+from deployments.gateway.plan import LegEnd, Limits, Loss, Next, after_legs, ends_in_vain
 from deployments.gateway.request import Request
 from deployments.gateway.sink import Answer
 from router.admission.ticket import Ticket
@@ -34,6 +35,7 @@ from weir.errors import (
     NoReplicaError,
     ReplicaFailedError,
     RequestFailedError,
+    WeirError,
 )
 from weir.metrics import GatewayMetrics
 
@@ -46,7 +48,8 @@ class Run:
 
     ``fallback``: the model's, where the attempt is watched and another may follow; ``trial`` then
     hears of its first output. ``patience_s``: so long it may wait at the gate (None: as long as the
-    gate lets it).
+    gate lets it). ``tab`` and ``most``: the request's account, where its tenant has quotas or a
+    budget, and what the attempt may use.
     """
 
     request: Request
@@ -57,23 +60,31 @@ class Run:
     fallback: Fallback | None = None
     trial: Trial | None = None
     patience_s: float | None = None
+    tab: Tab | None = None
+    most: Most | None = None
 
 
 class Generation:
     """Needs a running event loop: its clock is the only one."""
 
-    def __init__(self, account: Account, metrics: GatewayMetrics, limits: Limits) -> None:
-        self._account = account
+    def __init__(self, metrics: GatewayMetrics, limits: Limits) -> None:
         self._metrics = metrics
         self._limits = limits
         self._clock: Callable[[], float] = asyncio.get_running_loop().time
 
     async def generate(self, run: Run) -> None:
-        """All choices of an attempt, side by side.
+        """All choices of an attempt: reserved together, then generated side by side.
 
         Raises:
             WeirError: the first that went wrong; the other choices are then broken off.
         """
+        if run.tab is None or run.most is None:
+            await self._choices(run)
+            return
+        async with _reserved(run, run.tab, run.most):
+            await self._choices(run)
+
+    async def _choices(self, run: Run) -> None:
         choices = run.attempt.choices
         if len(choices) == 1:
             await self._choice(run, choices[0])
@@ -91,8 +102,8 @@ class Generation:
             raise _first(errors) from None
 
     async def _choice(self, run: Run, choice: Choice) -> None:
-        """The steps of one choice, in their order: reserve, admit, place, stream."""
-        async with self._reserve(run, choice) as charge, self._admit(run, choice) as ticket:
+        """The steps of one choice, in their order: admit, place, stream."""
+        async with self._admit(run, choice) as ticket:
             self._admitted(run, ticket)
             run.model.generating += 1
             try:
@@ -112,12 +123,6 @@ class Generation:
                 ) from None
             finally:
                 run.model.generating -= 1
-                charge.use(choice.counts)
-
-    def _reserve(self, run: Run, choice: Choice) -> AbstractAsyncContextManager[Charge]:
-        route = choice.route
-        most = Counts(route.prompt_tokens, 0, route.max_output_tokens)
-        return self._account.reserve(run.request.tenant, run.model.name, most)
 
     def _admit(self, run: Run, choice: Choice) -> AbstractAsyncContextManager[Ticket]:
         admission = run.model.gate.admit(choice.route, run.request.body_bytes)
@@ -159,8 +164,8 @@ class Generation:
             while True:
                 try:
                     output = await take()
-                except ReplicaLeavingError:
-                    if run.model.fleet.others(leg.replica_id):
+                except ReplicaLeavingError as leaving:
+                    if self._leaves(run, choice, leg, leaving):
                         raise
                     continue  # there is nowhere to go: the replica waits for its last streams
                 if _is_aborted(output):
@@ -180,6 +185,20 @@ class Generation:
         finally:
             stream.close()
             leg.ended_s = self._clock()
+
+    def _leaves(self, run: Run, choice: Choice, leg: Leg, leaving: ReplicaLeavingError) -> bool:
+        """Whether the choice goes on elsewhere, as it had better. From a replica that only changes
+        its role it goes where nothing can come of it but that."""
+        model = run.model
+        if not isinstance(leaving, ReplicaChangedError):
+            return model.fleet.others(leg.replica_id)
+        ends = [*(each.end() for each in choice.legs[:-1]), leg.end(Loss.GONE)]
+        following = after_legs(ends, self._limits.dispatch_attempts, self._limits.most_legs)
+        return (
+            following is Next.MOVE
+            and model.moves.allows(self._clock(), model.generating)
+            and model.fleet.answerers(_avoided(ends))
+        )
 
     async def _hand_off(
         self, run: Run, leg: Leg, ticket: Ticket, submission: wire.Submit | wire.Embed
@@ -251,7 +270,7 @@ class Generation:
             ) from failure
         if following is Next.GIVE_UP or not model.moves.spend(self._clock(), model.generating):
             raise failure
-        avoided = {ends[-1].replica_id, *(end.replica_id for end in ends_in_vain(ends))}
+        avoided = _avoided(ends)
         alone = run.fallback is None or run.committed()
         waits = isinstance(failure, ReplicaLostError) and alone
         give_up_s = self._clock() + (limits.resume_wait_s if waits else 0.0)
@@ -273,18 +292,47 @@ class Generation:
         if not tokens:
             self._metrics.retries.labels(name).inc()
         else:
-            reason = "drain" if isinstance(failure, ReplicaLeavingError) else "failure"
-            self._metrics.moves.labels(name, reason).inc()
+            self._metrics.moves.labels(name, _reason(failure)).inc()
             recomputed = len(choice.submit.prompt) + tokens
             self._metrics.recomputed_tokens.labels(name).inc(recomputed)
         reason = failure.message
         _LOG.info("a stream goes on elsewhere", extra={"tokens": tokens, "reason": reason})
 
 
+@asynccontextmanager
+async def _reserved(run: Run, tab: Tab, most: Most) -> AsyncIterator[None]:
+    """The attempt's reservation. It is replaced by what was used when the request has ended and it
+    is known what its tenant pays for; an attempt that failed before the client was sent anything of
+    it is given back at once, so that the next one can be reserved.
+
+    Raises:
+        WeirError: the tenant may not use so much.
+    """
+    charge = run.attempt.charge = await tab.reserve(most)
+    try:
+        yield
+    except WeirError:
+        if not run.committed():
+            charge.give_back()
+        raise
+
+
 def _loss(failure: ReplicaFailedError) -> Loss:
     if isinstance(failure, ReplicaStuckError):
         return Loss.STUCK
     return Loss.GONE if isinstance(failure, ReplicaLostError) else Loss.NONE
+
+
+def _reason(failure: ReplicaFailedError) -> str:
+    """Why a stream moves, for the metrics."""
+    if isinstance(failure, ReplicaChangedError):
+        return "role"
+    return "drain" if isinstance(failure, ReplicaLeavingError) else "failure"
+
+
+def _avoided(ends: Sequence[LegEnd]) -> set[str]:
+    """Replicas that are not tried again now."""
+    return {ends[-1].replica_id, *(end.replica_id for end in ends_in_vain(ends))}
 
 
 def _is_aborted(output: Output) -> bool:

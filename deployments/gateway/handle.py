@@ -15,7 +15,7 @@ from functools import partial
 from typing import Protocol
 
 from deployments.client_headers import usable_id
-from deployments.gateway.account import Account
+from deployments.gateway.accounts import Account, Most
 from deployments.gateway.adapters import Adapter, AdapterNames
 from deployments.gateway.bodies import Body, TextBody
 from deployments.gateway.booking import Booking, Ledger
@@ -38,13 +38,15 @@ from deployments.gateway.plan import (
     next_step,
     verdict,
 )
+from deployments.gateway.pricing import PriceLists
 from deployments.gateway.request import Door, Header, Request, patience_s
 from deployments.gateway.settle import Record, Settlement
 from deployments.gateway.silence import Silence
 from deployments.gateway.sink import Answer, Sink
 from deployments.gateway.tokenizing import Prompts, choices_of
-from fallback.policies import RequestFacts
+from fallback.policies import COST, RequestFacts
 from features.enrichment import Enrichment
+from weir.cost import Used, usd_of
 from weir.errors import (
     BadRequestError,
     InternalError,
@@ -118,13 +120,19 @@ class Gateway:
         self.adapters = parts.adapters
         self.metrics = parts.metrics
         self._clock = asyncio.get_running_loop().time
-        self._generation = Generation(parts.account, parts.metrics, parts.limits)
+        self._generation = Generation(parts.metrics, parts.limits)
         self.intake = Intake(parts.limits, parts.off_loop)
         self._silence = Silence(parts.limits.early_headers_s)
+        self._prices = PriceLists(model.settings for model in parts.models.values())
         self._booking = Booking(
-            parts.models, parts.ledger, self._clock, parts.wall_clock, parts.slo_s
+            parts.models,
+            self._prices,
+            parts.ledger,
+            self._clock,
+            parts.wall_clock,
+            parts.slo_s,
         )
-        self._settlement = Settlement(parts.models, parts.fallbacks, parts.metrics, parts.slo_s)
+        self._settlement = Settlement(self._prices, parts.metrics, parts.slo_s)
         for name, fallback in parts.fallbacks.items():
             fallback.watch(parts.models[name].router, parts.metrics)
 
@@ -149,7 +157,7 @@ class Gateway:
             with self._in_flight(record, request, sink):
                 request = await self._enrich(record, request)
                 prompts = Prompts(request)
-                course, facts = await self._course(request, prompts)
+                course, facts = await self._course(record, request, prompts)
                 outcomes: list[Outcome] = []
                 while step := next_step(course, facts, outcomes, prompts.choices):
                     outcomes.append(await self._attempt(record, prompts, step, facts, sink))
@@ -189,6 +197,7 @@ class Gateway:
             caller = self.directory.authenticate(*given)
         record.tenant, record.key = caller.tenant.id, caller.key.id
         caller.require_endpoint(dialect.name)
+        record.tab = self.parts.account.open(caller.tenant, caller.key)
         return caller
 
     async def _validate(
@@ -279,7 +288,9 @@ class Gateway:
         record.request = replace(request, body=enrichment.body, enrichment=enrichment)
         return record.request
 
-    async def _course(self, request: Request, prompts: Prompts) -> tuple[Course, RequestFacts]:
+    async def _course(
+        self, record: Record, request: Request, prompts: Prompts
+    ) -> tuple[Course, RequestFacts]:
         """Who may answer, and what the rules want to know."""
         body, enrichment = request.body, request.enrichment
         fallback = self.parts.fallbacks.get(body.model)
@@ -292,7 +303,10 @@ class Gateway:
             dear = await self._worst_cost_usd(request, prompts)
         intent = request.header(INTENT_HEADER) or (body.metadata or {}).get("intent")
         long_tail = bool(enrichment and enrichment.long_tail)
-        facts = replace(facts, long_tail=long_tail, intent=intent, worst_cost_usd=dear)
+        spent = record.tab is not None and record.tab.spills
+        facts = replace(
+            facts, long_tail=long_tail, intent=intent, worst_cost_usd=dear, over_budget=spent
+        )
         course = fallback.course
         if request.adapter is not None:
             course = replace(course, cascade=None, bare=_may_be_bare(request))
@@ -302,15 +316,14 @@ class Gateway:
         """All prompts uncached, and all output that the choices may have."""
         model = self.models[request.body.model]
         tokens = [len(ids) for ids in await prompts.of(model)]
-        asked, price = request.dialect.output_limit(request.body), model.settings.price
+        asked = request.dialect.output_limit(request.body)
         output = sum(
             max(0, model.max_model_len - prompt) if asked is None else asked for prompt in tokens
         )
         output *= prompts.choices // len(tokens)
-        return (
-            sum(tokens) * price.input_usd_per_million_tokens
-            + output * price.output_usd_per_million_tokens
-        ) / 1e6
+        price = self._prices.of(model.name, request.adapter)
+        used, batch = Used(sum(tokens), 0, output), request.batch is not None
+        return float(usd_of(price.most_nano_usd(used, request.priority_class, batch)))
 
     async def _attempt(
         self, record: Record, prompts: Prompts, step: Step, facts: RequestFacts, sink: Sink
@@ -374,7 +387,10 @@ class Gateway:
         adapter = attempt.adapter
         keys = await prompts.keys_of(model, tokens, adapter.key if adapter else None)
         asked = facts if step.watched else None
-        attempt.choices += choices_of(request, model, tokens, keys, asked, adapter)
+        tab, limit = record.tab, None
+        if tab is not None:
+            limit = tab.most_output_tokens(model.name)
+        attempt.choices += choices_of(request, model, tokens, keys, asked, adapter, limit)
         if step.hold_back is not None:
             for choice in attempt.choices:
                 choice.score()
@@ -393,10 +409,19 @@ class Gateway:
             fallback,
             trial,
             patience_s,
+            tab,
+            self._most(attempt, request, model, facts) if tab is not None else None,
         )
         if attempt.choices:
             await self._generation.generate(run)
         await answer.end(usage(record.attempts))
+
+    def _most(self, attempt: Attempt, request: Request, model: Model, facts: RequestFacts) -> Most:
+        """What an attempt may use; and whether the tenant's budget may send it to the student."""
+        spills = attempt.step.watched
+        if spills:
+            spills = self.parts.fallbacks[model.name].policy.allows(COST, facts)
+        return self._prices.most(request, attempt, model.max_model_len, spills)
 
     def _open(
         self,

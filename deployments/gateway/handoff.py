@@ -113,6 +113,7 @@ async def compute_prompt(fleet: Fleet, leg: Leg, request: wire.Submit) -> Handof
     try:
         source = await fleet.connection(leg.prefill_id)
         stream = leg.prefill_stream = source.submit(prompt_alone(request))
+        stream.stays = True
         try:
             told = await _answer(fleet, leg.prefill_id, stream)
         finally:

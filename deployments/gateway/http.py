@@ -13,7 +13,7 @@ from weir.errors import BodyTooLargeError, UnsupportedMediaTypeError, WeirError
 from weir.errors import error_headers as headers_of_error
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 HeaderPairs = Iterable[tuple[bytes, bytes]]
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from deployments import wire
+from deployments.gateway.accounts import Charge
 from deployments.gateway.adapters import Adapter
 from deployments.gateway.connection import TokenStream
 from deployments.gateway.outputs import Counts, Delivered, Output, total
@@ -37,9 +38,10 @@ class Leg:
     begun_s: float = 0.0
     ended_s: float = 0.0
 
-    def end(self) -> LegEnd:
-        """What rules want to know of a leg that broke."""
-        return LegEnd(self.failed_id or self.replica_id, len(self.tokens), self.loss)
+    def end(self, loss: Loss | None = None) -> LegEnd:
+        """What rules want to know of a leg that broke; ``loss``: if it broke now."""
+        failed_id = self.failed_id or self.replica_id
+        return LegEnd(failed_id, len(self.tokens), self.loss if loss is None else loss)
 
     @property
     def told(self) -> wire.Done | wire.Embedded | wire.Started | None:
@@ -121,7 +123,8 @@ class Attempt:
 
     Times are on the loop's clock; ``admitted`` is set with ``admitted_s``. ``shown``: it was
     given to the client, in part or whole. ``doubtful``: it was held back and not good enough;
-    ``doubt`` tells how sure the model was. ``adapter``: the model's, that answers.
+    ``doubt`` tells how sure the model was. ``adapter``: the model's, that answers. ``charge``:
+    what is reserved of the tenant's quotas and budget, where it has any.
     """
 
     step: Step
@@ -133,6 +136,7 @@ class Attempt:
     doubtful: bool = False
     doubt: str = ""
     adapter: Adapter | None = None
+    charge: Charge | None = None
 
     @property
     def counts(self) -> Counts:

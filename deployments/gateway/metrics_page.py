@@ -41,6 +41,7 @@ def add_metrics(
 def _set_gauges(gateway: Gateway) -> None:
     _set_usage(gateway)
     _set_adapters(gateway)
+    _set_roles(gateway)
     for model in gateway.models.values():
         members = model.router.members
         gateway.metrics.replicas.labels(model.name).set(len(members))
@@ -63,6 +64,17 @@ def _set_adapters(gateway: Gateway) -> None:
     for model in gateway.models.values():
         for replica_id, loads in model.router.adapters.loads().items():
             gauge.labels(model.name, replica_id).set(loads)
+
+
+def _set_roles(gateway: Gateway) -> None:
+    gauge = gateway.metrics.replicas_by_role
+    gauge.clear()  # replicas come and go
+    for model in gateway.models.values():
+        for info in model.router.members:
+            if info.pool:
+                gauge.labels(model.name, info.pool, info.role).inc()
+        for role, count in model.fleet.role_changes.items():
+            gateway.metrics.role_changes.labels(model.name, role).set(count)
 
 
 def _set_usage(gateway: Gateway) -> None:
@@ -96,18 +108,19 @@ async def _scrape(session: aiohttp.ClientSession, address: str) -> str:
         return ""
 
 
-_SAMPLE = re.compile(r"^(vllm:[A-Za-z0-9_:]+)(?:\{(.*)\})? (.+)$")
+_ENGINES = ("vllm:", "weir_kv_tier_")
+_SAMPLE = re.compile(r"^((?:vllm:|weir_kv_tier_)[A-Za-z0-9_:]+)(?:\{(.*)\})? (.+)$")
 
 
 def merge_metrics(by_replica: dict[str, str]) -> str:
-    """vLLM's metrics of several replicas as one exposition, told apart by a ``replica`` label."""
+    """The engines' metrics as one exposition, told apart by a ``replica`` label."""
     families: dict[str, list[str]] = {}
     family = ""
     for replica_id, text in by_replica.items():
         for line in text.splitlines():
             if line.startswith("#"):
                 family = line.split(" ", 3)[2] if line.count(" ") >= 2 else ""
-                if family.startswith("vllm:"):
+                if family.startswith(_ENGINES):
                     lines = families.setdefault(family, [])
                     if line not in lines:
                         lines.append(line)

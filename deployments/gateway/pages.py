@@ -28,7 +28,10 @@ from deployments.gateway.model import Model
 from deployments.gateway.readiness import Answers, DeploymentStates, add_health
 from deployments.gateway.response_pages import add_responses
 from deployments.gateway.responses import Responses
+from deployments.gateway.role_pages import Replicas, add_roles
 from deployments.pools import Pool, pools_of
+from router.tiers import TierUse
+from router.types import ReplicaView
 from weir import __version__
 from weir.errors import (
     BadRequestError,
@@ -74,6 +77,7 @@ def build_pages(gateway: Gateway, responses: Responses, around: Surroundings) ->
         add_batches(app, around.batches)
     add_metrics(app, gateway, callers, around.session)
     _add_status(app, gateway, callers, around.deployment_states)
+    add_roles(app, gateway, callers, Replicas(around.session, around.internal_token))
     app.openapi = lambda: describe_api(app)  # type: ignore[method-assign]
     return app
 
@@ -180,7 +184,11 @@ def _add_status(
         callers.require_platform(request)
         deployments = await deployment_states()
         for deployment in deployments:
-            views = _replica_views(*known[name]) if (name := deployment["name"]) in known else []
+            views = []
+            if (name := deployment["name"]) in known:
+                model, pool = known[name]
+                deployment |= {"model": model.name, "pool": pool.name}
+                views = _replica_views(model, pool)
             deployment["replicas"] = list_replicas(deployment.pop("replica_states"), views)
         return {"uptime_s": round(time.monotonic() - started_s, 1), "deployments": deployments}
 
@@ -193,6 +201,17 @@ def list_replicas(states: dict[str, int], views: list[dict[str, Any]]) -> list[d
         listed += [{"state": state, **view} for view in known]
         listed += [{"replica_id": "", "state": state}] * (count - len(known))
     return listed
+
+
+def _tiers(use: TierUse | None) -> dict[str, Any]:
+    """How much of memory and disk is in use for KV blocks; None where there is no disk."""
+    if use is None or not use.memory_limit_bytes:
+        return {}
+    disk = use.disk_bytes / use.disk_limit_bytes if use.disk_limit_bytes else None
+    return {
+        "kv_memory_use": round(use.memory_bytes / use.memory_limit_bytes, 4),
+        "kv_disk_use": None if disk is None else round(disk, 4),
+    }
 
 
 def _replica_views(model: Model, pool: Pool) -> list[dict[str, Any]]:
@@ -212,8 +231,15 @@ def _replica_views(model: Model, pool: Pool) -> list[dict[str, Any]]:
                 "outstanding_tokens": view.load.outstanding_tokens,
                 "mfu": view.stats.mfu,
                 "mbu": view.stats.mbu,
+                **_tiers(view.stats.tiers),
                 "stats_age_s": round(snapshot.now_s - view.stats.at_s, 2),
-                **({"role": view.info.role} if pool.name else {}),
+                **(_role(view) if pool.name else {}),
             }
         )
     return views
+
+
+def _role(view: ReplicaView) -> dict[str, Any]:
+    info = view.info
+    told = {"role": info.role, "pool_role": info.pool_role, "changes_role": info.changes_role}
+    return {**told, "role_until": view.stats.role_until}

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal, Protocol
 
+from deployments.gateway.accounts import BudgetSpillError
 from fallback.cascade import CascadeRule
 from fallback.policies import CASCADE, COST, FAILURE, OVERLOAD, Kind, RequestFacts
 from router.admission import SpilledError
@@ -147,6 +148,8 @@ def _after_teacher(
 ) -> Step | None:
     assert course.student is not None
     error = last.error
+    if isinstance(error, BudgetSpillError):
+        return Step(course.student, spill=COST)
     if not isinstance(error, OverloadedError | ReplicaFailedError):
         return None
     kind = spill_kind(error, last.admitted, rules.is_broken)
@@ -287,10 +290,14 @@ class MoveBudget:
 
     def spend(self, now_s: float, open_streams: int) -> bool:
         """Whether one more move is within the budget; it is then counted."""
-        horizon_s = now_s - self._window_s
-        if self._moves and self._moves[0] <= horizon_s:
-            self._moves = [at_s for at_s in self._moves if at_s > horizon_s]
-        if len(self._moves) >= max(self._least, self._per_stream * open_streams):
+        if not self.allows(now_s, open_streams):
             return False
         self._moves.append(now_s)
         return True
+
+    def allows(self, now_s: float, open_streams: int) -> bool:
+        """The same without counting it."""
+        horizon_s = now_s - self._window_s
+        if self._moves and self._moves[0] <= horizon_s:
+            self._moves = [at_s for at_s in self._moves if at_s > horizon_s]
+        return len(self._moves) < max(self._least, self._per_stream * open_streams)

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from deployments.gateway.accounts import Tab
 from deployments.gateway.bodies.unknown import Unknown
-from deployments.gateway.fallbacks import Fallback
 from deployments.gateway.legs import Attempt, billed
-from deployments.gateway.model import Model
-from deployments.gateway.outputs import Counts
+from deployments.gateway.pricing import PriceLists, used_of
 from deployments.gateway.request import Request
+from weir.cost import usd_of
 from weir.errors import WeirError
 from weir.metrics import GatewayMetrics
-from weir.settings import PriceSettings
 
 SPILL_HEADER = b"x-weir-spill"
 CASCADE_HEADER = b"x-weir-cascade"
@@ -24,8 +23,8 @@ _Pairs = list[tuple[bytes, bytes]]
 class Record:
     """Filled step by step; everything told at the end follows from it. ``tenant`` and ``model``
     stay empty for a request that came to its end before they were known. ``id`` and ``serial`` are
-    the request's; ``key`` is the key's that it came with. ``booked``: it is in the ledger. Times
-    are on the loop's clock."""
+    the request's; ``key`` is the key's that it came with. ``booked``: it is in the ledger. ``tab``:
+    its account, where its tenant has quotas or a budget. Times are on the loop's clock."""
 
     endpoint: str
     arrival_s: float
@@ -40,6 +39,7 @@ class Record:
     client_left: bool = False
     key: str = ""
     booked: bool = False
+    tab: Tab | None = None
 
     @property
     def error_code(self) -> str:
@@ -55,6 +55,9 @@ class Record:
             pairs += self.request.enrichment.headers()
         if self.unknown is not None:
             pairs += self.unknown.headers()
+        if self.tab is not None:
+            family = self.request.dialect.family if self.request is not None else ""
+            pairs += self.tab.headers(family)
         return pairs
 
     def headers(self) -> _Pairs:
@@ -95,13 +98,11 @@ class Settlement:
 
     def __init__(
         self,
-        models: Mapping[str, Model],
-        fallbacks: Mapping[str, Fallback],
+        prices: PriceLists,
         metrics: GatewayMetrics,
         slo_s: Mapping[str, float],
     ) -> None:
-        self._models = models
-        self._fallbacks = fallbacks
+        self._prices = prices
         self._metrics = metrics
         self._slo_s = slo_s
 
@@ -121,20 +122,23 @@ class Settlement:
             self._observe(record, shown[-1], now_s)
 
     def _bill(self, record: Record) -> None:
-        total_usd = 0.0
+        request, metrics = record.request, self._metrics
+        paid = []
         for attempt, counts in billed(record.attempts, record.client_left):
-            model, adapter = attempt.step.model, attempt.adapter
-            labels, metrics = (record.tenant, model), self._metrics
+            assert request is not None
+            labels = (record.tenant, attempt.step.model)
             metrics.of(metrics.prompt_tokens, *labels).inc(counts.prompt_tokens)
             metrics.of(metrics.cached_tokens, *labels).inc(counts.cached_tokens)
             metrics.of(metrics.output_tokens, *labels).inc(counts.output_tokens)
-            own = adapter.price if adapter is not None else None
-            usd = cost_usd(own or self._models[model].settings.price, counts)
-            metrics.of(metrics.cost, *labels).inc(usd)
-            total_usd += usd
-        fallback = self._fallbacks.get(record.model)
-        if fallback is not None:
-            fallback.policy.cost.budgets.spend(record.tenant, total_usd)
+            used = used_of(attempt, counts)
+            nano_usd = self._prices.nano_usd(request, attempt, used)
+            metrics.of(metrics.cost, *labels).inc(float(usd_of(nano_usd)))
+            if attempt.charge is not None:
+                paid.append((attempt.charge, used, nano_usd))
+        if record.tab is not None:
+            # A request that failed and costs nothing is the platform's loss as a whole.
+            lost = record.error is not None and record.error.status >= 500 and not paid
+            record.tab.close(paid, counts=not lost)
 
     def _count_spills(self, record: Record) -> None:
         for attempt in record.attempts:
@@ -166,15 +170,3 @@ class Settlement:
         longest = max(choice.counts.output_tokens for choice in attempt.choices)
         if longest > 1:
             metrics.of(metrics.tpot, *labels).observe((now_s - first_s) / (longest - 1))
-
-
-def cost_usd(price: PriceSettings, counts: Counts) -> float:
-    """The bill in USD; cached prompt tokens may have a price of their own."""
-    cached_price = price.cached_input_usd_per_million_tokens
-    if cached_price is None:
-        cached_price = price.input_usd_per_million_tokens
-    return (
-        (counts.prompt_tokens - counts.cached_tokens) * price.input_usd_per_million_tokens
-        + counts.cached_tokens * cached_price
-        + counts.output_tokens * price.output_usd_per_million_tokens
-    ) / 1e6

@@ -63,9 +63,11 @@ def choices_of(
     keys: list[tuple[int, ...]],
     facts: RequestFacts | None,
     adapter: Adapter | None = None,
+    most_output_tokens: int | None = None,
 ) -> list[Choice]:
     """What is to be generated. ``keys``: each prompt's KV block keys. ``facts``: for the spill
     rule, where the request may spill: the first choice is asked, and the others follow it.
+    ``most_output_tokens``: of all choices together, where the client does not say.
 
     Raises:
         WeirError: the model has no replica, or a prompt does not fit.
@@ -82,6 +84,8 @@ def choices_of(
         # How long a prompt is that its replica renders, only that knows: it caps the output.
         known = len(prompt) if prompt else 1
         limit = model.output_limit(known, asked, dialect.prompt_field, field)
+        if asked is None and most_output_tokens is not None:
+            limit = max(1, min(limit, most_output_tokens // dialect.choices(body)))
         submit = dialect.submission(body, prompt, limit, model.reasons)
         if adapter is not None:
             submit = _adapted(submit, adapter)

@@ -14,10 +14,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from deployments.gateway.accounts import Book, LocalStore
 from deployments.gateway.connection import ReplicaConnection
 from deployments.gateway.handle import Gateway
 from deployments.gateway.model import Model
 from deployments.gateway.responses import Responses
+from deployments.roles import RoleKeeper
 from deployments.streams import TokenStreams
 from deployments.testing.counting import BLOCK_TOKENS, CountingGenerator, Meter
 from deployments.testing.exchange import Exchange
@@ -61,7 +63,7 @@ class Host(ABC):
 
     def _boot(self) -> TokenStreams:
         self.generator = CountingGenerator(self.interval_s, self.meter, self.kept)
-        self.streams = TokenStreams(self.generator)
+        self.streams = TokenStreams(self.generator, RoleKeeper(changes=True, least_s=0.0))
         return self.streams
 
     def freeze_engine(self) -> None:
@@ -132,6 +134,13 @@ class Cluster(ABC):
     def ask(self, path: str, body: Mapping[str, Any], key: str, **headers: str) -> Exchange:
         """A client's request."""
 
+    @property
+    def book(self) -> Book:
+        """What its tenants have used and reserved."""
+        store = self.gateway.parts.account.store
+        assert isinstance(store, LocalStore)
+        return store.book
+
     def withdraw(self, host: Host) -> None:
         """It is no member any more."""
         members = self.model.router.members
@@ -181,6 +190,7 @@ class Cluster(ABC):
             "decode tokens in the ledger": sum(load.decode_tokens for load in loads),
             "requests in the queue": len(queue) + queue.in_flight,
             "choices being generated": self.model.generating,
+            "reservations": self.book.open_holds(),
         }
         return {what: count for what, count in found.items() if count}
 

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from deployments import wire
 from deployments.streams import Abort, Put
 from deployments.stub_generator import StubGenerator
@@ -73,6 +75,8 @@ class CountingGenerator:
         self._going.set()
         self._open: dict[int, Served] = {}
         self._blocks: set[_Block] = set()
+        self._fetching = 0
+        self._empty_steps = 0
 
     @property
     def running(self) -> int:
@@ -80,8 +84,12 @@ class CountingGenerator:
         return len(self._open)
 
     def load(self) -> wire.Load:
-        """See the protocol."""
-        return self._stub.load()
+        """See the protocol. While it waits for another engine's blocks, an engine steps without
+        pause, as vLLM's does."""
+        if self._fetching and self._going.is_set():
+            self._empty_steps += 1
+        load = self._stub.load()
+        return msgspec.structs.replace(load, steps=load.steps + self._empty_steps)
 
     def adapters(self) -> wire.Adapters | None:
         """See the protocol."""
@@ -145,7 +153,13 @@ class CountingGenerator:
     async def _taken(self, request: wire.Submit | wire.Embed) -> bool:
         """Whether another engine's blocks of the prompt have come."""
         handoff = getattr(request, "handoff", None)
-        return isinstance(handoff, wire.Take) and await self.kept.take(handoff.blocks)
+        if not isinstance(handoff, wire.Take):
+            return False
+        self._fetching += 1
+        try:
+            return await self.kept.take(handoff.blocks)
+        finally:
+            self._fetching -= 1
 
     def _counted(self, served: Served, message: Any) -> wire.FromReplica:
         """The message with the prefix cache's share in it; what it says is counted."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from deployments.gateway.prompts import PromptEncoder
 from deployments.listener import Listener, ReplicaApp
+from deployments.role_page import PATH, RolePage
 from deployments.testing.cluster import Cluster, Host, SilentFeed, no_page
 from deployments.testing.exchange import Exchange, SocketExchange
 from deployments.testing.kept import KeptBlocks
@@ -22,7 +24,7 @@ class _SocketHost(Host):
         super().__init__(name, interval_s, kept)
         self._running = asyncio.Event()
         self._running.set()
-        app = ReplicaApp(no_page, self.streams, TOKEN)
+        app = ReplicaApp(no_page, self.streams, TOKEN, {PATH: RolePage(self.streams.roles)})
 
         async def stoppable(scope: Any, receive: Any, send: Any) -> None:
             async def receive_running() -> Any:
@@ -72,6 +74,7 @@ class SocketCluster(Cluster):
         super().__init__()
         self.ledger = ledger
         self._world = world
+        self.url = world.url
         self.gateway, self.model = world.gateway, world.model
         self.responses = world.responses
         self.watch_connections()
@@ -92,12 +95,14 @@ class SocketCluster(Cluster):
 
 @asynccontextmanager
 async def socket_cluster(
-    settings: Settings, encoder: PromptEncoder
+    settings: Settings, encoder: PromptEncoder, files: Path | None = None
 ) -> AsyncIterator[SocketCluster]:
-    """Over real sockets, without replicas yet."""
+    """Over real sockets, without replicas yet. ``files``: a folder for files and batches, where
+    there are to be any."""
     encoders = {model.name: encoder for model in settings.models}
     ledger = RecordingLedger()
-    async with http_world(settings, encoders, feed=SilentFeed(), ledger=ledger) as world:
+    feed = SilentFeed()
+    async with http_world(settings, encoders, feed=feed, ledger=ledger, files=files) as world:
         cluster = SocketCluster(world, ledger)
         try:
             yield cluster

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from deployments.batches.service import Batches
 from deployments.batches.storage import open_storage
 from deployments.client_headers import ClientHeaders
+from deployments.gateway.accounts import Account
 from deployments.gateway.app import GatewayApp, Traffic
 from deployments.gateway.bodies import TextBody
 from deployments.gateway.booking import Ledger
@@ -31,6 +32,8 @@ from deployments.gateway.sockets import KvEventFeed, WebSocketTransport
 from deployments.gateway.stored_responses import MemoryResponses
 from deployments.gateway.transport import CacheFeed
 from deployments.listener import Listener, ReplicaApp
+from deployments.role_page import PATH, RolePage
+from deployments.roles import RoleKeeper
 from deployments.streams import Generator, TokenStreams
 from deployments.testing.scripted import ScriptedGenerator
 from features.enrichment import Enrichment
@@ -75,6 +78,8 @@ class Replica:
     role: Role = "mixed"
     kv_blocks_total: int = 100
     block_size: int = 16
+    changes_role: bool = False
+    pool: str = ""
 
     @property
     def info(self) -> ReplicaInfo:
@@ -87,6 +92,8 @@ class Replica:
             max_model_len=self.max_model_len,
             tasks=self.tasks,
             role=self.role,
+            changes_role=self.changes_role,
+            pool=self.pool,
         )
 
 
@@ -122,8 +129,10 @@ class World:
         self, model: Model, name: str, generator: Generator | None, details: Mapping[str, Any]
     ) -> Replica:
         made = generator or ScriptedGenerator()
-        streams = TokenStreams(made)
-        app = ReplicaApp(_no_metrics, streams, TOKEN)
+        changes = details.get("changes_role", False)
+        roles = RoleKeeper(details.get("role", "mixed"), changes, least_s=0.0)
+        streams = TokenStreams(made, roles)
+        app = ReplicaApp(_no_metrics, streams, TOKEN, {PATH: RolePage(roles)})
         listener = Listener(app, "127.0.0.1")
         await listener.start()
         replica = Replica(name, made, streams, app, listener, **details)
@@ -154,6 +163,7 @@ async def http_world(
     files: Path | None = None,
     directory: LiveDirectory | None = None,
     describe: Callable[[], dict[str, Any]] = dict,
+    account: Account | None = None,
 ) -> AsyncIterator[World]:
     """A world over real sockets, without replicas yet. ``files``: a folder for files and batches,
     where there are to be any."""
@@ -167,6 +177,7 @@ async def http_world(
             GatewayMetrics(CollectorRegistry()),
             ledger=ledger,
             directory=directory,
+            account=account,
         )
         world = World(gateway, settings, session)
         traffic = Traffic()

@@ -1,7 +1,7 @@
 """When a request spills to the student. Pure: facts and a clock in, a decision out."""
 
 from fallback.policies.breaker import BreakerState, CircuitBreaker, Pass
-from fallback.policies.cost import Budgets, CostPolicy
+from fallback.policies.cost import CostPolicy
 from fallback.policies.hysteresis import Hysteresis
 from fallback.policies.kinds import CASCADE, COST, FAILURE, LONG_TAIL, OVERLOAD
 from fallback.policies.overload import OverloadPolicy
@@ -15,7 +15,6 @@ __all__ = [
     "LONG_TAIL",
     "OVERLOAD",
     "BreakerState",
-    "Budgets",
     "CircuitBreaker",
     "CostPolicy",
     "Hysteresis",

@@ -27,7 +27,8 @@ from weir.settings.fallback import FallbackSettings, Kind, TenantFallbackSetting
 @dataclass(frozen=True, slots=True)
 class RequestFacts:
     """What the policies know of a request. ``intent``: what the client says it is, if it does;
-    ``wishes``: its tenant's own word."""
+    ``wishes``: its tenant's own word; ``over_budget``: so much of the tenant's budget is spent that
+    it has a student answer."""
 
     tenant: str
     priority_class: str
@@ -35,6 +36,7 @@ class RequestFacts:
     intent: str | None = None
     worst_cost_usd: float = 0.0
     wishes: TenantFallbackSettings = NO_WISHES
+    over_budget: bool = False
 
 
 class SpillPolicy:
@@ -48,7 +50,7 @@ class SpillPolicy:
         on_open: Callable[[], None] | None = None,
     ) -> None:
         self.permissions = permissions(settings)
-        self.cost = CostPolicy(settings.cost, clock)
+        self.cost = CostPolicy(settings.cost)
         self.breaker = CircuitBreaker(settings.failure, clock, on_open)
         self.overload = OverloadPolicy(settings.overload, slo_s, clock)
         self._rare = frozenset(settings.long_tail.rare_intents)
@@ -59,7 +61,8 @@ class SpillPolicy:
 
     def at_arrival(self, facts: RequestFacts) -> Kind | None:
         """Steps 1 and 2: what the request itself gives reason for."""
-        if self.allows(COST, facts) and self.cost.judge(facts.tenant, facts.worst_cost_usd):
+        dear = facts.over_budget or self.cost.judge(facts.worst_cost_usd)
+        if dear and self.allows(COST, facts):
             return COST
         if (facts.long_tail or facts.intent in self._rare) and self.allows(LONG_TAIL, facts):
             return LONG_TAIL

@@ -202,3 +202,8 @@ def _bill(cluster: MemoryCluster, tenant: str, due: _Due) -> Iterator[Finding]:
     ) / 1e6
     if abs(cost_usd - bill.cost_usd) > 1e-8:
         yield Finding("bill", f"{told}; its price is {cost_usd}")
+    counted, spent = cluster.book.counted(tenant, "t"), cluster.book.spent_nano_usd(tenant)
+    _, prompt, output = counted.daily
+    billed = (bill.prompt_tokens, bill.output_tokens, 0)
+    if (prompt, output, counted.concurrent) != billed or abs(spent / 1e9 - bill.cost_usd) > 1e-8:
+        yield Finding("account", f"{told}; its account: {counted}, {spent} nano-USD")

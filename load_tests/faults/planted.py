@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -11,6 +11,7 @@ from unittest.mock import patch
 import msgspec
 
 from deployments import wire
+from deployments.gateway.accounts import Tab
 from deployments.gateway.connection import ReplicaConnection, TokenStream
 from deployments.gateway.legs import Choice
 from deployments.gateway.outputs import Counts
@@ -97,13 +98,26 @@ def silent_leaving() -> AbstractContextManager[Any]:
     return patch.object(ReplicaConnection, "cancel", forget)
 
 
+def kept_account() -> AbstractContextManager[Any]:
+    """What a request has reserved of its tenant's quotas stays reserved if nothing is paid."""
+    close = Tab.close
+
+    def forget(self: Tab, paid: Iterable[Any], counts: bool) -> None:
+        listed = list(paid)
+        if listed:
+            close(self, listed, counts)
+
+    return patch.object(Tab, "close", forget)
+
+
 #: Each bug with the rules of :mod:`load_tests.faults.checks` that may find it.
 PLANTED: Mapping[str, tuple[Plant, frozenset[str]]] = {
     "resumed one token short": (short_resume, frozenset({"text", "bill"})),
     "ticket not closed on cancel": (kept_ticket, frozenset({"reservations"})),
     "counted twice after a move": (double_count, frozenset({"bill"})),
     "freeze never noticed": (unnoticed_freeze, frozenset({"ends"})),
-    "stream fed twice": (fed_twice, frozenset({"text", "bill"})),
+    "stream fed twice": (fed_twice, frozenset({"text", "bill", "reservations"})),
     "replica not told that a client left": (silent_leaving, frozenset({"reservations"})),
     "reservation kept after a move": (kept_reservation, frozenset({"reservations"})),
+    "quota kept after a failure": (kept_account, frozenset({"reservations"})),
 }

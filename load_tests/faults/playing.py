@@ -41,6 +41,13 @@ PRICE = PriceSettings(
 )
 
 
+#: Everything is reserved and settled; nothing is refused for it.
+NEVER_REACHED = {
+    "quotas": {"output_tokens_per_day": 10**9, "concurrent_requests": 10**6},
+    "budget": {"usd_per_month": 10**6},
+}
+
+
 @dataclass(slots=True)
 class Played:
     """What came of a story. ``records``: the gateway's own, one for each request that it settled.
@@ -94,7 +101,10 @@ def settings_of(tight: bool, rule: str) -> Settings:
         models=(
             ModelSettings(name="m", source="x", price=PRICE, adapters=(TONE,), routing=routing),
         ),
-        tenants=tuple(TenantSettings(id=t, key_sha256=(hash_key(t),)) for t in TENANTS),
+        tenants=tuple(
+            TenantSettings.model_validate({"id": t, "key_sha256": (hash_key(t),), **NEVER_REACHED})
+            for t in TENANTS
+        ),
         admission=admission if tight else {},
     )
 
@@ -199,10 +209,20 @@ async def _change(cluster: MemoryCluster, event: Event, role: Role) -> None:
         host.thaw_engine()
     elif event.change is Change.SEIZE:
         host.freeze()
+    elif event.change in (Change.PROMPTS, Change.ANSWERS):
+        await _other_role(host, event)
     else:
         host.generator.refuse = OverloadedError("The engine is down.")
         await asyncio.sleep(event.duration_s)
         host.generator.refuse = None
+
+
+async def _other_role(host: MemoryHost, event: Event) -> None:
+    """For a while. What it was is known to the life of the host that was asked."""
+    roles, clock = host.streams.roles, asyncio.get_running_loop().time
+    roles.change("prefill" if event.change is Change.PROMPTS else "decode", clock())
+    await asyncio.sleep(event.duration_s)
+    roles.change(roles.own, clock())
 
 
 async def _drain(cluster: MemoryCluster, host: MemoryHost, duration_s: float, role: Role) -> None:

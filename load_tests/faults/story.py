@@ -25,6 +25,8 @@ class Change(StrEnum):
     HANG = "hang"  # its engine makes no step, its front end goes on
     DOWN = "down"  # its engine takes no request
     SEIZE = "seize"  # it freezes and never goes on
+    PROMPTS = "prompts"  # it is to compute prompts only
+    ANSWERS = "answers"  # it is to answer only
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,10 @@ class KeptRuns:
                 entry = json.loads(line)
                 self._known[entry["key"]] = entry["run"]
 
+    def knows(self, key: str) -> bool:
+        """Whether the run of that key was made already."""
+        return key in self._known
+
     def once(self, key: str, run: Callable[[], Run]) -> Run:
         """The run of that key: from the file, or made now and added to it."""
         found = self._known.get(key)

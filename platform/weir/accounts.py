@@ -78,6 +78,41 @@ def step_of(tenant: str, field: str, written: bytes) -> StepReached:
         raise ValueError(f"{field}: not a step of a budget: {error}") from None
 
 
+@dataclass(frozen=True, slots=True)
+class ScopeUse:
+    """What a scope has used and reserved: requests, prompt tokens and output tokens of this minute
+    and this day, and the requests that run now."""
+
+    minutely: tuple[int, int, int] = (0, 0, 0)
+    daily: tuple[int, int, int] = (0, 0, 0)
+    concurrent: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A tenant's account as it is now, reservations included. ``scopes``: the tenant's own is
+    ``t``, a key's is ``k:`` and its id, a model's ``m:`` and its name; those with quotas."""
+
+    spent_nano_usd: int
+    scopes: Mapping[str, ScopeUse]
+
+
+def standing_of(written: Mapping[bytes, bytes], now_ms: int) -> Standing:
+    """What all fields of :attr:`AccountKeys.used` say (``HGETALL``)."""
+    spent, scopes = 0, {}
+    for field, packed in written.items():
+        name = field.decode()
+        if name == MONEY_FIELD:
+            spent = spent_nano_usd(packed, now_ms)
+            continue
+        minute, day, *counts, concurrent = msgspec.msgpack.decode(packed)
+        now, today = minute == now_ms // MINUTE_MS, day == now_ms // DAY_MS
+        minutely = (counts[0], counts[1], counts[2]) if now else (0, 0, 0)
+        daily = (counts[3], counts[4], counts[5]) if today else (0, 0, 0)
+        scopes[name] = ScopeUse(minutely, daily, concurrent)
+    return Standing(spent, scopes)
+
+
 def spent_nano_usd(written: bytes | None, now_ms: int) -> int:
     """What is spent and reserved this month, from :data:`MONEY_FIELD`."""
     if written is None:

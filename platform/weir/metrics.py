@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -15,6 +18,35 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 _TPOT_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1)
 _LOOKUP_SECONDS = (0.0001, 0.0002, 0.0003, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 1)
 _TOKENS = (16, 64, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
+
+
+@dataclass(frozen=True, slots=True)
+class TierMetric:
+    """A metric that a replica's engine exports: a counter if it ``counts``, or else a gauge."""
+
+    documentation: str
+    labels: tuple[str, ...] = ("tier",)
+    counts: bool = True
+
+
+#: Of KV blocks outside the device's memory. ``tier``: memory or disk.
+TIER_METRICS: Mapping[str, TierMetric] = MappingProxyType(
+    {
+        "weir_kv_tier_blocks": TierMetric("KV blocks in the tier.", counts=False),
+        "weir_kv_tier_bytes": TierMetric("What they take, in bytes.", counts=False),
+        "weir_kv_tier_limit_bytes": TierMetric("The most that the tier takes.", counts=False),
+        "weir_kv_tier_stored_blocks": TierMetric("KV blocks written into the tier."),
+        "weir_kv_tier_loaded_blocks": TierMetric(
+            "KV blocks read from the tier: from the disk into memory, from memory to the device."
+        ),
+        "weir_kv_tier_evicted_blocks": TierMetric("KV blocks that gave way to others."),
+        "weir_kv_tier_failed_blocks": TierMetric(
+            "KV blocks that could not be written (full, broken, paused, busy) or read (damaged, "
+            "unreadable).",
+            ("tier", "reason"),
+        ),
+    }
+)
 
 
 class GatewayMetrics:
@@ -33,6 +65,7 @@ class GatewayMetrics:
         self._declare_ledger()
         self._declare_batches()
         self._declare_directory()
+        self._declare_accounts()
 
     def of(self, metric: _Metric, *labels: str) -> _Metric:
         """``metric.labels(*labels)``, looked up once. The client library checks the labels and
@@ -198,7 +231,7 @@ class GatewayMetrics:
         )
         self.moves = Counter(
             "weir_stream_moves_total",
-            "Streams that went on at another replica, by reason (failure, drain).",
+            "Streams that went on at another replica, by reason (failure, drain, role).",
             ("model", "reason"),
             registry=self.registry,
         )
@@ -210,6 +243,18 @@ class GatewayMetrics:
         )
         self.replicas = Gauge(
             "weir_replicas", "Replicas that can be routed to.", ("model",), registry=self.registry
+        )
+        self.replicas_by_role = Gauge(
+            "weir_replicas_by_role",
+            "Replicas that can be routed to, by what they do now (mixed, prefill, decode).",
+            ("model", "pool", "role"),
+            registry=self.registry,
+        )
+        self.role_changes = Gauge(
+            "weir_replica_role_changes",
+            "Times that this gateway heard of a running replica's other role, by the new one.",
+            ("model", "role"),
+            registry=self.registry,
         )
         self.adapter_loads = Gauge(
             "weir_adapter_loads",
@@ -315,6 +360,24 @@ class GatewayMetrics:
         self.tail_notes_dropped = Counter(
             "weir_tail_notes_dropped_total",
             "Long-tail entities that could not be queued for generation.",
+            registry=self.registry,
+        )
+
+    def _declare_accounts(self) -> None:
+        self.account_up = Gauge(
+            "weir_account_store_up",
+            "1 while the Redis in which it is counted what tenants use answers, else 0.",
+            registry=self.registry,
+        )
+        self.account_alone = Counter(
+            "weir_account_alone_total",
+            "Reservations that were decided without that Redis, by outcome (granted, refused).",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self.account_unsettled = Gauge(
+            "weir_account_unsettled",
+            "Reservations whose use that Redis has not acknowledged yet.",
             registry=self.registry,
         )
 

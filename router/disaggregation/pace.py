@@ -13,11 +13,13 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-from router.latency import LatencyBook
+from router.latency import LatencyBook, LatencyParams
 from router.ledger import Outlook
 
 #: Beyond that a replica is taken to do nothing but prompts.
 _MOST_SHARE = 0.9
+#: What prompts took is a share of no less time than that.
+_LEAST_SEEN_S = 1.0
 #: Answers between two estimates of their spread.
 _ESTIMATE_EVERY = 16
 
@@ -90,19 +92,21 @@ class ReplicaPace:
     __slots__ = (
         "_at_s",
         "_busy_s",
+        "_since_s",
+        "_squared",
         "_window_s",
         "decoding",
         "frailty",
         "prompt_s",
-        "prompts",
         "urgency",
     )
 
     def __init__(self, window_s: float) -> None:
         self._window_s = window_s
         self._busy_s = 0.0
+        self._squared = 0.0
         self._at_s = 0.0
-        self.prompts = 0.0  # decayed as the seconds are
+        self._since_s = math.inf  # when the first prompt went there
         self.prompt_s = 0.0
         self.decoding = 0
         self.urgency = 0.0
@@ -110,19 +114,23 @@ class ReplicaPace:
 
     def dispatched(self, now_s: float, prefill_s: float) -> None:
         """A prompt of that many seconds goes there."""
+        self._since_s = min(self._since_s, now_s)
         keep = self._kept(now_s)
         self._busy_s = self._busy_s * keep + prefill_s
-        self.prompts = self.prompts * keep + 1.0
+        self._squared = self._squared * keep + prefill_s * prefill_s
         self._at_s = now_s
 
     def share(self, now_s: float) -> float:
         """The part of its time that goes to prompts: those dispatched in the last window, weighted
-        exponentially towards now; at most 0.9."""
-        return min(_MOST_SHARE, self._busy_s * self._kept(now_s) / self._window_s)
+        exponentially towards now; at most 0.9. Of a replica that has not had prompts for as long as
+        that, the time since its first one counts: otherwise it would look idle at first."""
+        seen_s = -self._window_s * math.expm1((self._since_s - now_s) / self._window_s)
+        return min(_MOST_SHARE, self._busy_s * self._kept(now_s) / max(seen_s, _LEAST_SEEN_S))
 
-    def mean_prompt_s(self) -> float:
-        """Seconds per prompt, of those that share counts."""
-        return self._busy_s / self.prompts if self.prompts > 0.0 else 0.0
+    def sums(self, now_s: float) -> tuple[float, float]:
+        """Over the prompts that share counts: their seconds, and the squares of these."""
+        keep = self._kept(now_s)
+        return self._busy_s * keep, self._squared * keep
 
     def _kept(self, now_s: float) -> float:
         return math.exp(-max(0.0, now_s - self._at_s) / self._window_s)
@@ -166,7 +174,7 @@ class PaceBook:
     def __init__(self, window_s: float = 10.0) -> None:
         self._window_s = window_s
         self._replicas: dict[str, ReplicaPace] = {}
-        self.steps = LatencyBook()
+        self.steps = LatencyBook(LatencyParams(rising=True))
         self.spread = LengthSpread()
 
     def of(self, replica_id: str) -> ReplicaPace:

@@ -61,12 +61,13 @@ class _Prefill(NamedTuple):
 
 
 class _Decode(NamedTuple):
-    """An answer generated in a slot: seconds per token, seconds to fetch the prompt's blocks, what
-    it costs."""
+    """An answer generated in a slot: seconds per token, seconds to fetch the prompt's blocks,
+    seconds until the prompts that are there already are computed, what it costs."""
 
     slot: int
     tpot_s: float
     transfer_s: float
+    ahead_s: float
     cost: float
 
 
@@ -183,6 +184,8 @@ class Ways:
         return now
 
     def _may_answer(self, slot: int, prices: Prices, share: float) -> bool:
+        if not any(self._pace.steps.fit(self.fleet.ids[slot]).tpot):
+            return False  # No answer has ended yet: it is not known how they fare anywhere.
         return self._busy(slot) <= share or self._longest_s(slot, prices) <= self.slo.tpot_s
 
     def _least(self, ways: Sequence[Way]) -> Way | None:
@@ -225,7 +228,9 @@ class Ways:
         return [self._pair(p, d, prices) for p in some for d in others if p.slot != d.slot]
 
     def _pair(self, prefill: _Prefill, decode: _Decode, prices: Prices) -> Way:
-        first_s = prefill.first_s + decode.transfer_s + decode.tpot_s
+        # Its last prompt token has its turn behind the prompts that are there.
+        first_s = max(prefill.first_s + decode.transfer_s, decode.ahead_s) + decode.tpot_s
+        first_s += 0.5 * self._busy(decode.slot) * self._stalls[self.fleet.infos[decode.slot].role]
         moved = prices.work * decode.transfer_s / self.slo.ttft_s
         cost = prefill.cost + decode.cost + moved + self._first_cost(first_s, prices)
         return Way(decode.slot, prefill.slot, cost, first_s, decode.tpot_s, decode.transfer_s)
@@ -272,7 +277,9 @@ class Ways:
             spread = self._pace.spread
             cost += prices.others * pace.harm(before_s, longer_s, math.inf, prices, spread)
         missing = request.prompt_tokens - self.cached_tokens(slot)
-        return _Decode(slot, tpot_s, self._transfers.predict_s(missing), cost)
+        token_s = max(0.0, self.columns.latency[slot].ttft[1] / 1000.0)
+        ahead_s = self.columns.prefill_work[slot] * token_s
+        return _Decode(slot, tpot_s, self._transfers.predict_s(missing), ahead_s, cost)
 
     def _delay(self, first_s: float, delay_s: float, prices: Prices) -> float:
         """What it costs those who wait in the gateway that each is let in ``delay_s`` later; they
@@ -291,7 +298,7 @@ class Ways:
         if not busy:
             return prices.lateness(tpot_s / target_s)
         step_s = tpot_s * (1.0 - busy)
-        stall_s = max(self._pace.of(self.fleet.ids[slot]).mean_prompt_s(), 1e-6)
+        stall_s = max(self._stalls[self.fleet.infos[slot].role], 1e-6)
         cost, alone = 0.0, prices.lateness(step_s / target_s)
         parts, longest_s = self._pace.spread.parts, self._longest_s(slot, prices)
         for part in parts:
@@ -330,16 +337,29 @@ class Ways:
 
     @cached_property
     def _shares(self) -> list[float]:
-        """Per slot, the part of its time that it gives to prompts, or that replicas of its role do
-        on average, if that is more. What one has done lately says little: the one with the least
-        to do gets the next prompt."""
+        """Per slot, the part of its time that it gives to prompts: halfway between what it has done
+        lately and what replicas of its role do on average. The former alone says little, because
+        the one with the least to do gets the next prompt."""
         now_s, infos = self.snapshot.now_s, self.fleet.infos
         own = [self._pace.of(info.replica_id).share(now_s) for info in infos]
         by_role: dict[str, list[float]] = {}
         for info, share in zip(infos, own, strict=True):
             by_role.setdefault(info.role, []).append(share)
         means = {role: sum(shares) / len(shares) for role, shares in by_role.items()}
-        return [max(share, means[info.role]) for info, share in zip(infos, own, strict=True)]
+        return [0.5 * (share + means[i.role]) for i, share in zip(infos, own, strict=True)]
+
+    @cached_property
+    def _stalls(self) -> dict[str, float]:
+        """Seconds of the prompts that slow answers down, per role. A second of prompt that an
+        answer meets is one of a long prompt more often than prompts are long, so that each counts
+        by its length: beside one document and sixteen questions it is the document."""
+        now_s = self.snapshot.now_s
+        sums: dict[str, tuple[float, float]] = {}
+        for info in self.fleet.infos:
+            busy_s, squared = sums.get(info.role, (0.0, 0.0))
+            more_s, more = self._pace.of(info.replica_id).sums(now_s)
+            sums[info.role] = (busy_s + more_s, squared + more)
+        return {role: more / busy_s if busy_s else 0.0 for role, (busy_s, more) in sums.items()}
 
     def _expected_work(self, slots: Sequence[int]) -> Sequence[float]:
         snapshot = self._narrowed(slots)

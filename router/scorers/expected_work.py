@@ -13,6 +13,9 @@ longest match alone sends everything to one replica as soon as all prompts share
 here a block shared by all weighs its own prefill and nothing more. The form is that of NVIDIA
 Dynamo's KV router (load minus overlap credit) and of Preble's "load cost" (Srivatsa et al. 2024).
 
+A block that a replica keeps outside its device (:mod:`router.tiers`) counts as cached there, less
+what loading it costs. That this gains anything is not shown: the simulator's engines have no tiers.
+
 Waste. Computing again what another replica holds costs not only this request: everybody behind it
 waits, and what it writes pushes other prefixes out of that cache. So the difference to the best
 holder is charged once more, ``pull`` times:
@@ -36,7 +39,8 @@ from itertools import repeat
 
 from router.ledger import prefill_work
 from router.scoring import Scale, Weight, less_is_better, register_scorer
-from router.types import Fleet, RouteRequest, Snapshot
+from router.tiers import Tiered
+from router.types import RouteRequest, Snapshot
 
 #: Half and two and a half times of either are within 1 % of goodput, on both traces.
 WASTE = 16.0
@@ -76,8 +80,8 @@ class ExpectedWork:
         charged: Mapping[int | str, float] = {0: 0.0}
         keys: Iterable[int | str] = repeat(0)
         own = whole = prefill_work(prompt, 0, fleet.attention_tokens)
-        if held:
-            charged, keys, most, pull = self._savings(prompt, whole, held, fleet)
+        if held or snapshot.tiered:
+            charged, keys, most, pull = self._savings(prompt, whole, snapshot)
             own += pull * most
         # The hottest line of a decision: one pass over all candidates, no calls in it.
         costs = [
@@ -95,25 +99,36 @@ class ExpectedWork:
         return [cost + more for cost, more in zip(costs, snapshot.adapter_work, strict=True)]
 
     def _savings(
-        self, prompt: int, whole: float, held: Mapping[str, int], fleet: Fleet
+        self, prompt: int, whole: float, snapshot: Snapshot
     ) -> tuple[Mapping[int | str, float], Iterable[int | str], float, float]:
         """What a cache spares, charged ``1 + pull`` times, by key, and each replica's key; the
         most that any spares; and the pull."""
-        p, attention = self._params, fleet.attention_tokens
-        if fleet.block_size:
+        p, fleet, held = self._params, snapshot.columns.fleet, snapshot.overlap_blocks
+        attention, tiered = fleet.attention_tokens, snapshot.tiered
+        if fleet.block_size and not tiered:
             tokens: Mapping[int | str, float] = {n: n * fleet.block_size for n in {*held.values()}}
             keys: Iterable[int | str] = map(held.get, fleet.ids, repeat(0))
         else:
             sizes = zip(fleet.ids, fleet.block_sizes, strict=True)
-            tokens = {rid: held.get(rid, 0) * size for rid, size in sizes}
+            blocks = _with_tiers(held, tiered) if tiered else held
+            tokens = {rid: blocks.get(rid, 0) * size for rid, size in sizes}
             keys = fleet.ids
         spared: dict[int | str, float] = {
             key: p.overlap_weight * (whole - prefill_work(max(1, prompt - n), n, attention))
             for key, n in tokens.items()
         }
+        if tiered:
+            spared[0] = 0.0  # loading may cost more than it spares, nobody spares less than nothing
+            for rid, beyond in tiered.items():
+                spared[rid] -= beyond.load_work
         most = max(spared.values())
         pull = WASTE * most / (most + p.short_tokens)
         pull /= 1.0 + max(1.0, whole - most) / DAMPING_TOKENS
         charged = {key: (1.0 + pull) * value for key, value in spared.items()}
         charged.setdefault(0, 0.0)
         return charged, keys, most, pull
+
+
+def _with_tiers(held: Mapping[str, int], tiered: Mapping[str, Tiered]) -> Mapping[str, int]:
+    """Leading blocks that a replica has, wherever it has them."""
+    return {**held, **{rid: held.get(rid, 0) + beyond.blocks for rid, beyond in tiered.items()}}

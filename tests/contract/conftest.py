@@ -39,8 +39,20 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> PromptEncoder:
 
 
 def contract_settings(admission: dict[str, Any], rule: str = "adaptive") -> Settings:
-    """One model, two tenants; everything else as shipped. ``rule``: of disaggregation."""
-    tenants = tuple(TenantSettings(id=t, key_sha256=(hash_key(t),)) for t in ("one", "two"))
+    """One model, two tenants, and one with quotas and a budget that are never reached; everything
+    else as shipped. ``rule``: of disaggregation."""
+    tenants = (
+        *(TenantSettings(id=t, key_sha256=(hash_key(t),)) for t in ("one", "two")),
+        TenantSettings.model_validate(
+            {
+                "id": "counted",
+                "key_sha256": [hash_key("counted")],
+                "quotas": {"output_tokens_per_day": 10_000, "concurrent_requests": 100},
+                "model_quotas": {"m": {"requests_per_day": 100}},
+                "budget": {"usd_per_month": 1},
+            }
+        ),
+    )
     routing = RoutingSettings(disaggregation=DisaggregationSettings(rule=rule))
     model = ModelSettings(name="m", source="x", price=PRICE, routing=routing, adapters=(TONE,))
     return Settings(models=(model,), tenants=tenants, admission=admission)

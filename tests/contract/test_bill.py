@@ -75,6 +75,28 @@ def test_the_answer_is_right_and_the_bill_too(play: Play, kind: Kind, stream: bo
     play(scenario)
 
 
+@every_form
+def test_quotas_and_budget_are_charged_what_is_billed_once(
+    play: Play, kind: Kind, stream: bool
+) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        await cluster.add("a")
+        for request_id, number in (("r1", 1), ("r2", 1)):
+            told = ask(cluster, kind, number, stream, "counted", request_id)
+            await told.done()
+            assert told.status == 200, told.raw
+        await cluster.idle()
+        bill, book = cluster.bill("counted"), cluster.book
+        for scope in ("t", "m:m"):
+            counted = book.counted("counted", scope)
+            assert counted.daily == (2, bill.prompt_tokens, bill.output_tokens)
+            assert counted.concurrent == 0
+        assert book.spent_nano_usd("counted") == round(bill.cost_usd * 1e9)
+        assert book.open_holds() == 0
+
+    play(scenario)
+
+
 @every_kind
 def test_a_client_is_told_the_counts_that_it_is_billed(play: Play, kind: Kind) -> None:
     async def scenario(cluster: Cluster) -> None:

@@ -18,6 +18,7 @@ from deployments.gateway.prompts import PromptEncoder
 from deployments.testing.world import KEY, World, http_world
 from weir.settings import ModelSettings, PriceSettings, Settings, TenantSettings
 from weir.settings.fallback import FallbackSettings, TenantFallbackSettings
+from weir.settings.tenants import BudgetSettings
 from weir.settings.tree import GatewaySettings, ServerSettings
 from weir.tenancy import hash_key
 
@@ -54,7 +55,7 @@ def _settings(admission: dict[str, Any], *models: ModelSettings, **tenant: Any) 
         server=ServerSettings(max_body_bytes=10_000, request_timeout_s=30),
         gateway=GatewaySettings(resume_wait_s=0.3),
         models=models,
-        tenants=(TenantSettings(id="t", key_sha256=(hash_key(KEY),), **tenant),),
+        tenants=(TenantSettings(id="t", key_sha256=(hash_key(KEY),), retention_days=1, **tenant),),
         admission=admission,
     )
 
@@ -74,6 +75,7 @@ class Pair:
     fallback: FallbackSettings = field(default_factory=lambda: FallbackSettings(student="s"))
     tenant: TenantFallbackSettings = field(default_factory=TenantFallbackSettings)
     admission: dict[str, Any] = field(default_factory=dict)
+    budget: BudgetSettings | None = None
 
 
 @pytest.fixture
@@ -91,7 +93,8 @@ async def spilling(encoder: PromptEncoder) -> AsyncIterator[Callable[[Pair], Any
                 ModelSettings(name="m", source="x", price=PRICE, fallback=pair.fallback),
                 ModelSettings(name="s", source="x", price=PRICE),
             )
-            settings = _settings(pair.admission, *models, fallback=pair.tenant)
+            told = {"fallback": pair.tenant, "budget": pair.budget}
+            settings = _settings(pair.admission, *models, **told)
             encoders = {"m": encoder, "s": encoder}
             return await stack.enter_async_context(http_world(settings, encoders))
 

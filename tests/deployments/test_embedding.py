@@ -31,6 +31,8 @@ async def main(model):
     async def embed(number, prompt, **more):
         got, ended = [], asyncio.Event()
         def put(message):
+            if isinstance(message, wire.Used):
+                return
             got.append(message)
             ended.set()
         await generator.embed(wire.Embed(number, f"r{number}", prompt, **more), put)

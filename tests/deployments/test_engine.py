@@ -32,6 +32,8 @@ async def main(model):
     async def run(number, prompt, count, stop_after=None):
         got, ended = [], asyncio.Event()
         def put(message):
+            if isinstance(message, wire.Used):
+                return
             if isinstance(message, wire.Started):
                 started.append(number)
                 return

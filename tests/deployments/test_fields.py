@@ -83,7 +83,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "truncation_side": {"truncation_side": "left"},
     "user": {"user": "u"},
     "metadata": {"metadata": {"a": "b"}},
-    "store": {"store": False},
+    "store": {"store": True},
     "messages": {"messages": [USER, USER]},
     "prompt": {"prompt": [5]},
     "input": {"input": "other"},

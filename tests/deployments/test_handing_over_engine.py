@@ -219,7 +219,10 @@ async def main(model):
             two.model.router.set_replicas(members)
             fresh_one = await make(role)
             await add(two, name + "+", fresh_one, role)
-            await two.model.fleet.connection(name + "+")
+            # The start of an engine blocks this process, gateway included, for seconds: the gateway
+            # then takes everybody else for silent, and hears of them again a moment later.
+            while two.model.fleet.unreachable() or two.model.router.avoided():
+                await asyncio.sleep(0.05)
             return fresh_one, name + "+"
 
         def at(where, engine):
@@ -293,19 +296,21 @@ def test_nothing_stays_allocated(result: dict[str, Any]) -> None:
     [
         ("prefill lost in the prompt", [0, 0, 0, 1]),
         ("prefill lost before anybody connected", None),
-        # Whether the first prompt after a renewal is shared depends on when that is known.
-        ("undisturbed", None),
+        ("undisturbed", "shared"),
         ("prefill lost with the blocks", None),
         ("no prefill replica", [0, 0, 0, 0]),
         ("nobody left to answer but the prefill replica", None),
     ],
 )
 def test_whoever_is_lost_the_answer_is_the_same(
-    result: dict[str, Any], moment: str, outcomes: list[int] | None
+    result: dict[str, Any], moment: str, outcomes: list[int] | str | None
 ) -> None:
     equal, answer, told = result["moments"][moment]
     assert equal, answer
-    if outcomes is not None:
+    if outcomes == "shared":
+        # The blocks came, or on a busy machine not before the engines had given up on each other.
+        assert (sum(told[:2]), told[2:]) == (1, [0, 0])
+    elif outcomes is not None:
         assert told == outcomes
     else:  # the engine computes the prompt, unless the gateway gives up on it first
         assert not told[0]

@@ -72,7 +72,7 @@ def _writing(server: RedisServer, engine: Engine) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive()
 
 
@@ -81,7 +81,7 @@ def _legs(engine: Engine) -> int:
         return int(connection.scalar(select(func.count()).select_from(usage_records)) or 0)
 
 
-async def _until(condition: Callable[[], bool], limit_s: float = 20.0) -> None:
+async def _until(condition: Callable[[], bool], limit_s: float = 90.0) -> None:
     async with asyncio.timeout(limit_s):
         while not condition():  # noqa: ASYNC110 - another thread makes it true
             await asyncio.sleep(0.02)

@@ -11,6 +11,7 @@ import pytest
 from deployments.gateway.metrics_page import merge_metrics
 from deployments.gateway.pages import list_replicas
 from deployments.testing.world import KEY, http_world
+from router.tiers import TierUse
 from router.types import ReplicaStats
 from weir.settings import ModelSettings, Settings, TenantSettings
 from weir.settings.server import MetricsSettings
@@ -164,6 +165,28 @@ async def test_metrics_count_requests(world: Any) -> None:
     text = await (await world.session.get(world.url + "/metrics", headers=PLATFORM)).text()
     assert 'weir_output_tokens_total{model="m",tenant="t"} 5.0' in text
     assert 'weir_replicas{model="m"} 1.0' in text
+
+
+async def test_how_full_a_replicas_tiers_are_is_shown(world: Any) -> None:
+    await world.add_replica("a")
+    use = TierUse(memory_bytes=50, memory_limit_bytes=200, disk_bytes=30, disk_limit_bytes=40)
+    world.model.router.update_stats("a", ReplicaStats(tiers=use))
+    async with world.session.get(world.url + "/weir/status", headers=PLATFORM) as response:
+        replica = (await response.json())["deployments"][0]["replicas"][0]
+    assert (replica["kv_memory_use"], replica["kv_disk_use"]) == (0.25, 0.75)
+    world.model.router.update_stats("a", ReplicaStats())
+    async with world.session.get(world.url + "/weir/status", headers=PLATFORM) as response:
+        assert "kv_memory_use" not in (await response.json())["deployments"][0]["replicas"][0]
+
+
+def test_metrics_of_tiers_are_told_apart_by_replica() -> None:
+    text = (
+        "# HELP weir_kv_tier_bytes b\n# TYPE weir_kv_tier_bytes gauge\n"
+        'weir_kv_tier_bytes{engine="0",tier="disk"} 7.0\n'
+    )
+    merged = merge_metrics({"a": text, "b": text.replace("7.0", "8.0")})
+    assert 'weir_kv_tier_bytes{replica="a",engine="0",tier="disk"} 7.0' in merged
+    assert 'weir_kv_tier_bytes{replica="b",engine="0",tier="disk"} 8.0' in merged
 
 
 def test_vllm_metrics_are_told_apart_by_replica() -> None:

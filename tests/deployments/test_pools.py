@@ -51,6 +51,7 @@ def test_roles_come_with_what_handing_over_needs() -> None:
         assert transfer["kv_load_failure_policy"] == "recompute"
         assert transfer["kv_buffer_device"] == "cpu"
         assert transfer["kv_connector_extra_config"] == {"kv_lease_duration": LEASE_S}
+        assert transfer["kv_connector_module_path"] == "deployments.patient_nixl"
 
 
 def test_mixed_pools_hand_over_only_where_the_rule_makes_pairs_of_them() -> None:
@@ -59,6 +60,15 @@ def test_mixed_pools_hand_over_only_where_the_rule_makes_pairs_of_them() -> None
     routing = {"disaggregation": {"params": {"pairs_of_mixed": True}}}
     (pool,) = pools_of(settings_of({"name": "x"}, routing=routing).models[0])
     assert pool.kv_transfer()["kv_role"] == "kv_both"  # type: ignore[index]
+
+
+def test_vllms_own_nixl_connector_is_had_by_its_module() -> None:
+    module = "vllm.distributed.kv_transfer.kv_connector.v1.nixl"
+    given = {"kv_connector": "NixlConnector", "kv_connector_module_path": module}
+    first = pools_of(pair(engine={"args": {"kv_transfer_config": given}}).models[0])[0]
+    transfer = first.kv_transfer()
+    assert transfer is not None
+    assert transfer["kv_connector_module_path"] == module
 
 
 def test_another_connector_is_taken_as_given() -> None:

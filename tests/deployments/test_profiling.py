@@ -14,7 +14,7 @@ import pytest
 
 from deployments import traces
 from deployments.listener import ReplicaApp
-from deployments.profiling import ProfileError, Profiler, explain, sample_processes
+from deployments.profiling import PATH, ProfileError, Profiler, explain, sample_processes
 from deployments.streams import TokenStreams
 from deployments.stub_generator import StubGenerator
 from weir.flame import largest_costs
@@ -63,7 +63,7 @@ async def ask(
     query: str, client: Any, path: str = "/weir/profile", token: bytes = b"t"
 ) -> tuple[int, bytes]:
     streams = TokenStreams(StubGenerator(0.01))
-    app = ReplicaApp(Profiler(client), streams, "t", Profiler(client))
+    app = ReplicaApp(Profiler(client), streams, "t", {PATH: Profiler(client)})
     sent: list[dict[str, Any]] = []
 
     async def send(event: dict[str, Any]) -> None:

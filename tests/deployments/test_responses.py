@@ -224,10 +224,10 @@ async def test_a_client_that_leaves_its_background_response_does_not_end_it(worl
     store, keeping, go_on = world.responses.store, asyncio.Event(), asyncio.Event()
     put = store.put
 
-    async def slow_put(tenant: str, stored: Any) -> None:
+    async def slow_put(tenant: str, stored: Any, ttl_s: float) -> None:
         keeping.set()
         await go_on.wait()
-        await put(tenant, stored)
+        await put(tenant, stored, ttl_s)
 
     store.put = slow_put
     pending = asyncio.ensure_future(_background(world))

@@ -181,7 +181,8 @@ async def _writing(client: _Client, first_s: float | None) -> tuple[HttpSink, Si
     sink = HttpSink(client.send, dialect)
     silence = Silence(first_s)
     silence.watch(sink, asyncio.get_running_loop().time(), list)
-    answer = sink.begin(dialect.writer(body, "r", 0, [[1]], None), 1, True, list)  # type: ignore[arg-type]
+    writer = dialect.writer(body, "r", 0, [[1]], None)  # type: ignore[arg-type]
+    answer = sink.begin(writer, 1, True, list, lambda: None)
     return sink, silence, answer
 
 

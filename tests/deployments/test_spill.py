@@ -19,6 +19,7 @@ from weir.settings.fallback import (
     LongTailSettings,
     TenantFallbackSettings,
 )
+from weir.settings.tenants import BudgetSettings
 
 HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "hello world"}]}
 RARE = {**HELLO, "metadata": {"intent": "refund"}}
@@ -356,17 +357,23 @@ async def test_a_client_that_leaves_while_the_student_answers(
 async def test_a_spent_budget_goes_to_the_student_and_without_one_is_refused(
     spilling: Any, make_pair: Any
 ) -> None:
-    """6 prompt tokens at 1 and 2 output tokens at 10 USD per million: one answer is 26 µUSD."""
-    budget = CostSettings(tenant_budgets_usd={"t": 2e-5})
-    world = await spilling(make_pair(fallback(cost=budget)))
-    teacher = await world.add_replica("a")
-    await answered(world, asyncio.ensure_future(world.post(dict(HELLO))), teacher)
-    refused = await world.post(dict(HELLO))
+    """6 prompt tokens at 1 and 2 output tokens at 10 USD per million: one answer is 26 µUSD, and
+    106 µUSD may it be with the 10 that are asked for."""
+    steps = [{"percent": 50, "actions": ["spill"]}, {"percent": 100, "actions": ["refuse"]}]
+    budget = BudgetSettings.model_validate({"usd_per_month": 220e-6, "steps": steps})
+    world = await spilling(make_pair(budget=budget))
+    teacher, hello = await world.add_replica("a"), {**HELLO, "max_tokens": 10}
+    await answered(world, asyncio.ensure_future(world.post(dict(hello))), teacher)
+    refused = await world.post(dict(hello))
     assert refused.status == 429
     assert "what you may spend on 'm'" in (await refused.json())["error"]["message"]
     student = await world.add_student_replica("z")
-    response = await answered(world, asyncio.ensure_future(world.post(dict(HELLO))), student)
+    response = await answered(world, asyncio.ensure_future(world.post(dict(hello))), student)
     assert response.headers["x-weir-spill"] == "cost"
+    assert world.gateway.models["m"].router.snapshot().replicas[0].load.requests == 0
+    book = world.gateway.parts.account.store.book
+    assert book.spent_nano_usd("t") == 2 * 26_000
+    assert book.open_holds() == 0
 
 
 async def test_a_request_above_the_cap_goes_to_the_student(spilling: Any, make_pair: Any) -> None:

@@ -100,6 +100,30 @@ async def test_it_is_forgotten_in_time(make: Make) -> None:
     assert not await store.touch("one", "a")
 
 
+async def test_a_tenant_may_want_it_forgotten_sooner(make: Make) -> None:
+    store = make()
+    await store.put("one", _stored("a"), 0.2)
+    await store.put("one", _stored("b", is_open=True))
+    assert await store.close("one", _stored("b"), 0.2)
+    await store.put("one", _stored("c"))
+    assert await _names(store, "one", "a", "b", "c") == ["a", "b", "c"]
+    await asyncio.sleep(0.3)
+    assert await _names(store, "one", "a", "b", "c") == ["c"]
+
+
+async def test_all_of_a_tenants_are_forgotten(make: Make) -> None:
+    store = make()
+    for name in ("a", "b"):
+        await store.put("one", _stored(name))
+    await store.put("two", _stored("x"))
+    assert await store.forget("one") == 2
+    assert await store.forget("one") == 0
+    assert await _names(store, "one", "a", "b") == []
+    assert await _names(store, "two", "x") == ["x"]
+    await store.put("one", _stored("a"))
+    assert await _names(store, "one", "a") == ["a"], "what comes later is kept"
+
+
 async def test_a_tenant_over_its_bounds_loses_its_oldest(make: Make) -> None:
     store = make(max_entries_per_tenant=2)
     await store.put("two", _stored("x"))

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from deployments.deploy import gateway_view
 from deployments.gateway.tenants import FILE_VARIABLE, build_watch, describe_directory
 from deployments.platform import require_same_base
 from deployments.tenants import TenantsOfSettings
@@ -242,7 +241,7 @@ async def test_what_is_kept_is_what_somebody_wants_kept(site: Site) -> None:
 def test_tenants_are_no_part_of_what_restarts_a_gateway() -> None:
     before = settings()
     after = before.model_copy(update={"tenants": (TenantSettings(id="next"),)})
-    versions = {gateway_version(gateway_view(each), {}) for each in (before, after)}
+    versions = {gateway_version(each, {}) for each in (before, after)}
     assert len(versions) == 1
 
 
@@ -282,6 +281,7 @@ def test_the_supervisor_puts_the_settings_where_gateways_look(
     tenants.put((TenantSettings(id="next", key_sha256=(hash_key("n"),)),))
     assert watch.look()
     assert set(live.directory.tenants) == {"next", "acme"}
+    tenants.close()
 
 
 def test_a_database_that_is_away_at_the_start_is_tried_again(
@@ -306,6 +306,7 @@ def test_a_database_that_is_away_at_the_start_is_tried_again(
     now[0] += 60
     tenants.try_again()
     assert [each.id for each in TenantStore(engine).settings_tenants()] == ["demo"]
+    tenants.close()
     engine.dispose()
 
 

@@ -32,7 +32,7 @@ async def run(model, yields, asynchronous):
     async def submit(number, name, prompt, count, rank, started=False):
         ended[name], first = asyncio.Event(), asyncio.Event()
         def put(message):
-            if isinstance(message, wire.Started):
+            if isinstance(message, wire.Started | wire.Used):
                 return
             if name not in tokens:
                 order.append(name)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from deployments.checking import checked
 from tests.docs.blocks import CHECKED, RUN, SHOWN, Block, all_blocks, blocks, expected
-from weir.settings import load_settings
+from weir.settings.load import overlaid
 
 BLOCKS = all_blocks()
 YAML = [block for block in BLOCKS if block.language in CHECKED and block.no_run is None]
@@ -37,7 +38,7 @@ def test_most_blocks_are_run() -> None:
 def test_settings_in_the_documents_are_settings(block: Block, tmp_path: Path) -> None:
     file = tmp_path / "settings.yaml"
     file.write_text(block.text)
-    load_settings("laptop", file)
+    checked(overlaid("laptop", file), block.name, static=True)
 
 
 def test_a_new_block_is_run_unless_it_says_otherwise(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ class RunningPlatform:
     model: str
     home: Path
     internal_token: str
+    admin_key: str
     seconds_to_ready: float
     openai: openai.OpenAI
 
@@ -126,6 +127,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPlatfo
             model=said["models"][0],
             home=home,
             internal_token=secrets["internal_token"],
+            admin_key=said["admin_key"],
             seconds_to_ready=time.monotonic() - started,
             openai=client,
         )

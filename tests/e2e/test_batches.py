@@ -80,6 +80,7 @@ def test_every_line_has_one_result_though_a_gateway_is_killed(platform: Any) -> 
     for gateway in gateways(platform):
         await_progress(platform, batch.id)
         os.kill(gateway, signal.SIGKILL)
+        await_gateways(platform, gateway)
     batch = ended(platform, batch.id, 240.0)
     assert batch.status == "completed"
     assert batch.request_counts.completed == 300
@@ -103,6 +104,19 @@ def gateways(platform: Any) -> list[int]:
             found.append(process.pid)
     assert found, "no gateway was found"
     return found
+
+
+def await_gateways(platform: Any, killed: int, limit_s: float = 240.0) -> None:
+    """Wait until another gateway is up in the place of the one that was killed."""
+    deadline_s = time.monotonic() + limit_s
+    while True:
+        told = platform.weir("status", "--json")
+        if told.returncode == 0 and killed not in gateways(platform):
+            states = {each["name"]: each for each in json.loads(told.stdout)["deployments"]}
+            if states["gateway"]["replica_states"].get("RUNNING", 0) >= 2:
+                return
+        assert time.monotonic() < deadline_s, told.stdout
+        time.sleep(0.5)
 
 
 def await_progress(platform: Any, batch_id: str) -> None:

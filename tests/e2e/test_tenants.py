@@ -13,10 +13,12 @@ import openai
 import pytest
 import yaml
 
+from load_tests.frontdoor.parts import GATEWAY, Parts
 from weir.run_folder import run_folder
+from weir.tenancy import hash_key
 
 pytestmark = pytest.mark.e2e
-_IN_FORCE_S = 1.0
+_LIMIT_S = 30.0
 CANARY = "Zeisig4711"
 
 
@@ -31,22 +33,22 @@ def _tenant(platform: Any, name: str, *fields: str) -> tuple[str, str]:
     return told["key"], told["id"]
 
 
+def _in_force(platform: Any, key: str, status: int = 200) -> None:
+    """Wait until a gateway answers the key so."""
+    headers = {"authorization": f"Bearer {key}"}
+    deadline_s = time.monotonic() + _LIMIT_S
+    while httpx.get(f"{platform.url}/v1/models", headers=headers).status_code != status:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
 def _client(platform: Any, key: str) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{platform.url}/v1", api_key=key, max_retries=0, timeout=60)
 
 
 def _gateways(platform: Any) -> list[int]:
     """The gateways' processes."""
-    pids = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            title = (folder / "cmdline").read_bytes()
-            environment = (folder / "environ").read_bytes()
-        except OSError:
-            continue
-        if b"GatewayReplica" in title and str(platform.home).encode() in environment:
-            pids.append(int(folder.name))
-    return sorted(pids)
+    return sorted(process.pid for process in Parts(platform.home).titled(GATEWAY))
 
 
 class Streams:
@@ -94,15 +96,14 @@ def test_changes_are_in_force_and_disturb_nobody(platform: Any) -> None:
         refused = []
         for number in range(5):
             key, key_id = _tenant(platform, f"quick-{number}", "weight=2")
-            time.sleep(_IN_FORCE_S)
+            _in_force(platform, key)
             client = _client(platform, key)
-            assert client.models.list().data
             answer = client.chat.completions.create(
                 model=platform.model, messages=[{"role": "user", "content": "hi"}], max_tokens=4
             )
             assert answer.choices[0].message.content is not None
             assert platform.weir("keys", "revoke", key_id).returncode == 0
-            time.sleep(_IN_FORCE_S)
+            _in_force(platform, key, 401)
             with pytest.raises(openai.AuthenticationError) as error:
                 client.models.list()
             refused.append(error.value.code)
@@ -117,8 +118,6 @@ def test_changes_are_in_force_and_disturb_nobody(platform: Any) -> None:
 
 
 def test_other_tenants_in_the_settings_restart_nothing(platform: Any, tmp_path: Path) -> None:
-    from weir.tenancy import hash_key
-
     before = _gateways(platform)
     running = yaml.safe_load((platform.home / "settings.yaml").read_text())["tenants"]
     config = tmp_path / "tenants.yaml"
@@ -127,20 +126,17 @@ def test_other_tenants_in_the_settings_restart_nothing(platform: Any, tmp_path: 
         config.write_text(yaml.safe_dump({"tenants": [*running, added]}))
         applied = platform.weir("apply", "--config", str(config))
         assert applied.returncode == 0, applied.stderr
-        time.sleep(_IN_FORCE_S)
-        headers = {"authorization": "Bearer weir_added"}
-        assert httpx.get(f"{platform.url}/v1/models", headers=headers).status_code == 200
+        _in_force(platform, "weir_added")
     finally:
         config.write_text(yaml.safe_dump({"tenants": running}))
         assert platform.weir("apply", "--config", str(config)).returncode == 0
-    time.sleep(_IN_FORCE_S)
-    assert httpx.get(f"{platform.url}/v1/models", headers=headers).status_code == 401
+    _in_force(platform, "weir_added", 401)
     assert _gateways(platform) == before
 
 
 def test_the_last_use_of_a_key_is_noted(platform: Any) -> None:
     key, key_id = _tenant(platform, "used")
-    time.sleep(_IN_FORCE_S)
+    _in_force(platform, key)
     _client(platform, key).models.list()
     deadline_s = time.monotonic() + 60
     used = None
@@ -155,7 +151,7 @@ def test_prompts_and_answers_are_in_no_file(platform: Any) -> None:
     """Neither in logs (weir's, Ray's, vLLM's, HAProxy's) nor in Redis nor in the database, for a
     tenant that keeps nothing; whatever it asks, and whatever is wrong with that."""
     key, _ = _tenant(platform, "private")
-    time.sleep(_IN_FORCE_S)
+    _in_force(platform, key)
     headers = {"authorization": f"Bearer {key}"}
     said = [{"role": "user", "content": f"My name is {CANARY}. What are your opening hours?"}]
     model = {"model": platform.model}
@@ -195,7 +191,7 @@ def test_what_is_kept_on_purpose_is_found_and_forgotten(platform: Any) -> None:
     """The other way round: the search above sees what is kept."""
     word = "Pirol4712"
     key, _ = _tenant(platform, "keeping", "retention_days=1")
-    time.sleep(_IN_FORCE_S)
+    _in_force(platform, key)
     client = _client(platform, key)
     made = client.responses.create(model=platform.model, input=word, max_output_tokens=4)
     assert client.responses.retrieve(made.id).id == made.id

@@ -122,3 +122,17 @@ def test_fits_are_published_now_and_then_and_the_version_tells() -> None:
     teach(book, "r", rng, 1)
     assert book.version > before[1]
     assert book.fit("r") != before[0]
+
+
+def test_a_pace_that_seems_to_fall_with_the_load_is_taken_as_even() -> None:
+    """All that was seen is a busy replica, and a slower one with less to do."""
+    params = LatencyParams(rising=True)
+    books = LatencyBook(), LatencyBook(params)
+    for number in range(64):
+        requests, tpot_s = (20, 0.010) if number % 2 else (10, 0.020)
+        for book in books:
+            book.finished("r", Outlook(0.0, 0, requests, 1000), tpot_s, 100)
+    believed, rising = (book.fit("r") for book in books)
+    assert believed.tpot_s(40, 1000) < 0.002
+    assert 0.010 <= rising.tpot_s(40, 1000) <= 0.020
+    assert rising.tpot_s(40, 1000) == rising.tpot_s(5, 1000)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -18,7 +19,8 @@ from weir.settings import Settings, parse_settings
 from weir.settings.meanings import meanings
 from weir.settings.parts import Registry
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "configuration.md").read_text("utf-8")
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "configuration.md").read_text("utf-8")
 
 
 def sections(annotation: object) -> Iterator[type]:
@@ -111,6 +113,13 @@ def test_nothing_is_described_that_there_is_not() -> None:
         if not any(each == path or each.startswith(f"{path}.") for each in known | parts)
     }
     assert strange == set()
+
+
+def test_the_wheel_carries_the_page() -> None:
+    """Where :mod:`weir.settings.meanings` looks for it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    carried = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    assert carried["docs/configuration.md"] == "weir/settings/configuration.md"
 
 
 def test_every_chapter_is_a_section() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pydantic
 import pytest
@@ -21,6 +23,7 @@ from weir.settings import (
     profile_names,
     read_tree,
 )
+from weir.settings.section import Section
 
 MODEL = {"name": "m", "source": "builtin:teacher"}
 
@@ -85,6 +88,42 @@ colour: red
     assert found["models[1].name"] == "missing"
     assert "65535" in found["server.port"]
     assert "99999" in found["server.port"]
+
+
+def test_problems_are_told_in_the_order_of_the_file(tmp_path: Path) -> None:
+    """Whatever finds them: the key itself, its section, or what another section says."""
+    text = """
+models:
+  - {name: m, source: x, pools: [{name: p}, {name: p}], fallback: {student: nobody}}
+  - {name: 1, sorce: x}
+tenants: [{id: t, models: [n, m]}, {id: t, colour: red}]
+"""
+    found = list(problems(tmp_path, text))
+    assert found == [
+        "models[0].pools[1].name",
+        "models[0].fallback.student",
+        "models[1].source",
+        "models[1].name",
+        "models[1].sorce",
+        "tenants[0].models[0]",
+        "tenants[1].id",
+        "tenants[1].colour",
+    ]
+
+
+def test_every_section_is_made_alike() -> None:
+    def below(annotation: object) -> Iterator[type]:
+        if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
+            yield annotation
+            for field in annotation.model_fields.values():
+                yield from below(field.annotation)
+        for inner in get_args(annotation):
+            yield from below(inner)
+
+    sections = set(below(Settings))
+    assert len(sections) > 30
+    assert [each for each in sections if not issubclass(each, Section)] == []
+    assert all(each.model_config == Section.model_config for each in sections)
 
 
 def test_the_message_lists_every_problem(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from deployments.gateway.accounts.amounts import (
-    NEVER_MS,
     Amount,
     Ask,
     Code,
@@ -119,32 +118,27 @@ class Tab:
             AccountAwayError: nobody can tell, and what is allowed meanwhile is used up.
         """
         scopes = self._account.scopes(self._tenant, self._key, most.model)
-        nano_usd = most.nano_usd if self._spending is not None else 0
-        used = most.used
-        hold = self._account.hold(
-            nano_usd,
-            (
-                (s.name, Amount(int(_of_model(s)), used.prompt_tokens, used.output_tokens, 1))
-                if _of_model(s)
-                else (s.name, Amount(0, used.prompt_tokens, used.output_tokens))
-                for s in scopes
-            ),
+        attempt = self._attempt(scopes, most)
+        slot = self._slot or self._account.hold(
+            0, ((s.name, Amount(1, concurrent=1)) for s in scopes if not s.of_model)
         )
-        holds = (hold,)
-        slot = None
-        if self._slot is None:
-            slot = self._account.hold(
-                0, ((s.name, Amount(1, concurrent=1)) for s in scopes if not _of_model(s))
-            )
-            holds = (slot, hold) if slot.amounts else holds
-        ask = Ask(self._tenant.id, scopes, holds, self._spending, most.may_spill)
+        new = self._slot is None and bool(slot.amounts)
+        holds = (slot, attempt) if new else (attempt,)
         asked = bool(scopes) or self._spending is not None
         if asked:
-            await self._ask(ask)
-        self._slot = self._slot or slot
-        charge = Charge(self, hold, asked)
+            await self._ask(Ask(self._tenant.id, scopes, holds, self._spending, most.may_spill))
+        self._slot = slot
+        charge = Charge(self, attempt, asked)
         self._charges.append(charge)
         return charge
+
+    def _attempt(self, scopes: Sequence[Scope], most: Most) -> Hold:
+        """A model's own scope counts attempts; the others count the request, once."""
+        prompt, output = most.used.prompt_tokens, most.used.output_tokens
+        amounts = (
+            (s.name, Amount(int(s.of_model), prompt, output, int(s.of_model))) for s in scopes
+        )
+        return self._account.hold(most.nano_usd if self._spending is not None else 0, amounts)
 
     async def _ask(self, ask: Ask) -> None:
         reply = await self._account.ask(ask)
@@ -193,7 +187,7 @@ class Account:
     """Keeps tenants within what they may use. ``now_ms``: milliseconds since the epoch."""
 
     def __init__(self, store: Store, now_ms: Callable[[], int]) -> None:
-        self._store = store
+        self.store = store
         self._now_ms = now_ms
         self._ids = itertools.count(1)
         self._scopes: dict[tuple[str, str, str], tuple[Tenant, Key | None, tuple[Scope, ...]]] = {}
@@ -236,14 +230,14 @@ class Account:
 
     async def ask(self, ask: Ask) -> Reply:
         """See :class:`Store`."""
-        reply = await self._store.reserve(ask)
+        reply = await self.store.reserve(ask)
         if ask.spending is not None and reply.code != Code.AWAY:
             self._spent[ask.tenant] = (month_of(reply.now_ms // DAY_MS), reply.spent_nano_usd)
         return reply
 
     def settle(self, tenant: str, spent: Sequence[Spent]) -> None:
         """See :class:`Store`."""
-        self._store.settle(tenant, spent)
+        self.store.settle(tenant, spent)
 
     def known_spent(self, tenant: str) -> int:
         """Nano-USD spent and reserved this month, as was heard last."""
@@ -259,8 +253,4 @@ def _spent(hold: Hold, used: Used, nano_usd: int) -> Spent:
     return Spent(hold.id, nano_usd if hold.nano_usd else 0, amounts)
 
 
-def _of_model(scope: Scope) -> bool:
-    return scope.name.startswith("m:")
-
-
-__all__ = ["NEVER_MS", "Account", "Charge", "LocalStore", "Most", "Store", "Tab"]
+__all__ = ["Account", "Charge", "LocalStore", "Most", "Store", "Tab"]

@@ -16,7 +16,7 @@ from deployments.gateway.accounts.amounts import (
     Spent,
     Step,
 )
-from deployments.gateway.accounts.book import Book
+from deployments.gateway.accounts.book import Book, clears_ms
 from weir.accounts import DAY_MS, MINUTE_MS, month_of
 
 _CONCURRENT = 6
@@ -77,7 +77,8 @@ class Allowance:
         amount = ask.of(scope.name)
         needs = amount.concurrent if reply.bound == _CONCURRENT else amount[reply.bound % 3]
         if used + needs > most:
-            return replace(reply, counted=())
+            wait_ms = reply.wait_ms if needs > most else clears_ms(reply.bound, reply.now_ms)
+            return replace(reply, wait_ms=wait_ms, counted=())
         return self._refused(ask, Code.AWAY, spent)
 
     def settle(self, tenant: str, spent: Spent) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, Final, NamedTuple
+
+import msgspec
 
 from weir.cost import nano_usd
 from weir.tenancy import Budget, Key, Quotas, Tenant
@@ -22,6 +24,7 @@ BOUNDS: Final = (
 UNBOUNDED: Final = -1
 #: A wait of so many milliseconds means: never.
 NEVER_MS: Final = 4_000_000_000_000_000
+_unpack = msgspec.msgpack.Decoder(list[int]).decode
 _NAMES: Final = tuple(field.name for field in fields(Quotas))
 
 
@@ -35,7 +38,13 @@ class Amount(NamedTuple):
 
     def plus(self, other: Amount) -> Amount:
         """Both together."""
-        return Amount(*map(sum, zip(self, other, strict=True)))
+        requests, prompt, output, concurrent = other
+        return Amount(
+            self.requests + requests,
+            self.prompt + prompt,
+            self.output + output,
+            self.concurrent + concurrent,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +58,22 @@ class Scope:
     name: str
     told: str
     bounds: tuple[int, ...]
+    #: Whether it is the use of one model.
+    of_model: bool = field(init=False)
+    #: The number and the amount of each bound that there is.
+    limited: tuple[tuple[int, int], ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "of_model", self.name.startswith("m:"))
+        found = ((i, most) for i, most in enumerate(self.bounds) if most >= 0)
+        object.__setattr__(self, "limited", tuple(found))
+
+    @property
+    def numbered(self) -> Iterator[int]:
+        """The same as the script counts them, from 1, one behind the other."""
+        for number, most in self.limited:
+            yield number + 1
+            yield most
 
     @property
     def output_tokens(self) -> int | None:
@@ -75,6 +100,13 @@ class Spending:
     nano_usd: int
     steps: tuple[Step, ...]
 
+    @property
+    def packed_steps(self) -> list[list[int]]:
+        """As the script reads them."""
+        return [
+            [s.percent, s.nano_usd, int(s.webhook), int(s.spill), int(s.refuse)] for s in self.steps
+        ]
+
     @classmethod
     def of(cls, budget: Budget) -> Spending:
         """The budget of a tenant."""
@@ -93,6 +125,12 @@ class Hold:
     id: int
     nano_usd: int
     amounts: tuple[tuple[str, Amount], ...]
+
+    @property
+    def kept(self) -> list[Any]:
+        """As it is kept in Redis, save that the script fills in month, minute and day."""
+        parts = (x for name, amount in self.amounts for x in (name, *amount))
+        return [0, 0, 0, self.nano_usd, *parts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,26 +151,23 @@ class Ask:
 
     def of(self, scope: str) -> Amount:
         """Of all holds, in that scope."""
-        found = Amount()
+        found = None
         for hold in self.holds:
             for name, amount in hold.amounts:
                 if name == scope:
-                    found = found.plus(amount)
-        return found
+                    found = amount if found is None else found.plus(amount)
+        return found or Amount()
 
     def packed(self, told: bool = False) -> list[Any]:
         """As the script reads it, behind the operation's head. ``told``: it is not asked any
         more: count it."""
         spending = self.spending
         return [
-            [[s.name, *s.bounds, *self.of(s.name)] for s in self.scopes],
-            [[h.id, h.nano_usd, *([n, *amount] for n, amount in h.amounts)] for h in self.holds],
+            [[s.name, *self.of(s.name), *s.numbered] for s in self.scopes],
+            [x for hold in self.holds for x in (hold.id, hold.kept)],
             self.nano_usd,
             spending.nano_usd if spending else 0,
-            [
-                [s.percent, s.nano_usd, int(s.webhook), int(s.spill), int(s.refuse)]
-                for s in (spending.steps if spending else ())
-            ],
+            spending.packed_steps if spending else [],
             int(self.may_spill),
             int(told),
         ]
@@ -148,7 +183,7 @@ class Spent:
 
     def packed(self, first: bool) -> list[Any]:
         """As the script reads it. ``first``: it has not been sent before."""
-        parts = ([name, *amount[:3]] for name, amount in self.amounts)
+        parts = (x for name, amount in self.amounts for x in (name, *amount[:3]))
         return [self.id, int(first), self.nano_usd, *parts]
 
 
@@ -192,14 +227,16 @@ class Reply:
     counted: tuple[Counted, ...]
 
     @classmethod
-    def read(cls, numbers: Sequence[int]) -> Reply:
+    def read(cls, told: Sequence[Any]) -> Reply:
         """What the script returns."""
-        code, scope, bound, wait_ms, now_ms, spent = numbers[:6]
-        counted = []
-        for at in range(6, len(numbers), 9):
-            minute, day, *rest = numbers[at : at + 9]
-            counted.append(Counted(minute, day, tuple(rest[:3]), tuple(rest[3:6]), rest[6]))  # type: ignore[arg-type]
-        return cls(code, scope - 1, bound - 1, wait_ms, now_ms, spent, tuple(counted))
+        code, scope, bound, wait_ms, now_ms, spent, *packed = told
+        counted = tuple(map(_counted, packed))
+        return cls(code, scope - 1, bound - 1, wait_ms, now_ms, spent, counted)
+
+
+def _counted(packed: bytes) -> Counted:
+    a = _unpack(packed)
+    return Counted(a[0], a[1], (a[2], a[3], a[4]), (a[5], a[6], a[7]), a[8])
 
 
 def bounds_of(quotas: Quotas) -> tuple[int, ...]:

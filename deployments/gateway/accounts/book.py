@@ -149,16 +149,18 @@ def _refusal(ask: Ask, scopes: list[_Scope], now_ms: int) -> tuple[int, int, int
             add = amount.concurrent if bound == 6 else amount[bound % 3]
             if most < 0 or not add or told.of(bound) + add <= most:
                 continue
-            wait_ms = 1000
-            if add > most:
-                wait_ms = NEVER_MS
-            elif bound < 3:
-                wait_ms = (counted.minute + 1) * MINUTE_MS - now_ms
-            elif bound < 6:
-                wait_ms = (counted.day + 1) * DAY_MS - now_ms
+            wait_ms = NEVER_MS if add > most else clears_ms(bound, now_ms)
             if wait_ms > worst[3]:
                 worst = (Code.QUOTA, number, bound, wait_ms)
     return worst
+
+
+def clears_ms(bound: int, now_ms: int) -> int:
+    """How long until what was used of a bound is forgotten. Of places, nobody knows: a second."""
+    if bound >= 6:
+        return 1000
+    window_ms = MINUTE_MS if bound < 3 else DAY_MS
+    return window_ms - now_ms % window_ms
 
 
 def _spends(ask: Ask, spending: Spending, would: int) -> int:

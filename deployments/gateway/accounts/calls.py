@@ -18,7 +18,7 @@ from weir.accounts import AccountKeys
 _ELSEWHERE: Final = ("TRYAGAIN", "CLUSTERDOWN", "LOADING", "BUSY", "OOM", "MASTERDOWN")
 """What a Redis says that is well, and cannot do it now."""
 
-OnReply = Callable[[list[int] | None], None]
+OnReply = Callable[[list[Any] | None], None]
 """Given what the script returns, or None where it is not known whether it ran. Must not raise."""
 
 

@@ -17,8 +17,9 @@ What runs counts with what it may use at most, so more is left when it has ended
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Final, NamedTuple
 
 from deployments.gateway.accounts.amounts import Reply, Scope, Spending
@@ -27,43 +28,81 @@ from weir.cost import usd_of
 
 Pairs = list[tuple[bytes, bytes]]
 WARNING: Final = b"x-weir-budget-warning"
-_KINDS: Final = {"requests": (0, 3), "tokens": (1, 2, 4, 5)}
-_ANTHROPIC: Final = {**_KINDS, "input-tokens": (1, 4), "output-tokens": (2, 5)}
+_CENT: Final = Decimal("0.01")
+#: What each of the bounds on requests and tokens is a bound of.
+_KINDS: Final = ("requests", "tokens", "tokens") * 2
+_ANTHROPIC_KINDS: Final = (
+    ("requests",),
+    ("tokens", "input-tokens"),
+    ("tokens", "output-tokens"),
+) * 2
+_PARTS: Final = ("limit", "remaining", "reset")
+_NAMES: Final = {
+    kind: tuple(f"x-ratelimit-{part}-{kind}".encode() for part in _PARTS)
+    for kind in ("requests", "tokens")
+}
+_ANTHROPIC_NAMES: Final = {
+    kind: tuple(f"anthropic-ratelimit-{kind}-{part}".encode() for part in _PARTS)
+    for kind in ("requests", "tokens", "input-tokens", "output-tokens")
+}
 
 
 class _Left(NamedTuple):
-    """Ordered: of which least is left, and longest."""
+    """What is left of a bound, and when (milliseconds since the epoch) it is whole again."""
 
     remaining: int
-    not_before_ms: int
     limit: int
-
-    @property
-    def reset_ms(self) -> int:
-        return -self.not_before_ms
+    reset_ms: int
 
 
 def quota_headers(family: str, scopes: Sequence[Scope], reply: Reply) -> Pairs:
     """``family``: whose API was asked (:class:`deployments.gateway.dialects.base.Dialect`)."""
     if len(reply.counted) != len(scopes):
         return []  # while Redis is away, nobody knows
+    scarcest: dict[str, _Left] = {}
+    for bound, left in _bounds(scopes, reply):
+        _keep(scarcest, _KINDS[bound], left)
     pairs: Pairs = []
-    for kind, bounds in _KINDS.items():
-        left = _least(bounds, scopes, reply)
-        if left is not None:
-            reset = _duration(left.reset_ms - reply.now_ms)
-            for what, told in (("limit", left.limit), ("remaining", left.remaining)):
-                pairs.append((f"x-ratelimit-{what}-{kind}".encode(), b"%d" % told))
-            pairs.append((f"x-ratelimit-reset-{kind}".encode(), reset))
-    if family == "anthropic":
-        for kind, bounds in _ANTHROPIC.items():
-            left = _least(bounds, scopes, reply)
-            if left is not None:
-                head = f"anthropic-ratelimit-{kind}"
-                pairs.append((f"{head}-limit".encode(), b"%d" % left.limit))
-                pairs.append((f"{head}-remaining".encode(), b"%d" % left.remaining))
-                pairs.append((f"{head}-reset".encode(), _moment(left.reset_ms)))
+    for kind, left in scarcest.items():
+        limit, remaining, reset = _NAMES[kind]
+        pairs.append((limit, b"%d" % left.limit))
+        pairs.append((remaining, b"%d" % left.remaining))
+        pairs.append((reset, _duration(left.reset_ms - reply.now_ms)))
+    return pairs + _anthropic(scopes, reply) if family == "anthropic" else pairs
+
+
+def _anthropic(scopes: Sequence[Scope], reply: Reply) -> Pairs:
+    scarcest: dict[str, _Left] = {}
+    for bound, left in _bounds(scopes, reply):
+        for kind in _ANTHROPIC_KINDS[bound]:
+            _keep(scarcest, kind, left)
+    pairs: Pairs = []
+    for kind, left in scarcest.items():
+        told = (b"%d" % left.limit, b"%d" % left.remaining, _moment(left.reset_ms))
+        pairs += zip(_ANTHROPIC_NAMES[kind], told, strict=True)
     return pairs
+
+
+def _bounds(scopes: Sequence[Scope], reply: Reply) -> Iterator[tuple[int, _Left]]:
+    """Every bound on requests and tokens, by its number."""
+    for scope, counted in zip(scopes, reply.counted, strict=True):
+        minute_ms, day_ms = (counted.minute + 1) * MINUTE_MS, (counted.day + 1) * DAY_MS
+        used = counted.minutely + counted.daily
+        for bound, most in scope.limited:
+            if bound < len(used):
+                remaining = max(0, most - used[bound])
+                yield bound, _Left(remaining, most, minute_ms if bound < 3 else day_ms)
+
+
+def _keep(scarcest: dict[str, _Left], kind: str, left: _Left) -> None:
+    """That of which least is left; of equals, that which is whole again last."""
+    known = scarcest.get(kind)
+    if (
+        known is None
+        or left.remaining < known.remaining
+        or (left.remaining == known.remaining and left.reset_ms > known.reset_ms)
+    ):
+        scarcest[kind] = left
 
 
 def budget_headers(spending: Spending, spent_nano_usd: int) -> Pairs:
@@ -71,23 +110,10 @@ def budget_headers(spending: Spending, spent_nano_usd: int) -> Pairs:
     reached = [s for s in spending.steps if s.warn and spent_nano_usd >= s.nano_usd]
     if not reached:
         return []
-    spent = usd_of(spent_nano_usd).quantize(usd_of(10**7))
+    spent = usd_of(spent_nano_usd).quantize(_CENT)
     whole = usd_of(spending.nano_usd).normalize()
     told = f"step={reached[-1].percent}%; spent_usd={spent:f}; budget_usd={whole:f}"
     return [(WARNING, told.encode())]
-
-
-def _least(bounds: Sequence[int], scopes: Sequence[Scope], reply: Reply) -> _Left | None:
-    found: list[_Left] = []
-    for scope, counted in zip(scopes, reply.counted, strict=True):
-        for bound in bounds:
-            most = scope.bounds[bound]
-            if most >= 0:
-                end_ms = (counted.day + 1) * DAY_MS
-                if bound < 3:
-                    end_ms = (counted.minute + 1) * MINUTE_MS
-                found.append(_Left(max(0, most - counted.of(bound)), -end_ms, most))
-    return min(found, default=None)
 
 
 def _duration(ms: int) -> bytes:

@@ -57,7 +57,7 @@ class RedisStore:
         now_ms: Callable[[], int],
         metrics: GatewayMetrics,
     ) -> None:
-        self._link = link
+        self.link = link
         self._loop = asyncio.get_running_loop()
         self._calls = ScriptCalls(link)
         self._timeout_s = settings.timeout_ms / 1000
@@ -71,27 +71,29 @@ class RedisStore:
         self._untold: dict[str, dict[int, Ask]] = {}
         self._telling: set[int] = set()
         self._settlements: dict[int, _Settlement] = {}
+        self._all_settled = asyncio.Event()
+        self._all_settled.set()
         self._retry: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Connect, and keep reservations alive."""
-        self._link.start()
+        self.link.start()
         if self._task is None:
             self._task = self._loop.create_task(self._renew_forever())
 
     async def aclose(self) -> None:
         """Wait a moment until Redis has acknowledged everything; let go of the connection."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_CLOSE_S):
-                while self._settlements and self._link.state == "up":
-                    await asyncio.sleep(0.01)
+        if self.link.state == "up":
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_S):
+                    await self._all_settled.wait()
         if self._settlements:
             _LOG.warning("accounts: not settled", extra={"reservations": len(self._settlements)})
         for waiting in (self._task, self._retry):
             if waiting is not None:
                 waiting.cancel()
-        await self._link.close()
+        await self.link.close()
 
     @property
     def unsettled(self) -> int:
@@ -99,9 +101,9 @@ class RedisStore:
         return len(self._settlements)
 
     async def reserve(self, ask: Ask) -> Reply:
-        answer: asyncio.Future[list[int] | None] = self._loop.create_future()
+        answer: asyncio.Future[list[Any] | None] = self._loop.create_future()
 
-        def on_reply(numbers: list[int] | None) -> None:
+        def on_reply(numbers: list[Any] | None) -> None:
             if not answer.done():
                 answer.set_result(numbers)
 
@@ -129,6 +131,7 @@ class RedisStore:
     def settle(self, tenant: str, spent: Sequence[Spent]) -> None:
         for each in spent:
             self._settlements[each.id] = _Settlement(tenant, each)
+            self._all_settled.clear()
             if tenant in self._untold:
                 self._allowance.settle(tenant, each)
         self._send(tenant, [self._settlements[each.id] for each in spent])
@@ -147,7 +150,7 @@ class RedisStore:
         return reply
 
     def _expire(
-        self, answer: asyncio.Future[list[int] | None], link: StoreLink, due_s: float
+        self, answer: asyncio.Future[list[Any] | None], link: StoreLink, due_s: float
     ) -> None:
         if answer.done():
             return
@@ -168,7 +171,7 @@ class RedisStore:
         if not batch:
             return
 
-        def on_reply(numbers: list[int] | None) -> None:
+        def on_reply(numbers: list[Any] | None) -> None:
             for each in batch:
                 each.sent_s = None
                 if numbers is not None:
@@ -186,6 +189,8 @@ class RedisStore:
 
     def _settled(self, settlement: _Settlement) -> None:
         self._settlements.pop(settlement.spent.id, None)
+        if not self._settlements:
+            self._all_settled.set()
         held = self._open.get(settlement.tenant)
         if held is not None:
             held.discard(settlement.spent.id)
@@ -197,7 +202,7 @@ class RedisStore:
         if hold_id in self._telling:
             return
 
-        def on_reply(numbers: list[int] | None) -> None:
+        def on_reply(numbers: list[Any] | None) -> None:
             self._telling.discard(hold_id)
             if numbers is None:
                 self._try_again()
@@ -250,5 +255,5 @@ class RedisStore:
                 self._calls.call(tenant, self._operation("renew"), lambda _: None)
             horizon_s = self._loop.time() - _SILENCE_S
             hanging = (s.sent_s for s in self._settlements.values() if s.sent_s is not None)
-            if any(sent_s < horizon_s for sent_s in hanging) and isinstance(self._link, StoreLink):
-                self._link.distrust("what was used is not acknowledged")
+            if any(sent_s < horizon_s for sent_s in hanging) and isinstance(self.link, StoreLink):
+                self.link.distrust("what was used is not acknowledged")

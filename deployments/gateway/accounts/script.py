@@ -7,12 +7,15 @@ so that gateways agree on them.
 In ``used``, each scope has ``{minute, day, requests, prompt and output tokens of the minute, the
 same of the day, concurrent}``, and ``$`` has ``{month, nano-USD, steps that were told}``. These
 count what was used and what is reserved. In ``held``, ``GATEWAY:ID`` has a reservation: ``{month,
-nano-USD, {scope, minute, day, requests, prompt, output, concurrent}, …}``, or, once it was taken
-back because its gateway was gone, only ``{when}``: should that gateway come again with what it has
-used, this is how it is known that it was not counted yet.
+minute, day, nano-USD, scope, requests, prompt, output, concurrent, scope, …}``. Once it was taken
+back because its gateway was gone, it has only ``{when}``: should that gateway come again with what
+it has used, this is how it is known that it was not counted yet. ``#GATEWAY`` is how many it has.
 
 A gateway whose lease is over is gone, unless all leases are over: then it is Redis that was away
 (or nobody asked), and everybody gets another lease before anything is taken back.
+
+With every bound of three scopes and a budget it takes Redis 20 µs to reserve, half of it for the
+messages' own formats.
 """
 
 from __future__ import annotations
@@ -63,50 +66,53 @@ local function budget()
   end
   return money
 end
-local function count(found, sign, at, minutely, daily, concurrent)
-  for i = 0, 2 do
-    if minutely then found[3 + i] = max(0, found[3 + i] + sign * at[i + 1]) end
-    if daily then found[6 + i] = max(0, found[6 + i] + sign * at[i + 1]) end
+local function count(found, sign, requests, prompt, output, minutely, daily)
+  if minutely then
+    found[3] = max(0, found[3] + sign * requests)
+    found[4] = max(0, found[4] + sign * prompt)
+    found[5] = max(0, found[5] + sign * output)
   end
-  found[9] = max(0, found[9] + sign * concurrent)
+  if daily then
+    found[6] = max(0, found[6] + sign * requests)
+    found[7] = max(0, found[7] + sign * prompt)
+    found[8] = max(0, found[8] + sign * output)
+  end
   changed = true
 end
 local function release(hold)
-  if hold[2] > 0 and budget()[1] == hold[1] then
-    money[2] = max(0, money[2] - hold[2])
+  if hold[4] > 0 and budget()[1] == hold[1] then
+    money[2] = max(0, money[2] - hold[4])
     changed = true
   end
-  for i = 3, #hold do
-    local part = hold[i]
-    local found = account(part[1])
-    local amounts = {part[4], part[5], part[6]}
-    count(found, -1, amounts, part[2] == found[1], part[3] == found[2], part[7])
+  for i = 5, #hold, 5 do
+    local found = account(hold[i])
+    local minutely, daily = hold[2] == found[1], hold[3] == found[2]
+    count(found, -1, hold[i + 1], hold[i + 2], hold[i + 3], minutely, daily)
+    found[9] = max(0, found[9] - hold[i + 4])
   end
 end
 local function save()
   if not changed then return end
-  local pairs_ = {}
+  local fields = {}
   for name, found in pairs(accounts) do
-    pairs_[#pairs_ + 1] = name
-    pairs_[#pairs_ + 1] = pack(found)
+    fields[#fields + 1] = name
+    fields[#fields + 1] = pack(found)
   end
   if money then
-    pairs_[#pairs_ + 1] = '$'
-    pairs_[#pairs_ + 1] = pack(money)
+    fields[#fields + 1] = '$'
+    fields[#fields + 1] = pack(money)
   end
-  if #pairs_ > 0 then
-    call('HSET', USED, unpack(pairs_))
-    call('PEXPIRE', USED, KEPT)
-  end
+  if #fields > 0 then call('HSET', USED, unpack(fields)) end
 end
 
 local function take_back(gone)
   local listed = call('HGETALL', HELD)
   for i = 1, #listed, 2 do
-    local hold = unpacked(listed[i + 1])
-    if #hold == 1 then
+    local owner = string.match(listed[i], '^([^:#]*):')
+    local hold = owner and unpacked(listed[i + 1])
+    if hold and #hold == 1 then
       if hold[1] < now - DAY then call('HDEL', HELD, listed[i]) end
-    elseif gone[string.match(listed[i], '^[^:]*')] then
+    elseif hold and gone[owner] then
       release(hold)
       call('HSET', HELD, listed[i], pack({now}))
     end
@@ -120,44 +126,44 @@ if #over > 0 then
     if alone then
       call('ZADD', LEASES, now + lease, name)
     elseif name ~= who then
-      gone[name], any = true, true
+      gone[name] = true
+      any = any or tonumber(call('HGET', HELD, '#' .. name) or 0) > 0
+      call('HDEL', HELD, '#' .. name)
       call('ZREM', LEASES, name)
     end
   end
   if any then take_back(gone) end
 end
 call('ZADD', LEASES, now + lease, who)
-call('PEXPIRE', LEASES, KEPT)
 
 if kind == 'settle' then
   for n = 5, #op do
-    local item = op[n]  -- id, whether it is sent for the first time, nano-USD, scopes
+    local item = op[n]  -- id, whether it is sent for the first time, nano-USD, scope, 3 amounts, …
     local field = who .. ':' .. item[1]
     local raw = call('HGET', HELD, field)
     if raw or item[2] == 1 then
-      local hold = raw and unpacked(raw) or {}
-      local at = {}
-      if #hold > 1 then
+      local hold = raw and unpacked(raw)
+      if hold and #hold > 1 then
         release(hold)
-        for i = 3, #hold do at[hold[i][1]] = hold[i] end
+        call('HINCRBY', HELD, '#' .. who, -1)
       else
-        hold = {}
+        hold = nil
       end
-      call('HDEL', HELD, field)
-      if item[3] > 0 and (not hold[1] or hold[1] == budget()[1]) then
+      if raw then call('HDEL', HELD, field) end
+      if item[3] > 0 and (not hold or hold[1] == budget()[1]) then
         budget()[2] = money[2] + item[3]
         changed = true
       end
-      for i = 4, #item do
-        local part = item[i]
-        local found, was = account(part[1]), at[part[1]]
-        local amounts = {part[2], part[3], part[4]}
-        local minutely = not was or was[2] == found[1]
-        count(found, 1, amounts, minutely, not was or was[3] == found[2], 0)
+      for i = 4, #item, 4 do
+        local found = account(item[i])
+        local minutely = not hold or hold[2] == found[1]
+        local daily = not hold or hold[3] == found[2]
+        count(found, 1, item[i + 1], item[i + 2], item[i + 3], minutely, daily)
       end
     end
   end
   save()
+  for _, key in ipairs(KEYS) do call('PEXPIRE', key, KEPT) end
   return {1}
 end
 if kind == 'renew' then
@@ -165,21 +171,22 @@ if kind == 'renew' then
   return {1}
 end
 
--- reserve: scopes {name, 7 bounds, 4 amounts}, holds {id, nano-USD, {scope, 4 amounts}, ...},
--- nano-USD in all, the budget, its steps {percent, nano-USD, webhook, spill, refuse}, whether the
--- request may spill, and whether it is only told of what is used already
+-- reserve: scopes {name, 4 amounts, bound, most, bound, most, ...}, holds {id, what is
+-- kept of it, ...}, nano-USD in all, the budget, its steps {percent, nano-USD, webhook, spill,
+-- refuse}, whether the request may spill, and whether it is only told of what is used already
 local scopes, holds, nano, limit, steps, may_spill, told = unpack(op, 5)
-if told == 1 and call('HEXISTS', HELD, who .. ':' .. holds[1][1]) == 1 then
+if told == 1 and call('HEXISTS', HELD, who .. ':' .. holds[1]) == 1 then
   save()
   return {1}
 end
 local code, scope, bound, wait = 1, 0, 0, -1
-for i, asked in ipairs(scopes) do
+for i = 1, #scopes do
+  local asked = scopes[i]
   local found = account(asked[1])
-  for b = 1, 7 do
-    local most = asked[1 + b]
-    local add = b == 7 and asked[12] or asked[9 + (b - 1) % 3]
-    if most >= 0 and add > 0 and found[2 + b] + add > most then
+  for at = 6, #asked, 2 do
+    local b, most = asked[at], asked[at + 1]
+    local add = b == 7 and asked[5] or asked[2 + (b - 1) % 3]
+    if add > 0 and found[2 + b] + add > most then
       local clears = 1000
       if add > most then
         clears = NEVER
@@ -192,7 +199,6 @@ for i, asked in ipairs(scopes) do
     end
   end
 end
-local spent = 0
 if #steps > 0 and told == 0 then
   local would = budget()[2] + nano
   local spill, refuse = false, false
@@ -216,27 +222,31 @@ if #steps > 0 and told == 0 then
 end
 if told == 1 then code = 1 end
 if code == 1 then
+  local month = 0
   if nano > 0 then
-    budget()[2] = money[2] + nano
+    month = budget()[1]
+    money[2] = money[2] + nano
     changed = true
   end
-  for _, hold in ipairs(holds) do
-    local kept = {nano > 0 and budget()[1] or 0, hold[2]}
-    for i = 3, #hold do
-      local part = hold[i]
-      local found = account(part[1])
-      count(found, 1, {part[2], part[3], part[4]}, true, true, part[5])
-      kept[i] = {part[1], found[1], found[2], part[2], part[3], part[4], part[5]}
-    end
-    call('HSET', HELD, who .. ':' .. hold[1], pack(kept))
+  for i = 1, #scopes do
+    local asked = scopes[i]
+    local found = accounts[asked[1]]
+    count(found, 1, asked[2], asked[3], asked[4], true, true)
+    found[9] = found[9] + asked[5]
+    minute, day = max(minute, found[1]), max(day, found[2])
   end
+  local fields = {}
+  for i = 1, #holds, 2 do
+    local hold = holds[i + 1]
+    hold[1], hold[2], hold[3] = month, minute, day
+    fields[i], fields[i + 1] = who .. ':' .. holds[i], pack(hold)
+  end
+  call('HSET', HELD, unpack(fields))
+  call('HINCRBY', HELD, '#' .. who, #holds / 2)
 end
 save()
-if money then spent = money[2] end
-local reply = {code, scope, bound, wait, now, spent}
-for _, asked in ipairs(scopes) do
-  for _, number in ipairs(account(asked[1])) do reply[#reply + 1] = number end
-end
+local reply = {code, scope, bound, wait, now, money and money[2] or 0}
+for i = 1, #scopes do reply[6 + i] = pack(accounts[scopes[i][1]]) end
 return reply
 """
 

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-import yaml
 
 from weir.cli.exits import CommandError, ExitCode
 
@@ -97,6 +96,8 @@ def changes_of(pairs: Iterable[str]) -> dict[str, Any]:
     Raises:
         CommandError: one of them is not of that form.
     """
+    import yaml
+
     tree: dict[str, Any] = {}
     for pair in pairs:
         path, equals, value = pair.partition("=")

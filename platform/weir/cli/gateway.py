@@ -15,7 +15,9 @@ from weir.cli.state import PlatformRecord, State
 @dataclass(frozen=True, slots=True)
 class Replica:
     """One replica. ``kv_use``, ``mfu``, ``mbu`` in [0, 1]; None where the replica does not say.
-    ``role`` is empty where its model has no pools."""
+    ``kv_memory_use``, ``kv_disk_use``: of its KV tiers, None where it has none. ``role`` is empty
+    where its model has no pools; ``pool_role`` is what its pool is for, and ``role_until`` (seconds
+    since the epoch) when that is its role again."""
 
     replica_id: str
     state: str
@@ -28,17 +30,25 @@ class Replica:
     role: str = ""
     mfu: float | None = None
     mbu: float | None = None
+    kv_memory_use: float | None = None
+    kv_disk_use: float | None = None
+    pool_role: str = ""
+    changes_role: bool = False
+    role_until: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """One deployment of an application, with its replicas."""
+    """One deployment of an application, with its replicas. ``model`` is empty where it serves
+    none, ``pool`` where its model has no pools."""
 
     name: str
     app: str
     status: str
     message: str
     replicas: tuple[Replica, ...]
+    model: str = ""
+    pool: str = ""
 
 
 def parse_deployments(body: dict[str, Any]) -> tuple[Deployment, ...]:
@@ -55,6 +65,8 @@ def parse_deployments(body: dict[str, Any]) -> tuple[Deployment, ...]:
                 status=str(d["status"]),
                 message=str(d.get("message") or ""),
                 replicas=tuple(_replica(r) for r in d.get("replicas") or ()),
+                model=str(d.get("model") or ""),
+                pool=str(d.get("pool") or ""),
             )
             for d in body["deployments"]
         )
@@ -81,6 +93,11 @@ def _replica(held: dict[str, Any]) -> Replica:
         role=str(held.get("role") or ""),
         mfu=number("mfu"),
         mbu=number("mbu"),
+        kv_memory_use=number("kv_memory_use"),
+        kv_disk_use=number("kv_disk_use"),
+        pool_role=str(held.get("pool_role") or ""),
+        changes_role=bool(held.get("changes_role")),
+        role_until=number("role_until"),
     )
 
 

@@ -16,6 +16,7 @@ from weir.cli.keys import keys_app
 from weir.cli.ledger import CsvOption, SinceOption, TenantOption, UntilOption, cost_app
 from weir.cli.models import models_app
 from weir.cli.plan import plan
+from weir.cli.pools import pools_app
 from weir.cli.tenants import tenants_app
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ config_app = typer.Typer(
 )
 app.add_typer(config_app, name="config")
 app.add_typer(models_app, name="models")
+app.add_typer(pools_app, name="pools")
 app.add_typer(admin_app, name="admin")
 app.add_typer(batches_app, name="batches")
 app.command(

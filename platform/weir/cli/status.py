@@ -106,21 +106,31 @@ def _duration(seconds: float) -> str:
 
 def _table(deployments: tuple[Deployment, ...]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    roles = any(replica.role for deployment in deployments for replica in deployment.replicas)
+    replicas = [replica for deployment in deployments for replica in deployment.replicas]
+    roles = any(replica.role for replica in replicas)
     for heading in ("deployment", "replica", "state", *(("role",) if roles else ())):
         table.add_column(heading, no_wrap=True)
-    for heading in ("KV use", "running", "waiting", "tokens left", "MFU", "MBU"):
+    tiers = any(replica.kv_memory_use is not None for replica in replicas)
+    for heading in (
+        "KV use",
+        *(("memory", "disk") if tiers else ()),
+        "running",
+        "waiting",
+        "tokens left",
+        "MFU",
+        "MBU",
+    ):
         table.add_column(heading, justify="right", no_wrap=True)
     for deployment in deployments:
         up = sum(replica.state == "RUNNING" for replica in deployment.replicas)
         count = f"{up} of {len(deployment.replicas)}"
         table.add_row(Text(deployment.name, "bold"), count, _colored(deployment.status))
         for replica in deployment.replicas:
-            table.add_row("", *_cells(replica, roles))
+            table.add_row("", *_cells(replica, roles, tiers))
     return table
 
 
-def _cells(replica: Replica, roles: bool) -> tuple[str | Text, ...]:
+def _cells(replica: Replica, roles: bool, tiers: bool) -> tuple[str | Text, ...]:
     def shown(value: float | None) -> str:
         return _NOTHING if value is None else str(value)
 
@@ -132,6 +142,7 @@ def _cells(replica: Replica, roles: bool) -> tuple[str | Text, ...]:
         _colored(replica.state),
         *((replica.role,) if roles else ()),
         share(replica.kv_use),
+        *((share(replica.kv_memory_use), share(replica.kv_disk_use)) if tiers else ()),
         shown(replica.running),
         shown(replica.waiting),
         shown(replica.outstanding_tokens),

@@ -18,6 +18,8 @@ _BUSY_TIMEOUT_S = 5.0
 _CONNECT_TIMEOUT_S = 3
 _POOL = 4
 _WRITES = "weir_writes"
+#: Errors are logged, and what a statement was given may be a tenant's.
+_HIDE = True
 
 
 def open_database(url: str) -> Engine:
@@ -28,7 +30,7 @@ def open_database(url: str) -> Engine:
     """
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise ConfigError("database.url: not a database's URL", param="database.url") from None
     backend = parsed.get_backend_name()
     if backend == "sqlite":
@@ -77,7 +79,7 @@ def _sqlite(url: URL) -> Engine:
     in_memory = url.database in (None, "", ":memory:")
     pool: dict[str, Any] = {"poolclass": StaticPool} if in_memory else {"pool_size": _POOL}
     arguments = {"check_same_thread": False, "timeout": _BUSY_TIMEOUT_S}
-    engine = create_engine(url, connect_args=arguments, **pool)
+    engine = create_engine(url, connect_args=arguments, hide_parameters=_HIDE, **pool)
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _: Any) -> None:
@@ -99,6 +101,7 @@ def _postgresql(url: URL) -> Engine:
     return create_engine(
         url.set(drivername="postgresql+psycopg"),
         connect_args={"connect_timeout": _CONNECT_TIMEOUT_S, "application_name": "weir"},
+        hide_parameters=_HIDE,
         pool_size=_POOL,
         pool_pre_ping=True,
         pool_timeout=10.0,

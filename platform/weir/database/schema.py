@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, Dialect, MetaData
 from sqlalchemy.types import TypeDecorator
 
 #: A row as a mapping of its columns.
-Row = Mapping[str, Any]
+Row = Mapping[Any, Any]
 
 _NANO = Decimal(10) ** 9
 

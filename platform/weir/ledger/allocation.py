@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from math import lcm
 from typing import Generic, TypeVar
 
 Who = TypeVar("Who", bound=Hashable)
@@ -24,8 +25,9 @@ class Allocation(Generic[Who]):
     idle_nano_usd: int
 
 
-def allocate(paid_nano_usd: int, wall_us: int, work_us: Mapping[Who, int]) -> Allocation[Who]:
-    """Share what is paid for ``wall_us`` of replicas' time among those who have done work in it.
+def allocate(paid_nano_usd: int, wall: int, work: Mapping[Who, int]) -> Allocation[Who]:
+    """Share what is paid for ``wall`` of replicas' time among those who have done ``work`` in it,
+    both in the same unit.
 
     More work than there was time (a stream that ended in this hour has worked in the one before)
     leaves nothing idle.
@@ -33,14 +35,14 @@ def allocate(paid_nano_usd: int, wall_us: int, work_us: Mapping[Who, int]) -> Al
     Raises:
         ValueError: something is negative.
     """
-    if paid_nano_usd < 0 or wall_us < 0 or any(work < 0 for work in work_us.values()):
+    if paid_nano_usd < 0 or wall < 0 or any(own < 0 for own in work.values()):
         raise ValueError("amounts and times are not negative")
-    whole_us = max(wall_us, sum(work_us.values()))
+    whole = max(wall, sum(work.values()))
     borne: dict[Who, int] = {}
-    done_us = before = 0
-    for who, work in work_us.items():
-        done_us += work
-        until_now = paid_nano_usd * done_us // whole_us if whole_us else 0
+    done = before = 0
+    for who, own in work.items():
+        done += own
+        until_now = paid_nano_usd * done // whole if whole else 0
         borne[who], before = until_now - before, until_now
     return Allocation(borne, paid_nano_usd - before)
 
@@ -52,19 +54,22 @@ def paid_nano_usd(time_ms: int, nano_usd_per_hour: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How long a pool's replicas took for a token, in microseconds, as far as they have told."""
+    """How long a pool's replicas took for a token, as far as they have told: ``prefill`` and
+    ``decode`` in parts of a microsecond, of which there are ``parts``. So work is a whole number,
+    and its sum the same however it is grouped."""
 
-    prefill_us: Fraction = Fraction(0)
-    decode_us: Fraction = Fraction(0)
+    prefill: int = 0
+    decode: int = 0
+    parts: int = 1
 
     @classmethod
     def of(cls, prefill_us: int, prompt_tokens: int, decode_us: int, output_tokens: int) -> Pace:
         """From what was told: times, and the tokens that they were for."""
-        return cls(
-            Fraction(prefill_us, prompt_tokens) if prompt_tokens else Fraction(0),
-            Fraction(decode_us, output_tokens) if output_tokens else Fraction(0),
-        )
+        prefill = Fraction(prefill_us, prompt_tokens) if prompt_tokens else Fraction(0)
+        decode = Fraction(decode_us, output_tokens) if output_tokens else Fraction(0)
+        parts = lcm(prefill.denominator, decode.denominator)
+        return cls(int(prefill * parts), int(decode * parts), parts)
 
-    def work_us(self, prompt_tokens: int, output_tokens: int) -> int:
-        """How long so many tokens have taken, where nobody has told it."""
-        return int(self.prefill_us * prompt_tokens + self.decode_us * output_tokens)
+    def work(self, told_us: int, prompt_tokens: int, output_tokens: int) -> int:
+        """Work in parts of a microsecond: what was told, and tokens that nobody has told of."""
+        return told_us * self.parts + prompt_tokens * self.prefill + output_tokens * self.decode

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from dataclasses import dataclass, fields
 from decimal import Decimal
-from fractions import Fraction
 from typing import Any
 
 from sqlalchemy import Engine
@@ -99,19 +98,20 @@ def make_report(by: By, spending: Spending) -> CostReport:
     costs: Counter[Group] = Counter()
     work: Counter[Group] = Counter()
     pools: dict[Pool, Counter[str]] = defaultdict(Counter)
-    cache = Fraction(0)
+    cache = 0
     for (_, pool), hour in sorted(spending.hours.items()):
-        wall_us = hour.wall_ms * 1000
-        shared = allocate(hour.paid, wall_us, hour.work_us)
+        pace = spending.paces.get(pool, Pace())
+        wall = hour.wall_ms * 1000 * pace.parts
+        shared = allocate(hour.paid, wall, hour.work)
         costs.update(shared.nano_usd)
-        work.update(hour.work_us)
+        for group, own in hour.work.items():
+            work[group] += own // pace.parts
         pools[pool]["wall_ms"] += hour.wall_ms
         pools[pool]["paid"] += hour.paid
         pools[pool]["idle"] += shared.idle_nano_usd
         pools[pool]["spot"] += hour.on_demand - hour.paid
-        if whole_us := max(wall_us, hour.work_us.total()):
-            pace = spending.paces.get(pool, Pace())
-            cache += hour.paid * hour.cached_tokens * pace.prefill_us / whole_us
+        if hour.cached_tokens and (whole := max(wall, sum(hour.work.values()))):
+            cache += hour.paid * hour.cached_tokens * pace.prefill // whole
     rows = tuple(
         CostRow(
             group.name,
@@ -128,7 +128,7 @@ def make_report(by: By, spending: Spending) -> CostReport:
         by,
         rows,
         tuple(_pool_row(pool, sums) for pool, sums in sorted(pools.items())),
-        Saved(usd_of(round(cache)), usd_of(spending.student), usd_of(spot)),
+        Saved(usd_of(cache), usd_of(spending.student), usd_of(spot)),
         usd_of(sum(sums["paid"] for sums in pools.values())),
         usd_of(sum(sums["idle"] for sums in pools.values())),
         usd_of(spending.billed.total()),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from sqlalchemy import BigInteger, Column, Engine, String, Table, func, select
+from sqlalchemy import BigInteger, Column, Engine, String, Table, func, literal_column, select
 
 from weir.database import metadata, reading
 from weir.errors import BadRequestError
@@ -15,7 +15,8 @@ from weir.ledger.tables import HOUR_MS
 from weir.ledger.usage import Period, group_name
 
 By = Literal["tenant", "model", "class", "day", "hour"]
-_DAY_MS = 86_400_000
+#: The day's beginning. No parameter: it stands in two clauses of a statement.
+_DAY = literal_column("slo_sums.hour_ms - slo_sums.hour_ms % 86400000", BigInteger)
 _COLUMNS = {"class": "priority_class", "hour": "hour_ms"}
 
 SLO_KEYS = ("hour_ms", "tenant", "model", "priority_class")
@@ -109,7 +110,7 @@ def _column(name: str) -> Any:
             f"by: {name[:40]!r} is not one of {', '.join(get_args(By))}.", param="by"
         )
     if name == "day":
-        return slo_sums.c.hour_ms - slo_sums.c.hour_ms % _DAY_MS
+        return _DAY
     return slo_sums.c[_COLUMNS.get(name, name)]
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from weir.settings.features import TokenSettings
+from weir.settings.section import Section
 from weir.settings.server import KeyDigest, Port
 
 RoleName = Literal["admin", "tenant-admin", "tenant-user", "read-only"]
@@ -45,15 +46,13 @@ class OidcSettings(TokenSettings):
         return issuer
 
 
-class AdminSettings(BaseModel):
+class AdminSettings(Section):
     """The admin API.
 
     ``port`` None: on the clients' port, below ``/admin/v1`` and ``/v1/tenant``; else only on
     ``host:port``. ``key_sha256``: digests of the operator's keys, which belong to no tenant and
     have the role admin.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     host: str = "127.0.0.1"
     port: Port | None = None

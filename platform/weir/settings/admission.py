@@ -116,7 +116,7 @@ class _ByName:
     ) -> CoreSchema:
         name = Annotated[str, Field(min_length=1)]
         sized = Annotated[
-            dict[name, ClassSettings],  # type: ignore[valid-type]
+            dict[name, ClassSettings],
             Field(min_length=1, max_length=MAX_CLASSES),
         ]
         given = core_schema.no_info_before_validator_function(

@@ -6,9 +6,10 @@ import re
 from collections.abc import Sequence
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from weir.errors import ConfigError
+from weir.settings.section import Section
 
 _MIB = 1024 * 1024
 _DAY_S = 86_400.0
@@ -17,11 +18,7 @@ _UNITS_S = {"m": 60.0, "h": 3600.0, "d": _DAY_S}
 CompletionWindow = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,3}[mhd]$")]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class FilesSettings(_Section):
+class FilesSettings(Section):
     """``url``: a directory or an fsspec URL (``s3://bucket/folder``); null is the folder ``files``
     in the state folder. ``ttl_s``: a file is deleted so long after it was made, unless its owner
     says otherwise. A tenant's bounds count its outputs of batches too, but only uploads are
@@ -34,7 +31,7 @@ class FilesSettings(_Section):
     ttl_s: float = Field(30 * _DAY_S, ge=3600)
 
 
-class BatchesSettings(_Section):
+class BatchesSettings(Section):
     """``enabled``: whether there are files and batches at all. ``priority_class``: of
     ``admission.classes``, and the tenant must be allowed to use it; null is the one called batch,
     or else the last one. ``completion_windows``: those that

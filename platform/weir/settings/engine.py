@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from weir.settings.parsers import check_parsers
 from weir.settings.section import Finding, Section
+from weir.settings.tiers import KvTiersSettings, tier_findings
 
 _OWNED_ELSEWHERE = {
     "model": "models[].source",
@@ -87,18 +88,25 @@ class EngineSettings(Section):
     words, to measure what is around it. ``args`` are vLLM's engine arguments, passed through.
     ``yielding``: prompts give way to more urgent ones between two steps; it needs vLLM's
     ``scheduling_policy: priority`` and has no effect without, nor beside a ``scheduler_cls``.
+    ``kv_tiers``: where KV blocks go that the device has no room for.
     """
 
     mode: Literal["forked", "process", "stub"] = "process"
     args: dict[str, Any] = Field(default_factory=dict)
     env: dict[str, str] = Field(default_factory=dict)
     yielding: bool = True
+    kv_tiers: KvTiersSettings | None = None
 
     @field_validator("args")
     @classmethod
     def _usable(cls, args: dict[str, Any]) -> dict[str, Any]:
         check_engine_args(args)
         return args
+
+    def findings(self, parallel: ParallelSettings, hands_off: bool) -> Iterator[Finding]:
+        """Why the engine cannot have its tiers; see :func:`weir.settings.tiers.tier_findings`."""
+        copies = parallel.pipeline * parallel.data
+        yield from tier_findings(self.kv_tiers, self.mode, self.args, copies, hands_off)
 
 
 def check_engine_args(args: dict[str, Any]) -> None:

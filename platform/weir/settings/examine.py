@@ -48,7 +48,6 @@ def examine(
     """
     known = Known(parts, Names.of_tree(tree))
     left = _Left(tree)
-    found: list[Problem] = []
     while True:
         try:
             settings = Settings.model_validate(left.tree, context=known)
@@ -56,11 +55,12 @@ def examine(
             errors = _without_what_follows(error)
         else:
             break
-        found += left.problems(errors)
+        left.tell(errors)
         if not left.leave_out(errors):
-            return None, _each_once(found)
-    found += left.findings(further(settings))
-    return (None if found else settings), _each_once(found)
+            return None, left.problems()
+    left.tell_findings(further(settings))
+    problems = left.problems()
+    return (None if problems else settings), problems
 
 
 @dataclass(slots=True)
@@ -72,23 +72,43 @@ class _Left:
     dropped: set[Place] = field(default_factory=set)
     #: Of each list of which something was dropped, the positions of what is left.
     kept: dict[Place, list[int]] = field(default_factory=dict)
+    told: list[tuple[Place, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.tree = self.whole
 
-    def problems(self, errors: Iterable[Any]) -> list[Problem]:
+    def tell(self, errors: Iterable[Any]) -> None:
         """What pydantic says, without what follows from something that was left out."""
-        placed = ((self._given(each["loc"]), each) for each in errors)
-        return [
-            Problem(path_of(place), _message(error, place))
-            for place, error in placed
-            if place is not None and not self._is_spoilt(place)
-        ]
+        for error in errors:
+            place = self._given(error["loc"])
+            if place is not None and not self._is_spoilt(place):
+                self.told.append((place, _message(error, place)))
 
-    def findings(self, findings: Iterable[Finding]) -> list[Problem]:
+    def tell_findings(self, findings: Iterable[Finding]) -> None:
         """What was found in the settings that are left."""
-        placed = ((self._given(each.place), each) for each in findings)
-        return [Problem(path_of(place), each.message) for place, each in placed if place]
+        for finding in findings:
+            if (place := self._given(finding.place)) is not None:
+                self.told.append((place, finding.message))
+
+    def problems(self) -> tuple[Problem, ...]:
+        """What was told, each once, in the order of the tree."""
+        ordered = sorted(self.told, key=lambda each: self._position(each[0]))
+        return tuple(dict.fromkeys(Problem(path_of(place), said) for place, said in ordered))
+
+    def _position(self, place: Place) -> list[int]:
+        node: Any = self.whole
+        position = []
+        for key in place:
+            if isinstance(node, Mapping) and key in node:
+                position.append(list(node).index(str(key)))
+                node = node[key]
+            elif isinstance(node, list) and isinstance(key, int) and key < len(node):
+                position.append(key)
+                node = node[key]
+            else:  # what is missing comes first
+                position.append(-1)
+                break
+        return position
 
     def leave_out(self, errors: Iterable[Any]) -> bool:
         """Read on without what is wrong; False: there is nothing more that could be left out.
@@ -185,7 +205,3 @@ def path_of(place: Place) -> str:
     for part in place:
         path += f"[{part}]" if isinstance(part, int) else (f".{part}" if path else part)
     return path or "(top level)"
-
-
-def _each_once(problems: Iterable[Problem]) -> tuple[Problem, ...]:
-    return tuple(dict.fromkeys(problems))

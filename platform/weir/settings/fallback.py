@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -68,12 +68,21 @@ class FailureSettings(KindSettings):
 
 
 class CostSettings(KindSettings):
-    """``price_cap_usd``: dearer requests go to the student. ``tenant_budgets_usd``: what a tenant
-    may spend on the model per ``budget_period_s``, counted by each gateway for itself."""
+    """``price_cap_usd``: dearer requests go to the student; so do those of a tenant whose budget
+    says ``spill`` (``tenants[].budget``)."""
 
     price_cap_usd: Usd | None = None
-    tenant_budgets_usd: dict[str, Usd] = Field(default_factory=dict)
-    budget_period_s: float = Field(86_400.0, gt=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _budgets_moved(cls, given: Any) -> Any:
+        old = ("tenant_budgets_usd", "budget_period_s")
+        if isinstance(given, dict) and (found := next((key for key in old if key in given), None)):
+            raise ValueError(
+                f"{found} is gone: a budget is the tenant's, exact across gateways and by calendar "
+                "month: tenants[].budget {usd_per_month, steps: [{percent, actions: [spill]}]}"
+            )
+        return given
 
 
 class CascadeSettings(KindSettings):

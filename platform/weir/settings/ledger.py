@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from weir.settings.section import Section
 
 #: The supervisor tells the gateways by this where the state folder's ``ledger`` is.
 FOLDER_VARIABLE = "WEIR_LEDGER_FOLDER"
 
 
-class LedgerSettings(BaseModel):
+class LedgerSettings(Section):
     """``enabled``: whether anything is recorded. ``folder``: where gateways keep records that the
     database does not have yet (null: ``ledger`` in the state folder); it should outlive a gateway.
     ``outbox_max_bytes``: of one gateway process's; more is lost, and counted.
     ``keep_records_days``: so long single records stay in the database; their sums stay."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     enabled: bool = True
     folder: str | None = None

@@ -12,7 +12,8 @@ from importlib import resources
 from pathlib import Path
 
 _CHAPTER = re.compile(r"^## (\S+)$", re.MULTILINE)
-_ROW = re.compile(r"^\| (`.+`) \| (.*?) \|(?: (.*?))? ?\|$", re.MULTILINE)
+_ROW = re.compile(r"^\| `.+\|$", re.MULTILINE)
+_BAR = re.compile(r"(?<!\\)\|")
 _KEY = re.compile(r"`([^`]+)`")
 _LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 
@@ -29,11 +30,13 @@ def meanings() -> Mapping[str, str]:
 
 
 def _rows(text: str) -> Iterator[tuple[str, str]]:
-    for row in _ROW.finditer(text):
-        keys, default, meaning = row[1], row[2], row[3]
-        told = _plain(meaning or f"default: {default}")
+    for row in _ROW.findall(text):
+        cells = [cell.strip() for cell in _BAR.split(row)[1:-1]]
+        if len(cells) != 3:  # a table of something else
+            continue
+        keys, default, meaning = cells
         for key in _KEY.findall(keys):
-            yield key, told
+            yield key, _plain(meaning or f"default: {default}")
 
 
 def _plain(cell: str) -> str:

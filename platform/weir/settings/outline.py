@@ -41,7 +41,8 @@ def forms(whole: Schema, node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]
 
 
 def _keys(node: Mapping[str, Any]) -> Iterable[str]:
-    return node.get("properties", {})
+    properties: Mapping[str, Any] = node.get("properties", {})
+    return properties
 
 
 @cache

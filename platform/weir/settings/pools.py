@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 from weir.settings.autoscaling import AutoscalingSettings
 from weir.settings.engine import EngineSettings, ParallelSettings, check_engine_args
 from weir.settings.section import Finding, Section
+from weir.settings.tiers import KvTiersSettings
 
 Role = Literal["mixed", "prefill", "decode"]
 PoolName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
@@ -25,12 +26,13 @@ _OF_THE_MODEL = (
 
 class PoolEngineSettings(Section):
     """What a pool's engine has differently from the model's ``engine``: ``args`` and ``env`` are
-    laid over the model's, key by key."""
+    laid over the model's, key by key. ``kv_tiers``: null is as the model's, false is none."""
 
     mode: Literal["forked", "process", "stub"] | None = None
     args: dict[str, Any] = Field(default_factory=dict)
     env: dict[str, str] = Field(default_factory=dict)
     yielding: bool | None = None
+    kv_tiers: KvTiersSettings | Literal[False] | None = None
 
     @field_validator("args")
     @classmethod
@@ -48,6 +50,7 @@ class PoolEngineSettings(Section):
             args={**engine.args, **self.args},
             env={**engine.env, **self.env},
             yielding=engine.yielding if self.yielding is None else self.yielding,
+            kv_tiers=engine.kv_tiers if self.kv_tiers is None else self.kv_tiers or None,
         )
 
 
@@ -62,14 +65,16 @@ class PoolSettings(Section):
 
     ``role``: a ``prefill`` replica computes prompts whose answers a replica of another role
     generates; a ``decode`` one generates those, and takes whole requests; a ``mixed`` one does
-    whatever comes. ``market``: what kind of capacity the machines are; ``region``: where they are
-    (None: as ``prices.region`` says), for the price of an hour. Where ``parallel``,
-    ``accelerator``, ``num_cpus`` or a part of ``engine`` and ``price`` is not given, it is the
-    model's.
+    whatever comes. ``changes_role``: the replicas of a mixed pool can be told to do one of the two
+    only, also where no pool has a role. ``market``: what kind of capacity the machines are;
+    ``region``: where they are (None: as ``prices.region`` says), for the price of an hour. Where
+    ``parallel``, ``accelerator``, ``num_cpus`` or a part of ``engine`` and ``price`` is not given,
+    it is the model's.
     """
 
     name: PoolName
     role: Role = "mixed"
+    changes_role: bool = False
     replicas: int = Field(1, ge=0)
     autoscaling: AutoscalingSettings | None = None
     parallel: ParallelSettings | None = None
@@ -106,7 +111,8 @@ def pooled(pool: PoolSettings, engine: EngineSettings, price: _Price) -> dict[st
 
 def hands_off(pools: Sequence[PoolSettings], pairs_of_mixed: bool) -> bool:
     """Whether prompts may be computed in one replica and answered by another."""
-    return bool(pools) and (pairs_of_mixed or any(pool.role != "mixed" for pool in pools))
+    changing = any(pool.role != "mixed" or pool.changes_role for pool in pools)
+    return bool(pools) and (pairs_of_mixed or changing)
 
 
 def pool_findings(
@@ -130,6 +136,13 @@ def pool_findings(
     for number, name in enumerate(names):
         if name in names[:number]:
             yield Finding(("pools", number, "name"), f"{name!r} is defined twice")
+    for number, pool in enumerate(pools):
+        if pool.changes_role and pool.role != "mixed":
+            yield Finding(
+                ("pools", number, "changes_role"),
+                f"only mixed replicas can change their role, and those of {pool.name!r} are "
+                f"{pool.role}; leave it away, or make the role mixed",
+            )
     roles = {pool.role for pool in pools}
     if roles == {"prefill"}:
         yield Finding(

@@ -14,7 +14,8 @@ from weir.settings.section import Finding, Place, unknown
 
 if TYPE_CHECKING:
     from weir.settings.parts import Parts
-    from weir.settings.tree import ModelSettings, Settings, TenantSettings
+    from weir.settings.tenants import TenantSettings
+    from weir.settings.tree import ModelSettings, Settings
 
 #: Made by ``weir up`` where the settings define no tenants.
 DEMO_TENANT: Final = "demo"
@@ -79,9 +80,11 @@ def references(settings: Settings, known: Known) -> Iterator[Finding]:
     yield from _shared_keys(settings.tenants)
     weighted = settings.admission.tenant_weights
     yield from _tenants(names, weighted, ("admission", "tenant_weights"))
-    if (asked := settings.batches.priority_class) is not None:
-        place = ("batches", "priority_class")
-        yield from _each("priority class", (asked,), names.classes, place)
+    asked = settings.batches.priority_class
+    if asked is not None and asked not in names.classes:
+        said = unknown("priority class", asked, names.classes)
+        yield Finding(("batches", "priority_class"), said)
+    # The tenants of ``server.admin.oidc`` may be made later: nobody is let in before.
     for number, tenant in enumerate(settings.tenants):
         for finding in _of_tenant(tenant, names):
             yield finding.below("tenants", number)
@@ -121,8 +124,9 @@ def _of_model(
     for number, adapter in enumerate(model.adapters):
         yield from _tenants(names, adapter.tenants, ("adapters", number, "tenants"))
         if adapter.price is not None:
-            paid, place = adapter.price.class_factors, ("adapters", number, *factors)
-            yield from _each("priority class", paid, names.classes, place)
+            paid = adapter.price.class_factors
+            where = ("adapters", number, *factors)
+            yield from _each("priority class", paid, names.classes, where)
     fallback = model.fallback
     if fallback is None:
         return
@@ -136,8 +140,6 @@ def _of_model(
         if kind.classes != type(kind).model_fields["classes"].default:
             place = ("fallback", name, "classes")
             yield from _each("priority class", kind.classes, names.classes, place)
-    budgets = fallback.cost.tenant_budgets_usd
-    yield from _tenants(names, budgets, ("fallback", "cost", "tenant_budgets_usd"))
 
 
 def _adapter_names(models: Sequence[ModelSettings]) -> Iterator[Finding]:

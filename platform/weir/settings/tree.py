@@ -24,7 +24,7 @@ from weir.settings.features import FeaturesSettings
 from weir.settings.ledger import LedgerSettings
 from weir.settings.money import AccountsSettings, PriceSettings, PricesSettings
 from weir.settings.parsers import with_parsers
-from weir.settings.pools import PoolSettings, pool_findings, pooled
+from weir.settings.pools import PoolSettings, hands_off, pool_findings, pooled
 from weir.settings.references import Known, references
 from weir.settings.responses import ResponsesSettings
 from weir.settings.routing import RoutingSettings
@@ -167,19 +167,23 @@ class ModelSettings(Section):
         refuse(
             (
                 *pool_findings(self.pools, alone, self.routing.disaggregation.pairs_of_mixed),
-                *self.parallel.findings(self.accelerator, self.engine.mode),
+                *self._engine_findings(hands_off=False),
                 *self._in_pools(),
             )
         )
         return self
 
     def _in_pools(self) -> Iterator[Finding]:
-        own = set(self.parallel.findings(self.accelerator, self.engine.mode))
+        own = set(self._engine_findings(hands_off=False))
+        handing = hands_off(self.pools, self.routing.disaggregation.pairs_of_mixed)
         for number, pool in enumerate(self.pools):
-            served = self.of_pool(pool)
-            for finding in served.parallel.findings(served.accelerator, served.engine.mode):
+            for finding in self.of_pool(pool)._engine_findings(handing):
                 if finding not in own:
                     yield finding.below("pools", number)
+
+    def _engine_findings(self, hands_off: bool) -> Iterator[Finding]:
+        yield from self.parallel.findings(self.accelerator, self.engine.mode)
+        yield from self.engine.findings(self.parallel, hands_off)
 
     def of_pool(self, pool: PoolSettings) -> ModelSettings:
         """The model as the replicas of one of its pools serve it."""

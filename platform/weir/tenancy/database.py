@@ -81,6 +81,10 @@ class TenantStore:
         store._joined = connection
         return store
 
+    def close(self) -> None:
+        """Close the connections; the next call opens others."""
+        self.engine.dispose()
+
     def create_tenant(self, actor: str, tenant_id: str, fields: TenantFields) -> StoredTenant:
         """Raises:
         BadRequestError: the id is none.
@@ -200,8 +204,7 @@ class TenantStore:
             require_version(old, if_version)
             require_unrevoked(old)
             fields = patched_fields(KeyFields, old["fields"], changes).model_dump(mode="json")
-            row = {**old, "fields": fields, "expires_s": fields["expires_s"]}
-            row = _next(change, row)
+            row = _next(change, {**old, "fields": fields, "expires_s": fields["expires_s"]})
             write(change.connection, keys, row)
             change.log("key.update", "key", key_id, row["tenant_id"], old["fields"], fields)
         return stored_key(row)
@@ -357,7 +360,7 @@ def _create_key(
 ) -> NewKey:
     key_id = new_key_id()
     secret = new_key(key_id)
-    row = {
+    row: dict[str, Any] = {
         "id": key_id,
         "tenant_id": tenant_id,
         "digest": hash_key(secret),

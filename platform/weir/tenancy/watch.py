@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
 
 from weir.errors import WeirError
 from weir.settings.tenants import TenantSettings
@@ -78,6 +79,7 @@ class DirectoryWatch:
         self._stopped.set()
         if self._thread is not None:
             self._thread.join(timeout=10.0)
+        self._store.close()
 
     def look(self) -> bool:
         """One look at the database. Whether it answered."""
@@ -86,7 +88,7 @@ class DirectoryWatch:
                 self._read()
             self._keep()
             self._note_uses()
-        except (WeirError, ValidationError) as error:
+        except (WeirError, ValidationError, SQLAlchemyError) as error:
             if self._reachable:
                 _LOG.warning("the tenants cannot be read", extra={"reason": str(error)})
             self._reachable = False

@@ -147,7 +147,9 @@ class Life(RuleBasedStateMachine):
 
     @rule(owner=owners)
     def renew(self, owner: str) -> None:
-        held = self.work[owner].renew(self.now_s)
+        own = [(b.number, chunk.number) for who, b, chunk in self.held if who == owner]
+        numbers = [batch.number for who, batch in self.jobs if who == owner]
+        held = self.work[owner].renew(self.now_s, numbers, own)
         self.held = [
             (who, batch, chunk)
             for who, batch, chunk in self.held

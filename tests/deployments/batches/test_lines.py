@@ -28,7 +28,7 @@ def test_lines_do_not_depend_on_the_blocks(pieces: list[bytes], size: int) -> No
     )
     assert [line.number for line in lines] == list(range(1, len(lines) + 1))
     for line in lines:
-        assert whole[line.offset : line.offset + line.bytes] == line.raw
+        assert whole[line.offset : line.offset + line.size] == line.raw
 
 
 def test_a_long_line_is_not_held() -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import threading
 
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine
 
 from deployments.batches.files import BATCH, FilePage, FileTable, StoredFile
 from deployments.batches.jobs import BatchTable, NewBatch
+from deployments.batches.life import Status
 from deployments.batches.results import Result, ResultTable
 from deployments.batches.work import Chunk, WorkTable
 from weir.database import metadata, reading
-from weir.errors import StorageFullError
+from weir.errors import NotFoundError, StorageFullError
 from weir.settings.batches import FilesSettings
 
 OURS = {"files", "file_usage", "batches", "batch_chunks", "batch_lines"}
@@ -81,6 +83,21 @@ def test_a_chunk_is_claimed_by_one(database: Engine) -> None:
     assert sum(claim is not None for claim in claims) == 1
 
 
+def test_a_batch_is_forgotten_when_its_outputs_are(database: Engine) -> None:
+    begun(database, 5)
+    table = BatchTable(database)
+    assert table.drop_old(1e9, 3600.0) == 0  # it has not ended
+    table.cancel("t", "batch_1", 3.0)
+    work = WorkTable(database, "a", 10.0)
+    batch = work.claim_batch(4.0)
+    assert batch is not None
+    assert work.finish(batch, Status.CANCELLED, None, None, 5, 0, 5.0)
+    assert table.drop_old(1000.0 + 3599.0, 3600.0) == 0
+    assert table.drop_old(1000.0 + 3600.0, 3600.0) == 1
+    with pytest.raises(NotFoundError):
+        table.find("t", "batch_1")
+
+
 def test_tenants_take_turns(database: Engine) -> None:
     """One has many chunks and was first; the other's chunk is next as soon as one is taken."""
     files, table = FileTable(database, FilesSettings()), BatchTable(database)
@@ -121,3 +138,15 @@ def test_room_is_reserved_once_by_many_at_once(database: Engine) -> None:
     kept, _ = table.page("t", FilePage(), 2.0)
     assert len(kept) == 3
     assert len(refused) == 5
+
+
+def test_a_lease_is_held_as_long_as_it_is_renewed(database: Engine) -> None:
+    number = begun(database, 5)
+    mine, other = (WorkTable(database, owner, 10.0) for owner in ("a", "b"))
+    claim = mine.claim_chunk(3.0)
+    assert claim is not None
+    assert mine.renew(12.0, [], [(number, 0)]) == {number: {0}}
+    assert other.claim_chunk(14.0) is None
+    assert mine.renew(15.0, [number], []) == {number: {0}}
+    assert other.claim_chunk(22.5) is not None
+    assert mine.renew(23.0, [], [(number, 0)]) == {}

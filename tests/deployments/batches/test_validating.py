@@ -16,7 +16,7 @@ def test_slices_have_all_lines_in_order(sizes: list[int]) -> None:
     assert [line for piece in made for line in piece] == lines
     assert all(made)
     for piece in made:
-        assert sum(line.bytes for line in piece[:-1]) < 64 * 1024
+        assert sum(line.size for line in piece[:-1]) < 64 * 1024
 
 
 @pytest.mark.parametrize(("window", "seconds"), [("30m", 1800), ("24h", 86_400), ("7d", 604_800)])

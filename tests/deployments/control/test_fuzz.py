@@ -23,7 +23,7 @@ from schemathesis.specs.openapi.checks import (
 
 from deployments.control.app import OPENAPI_PATH
 from deployments.redis_server import RedisServer
-from tests.deployments.control.world import World, running, settings_of
+from tests.deployments.control.world import World, free_port, running, settings_of
 from weir.tenancy import Role
 
 pytestmark = pytest.mark.filterwarnings("ignore:pkg_resources is deprecated")
@@ -40,10 +40,7 @@ _CHECKS = [
 @pytest.fixture(scope="module")
 def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """A Redis: without one, what needs it would be a 503."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    folder = tmp_path_factory.mktemp("redis")
+    folder, port = tmp_path_factory.mktemp("redis"), free_port()
     server = RedisServer(folder, port, folder / "log")
     server.start()
     yield port
@@ -59,6 +56,7 @@ def served(
     file.write_bytes(empty_database.read_bytes())
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
+    listener.listen()  # before anybody asks
     held: dict[str, Any] = {}
     ready = threading.Event()
 

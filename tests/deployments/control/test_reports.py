@@ -15,7 +15,7 @@ from weir.ledger.rates import Rate
 from weir.ledger.store import Arrived, store
 from weir.tenancy import Role
 
-_START_MS = int(START_S * 1000)
+_START_MS = int(START_S * 1000) - 1000  # within an hour
 _DAY_MS = 86_400_000
 
 

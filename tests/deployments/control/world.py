@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,6 +23,13 @@ from weir.tenancy.fields import KeyFields
 START_S = 1_796_083_200.0
 OPERATOR = "weir_operators-key"
 IN_SETTINGS = "weir_key-of-the-settings"
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def settings_of(**server: Any) -> Settings:

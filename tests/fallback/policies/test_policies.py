@@ -14,7 +14,6 @@ from fallback.policies import (
     FAILURE,
     LONG_TAIL,
     OVERLOAD,
-    Budgets,
     Hysteresis,
     OverloadPolicy,
     RequestFacts,
@@ -96,24 +95,6 @@ def test_an_unknown_wait_changes_nothing() -> None:
     assert not policy.judge("interactive", 0.1)
 
 
-def test_budgets_begin_again_with_each_period() -> None:
-    clock = Clock()
-    budgets = Budgets({"t": 1.0, "none": 0.0}, 60, clock)
-    assert budgets.is_spent("none")
-    assert not budgets.is_spent("other")
-    budgets.spend("t", 0.6)
-    assert not budgets.is_spent("t")
-    budgets.spend("t", 0.4)
-    assert budgets.is_spent("t")
-    clock.now_s += 150
-    assert not budgets.is_spent("t")
-    budgets.spend("t", 1)
-    clock.now_s += 29
-    assert budgets.is_spent("t")
-    clock.now_s += 1
-    assert not budgets.is_spent("t")
-
-
 FACTS = RequestFacts("t", "interactive")
 
 
@@ -141,13 +122,17 @@ def test_what_a_request_is_decides_before_how_the_pool_does() -> None:
     assert spills.at_arrival(replace(FACTS, long_tail=True, worst_cost_usd=0.02)) == COST
 
 
-def test_a_spent_budget_spills() -> None:
-    fallback = FallbackSettings(student="s", cost=CostSettings(tenant_budgets_usd={"t": 1.0}))
-    spills = policy(fallback)
+def test_a_spent_budget_spills_unless_the_tenant_forbids_it() -> None:
+    spills, spent = policy(), replace(FACTS, over_budget=True)
     assert spills.at_arrival(FACTS) is None
-    spills.cost.budgets.spend("t", 1.5)
-    assert spills.at_arrival(FACTS) == COST
-    assert spills.at_arrival(replace(FACTS, tenant="other")) is None
+    assert spills.at_arrival(spent) == COST
+    assert spills.at_arrival(replace(spent, wishes=TenantFallbackSettings(forbid=(COST,)))) is None
+
+
+@pytest.mark.parametrize("old", [{"tenant_budgets_usd": {"t": 1.0}}, {"budget_period_s": 60}])
+def test_the_setting_that_budgets_had_says_where_they_are_now(old: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"is gone: .*tenants\[\]\.budget"):
+        CostSettings.model_validate(old)
 
 
 def test_an_empty_pool_spills_and_a_tenant_that_forbids_it_still_enters() -> None:

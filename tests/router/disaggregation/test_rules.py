@@ -177,6 +177,12 @@ def test_a_prefill_replica_with_few_prompts_answers_too() -> None:
     way = adaptive.choose(ways(PAIR, pace=pace))
     assert way is not None
     assert (way.replica, way.prefill) == (0, None)
+    unknown = PaceBook()
+    for _ in range(30):
+        unknown.of("d").join(Slo(2.0, 0.025), 200)
+    way = adaptive.choose(ways(PAIR, pace=unknown))
+    assert way is not None
+    assert way.replica == 1
     pace.of("p").dispatched(0.0, 8.0)
     way = adaptive.choose(ways(PAIR, pace=pace))
     assert way is not None
@@ -235,8 +241,34 @@ def test_no_token_waits_for_more_than_a_step_full_of_prompt() -> None:
 
 def test_the_share_of_prompts_is_forgotten() -> None:
     pace = PaceBook(window_s=10.0).of("r")
-    pace.dispatched(0.0, 5.0)
-    assert pace.share(0.0) == pytest.approx(0.5)
-    assert pace.share(10.0) == pytest.approx(0.5 / 2.718, rel=1e-3)
-    pace.dispatched(10.0, 500.0)
-    assert pace.share(10.0) == 0.9
+    for second in range(100):
+        pace.dispatched(float(second), 0.5)
+    assert pace.share(99.0) == pytest.approx(0.5, rel=0.1)
+    assert pace.share(109.0) == pytest.approx(pace.share(99.0) / 2.718, rel=1e-3)
+    pace.dispatched(110.0, 500.0)
+    assert pace.share(110.0) == 0.9
+
+
+def test_a_replica_that_has_just_begun_does_not_look_idle() -> None:
+    pace = PaceBook(window_s=10.0).of("r")
+    assert pace.share(50.0) == 0.0
+    for second in range(3):
+        pace.dispatched(50.0 + second, 0.5)
+    assert pace.share(53.0) == pytest.approx(0.5, rel=0.2)
+
+
+def test_who_meets_prompts_meets_long_ones() -> None:
+    """One document of 2 s beside 20 prompts of 0.02 s stalls an answer for some 2 s, if at all; as
+    many seconds of short prompts never do."""
+    costs = []
+    for prompts in ([0.02] * 20 + [2.0], [0.02] * 120):
+        pace = busy(PaceBook(), "p", 0)
+        for number, prefill_s in enumerate(prompts):
+            pace.of("p").dispatched(-10.0 + number * 10.0 / len(prompts), prefill_s)
+        # The answer has little time, but for a short stall it has.
+        way = ways((view("p", "mixed"),), 100, pace=pace, slo=Slo(2.0, 0.016)).best(
+            Prices(others=0.0, work=0.0, step_tokens=1 << 20)
+        )
+        assert way is not None
+        costs.append(way.cost)
+    assert costs[0] > 1.2 * costs[1]

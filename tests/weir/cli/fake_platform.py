@@ -53,6 +53,28 @@ STATUS = {
                 {"replica_id": "r2", "state": "STARTING", "address": ""},
             ],
         },
+        {
+            "name": "pooled+a",
+            "app": "weir",
+            "status": "HEALTHY",
+            "model": "pooled",
+            "pool": "a",
+            "replicas": [
+                {
+                    "replica_id": name,
+                    "state": "RUNNING",
+                    "address": "127.0.0.1:3",
+                    "running": 2,
+                    "waiting": 1,
+                    "kv_use": 0.2,
+                    "outstanding_tokens": 100,
+                    "role": role,
+                    "pool_role": "mixed",
+                    "changes_role": True,
+                }
+                for name, role in (("a1b2", "mixed"), ("a9", "prefill"))
+            ],
+        },
     ],
 }
 
@@ -70,6 +92,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path == "/weir/roles":
+            if asked["role"] == "decode":
+                self._answer(409, {"error": {"message": "it is the last one"}})
+            else:
+                changes = [{"replica_id": asked.get("replica", "a1b2"), "role": asked["role"]}]
+                self._answer(200, {"changes": changes if asked.get("count") != 2 else []})
+            return
         if asked["model"] != "fake-model":
             self._answer(404, {"error": {"message": f"no model {asked['model']}"}})
             return

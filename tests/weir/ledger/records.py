@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from sqlalchemy import Engine
+
+import weir.ledger.slo
+import weir.ledger.tables  # noqa: F401 - both declare their tables
+from weir.database import metadata, open_database
 from weir.ledger import UsageRecord
 
 #: The beginning of an hour, and of a day.
@@ -36,3 +41,10 @@ def usage_record(number: int, **fields: Any) -> UsageRecord:
         "requests": 1,
     }
     return UsageRecord(**(usual | fields))
+
+
+def fresh_database() -> Engine:
+    """In memory, with the tables but without migrations: for tests with many of them."""
+    engine = open_database("sqlite://")
+    metadata.create_all(engine)
+    return engine

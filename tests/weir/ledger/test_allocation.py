@@ -77,5 +77,10 @@ def test_half_an_hour_costs_half() -> None:
 
 def test_tokens_that_nobody_has_told_of_take_what_others_took() -> None:
     pace = Pace.of(prefill_us=600, prompt_tokens=60, decode_us=2000, output_tokens=10)
-    assert pace.work_us(30, 2) == 300 + 400
-    assert Pace.of(0, 0, 0, 0).work_us(1000, 1000) == 0
+    assert pace.work(0, 30, 2) == (300 + 400) * pace.parts
+    assert pace.work(7, 0, 0) == 7 * pace.parts
+    assert Pace.of(0, 0, 0, 0).work(0, 1000, 1000) == 0
+    third = Pace.of(prefill_us=1, prompt_tokens=3, decode_us=1, output_tokens=2)
+    assert (
+        third.work(0, 3, 2) == 2 * third.parts == 3 * third.work(0, 1, 0) + 2 * third.work(0, 0, 1)
+    )

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, func, select
 
-from tests.weir.ledger.records import DAY_MS, HOUR_MS, NOON_MS, usage_record
-from weir.database import migrate, open_database, reading
+from tests.weir.ledger.records import DAY_MS, HOUR_MS, NOON_MS, fresh_database, usage_record
+from weir.database import reading
 from weir.ledger import Entry, Loss, Part, ReplicaTime
 from weir.ledger.rates import Rate
 from weir.ledger.store import Arrived, prune, store
@@ -71,8 +71,7 @@ def test_what_comes_twice_counts_once(database: Engine) -> None:
 )
 def test_sums_are_those_of_the_records(pieces: list[tuple[int, int, str]]) -> None:
     """In any order, overlapping, from two outboxes, with gaps."""
-    engine = open_database("sqlite://")
-    migrate(engine)
+    engine = fresh_database()
     records = [
         usage_record(
             number,
@@ -80,7 +79,7 @@ def test_sums_are_those_of_the_records(pieces: list[tuple[int, int, str]]) -> No
             ended_ms=NOON_MS + number * HOUR_MS // 7,
             prefill_us=None if number % 5 == 0 else 100,
         )
-        for number in range(40)
+        for number in range(42)
     ]
     seen: dict[str, set[int]] = {"a": set(), "b": set()}
     for first, count, outbox in pieces:

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weir.errors import AuthenticationError, PermissionDeniedError, WeirError
-from weir.settings import TenantSettings
-from weir.settings.tenants import check_tenants
+from weir.settings import ModelSettings, Settings, TenantSettings
 from weir.tenancy import Caller, Directory, Key, LiveDirectory, Role, Tenant, hash_key, new_key
 
 OLD, NEW, OTHER = "weir_old", "weir_new", "weir_other"
@@ -143,12 +142,12 @@ def test_the_settings_hold_where_both_know_a_tenant_or_a_key() -> None:
 
 
 def test_two_tenants_of_the_settings_share_neither_id_nor_key() -> None:
-    check_tenants(LISTED)
-    with pytest.raises(ValueError, match="'lab' is defined twice"):
-        check_tenants((*LISTED, TenantSettings(id="lab")))
-    thief = TenantSettings(id="thief", key_sha256=(hash_key(OLD),))
-    with pytest.raises(ValueError, match="is a key of 'shop' too"):
-        check_tenants((*LISTED, thief))
+    small = ModelSettings(name="small", source="x")
+    thief = TenantSettings(id="thief", key_sha256=(hash_key(NEW),))
+    Settings(models=(small,), tenants=LISTED)
+    with pytest.raises(ValueError, match="'lab' is defined twice") as caught:
+        Settings(models=(small,), tenants=(*LISTED, TenantSettings(id="lab"), thief))
+    assert "is a key of 'shop' too" in str(caught.value)
 
 
 @pytest.mark.parametrize(

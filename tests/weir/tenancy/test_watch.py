@@ -237,6 +237,18 @@ def test_a_server_that_is_stopped_and_comes_back(postgresql: Any, tmp_path: Path
     engine.dispose()
 
 
+def test_a_database_without_tables_is_as_one_that_is_away(database_at: str) -> None:
+    engine = open_database(database_at)
+    site = Site(engine)
+    site.watch.begin()
+    site.watch.stop()
+    assert not site.watch.reachable
+    assert site.knows("k")
+    migrate(engine)
+    assert site.watch.look()
+    engine.dispose()
+
+
 def test_conflicts_are_told(site: Site, database: Engine) -> None:
     site.store.create_tenant("me", "acme", TenantFields())
     known = Known((TenantSettings(id="acme"),))

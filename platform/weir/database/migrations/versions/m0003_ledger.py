@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0003_ledger"
-down_revision = "0001_tenancy"
+down_revision = "0002_idempotency"
 branch_labels = None
 depends_on = None
 

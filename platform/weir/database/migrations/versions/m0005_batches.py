@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0005_batches"
-down_revision = "0001_tenancy"
+down_revision = "0004_slo"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,1 @@
+"""What money costs: accounts, the ledger, batch jobs."""

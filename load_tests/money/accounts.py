@@ -1,0 +1,80 @@
+"""Rows of accounts: what reserving and settling add to a request, and how many a second."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from deployments.redis_server import RedisServer
+from load_tests.report import Mark, Row, median
+from load_tests.servers import free_port
+from load_tests.servers.process import bench_environment
+
+TABLE = "accounts: quotas and a budget, real Redis"
+_STREAMS = 32
+_TIMEOUT_S = 120
+
+
+def account_rows(seconds: float, rounds: int) -> tuple[list[Row], list[Mark]]:
+    """Medians over rounds; each measurement in fresh processes before a fresh Redis."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for _ in range(rounds):
+        for name, count, streams, caller in (
+            ("one at a time", 1, 0, "usual"),
+            ("one at a time, 21 bounds", 1, 0, "every"),
+            ("1 gateway", 1, _STREAMS, "usual"),
+            ("4 gateways", 4, _STREAMS, "usual"),
+        ):
+            found.setdefault(name, []).append(_run(count, streams, seconds, caller))
+    rows: list[Row] = [
+        {
+            "table": TABLE,
+            "system": f"weir, {name}",
+            **{key: median(run[key] for run in runs) for key in runs[0]},
+            "rounds": rounds,
+        }
+        for name, runs in found.items()
+    ]
+    alone = rows[0]
+    return rows, [
+        Mark("reserve + settle p50", alone["reserve_settle_p50_us"] / 1e3, "ms", 0.2, "lower"),
+        Mark("reserve + settle p99", alone["reserve_settle_p99_us"] / 1e3, "ms", 1.0, "lower"),
+    ]
+
+
+def _run(count: int, streams: int, seconds: float, caller: str) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        redis = RedisServer(Path(folder), free_port(), Path(folder) / "log")
+        redis.start()
+        try:
+            told = _asked(redis.url, count, streams, seconds, caller)
+        finally:
+            redis.stop()
+    if "requests_per_s" in told[0]:
+        return {"requests_per_s": sum(each["requests_per_s"] for each in told)}
+    return told[0]
+
+
+def _asked(
+    url: str, count: int, streams: int, seconds: float, caller: str
+) -> list[dict[str, float]]:
+    command = [sys.executable, "-m", "load_tests.money.asking", "--redis", url]
+    command += ["--seconds", str(seconds), "--streams", str(streams), "--caller", caller]
+    children = [_start(command) for _ in range(count)]
+    try:
+        said: Sequence[str] = [child.communicate(timeout=_TIMEOUT_S)[0] for child in children]
+    finally:
+        for child in children:
+            child.kill()
+    told: list[dict[str, float]] = [json.loads(each.splitlines()[-1]) for each in said]
+    return told
+
+
+def _start(command: Sequence[str]) -> subprocess.Popen[str]:
+    environment: Any = bench_environment({})
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
