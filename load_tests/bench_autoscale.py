@@ -1,12 +1,12 @@
 """``weir bench autoscale``: what capacity costs by weir's policy and by its peers', over days.
 
 ServeGen's 14 days of rates per client, through the policies that ship, in a fluid model of the
-fleet (``load_tests/autoscaling``): Llama-3.3-70B in FP8 on pairs of H100 or one H200, TTFT 2 s and TPOT
-50 ms. Each
-policy is tuned by a grid on the first week, for the least cost at which 99 % of urgent requests are
-within both limits; the second week is reported. ``usd_over_best_peer`` compares with the cheapest
-peer of the same table that kept the limits. Peers get one kind of replica, the cheapest for the
-traffic; weir chooses among kinds. Batch work may wait for six hours.
+fleet (``load_tests/autoscaling``): Llama-3.3-70B in FP8 on pairs of H100 or one H200, TTFT 2 s and
+TPOT 50 ms. Each policy is tuned by a grid on the first week, for the least cost at which 99 % of
+urgent requests are within both limits; the second week is reported.
+``usd_over_best_peer`` compares with the cheapest peer of the same table that kept the limits. Peers
+get one kind of replica, the cheapest for the traffic; weir chooses among kinds. Batch work may wait
+for six hours.
 """
 
 from __future__ import annotations
