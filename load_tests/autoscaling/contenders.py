@@ -65,15 +65,14 @@ def _cheapest(kinds: Sequence[PoolKind]) -> list[PoolKind]:
 _WEIR = {"headroom": (0.3, 0.5, 0.7), "down_after_s": (300.0,)}
 ON_DEMAND = (
     Contender(
-        "weir",
+        "weir, foretelling",
         "weir",
         {**_WEIR, "risk": (0.02,)},
+        {"checked_s": 6 * 3600.0},
         all_kinds=True,
     ),
-    Contender("weir, reactive twin", "weir", _WEIR, {"checked_s": 0.0}, all_kinds=True),
-    Contender(
-        "weir, 2 % may spill", "weir", _WEIR, {"checked_s": 0.0}, all_kinds=True, spills=True
-    ),
+    Contender("weir", "weir", _WEIR, all_kinds=True),
+    Contender("weir, 2 % may spill", "weir", _WEIR, all_kinds=True, spills=True),
     Contender(
         "Ray Serve",
         "ray-serve",
@@ -95,7 +94,7 @@ ON_DEMAND = (
     Contender(
         "llm-d, latency",
         "llm-d-slo",
-        {"aim": (0.05, 0.1, 0.15, 0.2, 0.3), "down_window_s": (300.0, 900.0)},
+        {"aim": (0.2, 0.3, 0.5, 0.7, 0.9), "down_window_s": (300.0, 900.0)},
     ),
     Contender(
         "llm-d, tokens",
@@ -113,7 +112,6 @@ SPOT = (
         "weir, with spot",
         "weir",
         _WEIR,
-        {"checked_s": 0.0},
         markets=("on_demand", "spot"),
         all_kinds=True,
     ),

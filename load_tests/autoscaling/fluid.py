@@ -159,7 +159,7 @@ class Fluid:
             self._sampled[index] += amount
         if batch:
             self._batch.append([now_s, batch, batch_prompts, batch_outputs])
-        keep = 0.5 ** (self._ticks.tick_s / _SMOOTHING_S)
+        keep = 0.5 ** (self._ticks.tick_s / _SMOOTHING_S) if now_s else 0.0
         for index, amount in enumerate(arrived):
             rate = amount / self._ticks.tick_s
             self._rates[index] = keep * self._rates[index] + (1 - keep) * rate
