@@ -1,0 +1,160 @@
+"""Traces, fleets and runs of ``weir bench autoscale``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import weir.autoscaling.policies  # noqa: F401 - registers the policies
+from load_tests.autoscaling.contenders import Contender
+from load_tests.autoscaling.engines import replica_table
+from load_tests.autoscaling.fluid import Fluid, Outcome, PoolKind, World
+from load_tests.autoscaling.traces import Ticks, read_servegen
+from weir.autoscaling.registry import build_policy
+from weir.autoscaling.report import PoolState
+from weir.cards import make_card
+from weir.planner.accelerators import find_accelerator
+from weir.planner.plan import Question, engine_of
+from weir.planner.roofline import Layout
+from weir.planner.serving import Lengths, Slo
+from weir.planner.traffic import Traffic
+
+#: Llama-3.3-70B in FP8, and on which devices a replica of it runs.
+CONFIG: dict[str, Any] = {
+    "model_type": "llama",
+    "num_hidden_layers": 80,
+    "hidden_size": 8192,
+    "intermediate_size": 28672,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "vocab_size": 128256,
+    "dtype": "bfloat16",
+    "tie_word_embeddings": False,
+    "quantization_config": {"quant_method": "fp8"},
+}
+_DEVICES = {"H100": 2, "H200": 1}
+SLO = Slo(2.0, 0.05)
+WEEK_S = 7 * 86_400.0
+START_S = 150.0
+#: Share of the on-demand price; interruptions of a replica per hour; outages of a place per day.
+SPOT_PRICE = 0.4
+INTERRUPTIONS_PER_HOUR = 0.05
+OUTAGES_PER_DAY = 0.5
+_TICK_S = 15.0
+_MOST = 2000
+_MET = 0.99
+
+
+@dataclass(frozen=True, slots=True)
+class Days:
+    """A trace in two weeks: one to tune on, and one to report."""
+
+    name: str
+    tuning: Ticks
+    reported: Ticks
+    kinds: tuple[PoolKind, ...]
+
+
+def read_days(folder: Path, trace: str, batch_share: float, seed: int) -> Days:
+    """``trace``: ``m-large`` or ``m-small``.
+
+    Raises:
+        FileNotFoundError: the traces are not there.
+    """
+    ticks = read_servegen(folder / f"servegen_language_{trace}.csv.gz", batch_share, seed, _TICK_S)
+    tuning, reported = ticks.part(0, WEEK_S), ticks.part(WEEK_S, 2 * WEEK_S)
+    lengths = Lengths(tuning.mean_prompt, tuning.mean_output, 0.0, 1.5)
+    kinds = tuple(
+        kind for name, devices in _DEVICES.items() for kind in _kinds(name, devices, lengths)
+    )
+    return Days(f"{trace}, {batch_share:.0%} batch", tuning, reported, kinds)
+
+
+def _kinds(name: str, devices: int, lengths: Lengths) -> list[PoolKind]:
+    """On demand in one region, spot in two."""
+    accelerator = find_accelerator(name)
+    traffic = Traffic(1.0, 1.0, lengths.prompt, lengths.output)
+    question = Question(make_card(CONFIG), 8192, 64, 8, traffic, SLO, [accelerator])
+    table = replica_table(engine_of(question, accelerator, Layout(devices)), lengths, SLO)
+    usd = devices * accelerator.usd_per_hour
+    plain = PoolState(
+        f"{name}-on-demand",
+        table.capacity,
+        usd,
+        accelerator=name,
+        region="a",
+        most=_MOST,
+        start_s=START_S,
+    )
+    spot = [
+        PoolState(
+            f"{name}-spot-{region}",
+            table.capacity,
+            usd * SPOT_PRICE,
+            accelerator=name,
+            region=region,
+            market="spot",
+            most=_MOST,
+            start_s=START_S,
+            interruptions_per_hour=INTERRUPTIONS_PER_HOUR,
+        )
+        for region in ("a", "b")
+    ]
+    return [
+        PoolKind(plain, table),
+        *(PoolKind(state, table, outages_per_day=OUTAGES_PER_DAY) for state in spot),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """What the tuning week chose, and the whole grid with what each combination came to."""
+
+    params: dict[str, Any]
+    grid: list[dict[str, Any]]
+
+
+def tune(contender: Contender, days: Days, seed: int) -> Tuned:
+    """The cheapest combination that keeps the limits; without one, the nearest to it."""
+    tried = []
+    for params in contender.choices(_streams(contender, days)):
+        outcome = run(contender, params, days.kinds, days.tuning, seed)
+        tried.append((params, outcome))
+    good = [row for row in tried if row[1].met >= _MET]
+    if good:
+        params, _ = min(good, key=lambda row: row[1].usd)
+    else:
+        params, _ = max(tried, key=lambda row: row[1].met)
+    grid = [{**chosen, "usd": out.usd, "met": out.met} for chosen, out in tried]
+    return Tuned(params, grid)
+
+
+def run(
+    contender: Contender,
+    params: dict[str, Any],
+    kinds: Sequence[PoolKind],
+    ticks: Ticks,
+    seed: int,
+) -> Outcome:
+    """One policy over one week, from as many replicas as its first hour needs."""
+    pools = contender.pools(kinds)
+    world = World(
+        pools,
+        SLO.ttft_s,
+        SLO.tpot_s,
+        spill_share=0.02 if contender.spills else 0.0,
+        seed=seed,
+    )
+    first = ticks.part(0, 3600.0)
+    rate = float((first.urgent_requests.sum() + first.batch_requests.sum()) / 3600.0)
+    return Fluid(world, build_policy(contender.policy, params), ticks).run(
+        1 + int(2 * rate / pools[0].table.saturated_per_s)
+    )
+
+
+def _streams(contender: Contender, days: Days) -> float:
+    table = contender.pools(days.kinds)[0].table
+    return table.at(table.capacity.usable).streams

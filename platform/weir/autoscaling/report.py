@@ -1,0 +1,164 @@
+"""What an autoscaling policy sees of the fleet, and what it answers. All frozen, all plain data.
+
+Rates are per second over the last window; tokens are counted when requests arrive, not when they
+are answered, so that a saturated fleet does not look like little demand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+Role = Literal["mixed", "prefill", "decode"]
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Of one priority class. ``computed``: prompt tokens that no cache is expected to have.
+    ``waiting_*``: at gateways and replicas, not begun. ``*_met``: shares of what was answered in
+    the window, in [0, 1]. ``deferrable_s``: so long it may wait for cheaper hours (0: not at all).
+    """
+
+    arrivals_per_s: float = 0.0
+    computed_tokens_per_s: float = 0.0
+    output_tokens_per_s: float = 0.0
+    waiting_requests: int = 0
+    waiting_tokens: float = 0.0
+    waiting_output_tokens: float = 0.0
+    oldest_wait_s: float = 0.0
+    ttft_p90_s: float = 0.0
+    tpot_p90_s: float = 0.0
+    ttft_met: float = 1.0
+    tpot_met: float = 1.0
+    deferrable_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """Of one replica: tokens per second that it computes of prompts when it does nothing else, and
+    that it generates when it does nothing else. ``usable``: the share of its time that may be
+    planned for, so that the rest keeps TTFT and TPOT within their limits. ``error``: of the model
+    behind these figures, as a share."""
+
+    prefill_tokens_per_s: float
+    decode_tokens_per_s: float
+    usable: float = 0.8
+    error: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolState:
+    """Replicas of one kind. ``start_s``: from asking for a replica until it serves, as learned.
+    ``interruptions_per_hour``: of one replica, learned per market. ``kv_use`` in [0, 1]."""
+
+    name: str
+    capacity: Capacity
+    usd_per_hour: float
+    role: Role = "mixed"
+    accelerator: str = ""
+    region: str = ""
+    market: Literal["on_demand", "spot"] = "on_demand"
+    ready: int = 0
+    starting: int = 0
+    draining: int = 0
+    least: int = 0
+    most: int = 1
+    running_requests: int = 0
+    kv_use: float = 0.0
+    start_s: float = 120.0
+    interruptions_per_hour: float = 0.0
+
+    @property
+    def current(self) -> int:
+        """Replicas that serve or soon will."""
+        return self.ready + self.starting
+
+    @property
+    def place(self) -> str:
+        """What fails together: a market of an accelerator in a region."""
+        return f"{self.region}/{self.accelerator}/{self.market}"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Demand of all classes that do not wait for cheaper hours, at one time."""
+
+    at_s: float
+    computed_tokens_per_s: float
+    output_tokens_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Student:
+    """Spilling as an alternative: what a request costs that the student answers instead, in USD,
+    quality included as the operator prices it; and the share of requests that may be."""
+
+    usd_per_request: float
+    most_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """One model: demand by class, pools, limits, and the demand before (oldest first)."""
+
+    name: str
+    classes: Mapping[str, Demand]
+    pools: tuple[PoolState, ...]
+    ttft_slo_s: float = 2.0
+    tpot_slo_s: float = 0.1
+    history: tuple[Sample, ...] = ()
+    student: Student | None = None
+
+    @property
+    def urgent(self) -> tuple[Demand, ...]:
+        """What has to be served as it comes."""
+        return tuple(d for d in self.classes.values() if not d.deferrable_s)
+
+    @property
+    def ongoing_requests(self) -> int:
+        """Running and waiting, as most autoscalers count."""
+        running = sum(pool.running_requests for pool in self.pools)
+        return running + sum(demand.waiting_requests for demand in self.classes.values())
+
+
+@dataclass(frozen=True, slots=True)
+class FleetReport:
+    """The whole fleet at one time (seconds since the epoch)."""
+
+    at_s: float
+    models: tuple[ModelState, ...]
+
+
+Targets = Mapping[str, int]
+"""Replicas by pool, of one model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """Something that was weighed: its targets, what it costs, and why it was not taken."""
+
+    targets: Targets
+    usd_per_hour: float
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """``seen``: the figures that decided; ``because``: one sentence."""
+
+    seen: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    because: str = ""
+    alternatives: tuple[Alternative, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """``spill_share``: of the requests, to the student. ``state``: what the policy wants to be
+    given next time; it is the policy's own, and plain data."""
+
+    targets: Targets
+    explanation: Explanation
+    spill_share: float = 0.0
+    state: Any = None
