@@ -258,7 +258,7 @@ def test_status_names_what_has_died_and_says_so_by_its_exit_code(weir: Weir) -> 
     assert run.returncode == ExitCode.DEGRADED
     held = json.loads(run.stdout)
     assert (held["state"], held["died"]) == ("degraded", ["Redis"])
-    assert len(held["deployments"]) == 2
+    assert len(held["deployments"]) == 3
     assert "died: Redis" in run.stderr
 
 
