@@ -12,6 +12,7 @@ from load_tests.autoscaling.contenders import Contender
 from load_tests.autoscaling.engines import replica_table
 from load_tests.autoscaling.fluid import Fluid, Outcome, PoolKind, World
 from load_tests.autoscaling.traces import Ticks, read_servegen
+from load_tests.planner.published import LLAMA_70B
 from weir.autoscaling.registry import build_policy
 from weir.autoscaling.report import PoolState
 from weir.cards import make_card
@@ -21,20 +22,7 @@ from weir.planner.roofline import Layout
 from weir.planner.serving import Lengths, Slo
 from weir.planner.traffic import Traffic
 
-#: Llama-3.3-70B in FP8, and on which devices a replica of it runs.
-CONFIG: dict[str, Any] = {
-    "model_type": "llama",
-    "num_hidden_layers": 80,
-    "hidden_size": 8192,
-    "intermediate_size": 28672,
-    "num_attention_heads": 64,
-    "num_key_value_heads": 8,
-    "head_dim": 128,
-    "vocab_size": 128256,
-    "dtype": "bfloat16",
-    "tie_word_embeddings": False,
-    "quantization_config": {"quant_method": "fp8"},
-}
+#: On which devices a replica of Llama-3.3-70B in FP8 runs.
 _DEVICES = {"H100": 2, "H200": 1}
 SLO = Slo(2.0, 0.05)
 WEEK_S = 7 * 86_400.0
@@ -77,7 +65,7 @@ def _kinds(name: str, devices: int, lengths: Lengths) -> list[PoolKind]:
     """On demand in one region, spot in two."""
     accelerator = find_accelerator(name)
     traffic = Traffic(1.0, 1.0, lengths.prompt, lengths.output)
-    question = Question(make_card(CONFIG), 8192, 64, 8, traffic, SLO, [accelerator])
+    question = Question(make_card(LLAMA_70B), 8192, 64, 8, traffic, SLO, [accelerator])
     table = replica_table(engine_of(question, accelerator, Layout(devices)), lengths, SLO)
     usd = devices * accelerator.usd_per_hour
     plain = PoolState(

@@ -11,7 +11,16 @@ from bisect import bisect_right
 from dataclasses import dataclass
 
 from weir.autoscaling.report import Capacity
-from weir.planner.serving import Engine, Lengths, Slo, State, balance, best_rate, saturated
+from weir.planner.serving import (
+    Engine,
+    Lengths,
+    Slo,
+    State,
+    balance,
+    best_rate,
+    mean_wait_s,
+    saturated,
+)
 
 _POINTS = 200
 
@@ -65,16 +74,16 @@ def replica_table(engine: Engine, lengths: Lengths, slo: Slo) -> ReplicaTable:
         state = balance(engine, lengths, load * most, 0.9)
         if state is None:
             break
-        rows.append(_row(load, state, engine, lengths, slo))
+        rows.append(_row(load, state, lengths, slo))
     rows.append(LoadRow(1.0, math.inf, math.inf, 0.0, 0.0, float(engine.room(lengths))))
     capacity = _capacity(engine, lengths, most, best.rate_per_s / most)
     return ReplicaTable(tuple(rows), most, engine.room(lengths), capacity)
 
 
-def _row(load: float, state: State, engine: Engine, lengths: Lengths, slo: Slo) -> LoadRow:
+def _row(load: float, state: State, lengths: Lengths, slo: Slo) -> LoadRow:
     """Shares by the same queue as the planner's: an exponential tail."""
-    own_s = state.ttft_mean_s - state.load * _mean_wait(state, lengths, engine)
-    waits_s = _mean_wait(state, lengths, engine)
+    waits_s = mean_wait_s(state.load / state.rate_per_s, state.load, lengths.variation)
+    own_s = state.ttft_mean_s - state.load * waits_s
     left_s = slo.ttft_s - own_s
     late = 1.0 if left_s <= 0 else state.load * math.exp(-left_s / max(waits_s, 1e-9))
     return LoadRow(
@@ -85,12 +94,6 @@ def _row(load: float, state: State, engine: Engine, lengths: Lengths, slo: Slo) 
         1.0 if state.tpot_s <= slo.tpot_s else 0.0,
         state.streams,
     )
-
-
-def _mean_wait(state: State, lengths: Lengths, engine: Engine) -> float:
-    """Of a prompt that waits at all."""
-    service_s = state.load / state.rate_per_s
-    return service_s * (1 + lengths.variation**2) / 2 / max(1e-6, 1 - state.load)
 
 
 def _capacity(engine: Engine, lengths: Lengths, most: float, usable: float) -> Capacity:

@@ -35,7 +35,8 @@ class Published:
     fitted: bool = False
 
 
-def _decoder(kind: str, layers: int, hidden: int, inner: int, heads: str, vocab: int) -> Config:
+def decoder(kind: str, layers: int, hidden: int, inner: int, heads: str, vocab: int) -> Config:
+    """A dense decoder's fields; ``heads``: of queries, of keys and values, and their size."""
     queries, kv, size = map(int, heads.split("/"))
     return {
         "model_type": kind,
@@ -51,11 +52,11 @@ def _decoder(kind: str, layers: int, hidden: int, inner: int, heads: str, vocab:
     }
 
 
-LLAMA_8B = _decoder("llama", 32, 4096, 14336, "32/8/128", 128256) | _FP8
-LLAMA_70B = _decoder("llama", 80, 8192, 28672, "64/8/128", 128256) | _FP8
-LLAMA_405B = _decoder("llama", 126, 16384, 53248, "128/8/128", 128256) | _FP8
+LLAMA_8B = decoder("llama", 32, 4096, 14336, "32/8/128", 128256) | _FP8
+LLAMA_70B = decoder("llama", 80, 8192, 28672, "64/8/128", 128256) | _FP8
+LLAMA_405B = decoder("llama", 126, 16384, 53248, "128/8/128", 128256) | _FP8
 QWEN3_235B = (
-    _decoder("qwen3_moe", 94, 4096, 12288, "64/4/128", 151936)
+    decoder("qwen3_moe", 94, 4096, 12288, "64/4/128", 151936)
     | _FP8
     | {
         "num_experts": 128,
@@ -67,8 +68,9 @@ QWEN3_235B = (
 )
 
 
-def _gpt_oss(layers: int, experts: int) -> Config:
-    return _decoder("gpt_oss", layers, 2880, 2880, "64/8/64", 201088) | {
+def gpt_oss(layers: int, experts: int) -> Config:
+    """gpt-oss, in MXFP4 as it is shipped."""
+    return decoder("gpt_oss", layers, 2880, 2880, "64/8/64", 201088) | {
         "attention_bias": True,
         "num_local_experts": experts,
         "num_experts_per_tok": 4,
@@ -78,7 +80,7 @@ def _gpt_oss(layers: int, experts: int) -> Config:
     }
 
 
-DEEPSEEK_R1: Config = {
+DEEPSEEK_V3: Config = {
     "model_type": "deepseek_v3",
     "num_hidden_layers": 61,
     "hidden_size": 7168,
@@ -99,8 +101,8 @@ DEEPSEEK_R1: Config = {
     "vocab_size": 129280,
     "torch_dtype": "bfloat16",
     "tie_word_embeddings": False,
-    **_FP8,
 }
+DEEPSEEK_R1 = DEEPSEEK_V3 | _FP8
 
 _LENGTHS = (
     (128, 128),
@@ -203,7 +205,7 @@ PUBLISHED = (
     ),
     Published(
         "gpt-oss-20b",
-        _gpt_oss(24, 32),
+        gpt_oss(24, 32),
         None,
         "H100",
         Layout(),
@@ -213,7 +215,7 @@ PUBLISHED = (
     ),
     Published(
         "gpt-oss-120b",
-        _gpt_oss(36, 128),
+        gpt_oss(36, 128),
         None,
         "H200",
         Layout(),

@@ -112,11 +112,6 @@ class ModelState:
     student: Student | None = None
 
     @property
-    def urgent(self) -> tuple[Demand, ...]:
-        """What has to be served as it comes."""
-        return tuple(d for d in self.classes.values() if not d.deferrable_s)
-
-    @property
     def ongoing_requests(self) -> int:
         """Running and waiting, as most autoscalers count."""
         running = sum(pool.running_requests for pool in self.pools)

@@ -131,9 +131,19 @@ def _with_waiting(
         lengths.cached + lengths.computed / 2,
     ).total_s
     own_s = max(service_s, alone) + step_s / 2
-    waits_s = service_s * (1 + lengths.variation**2) / 2 / (1 - load)
-    tail_s = max(0.0, waits_s * math.log(max(load, 1e-9) / (1 - share)))
+    waits_s = mean_wait_s(service_s, load, lengths.variation)
+    tail_s = tail_wait_s(waits_s, load, share)
     return State(rate, streams, step_s, own_s + load * waits_s, own_s + tail_s, load)
+
+
+def mean_wait_s(service_s: float, load: float, variation: float) -> float:
+    """Of a prompt that waits at all, in an M/G/1 queue with ``load`` below 1."""
+    return service_s * (1 + variation**2) / 2 / (1 - load)
+
+
+def tail_wait_s(waits_s: float, load: float, share: float) -> float:
+    """The wait that the given share of prompts does not exceed, with an exponential tail."""
+    return max(0.0, waits_s * math.log(max(load, 1e-9) / (1 - share)))
 
 
 def best_rate(engine: Engine, lengths: Lengths, slo: Slo) -> State | None:

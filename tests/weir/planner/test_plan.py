@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from tests.weir.planner.test_roofline import LLAMA_8B, MOE
+from tests.weir.cards.configs import LLAMA_31_8B
+from tests.weir.planner.test_roofline import MOE
 from weir.cards import make_card
 from weir.cli.main import app
 from weir.errors import ConfigError
@@ -26,7 +27,7 @@ from weir.settings import load_settings
 TRAFFIC = Traffic(20.0, 8.0, 2000, 300, 0.3)
 
 
-def question(config=LLAMA_8B, traffic=TRAFFIC, slo=Slo(1.0, 0.05), names=("H100", "L4")):
+def question(config=LLAMA_31_8B, traffic=TRAFFIC, slo=Slo(1.0, 0.05), names=("H100", "L4")):
     return Question(
         make_card(config), 4096, 32, 8, traffic, slo, [find_accelerator(n) for n in names]
     )
@@ -52,10 +53,10 @@ def test_what_is_refused_says_why():
     assert not plan.options
     assert all(option.refusal for option in plan.refused)
     assert "TPOT is" in plan.refused[0].refusal
-    big = {**LLAMA_8B, "num_hidden_layers": 2000}
+    big = {**LLAMA_31_8B, "num_hidden_layers": 2000}
     told = make_plan(question(big, names=("L4",))).refused
     assert any("the weights do not fit" in option.refusal for option in told)
-    short = {**LLAMA_8B, "max_position_embeddings": 1024}
+    short = {**LLAMA_31_8B, "max_position_embeddings": 1024}
     assert "takes 1,024" in make_plan(question(short)).refused[0].refusal
 
 
@@ -166,7 +167,7 @@ def test_an_apis_price_is_known_or_given():
 
 
 def test_the_command_prints_writes_and_draws(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps(LLAMA_8B))
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA_31_8B))
     out, picture = tmp_path / "s.yaml", tmp_path / "p.png"
     flags = ["--rate", "5", "--accelerator", "H100", "--settings", str(out)]
     result = CliRunner().invoke(
@@ -180,7 +181,7 @@ def test_the_command_prints_writes_and_draws(tmp_path):
 
 
 def test_a_price_replaces_the_example(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps(LLAMA_8B))
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA_31_8B))
     flags = ["--rate", "1", "--accelerator", "H100", "--usd-per-hour", "1.25", "--json"]
     told = json.loads(CliRunner().invoke(app, ["plan", str(tmp_path), *flags]).stdout)
     assert told["options"][0]["usd_per_hour"] == 1.25

@@ -6,25 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.weir.cards.configs import LLAMA_31_8B
 from weir.cards import make_card
 from weir.errors import ConfigError
 from weir.planner.accelerators import accelerator_names, find_accelerator
 from weir.planner.roofline import Efficiencies, Layout, Roofline
 
-LLAMA_8B = {
-    "model_type": "llama",
-    "num_hidden_layers": 32,
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "head_dim": 128,
-    "vocab_size": 128256,
-    "dtype": "bfloat16",
-    "tie_word_embeddings": False,
-}
 MOE = {
-    **LLAMA_8B,
+    **LLAMA_31_8B,
     "model_type": "qwen3_moe",
     "num_experts": 64,
     "num_experts_per_tok": 4,
@@ -33,21 +22,21 @@ MOE = {
 IDEAL = Efficiencies(1, 1, 1, 1, 0, 0, 0, 1)
 
 
-def line(config=LLAMA_8B, layout=Layout(), efficiencies=IDEAL, name="H100"):
+def line(config=LLAMA_31_8B, layout=Layout(), efficiencies=IDEAL, name="H100"):
     heads = int(config["num_key_value_heads"])
     return Roofline(make_card(config), find_accelerator(name), layout, efficiencies, 4096, heads)
 
 
 def test_one_stream_reads_all_weights_once():
     step = line().step(0, 1, 0)
-    read = make_card(LLAMA_8B).step_weight_bytes(1)
+    read = make_card(LLAMA_31_8B).step_weight_bytes(1)
     assert step.matrices_s == pytest.approx(read / 3.35e12)
     assert step.attention_s == step.links_s == step.own_s == 0
 
 
 def test_a_long_prompt_takes_its_operations():
     step = line().step(4096, 0, 0, 2048)
-    card = make_card(LLAMA_8B)
+    card = make_card(LLAMA_31_8B)
     assert step.matrices_s == pytest.approx(4096 * 2 * card.shape.multiplied / 989e12)
     pairs = 4 * 32 * 128 * 32 * 2048
     assert step.attention_s == pytest.approx(4096 * pairs / 989e12)
@@ -91,7 +80,7 @@ def test_a_step_never_gets_faster_with_more_in_it(prefill, decodes, context):
 
 
 def test_weights_without_units_for_their_type_are_widened():
-    quantized = {**LLAMA_8B, "quantization_config": {"quant_method": "fp8"}}
+    quantized = {**LLAMA_31_8B, "quantization_config": {"quant_method": "fp8"}}
     fast, slow = line(quantized, name="H100"), line(quantized, name="A100-80G")
     prompt = (8192, 0, 0, 0)
     assert fast.step(*prompt).matrices_s == pytest.approx(
