@@ -1,5 +1,5 @@
 # weir. The two commands: `make up` and `make test`. Both set everything up first.
-#   make up ARGS="--port 9000"      make test ARGS="tests/router -k prefix"
+#   make up ARGS="--port 9000"      make test ARGS="tests/router -k prefix" WORKERS=1
 #   make bench BENCH=dataplane      make lock ARGS=--upgrade
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
@@ -13,6 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
+WORKERS ?= 2
 BENCH ?=
 
 .PHONY: help setup up down status test check bench bench-peers clients lock clean
@@ -47,7 +48,7 @@ status:
 	@$(BIN)/weir status $(ARGS)
 
 test: setup
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .

@@ -24,6 +24,7 @@ settings.register_profile(
 settings.load_profile("weir")
 
 ROOT = Path(__file__).resolve().parents[1]
+_SHARE_NOTHING = ("contract",)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,6 +32,34 @@ def _own_metrics() -> None:
     # What the import of Feast left behind must not reach the processes that tests start.
     for name in ("PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_MULTIPROCESS_DIR"):
         os.environ.pop(name, None)
+
+
+@pytest.fixture(autouse=True)
+def _same_environment() -> Iterator[None]:
+    """What a test leaves in the environment would configure the platforms of later tests."""
+    before = _own_variables()
+    yield
+    after = _own_variables()
+    for name in after.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
+    assert after == before, "the test has changed WEIR_* variables and left them so"
+
+
+def _own_variables() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith("WEIR_")}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Which tests one worker of ``pytest -n 2 --dist loadgroup`` runs: all that need the running
+    platform, and all of a file, which may share an engine. Those of the contract share nothing."""
+    for item in items:
+        file = item.path.relative_to(ROOT / "tests")
+        if file.parts[0] == "e2e":
+            item.add_marker(pytest.mark.xdist_group("platform"))
+        elif file.parts[0] not in _SHARE_NOTHING:
+            item.add_marker(pytest.mark.xdist_group(file.as_posix()))
 
 
 @pytest.fixture(scope="session")
