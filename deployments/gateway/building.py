@@ -13,9 +13,10 @@ from deployments.gateway.accounts import Account, Book, LocalStore
 from deployments.gateway.adapters import AdapterNames
 from deployments.gateway.booking import Ledger
 from deployments.gateway.fallbacks import Fallback
-from deployments.gateway.handle import Enricher, Gateway, Parts, random_ids
+from deployments.gateway.handle import Gateway
 from deployments.gateway.model import Model
 from deployments.gateway.off_loop import OffLoop, OffLoopLimits
+from deployments.gateway.parts import Enricher, Parts, random_ids
 from deployments.gateway.plan import Limits
 from deployments.gateway.prompts import PromptEncoder
 from deployments.gateway.transport import CacheFeed, ReplicaTransport

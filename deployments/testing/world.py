@@ -21,9 +21,10 @@ from deployments.gateway.app import GatewayApp, Traffic
 from deployments.gateway.bodies import TextBody
 from deployments.gateway.booking import Ledger
 from deployments.gateway.building import build_gateway
-from deployments.gateway.handle import Enricher, Gateway
+from deployments.gateway.handle import Gateway
 from deployments.gateway.model import Model
 from deployments.gateway.pages import Surroundings, build_pages
+from deployments.gateway.parts import Enricher
 from deployments.gateway.prompts import PromptEncoder
 from deployments.gateway.readiness import Answers
 from deployments.gateway.request import Header

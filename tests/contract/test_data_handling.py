@@ -182,7 +182,7 @@ def test_of_a_fault_of_the_gateways_own(
 
     async def scenario(cluster: Cluster) -> None:
         await cluster.add("a")
-        monkeypatch.setattr(cluster.gateway, "_course", fail)
+        monkeypatch.setattr(cluster.gateway, "_enrich", fail)
         told = ask(cluster, kind, 1, False, "one", "r", **_telling(kind))
         await told.done()
         assert "RuntimeError" in traces.written.getvalue(), "the log says what it was"
