@@ -23,6 +23,7 @@ from deployments.gateway.request import Request, streams
 from deployments.gateway.settle import Record
 from deployments.gateway.sink import Answer, Sink
 from deployments.gateway.tokenizing import Prompts, choices_of
+from deployments.gateway.tracing.content import ToldAnswer
 from fallback.policies import COST, RequestFacts
 from weir.errors import WeirError
 
@@ -39,6 +40,7 @@ class Attempts:
         self._prices = prices
         self._booking = booking
         self._wall_clock = parts.wall_clock
+        self._tracer = parts.tracer
         self._clock = asyncio.get_running_loop().time
         self._generation = Generation(parts.metrics, parts.limits)
 
@@ -50,7 +52,8 @@ class Attempts:
         Raises:
             WeirError: something went wrong after the client was sent a part of the answer.
         """
-        attempt = Attempt(step, [], adapter=_adapter_of(record.request, step))
+        adapter = _adapter_of(record.request, step)
+        attempt = Attempt(step, [], adapter=adapter, begun_s=self._clock())
         record.attempts.append(attempt)
         try:
             with self._trial(step, facts, attempt) as trial:
@@ -59,6 +62,7 @@ class Attempts:
             attempt.doubtful = True
             return Outcome(step, admitted=True, doubtful=True)
         except WeirError as error:
+            attempt.error = error
             if sink.committed:
                 raise
             if step.spill is not None:
@@ -66,7 +70,7 @@ class Attempts:
                 _LOG.info("the student cannot answer", extra=told)
             return Outcome(step, error, admitted=attempt.admitted_s is not None)
         finally:
-            attempt.shown = sink.committed
+            attempt.ended_s, attempt.shown = self._clock(), sink.committed
         return Outcome(step)
 
     @contextmanager
@@ -100,6 +104,7 @@ class Attempts:
         request, model = prompts.request, self._models[attempt.step.model]
         tokens = await prompts.of(model)
         attempt.choices += await self._choices(record, prompts, attempt, tokens, facts)
+        attempt.tokenized_s = self._clock()
         answer = self._open(record, model, attempt, tokens, sink)
         fallback = self._fallbacks[model.name] if attempt.step.watched else None
         tab = record.tab
@@ -114,6 +119,7 @@ class Attempts:
             self._patience_s(request, fallback, facts) if fallback is not None else None,
             tab,
             self._most(attempt, request, model, facts) if tab is not None else None,
+            record.trace,
         )
         if attempt.choices:
             await self._generation.generate(run)
@@ -173,6 +179,9 @@ class Attempts:
         writer = request.dialect.writer(body, request.id, created_s, tokens, model.encoder)
         closing = partial(self._booking.close, record)
         answer = sink.begin(writer, len(attempt.choices), streams(body), record.headers, closing)
+        if self._tracer is not None and request.tenant.trace_content:
+            most_chars = self._tracer.content_max_chars
+            answer = ToldAnswer(answer, attempt, body, len(attempt.choices), most_chars)
         if attempt.step.hold_back is not None:
             return HeldAnswer(answer, attempt.step.hold_back, attempt)
         return answer

@@ -86,9 +86,7 @@ class Gateway:
         Which model answers is decided by rules over the outcomes so far
         (:func:`deployments.gateway.plan.next_step`), for as long as nothing has been shown.
         """
-        serial = self.parts.ids()
-        given = usable_id(door.header(b"x-request-id"))
-        record = Record(dialect.name, self._clock(), given or serial, serial)
+        record = self._record(dialect, door)
         async with self._answered(record, sink):
             caller = self._authenticate(record, dialect, door)
             request = await self._validate(record, dialect, caller, door)
@@ -102,6 +100,12 @@ class Gateway:
                 error = verdict(course, outcomes)
                 if error is not None:
                     raise error
+
+    def _record(self, dialect: Dialect, door: Door) -> Record:
+        serial, tracer = self.parts.ids(), self.parts.tracer
+        given = usable_id(door.header(b"x-request-id"))
+        trace = tracer.begin(door.header) if tracer is not None else None
+        return Record(dialect.name, self._clock(), given or serial, serial, trace=trace)
 
     @asynccontextmanager
     async def _answered(self, record: Record, sink: Sink) -> AsyncIterator[None]:
@@ -120,7 +124,10 @@ class Gateway:
             await self._fail(record, sink, InternalError("An internal error occurred."))
         finally:
             self._booking.end(record)
-            self._settlement.settle(record, sink.status, self._clock())
+            now_s = self._clock()
+            if self.parts.tracer is not None:
+                self.parts.tracer.end(record, sink.status, now_s)
+            self._settlement.settle(record, sink.status, now_s)
 
     async def _fail(self, record: Record, sink: Sink, error: WeirError) -> None:
         record.error = error
@@ -168,6 +175,7 @@ class Gateway:
             adapter=adapter,
             batch=door.batch,
         )
+        record.validated_s = self._clock()
         return record.request
 
     def find_model(self, name: str, caller: Caller) -> tuple[Model, Adapter | None]:
@@ -211,7 +219,9 @@ class Gateway:
         if streaming:
             self._silence.watch(sink, record.arrival_s, record.early_headers)
         try:
-            with request_logging(request.id, request.tenant.id), gauge.track_inprogress():
+            trace_id = record.trace.trace_id if record.trace is not None else ""
+            told = request_logging(request.id, request.tenant.id, trace_id)
+            with told, gauge.track_inprogress():
                 yield
         finally:
             if streaming:
@@ -220,8 +230,10 @@ class Gateway:
     async def _enrich(self, record: Record, request: Request) -> Request:
         """Online features, within their budget of time."""
         if not isinstance(request.body, TextBody):
+            record.enriched_s = record.validated_s
             return request
         enriching = self.parts.enricher.begin(request.tenant, request.body, request.header)
         enrichment = await enriching.finish()
         record.request = replace(request, body=enrichment.body, enrichment=enrichment)
+        record.enriched_s = self._clock()
         return record.request

@@ -17,6 +17,7 @@ from deployments.gateway.model import Model
 from deployments.gateway.off_loop import OffLoop
 from deployments.gateway.plan import Limits
 from deployments.gateway.request import Header
+from deployments.gateway.tracing.tracer import Tracer
 from features.enrichment import Enrichment
 from weir.metrics import GatewayMetrics
 from weir.tenancy import LiveDirectory, Tenant
@@ -49,7 +50,7 @@ class Enricher(Protocol):
 class Parts:
     """Everything that a gateway needs. ``classes``: the priority classes' names; ``slo_s``: the
     time-to-first-token limit of those that have one. ``ledger``: where what was used is kept.
-    ``ids`` makes unique ids; ``wall_clock`` gives
+    ``tracer``: None where requests are not traced. ``ids`` makes unique ids; ``wall_clock`` gives
     seconds since the epoch, for what clients are told. The event loop's clock is the only other."""
 
     directory: LiveDirectory
@@ -64,5 +65,6 @@ class Parts:
     slo_s: Mapping[str, float] = field(default_factory=dict)
     adapters: AdapterNames = field(default_factory=lambda: AdapterNames(()))
     ledger: Ledger | None = None
+    tracer: Tracer | None = None
     ids: Callable[[], str] = field(default_factory=random_ids)
     wall_clock: Callable[[], float] = time.time
