@@ -124,10 +124,15 @@ class Gateway:
             await self._fail(record, sink, InternalError("An internal error occurred."))
         finally:
             self._booking.end(record)
-            now_s = self._clock()
-            if self.parts.tracer is not None:
-                self.parts.tracer.end(record, sink.status, now_s)
-            self._settlement.settle(record, sink.status, now_s)
+            self._end(record, sink.status)
+
+    def _end(self, record: Record, status: int) -> None:
+        now_s, tracer = self._clock(), self.parts.tracer
+        if tracer is not None:
+            tracer.decide(record, now_s)
+        self._settlement.settle(record, status, now_s)
+        if tracer is not None:
+            tracer.end(record, status, now_s)
 
     async def _fail(self, record: Record, sink: Sink, error: WeirError) -> None:
         record.error = error

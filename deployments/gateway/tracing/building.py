@@ -10,8 +10,11 @@ from weir.metrics import GatewayMetrics
 from weir.settings.tracing import TracingSettings
 
 
-def build_shipper(settings: TracingSettings, metrics: GatewayMetrics) -> Shipper | None:
-    """Started; None where the settings name no collector."""
+def build_shipper(
+    settings: TracingSettings, metrics: GatewayMetrics, period_s: float = 1.0
+) -> Shipper | None:
+    """Started; None where the settings name no collector. ``period_s``: the longest that a trace
+    waits to be sent."""
     if settings.endpoint is None:
         return None
     instance = f"{socket.gethostname()}-{os.getpid()}"
@@ -21,6 +24,6 @@ def build_shipper(settings: TracingSettings, metrics: GatewayMetrics) -> Shipper
 
         return OtlpEncoder(resource_of(settings, instance)), open_exporter(settings)
 
-    shipper = Shipper(open_collector, metrics, settings.queue_spans)
+    shipper = Shipper(open_collector, metrics, settings.queue_spans, period_s)
     shipper.start()
     return shipper

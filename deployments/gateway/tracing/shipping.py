@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("weir.gateway")
 _BATCH_SPANS = 512
-_PERIOD_S = 1.0
 _MOST_PAUSE_S = 30.0
 
 
@@ -54,7 +53,7 @@ class Shipper:
         open: Callable[[], tuple[Encoder, Exporter]],
         metrics: GatewayMetrics,
         most_spans: int,
-        period_s: float = _PERIOD_S,
+        period_s: float,
     ) -> None:
         self._open = open
         self._metrics = metrics

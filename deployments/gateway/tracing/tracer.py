@@ -54,14 +54,16 @@ class Tracer:
         """The trace of a request with these headers."""
         return self._contexts.begin(header)
 
+    def decide(self, record: Record, now_s: float) -> None:
+        """The request is over: whether its trace is kept."""
+        if record.trace is not None:
+            record.trace.kept = self._keeping.why(record, now_s)
+
     def end(self, record: Record, status: int, now_s: float) -> None:
-        """The request is over: keep its trace, or forget it. ``status``: as the client saw it (0:
-        it had left before)."""
+        """Make the spans of a trace that is kept. ``status``: as the client saw it (0: it had left
+        before)."""
         trace = record.trace
-        if trace is None:
-            return
-        trace.kept = self._keeping.why(record, now_s)
-        if not trace.kept:
+        if trace is None or not trace.kept:
             return
         self._metrics.of(self._metrics.traces_kept, trace.kept).inc()
         kept = KeptTrace(
