@@ -93,11 +93,18 @@ class Shipper:
             self._exporter.shutdown()
 
     def _run(self) -> None:
-        try:
-            encoder, self._exporter = self._open()
-        except Exception as error:  # noqa: BLE001 - the thread's edge: without it nothing is sent
-            _LOG.error("traces cannot be sent: %s", stack_of(error))
-            return
+        while not self._closing.is_set():
+            try:
+                self._empty_forever()
+            except Exception as error:  # noqa: BLE001 - the thread's edge: requests go on
+                _LOG.error("traces could not be sent: %s", stack_of(error))
+                self._closing.wait(_MOST_PAUSE_S)
+        if self._exporter is not None:
+            self._exporter.shutdown()
+
+    def _empty_forever(self) -> None:
+        """Until it is closed; what waits then is sent unless the collector does not take it."""
+        encoder, self._exporter = self._open()
         failures = 0
         while True:
             self._wake.wait(self._period_s)
@@ -105,12 +112,11 @@ class Shipper:
             while batch := self._take():
                 sent = self._send(encoder, self._exporter, batch)
                 failures = 0 if sent else failures + 1
-                if not sent and self._closing.is_set():
-                    return
                 if not sent:
-                    self._closing.wait(min(_MOST_PAUSE_S, self._period_s * 2 ** min(failures, 8)))
+                    pause_s = min(_MOST_PAUSE_S, self._period_s * 2 ** min(failures, 8))
+                    if self._closing.wait(pause_s):
+                        return
             if self._closing.is_set():
-                self._exporter.shutdown()
                 return
 
     def _take(self) -> list[KeptTrace]:
@@ -125,16 +131,14 @@ class Shipper:
         return taken
 
     def _send(self, encoder: Encoder, exporter: Exporter, batch: list[KeptTrace]) -> bool:
-        count = sum(len(trace.spans) for trace in batch)
+        count, sent = sum(len(trace.spans) for trace in batch), False
         try:
             sent = exporter.export(encoder.encode(batch))
-        except Exception as error:  # noqa: BLE001 - the thread's edge: requests go on
-            _LOG.error("traces could not be sent: %s", stack_of(error))
-            sent = False
-        if sent:
-            self._metrics.trace_spans_sent.inc(count)
-        else:
-            self._drop("unsent", count)
+        finally:
+            if sent:
+                self._metrics.trace_spans_sent.inc(count)
+            else:
+                self._drop("unsent", count)
         return sent
 
     def _drop(self, reason: str, spans: int) -> None:
