@@ -90,8 +90,8 @@ class Enricher(Protocol):
 @dataclass(frozen=True, slots=True)
 class Parts:
     """Everything that a gateway needs. ``classes``: the priority classes' names; ``slo_s``: the
-    time-to-first-token limit of those that have one. ``ledger``: where what was used is kept.
-    ``ids`` makes unique ids; ``wall_clock`` gives
+    time-to-first-token limit of those that have one, ``tpot_slo_s`` that of the time per later
+    token. ``ledger``: where what was used is kept. ``ids`` makes unique ids; ``wall_clock`` gives
     seconds since the epoch, for what clients are told. The event loop's clock is the only other."""
 
     directory: LiveDirectory
@@ -104,6 +104,7 @@ class Parts:
     off_loop: OffLoop
     fallbacks: Mapping[str, Fallback] = field(default_factory=dict)
     slo_s: Mapping[str, float] = field(default_factory=dict)
+    tpot_slo_s: Mapping[str, float] = field(default_factory=dict)
     adapters: AdapterNames = field(default_factory=lambda: AdapterNames(()))
     ledger: Ledger | None = None
     ids: Callable[[], str] = field(default_factory=random_ids)
@@ -132,7 +133,9 @@ class Gateway:
             parts.wall_clock,
             parts.slo_s,
         )
-        self._settlement = Settlement(self._prices, parts.metrics, parts.slo_s)
+        self._settlement = Settlement(
+            self._prices, parts.metrics, parts.slo_s, parts.tpot_slo_s, parts.fallbacks
+        )
         for name, fallback in parts.fallbacks.items():
             fallback.watch(parts.models[name].router, parts.metrics)
 

@@ -22,6 +22,7 @@ from deployments.gateway.bodies import TextBody
 from deployments.gateway.booking import Ledger
 from deployments.gateway.building import build_gateway
 from deployments.gateway.handle import Enricher, Gateway
+from deployments.gateway.metrics_page import Peers
 from deployments.gateway.model import Model
 from deployments.gateway.pages import Surroundings, build_pages
 from deployments.gateway.prompts import PromptEncoder
@@ -112,6 +113,8 @@ class World:
         self.session = session
         self.replicas: list[Replica] = []
         self.batches: Batches | None = None
+        #: What new replicas answer for ``/health`` and ``/metrics``.
+        self.probes: Any = _no_metrics
         self.url = ""
 
     async def add_replica(
@@ -132,7 +135,7 @@ class World:
         changes = details.get("changes_role", False)
         roles = RoleKeeper(details.get("role", "mixed"), changes, least_s=0.0)
         streams = TokenStreams(made, roles)
-        app = ReplicaApp(_no_metrics, streams, TOKEN, {PATH: RolePage(roles)})
+        app = ReplicaApp(self.probes, streams, TOKEN, {PATH: RolePage(roles)})
         listener = Listener(app, "127.0.0.1")
         await listener.start()
         replica = Replica(name, made, streams, app, listener, **details)
@@ -164,6 +167,7 @@ async def http_world(
     directory: LiveDirectory | None = None,
     describe: Callable[[], dict[str, Any]] = dict,
     account: Account | None = None,
+    peers: Peers | None = None,
 ) -> AsyncIterator[World]:
     """A world over real sockets, without replicas yet. ``files``: a folder for files and batches,
     where there are to be any."""
@@ -191,6 +195,7 @@ async def http_world(
             services or {},
             describe,
             world.batches,
+            peers,
         )
         pages = build_pages(gateway, world.responses, around)
         app = CancelOnDisconnect(GatewayApp(gateway, world.responses, pages, traffic))
