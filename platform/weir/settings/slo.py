@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
 from weir.settings.section import Finding, Section, refuse
 
 Objective = Literal["ttft", "tpot", "availability", "quality"]
-#: Below 0.94 the fastest alert could not fire: 14.4 times the budget is more than all requests.
+_OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
+#: Below 0.94 the fastest alert could not fire: 14.4 times the budget is about all requests.
 Share = Annotated[float, Field(ge=0.94, lt=1)]
 
 
@@ -32,7 +33,7 @@ class SloSettings(Section):
     alert's long window raises no alert, because each failure is a large share of few requests.
     """
 
-    window_days: int = Field(30, ge=7, le=90)
+    window_days: int = Field(30, ge=30, le=90)
     ttft: Share = 0.99
     tpot: Share = 0.99
     availability: Share = 0.999
@@ -41,11 +42,19 @@ class SloSettings(Section):
     classes: dict[str, ClassObjectives] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _whole(self) -> SloSettings:
+    def _alerts_can_fire(self) -> SloSettings:
+        """The fastest alert is at 2 % of the budget in an hour."""
+        least = round(1 - 1 / (0.02 * 24 * self.window_days), 4)
+        everywhere = {name: getattr(self, name) for name in _OBJECTIVES}
+        places: list[tuple[tuple[str, ...], float | None]] = [
+            ((name,), share) for name, share in everywhere.items()
+        ]
+        for name, own in self.classes.items():
+            places += [(("classes", name, each), getattr(own, each)) for each in _OBJECTIVES]
         refuse(
-            Finding(("classes", name), "names no objective: leave the class out")
-            for name, own in self.classes.items()
-            if not own.model_fields_set
+            Finding(place, f"expected at least {least} with window_days {self.window_days}")
+            for place, share in places
+            if share is not None and share < least
         )
         return self
 
