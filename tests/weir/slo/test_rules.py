@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 from pydantic import ValidationError
 
 from tests.weir.slo.cases import CASES
+from weir.cli.main import app
 from weir.metrics import TIER_METRICS, GatewayMetrics
 from weir.settings import Settings, load_settings
 from weir.settings.slo import ClassObjectives, SloSettings
@@ -241,6 +243,44 @@ def test_every_alert_has_its_page(alerts: list[Alert]) -> None:
         assert text.startswith(f"# {name}\n")
         for heading in ("## What it means", "## Look", "## Do"):
             assert heading in text, f"{name}: {heading}"
+
+
+def test_commands_in_the_pages_exist() -> None:
+    root = typer.main.get_command(app)
+    pages = "".join(file.read_text("utf-8") for file in sorted(RUNBOOKS.glob("Weir*.md")))
+    commands = set(re.findall(r"`weir ([^`]+)`", pages))
+    assert len(commands) > 15
+    for command in commands:
+        at: Any = root
+        for word in command.split():
+            if not hasattr(at, "commands"):
+                break
+            assert word in at.commands, command
+            at = at.commands[word]
+        options = {name for parameter in at.params for name in parameter.opts}
+        if at.name not in ("features",):
+            assert set(re.findall(r"--[a-z-]+", command)) <= options, command
+
+
+def test_pages_link_to_pages_that_exist() -> None:
+    for file in RUNBOOKS.glob("*.md"):
+        for link in re.findall(r"\]\(([^)#]+)", file.read_text("utf-8")):
+            assert (RUNBOOKS / link).exists(), f"{file.name}: {link}"
+
+
+@needs_promtool
+def test_queries_in_the_pages_are_promql(tmp_path: Path) -> None:
+    rules = []
+    for file in sorted(RUNBOOKS.glob("Weir*.md")):
+        queries = re.findall(r"```promql\n(.*?)```", file.read_text("utf-8"), re.DOTALL)
+        for query in queries:
+            rules.append({"record": f"page:{file.stem}:{len(rules)}", "expr": query})
+            used = set(re.findall(r"\bweir_[a-z0-9_]+(?![a-z0-9_.*])", query))
+            assert used <= known_metrics(), f"{file.name}: {used - known_metrics()}"
+    assert len(rules) > 30
+    made = tmp_path / "pages.yaml"
+    made.write_text(yaml.safe_dump({"groups": [{"name": "pages", "rules": rules}]}))
+    promtool("check", "rules", made)
 
 
 def test_alerts_link_to_their_pages(settings: Settings) -> None:
