@@ -35,6 +35,7 @@ from weir.adapters import adapter_digests, inspect_adapters
 from weir.settings import EngineSettings, ModelSettings, Settings, parse_settings, read_tree
 from weir.settings.admin import AdminSettings
 from weir.settings.pools import PoolSettings
+from weir.settings.slo import SloSettings
 from weir.settings.speculative import SpeculativeSettings
 from weir.settings.tracing import TracingSettings
 
@@ -173,7 +174,8 @@ def gateway_view(settings: Settings) -> Settings:
     )
     # Admin requests are forwarded, whoever may send them.
     server = settings.server.model_copy(update={"admin": AdminSettings()})
-    return settings.model_copy(update={"models": models, "server": server})
+    # Objectives are for rules and alerts.
+    return settings.model_copy(update={"models": models, "server": server, "slo": SloSettings()})
 
 
 def _all_replicas(model: ModelSettings) -> int:

@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from deployments.batches.building import build_batches
+from deployments.cluster import serving_gateways
 from deployments.control_server import ADDRESS_VARIABLE
 from deployments.gateway.accounts.building import redis_account, redis_store
 from deployments.gateway.app import GatewayApp, Traffic
@@ -26,6 +27,7 @@ from deployments.gateway.feature_store import platform_redis_url
 from deployments.gateway.fleet import ReplicaChooser
 from deployments.gateway.forwarding import ControlDoor
 from deployments.gateway.ledger import open_ledger
+from deployments.gateway.metrics_page import Peers
 from deployments.gateway.pages import Surroundings, build_pages
 from deployments.gateway.prompts import PromptEncoder, locate_tokenizer
 from deployments.gateway.responses import Responses
@@ -39,6 +41,7 @@ from deployments.gateway.tenants import build_watch, describe_directory
 from deployments.gateway.tracing.building import build_shipper
 from deployments.pools import pools_of
 from deployments.sources import model_source
+from weir import __version__
 from weir.adapters import adapter_digests
 from weir.errors import OverloadedError
 from weir.logs import configure_logging
@@ -72,7 +75,9 @@ class GatewayReplica:
             connector=aiohttp.TCPConnector(limit=0),
             auto_decompress=False,
         )
-        metrics = GatewayMetrics()
+        metrics = GatewayMetrics(most_tenants=settings.server.metrics.max_tenants)
+        metrics.info.labels(__version__).set(1)
+        self._processes = settings.gateway.processes
         self._enricher = build_enricher(settings, metrics, os.environ)
         loop = asyncio.get_running_loop()
         live = LiveDirectory(Directory.of(settings.tenants), time.time)
@@ -132,10 +137,22 @@ class GatewayReplica:
             {"Redis": self._redis_answers},
             self._describe_directory,
             self._batches,
+            self._peers(),
             self._gateways,
         )
         pages = build_pages(self._gateway, self._responses, around)
         return GatewayApp(self._gateway, self._responses, pages, self._traffic, self._control)
+
+    def _peers(self) -> Peers:
+        own = serve.get_replica_context().replica_id
+        return Peers(
+            _short_name(own.to_full_id_str()),
+            _gateways,
+            self._processes,
+            None if self._control is None else self._control.metrics,
+            {"Redis": self._redis_answers},
+            _deployment_states,
+        )
 
     def _describe_directory(self) -> dict[str, Any]:
         if self._watch is None:
@@ -182,6 +199,20 @@ def _encoders(settings: Settings) -> Mapping[str, PromptEncoder]:
         )
         for model in settings.models
     }
+
+
+def _short_name(replica: str) -> str:
+    """A gateway's name in its metrics: the part of its name in Serve that is its own."""
+    return replica.rpartition("#")[2]
+
+
+async def _gateways() -> dict[str, str]:
+    """Where all gateways are, by name; empty while Serve's controller does not answer."""
+    try:
+        targets = await asyncio.get_running_loop().run_in_executor(None, serving_gateways)
+    except (RayError, ValueError):
+        return {}
+    return {_short_name(target.name): f"{target.host}:{target.port}" for target in targets}
 
 
 async def _deployment_states() -> list[dict[str, Any]]:

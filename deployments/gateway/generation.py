@@ -140,13 +140,12 @@ class Generation:
             run.attempt.admitted_s = choice.admitted_s
             run.attempt.admitted.set()
         route, decision = ticket.request, ticket.grant.decision
-        labels = (route.tenant, route.model)
         metrics = self._metrics
-        wait = metrics.of(metrics.admission_wait, *labels, route.priority_class)
+        wait = metrics.of(metrics.admission_wait, route.model, route.priority_class)
         wait.observe(ticket.waited_s)
         if decision.overlap_blocks:
             cached = decision.overlap_blocks * run.model.block_size
-            metrics.of(metrics.predicted_cached, *labels).inc(cached)
+            metrics.of(metrics.predicted_cached, route.tenant, route.model).inc(cached)
 
     async def _stream(self, run: Run, choice: Choice, leg: Leg, ticket: Ticket) -> None:
         """One leg, to the end of the choice.

@@ -70,7 +70,9 @@ class Gateway:
         )
         self._courses = Courses(parts.models, parts.fallbacks, prices)
         self._attempts = Attempts(parts, prices, self._booking)
-        self._settlement = Settlement(prices, parts.metrics, parts.slo_s)
+        self._settlement = Settlement(
+            prices, parts.metrics, parts.slo_s, parts.tpot_slo_s, parts.fallbacks
+        )
         for name, fallback in parts.fallbacks.items():
             fallback.watch(parts.models[name].router, parts.metrics)
 

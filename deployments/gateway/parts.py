@@ -49,9 +49,10 @@ class Enricher(Protocol):
 @dataclass(frozen=True, slots=True)
 class Parts:
     """Everything that a gateway needs. ``classes``: the priority classes' names; ``slo_s``: the
-    time-to-first-token limit of those that have one. ``ledger``: where what was used is kept.
-    ``tracer``: None where requests are not traced. ``ids`` makes unique ids; ``wall_clock`` gives
-    seconds since the epoch, for what clients are told. The event loop's clock is the only other."""
+    time-to-first-token limit of those that have one, ``tpot_slo_s`` that of the time per later
+    token. ``ledger``: where what was used is kept. ``tracer``: None where requests are not traced.
+    ``ids`` makes unique ids; ``wall_clock`` gives seconds since the epoch, for what clients are
+    told. The event loop's clock is the only other."""
 
     directory: LiveDirectory
     models: Mapping[str, Model]
@@ -63,6 +64,7 @@ class Parts:
     off_loop: OffLoop
     fallbacks: Mapping[str, Fallback] = field(default_factory=dict)
     slo_s: Mapping[str, float] = field(default_factory=dict)
+    tpot_slo_s: Mapping[str, float] = field(default_factory=dict)
     adapters: AdapterNames = field(default_factory=lambda: AdapterNames(()))
     ledger: Ledger | None = None
     tracer: Tracer | None = None

@@ -30,6 +30,7 @@ from weir.settings.responses import ResponsesSettings
 from weir.settings.routing import RoutingSettings
 from weir.settings.section import Finding, Section, refuse
 from weir.settings.server import CorsSettings, MetricsSettings, Port
+from weir.settings.slo import SloSettings
 from weir.settings.speculative import SpeculativeSettings
 from weir.settings.tenants import ModelName, TenantId, TenantSettings
 from weir.settings.tracing import TracingSettings
@@ -225,6 +226,7 @@ class Settings(Section):
     registry: RegistrySettings = RegistrySettings()
     database: DatabaseSettings = DatabaseSettings()
     admission: AdmissionSettings = Field(default_factory=AdmissionSettings)
+    slo: SloSettings = SloSettings()
     ledger: LedgerSettings = LedgerSettings()
     features: FeaturesSettings = FeaturesSettings()
     responses: ResponsesSettings = ResponsesSettings()
