@@ -52,6 +52,7 @@ def build_gateway(
     directory = directory or LiveDirectory(Directory.of(settings.tenants), wall_clock)
     shared = settings.admission
     slo_s = {c.name: c.ttft_slo_ms / 1000 for c in shared.classes if c.ttft_slo_ms}
+    tpot_slo_s = {c.name: c.tpot_slo_ms / 1000 for c in shared.classes if c.tpot_slo_ms}
     fallbacks = _fallbacks(settings, encoders, slo_s)
 
     def build(model: ModelSettings) -> Model:
@@ -84,6 +85,7 @@ def build_gateway(
             off_loop=off_loop,
             fallbacks=fallbacks,
             slo_s=slo_s,
+            tpot_slo_s=tpot_slo_s,
             adapters=AdapterNames(settings.models, digests),
             ledger=ledger,
             ids=ids or random_ids(),

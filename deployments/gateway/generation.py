@@ -109,7 +109,7 @@ class Generation:
             try:
                 async with asyncio.timeout(self._limits.request_timeout_s):
                     while True:
-                        leg = choice.begin_leg(ticket.grant.replica_id, self._clock())
+                        leg = choice.begin_leg(ticket.grant.decision, self._clock())
                         try:
                             await self._stream(run, choice, leg, ticket)
                             ticket.close(complete=True)
@@ -133,7 +133,7 @@ class Generation:
     def _admitted(self, run: Run, ticket: Ticket) -> None:
         """Admission is over, and the replica is chosen and reserved."""
         if run.attempt.admitted_s is None:
-            run.attempt.admitted_s = self._clock()
+            run.attempt.admitted_s, run.attempt.waited_s = self._clock(), ticket.waited_s
             run.attempt.admitted.set()
         route, decision = ticket.request, ticket.grant.decision
         labels = (route.tenant, route.model)

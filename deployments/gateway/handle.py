@@ -39,6 +39,7 @@ from deployments.gateway.plan import (
     verdict,
 )
 from deployments.gateway.pricing import PriceLists
+from deployments.gateway.recent import ClassLimits, RecentRequests
 from deployments.gateway.request import Door, Header, Request, patience_s
 from deployments.gateway.settle import Record, Settlement
 from deployments.gateway.silence import Silence
@@ -90,7 +91,8 @@ class Enricher(Protocol):
 @dataclass(frozen=True, slots=True)
 class Parts:
     """Everything that a gateway needs. ``classes``: the priority classes' names; ``slo_s``: the
-    time-to-first-token limit of those that have one. ``ledger``: where what was used is kept.
+    time-to-first-token limit of those that have one; ``tpot_slo_s``: that of the time per later
+    token. ``ledger``: where what was used is kept.
     ``ids`` makes unique ids; ``wall_clock`` gives
     seconds since the epoch, for what clients are told. The event loop's clock is the only other."""
 
@@ -104,6 +106,7 @@ class Parts:
     off_loop: OffLoop
     fallbacks: Mapping[str, Fallback] = field(default_factory=dict)
     slo_s: Mapping[str, float] = field(default_factory=dict)
+    tpot_slo_s: Mapping[str, float] = field(default_factory=dict)
     adapters: AdapterNames = field(default_factory=lambda: AdapterNames(()))
     ledger: Ledger | None = None
     ids: Callable[[], str] = field(default_factory=random_ids)
@@ -133,6 +136,8 @@ class Gateway:
             parts.slo_s,
         )
         self._settlement = Settlement(self._prices, parts.metrics, parts.slo_s)
+        limits = ClassLimits(parts.slo_s, parts.tpot_slo_s)
+        self.recent = RecentRequests(limits, self._clock, parts.wall_clock)
         for name, fallback in parts.fallbacks.items():
             fallback.watch(parts.models[name].router, parts.metrics)
 
@@ -183,6 +188,7 @@ class Gateway:
         finally:
             self._booking.end(record)
             self._settlement.settle(record, sink.status, self._clock())
+            self.recent.add(record, sink.status)
 
     async def _fail(self, record: Record, sink: Sink, error: WeirError) -> None:
         record.error = error

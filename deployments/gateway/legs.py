@@ -14,7 +14,7 @@ from deployments.gateway.adapters import Adapter
 from deployments.gateway.connection import TokenStream
 from deployments.gateway.outputs import Counts, Delivered, Output, total
 from deployments.gateway.plan import LegEnd, Loss, Step
-from router.types import RouteRequest
+from router.types import Decision, RouteRequest
 
 
 @dataclass(slots=True)
@@ -23,7 +23,7 @@ class Leg:
     ``loss``: whether it broke because a replica was lost, and ``failed_id`` which one (None: the
     one that answers, ``replica_id``). ``prefill_id``: another replica that computes the prompt;
     ``kept`` is what that has told. ``stream`` and ``prefill_stream``: where the two are heard.
-    Times are on the loop's clock."""
+    ``decision``: why it is these replicas. Times are on the loop's clock."""
 
     replica_id: str
     tokens: list[int] = field(default_factory=list)
@@ -37,6 +37,7 @@ class Leg:
     prefill_stream: TokenStream | None = None
     begun_s: float = 0.0
     ended_s: float = 0.0
+    decision: Decision | None = None
 
     def end(self, loss: Loss | None = None) -> LegEnd:
         """What rules want to know of a leg that broke; ``loss``: if it broke now."""
@@ -90,9 +91,9 @@ class Choice:
         if isinstance(self.submit, wire.Submit) and self.submit.logprobs is None:
             self.submit = msgspec.structs.replace(self.submit, logprobs=0)
 
-    def begin_leg(self, replica_id: str, now_s: float) -> Leg:
-        """The choice runs there from now on."""
-        leg = Leg(replica_id, begun_s=now_s, ended_s=now_s)
+    def begin_leg(self, decision: Decision, now_s: float) -> Leg:
+        """The choice runs on the decision's replica from now on."""
+        leg = Leg(decision.replica_id, begun_s=now_s, ended_s=now_s, decision=decision)
         self.legs.append(leg)
         return leg
 
@@ -121,7 +122,8 @@ class Choice:
 class Attempt:
     """All choices of a request by one model.
 
-    Times are on the loop's clock; ``admitted`` is set with ``admitted_s``. ``shown``: it was
+    Times are on the loop's clock; ``admitted`` is set with ``admitted_s``, and ``waited_s`` is how
+    long the first choice was in the queue. ``shown``: it was
     given to the client, in part or whole. ``doubtful``: it was held back and not good enough;
     ``doubt`` tells how sure the model was. ``adapter``: the model's, that answers. ``charge``:
     what is reserved of the tenant's quotas and budget, where it has any.
@@ -137,6 +139,7 @@ class Attempt:
     doubt: str = ""
     adapter: Adapter | None = None
     charge: Charge | None = None
+    waited_s: float | None = None
 
     @property
     def counts(self) -> Counts:
