@@ -10,6 +10,7 @@ import msgspec
 
 from deployments import live
 from deployments.control import asking
+from deployments.control.asking import RedisAway
 from deployments.gateway.feature_store import platform_redis_url
 from deployments.live import Board
 from features.online import parse_address
@@ -38,7 +39,7 @@ class Boards:
         self._now_s = now_s
         self._clock = clock
         self._reading = asyncio.Lock()
-        self._read: tuple[Board, ...] = ()
+        self._read: tuple[Board, ...] | RedisAway = ()
         self._read_s = float("-inf")
 
     async def read(self) -> Sequence[Board]:
@@ -49,8 +50,13 @@ class Boards:
         """
         async with self._reading:
             if self._clock() - self._read_s >= _FRESH_S:
-                self._read = tuple(await self._ask())
+                try:
+                    self._read = tuple(await self._ask())
+                except RedisAway as away:
+                    self._read = away  # whoever has waited meanwhile need not wait as long again
                 self._read_s = self._clock()
+        if isinstance(self._read, RedisAway):
+            raise self._read
         return self._read
 
     async def close(self) -> None:
