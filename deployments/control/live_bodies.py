@@ -119,8 +119,9 @@ class CandidateBody(BaseModel):
 
 
 class RecentBody(BaseModel):
-    """A request that has ended, in one line. ``replica``, ``reason``, ``held_blocks``, ``cost`` and
-    ``next_cost``: of its first decision; ``candidates``: how many it weighed."""
+    """A request that has ended, in one line. ``replica``, ``reason``, ``held_blocks``: of its
+    first decision. ``candidates``: how many were weighed, ``cost`` and ``next_cost``: that of the
+    chosen one and the least of another; for the operator, because other tenants' work is in it."""
 
     serial: str
     id: str

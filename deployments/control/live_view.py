@@ -191,15 +191,16 @@ def spills_of(picture: Picture) -> list[SpillBody]:
 
 def recent_of(picture: Picture) -> list[RecentBody]:
     """The newest requests, in one line each."""
-    return [_recent(request) for request in picture.ended()[:_LISTED]]
+    operator = picture.tenant is None
+    return [_recent(request, operator) for request in picture.ended()[:_LISTED]]
 
 
-def _recent(request: EndedRequest) -> RecentBody:
+def _recent(request: EndedRequest, operator: bool) -> RecentBody:
     shown = next((a for a in reversed(request.attempts) if a.outcome == "shown"), None)
     shown = shown or (request.attempts[-1] if request.attempts else None)
     leg = shown.legs[0] if shown is not None and shown.legs else None
-    costs = [each.cost for each in leg.candidates] if leg is not None else []
-    own, other = _compared(leg)
+    weighed = leg if operator else None
+    own, other = _compared(weighed)
     return RecentBody(
         **_head(request),
         answered=(shown.adapter or shown.model) if shown is not None else "",
@@ -209,7 +210,7 @@ def _recent(request: EndedRequest) -> RecentBody:
         prefill_replica=leg.prefill_replica if leg is not None else "",
         reason=leg.reason if leg is not None else "",
         held_blocks=leg.held_blocks if leg is not None else 0,
-        candidates=len(costs),
+        candidates=len(weighed.candidates) if weighed is not None else 0,
         cost=own,
         next_cost=other,
         status=request.status,
@@ -226,7 +227,7 @@ def _compared(leg: LegFacts | None) -> tuple[float | None, float | None]:
 
 
 def followed_body(request: EndedRequest, operator: bool) -> FollowedBody:
-    """All legs. What was weighed tells of the load that all tenants make: the operator's alone."""
+    """All legs. What was weighed tells of the load that all tenants make: it is the operator's."""
     return FollowedBody(
         **_head(request),
         status=request.status,

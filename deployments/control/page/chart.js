@@ -14,7 +14,7 @@ const LINES = [
 const DARK = window.matchMedia("(prefers-color-scheme: dark)");
 const token = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-function options(width, height, lines, show, bounds) {
+function options(width, height, lines, tick, bounds) {
   const ink = token("--muted");
   const grid = { stroke: token("--rule"), width: 1 };
   const axis = { stroke: ink, grid, ticks: { show: false }, font: "12px system-ui, sans-serif" };
@@ -23,11 +23,11 @@ function options(width, height, lines, show, bounds) {
     height,
     legend: { show: false },
     cursor: { y: false, points: { size: 7 } },
-    padding: [10, 8, 0, 0],
+    padding: [10, 20, 0, 0],
     scales: { y: { range: (_, low, high) => bounds(low ?? 0, high ?? 0) } },
     axes: [
       { ...axis, space: 70, values: (_, at) => at.map((s) => clock(s).slice(0, 5)) },
-      { ...axis, size: 62, space: 36, values: (_, at) => at.map((n) => show(n)) },
+      { ...axis, size: 52, space: 36, values: (_, at) => at.map((n) => tick(n)) },
     ],
     series: [
       {},
@@ -52,7 +52,7 @@ function Swatch({ index }) {
   </svg>`;
 }
 
-export function Chart({ title, at, lines, show, bounds = fromZero, height = 170 }) {
+export function Chart({ title, at, lines, show, tick = show, bounds = fromZero, height = 170 }) {
   const place = useRef(null);
   const drawn = useRef(null);
   const [scheme, setScheme] = useState(DARK.matches);
@@ -66,7 +66,7 @@ export function Chart({ title, at, lines, show, bounds = fromZero, height = 170 
     return () => DARK.removeEventListener("change", changed);
   }, []);
   useEffect(() => {
-    const made = options(place.current.clientWidth || 300, height, lines, show, bounds);
+    const made = options(place.current.clientWidth || 300, height, lines, tick, bounds);
     made.hooks = { setCursor: [(plot) => setHovered(plot.cursor.idx ?? null)] };
     const plot = new uPlot(made, [at, ...lines.map((line) => line.values)], place.current);
     drawn.current = plot;

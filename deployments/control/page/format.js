@@ -58,10 +58,8 @@ const SPILLS = {
   overload: "the model was overloaded",
   failure: "the model's replicas had failed",
   cost: "the tenant's budget said so",
-  "long-tail": "a long-tail entity",
-  long_tail: "a long-tail entity",
+  "long-tail": "it is about a long-tail entity",
   adapter: "the adapter had no slot",
-  intent: "its intent is the student's",
   cascade: "the student was asked first",
 };
 export const spill = (name) => SPILLS[name] || name;
@@ -69,15 +67,18 @@ export const spill = (name) => SPILLS[name] || name;
 /** Replicas have long names; their last part tells them apart. */
 export const replica = (id) => (id.includes("#") ? id.slice(id.lastIndexOf("#") + 1) : id);
 
-/** Why a replica was chosen, in a sentence. */
+/** What a policy weighs: tokens, or a small score. */
+export const cost = (n) => (Math.abs(n) < 10 ? n.toFixed(2) : compact(Math.round(n)));
+
+/** Why a replica was chosen, in few words. */
 export function why(row) {
   if (!row.reason) return "";
   const parts = [reason(row.reason)];
   if (row.cost != null && row.next_cost != null) {
-    parts.push(`cost ${compact(Math.round(row.cost))} against ${compact(Math.round(row.next_cost))} next`);
+    parts[0] += `: ${cost(row.cost)}, next ${cost(row.next_cost)}`;
   } else if (row.candidates === 1) {
-    parts.push("the only one there");
+    parts.push("alone there");
   }
-  if (row.held_blocks) parts.push(`${plural(row.held_blocks, "block")} of the prompt cached`);
-  return parts.join("; ");
+  if (row.held_blocks) parts.push(`${plural(row.held_blocks, "block")} cached`);
+  return parts.join(" · ");
 }

@@ -154,7 +154,6 @@ function Board({ keyOf, view, setView, signOut }) {
   };
   const follow = (request) => {
     location.hash = `request=${encodeURIComponent(request)}`;
-    requestAnimationFrame(() => requestAnimationFrame(() => document.getElementById("request")?.scrollIntoView({ block: "nearest" })));
   };
   const close = () => {
     history.replaceState(null, "", location.pathname);

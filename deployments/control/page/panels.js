@@ -80,7 +80,7 @@ export function Slo({ live }) {
   return html`<${Panel} id="slo" title="SLO now" about=${`Share of answers within their class's limit, ${perMinute(live)}`}>
     <ul class="classes">
       ${live.classes.map(
-        (each) => html`<li key=${each.priority_class}>
+        (each) => each.ttft_slo_ms == null && each.tpot_slo_ms == null ? html`<li key=${each.priority_class}><p class="limit none"><b>${each.priority_class}</b><span>no limits</span></p></li>` : html`<li key=${each.priority_class}>
           <h3>${each.priority_class}</h3>
           <${Limit} what="first token" limit=${each.ttft_slo_ms} met=${each.ttft_met} missed=${each.ttft_missed} attained=${each.ttft_attained} />
           <${Limit} what="each later token" limit=${each.tpot_slo_ms} met=${each.tpot_met} missed=${each.tpot_missed} attained=${each.tpot_attained} />
@@ -109,8 +109,8 @@ export function Charts({ series }) {
   const one = (values) => [{ name: "", values }];
   return html`<${Panel} id="course" title="Last 15 minutes" wide about="In steps of half a minute">
     <div class="charts">
-      <${Chart} title="Requests per second" at=${series.at_s} lines=${one(series.requests_per_s)} show=${(n) => rate(n, "/s")} />
-      <${Chart} title="Output tokens per second" at=${series.at_s} lines=${one(series.output_tokens_per_s)} show=${(n) => (n == null ? NONE : `${compact(Math.round(n))} /s`)} />
+      <${Chart} title="Requests per second" at=${series.at_s} lines=${one(series.requests_per_s)} show=${(n) => rate(n, "/s")} tick=${compact} />
+      <${Chart} title="Output tokens per second" at=${series.at_s} lines=${one(series.output_tokens_per_s)} show=${(n) => (n == null ? NONE : `${compact(Math.round(n))} /s`)} tick=${compact} />
       ${some.length
         ? html`<${Chart} title="First tokens in time" at=${series.at_s} lines=${some} show=${LINE.attained} bounds=${upToOne} />`
         : html`<figure class="chart"><figcaption><span class="chart-title">First tokens in time</span></figcaption><${Empty}>No answer with a limit yet.<//></figure>`}

@@ -1,9 +1,9 @@
 // One request through its legs: as bars over time, and in words.
-import { html, useEffect, useState } from "./vendor/preact.js";
+import { html, useEffect, useRef, useState } from "./vendor/preact.js";
 import { ask } from "./api.js";
 import { Empty, Panel } from "./panels.js";
 import { Status } from "./tables.js";
-import { clock, compact, count, NONE, plural, reason, replica, share, spill, time, usd } from "./format.js";
+import { clock, cost, count, NONE, plural, reason, replica, share, spill, time, usd } from "./format.js";
 
 export function Followed({ keyOf, view, wanted, close }) {
   const [found, setFound] = useState({ for: null });
@@ -18,9 +18,14 @@ export function Followed({ keyOf, view, wanted, close }) {
     };
   }, [path]);
   const known = found.for === path;
+  const begin = useRef(null);
+  useEffect(() => {
+    begin.current?.scrollIntoView({ block: "nearest" });
+    begin.current?.focus({ preventScroll: true });
+  }, [known && path]);
   return html`<${Panel} id="request" title="One request" wide>
     <button type="button" class="quiet close" onClick=${close}>Close</button>
-    <div aria-live="polite">
+    <div ref=${begin} tabindex="-1" class="answer">
       ${!known && html`<${Empty}>Asking…<//>`}
       ${known && found.failed && html`<${Empty}>${found.failed}<//>`}
       ${known && found.data?.map((each) => html`<${Request} key=${each.serial} request=${each} />`)}
@@ -136,7 +141,7 @@ function Decision({ leg }) {
           ${leg.candidates.map(
             (each) => html`<tr key=${each.replica} class=${each.replica === leg.replica ? "chosen" : ""}>
               <th scope="row"><code title=${each.replica}>${replica(each.replica)}</code>${each.replica === leg.replica ? html`<span class="sign good">✓ chosen</span>` : ""}</th>
-              <td class="number">${compact(Math.round(each.cost * 10) / 10)}</td>
+              <td class="number">${cost(each.cost)}</td>
               <td class="number">${plural(each.held_blocks, "block")}</td>
               <td class="number">${plural(each.prefill_tokens, "token")}</td>
               <td class="number">${plural(each.decode_tokens, "token")}</td>
