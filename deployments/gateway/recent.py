@@ -1,7 +1,7 @@
 """The requests that have ended lately: the last ones with all their legs, and sums by tenant, model
 and class. A fold over what the request's record has anyway; bounded; without prompts and answers.
 
-Per request it costs 5 µs (docs/dashboard.md). What takes longer, sorting the candidates of a
+Per request it costs 8 µs (docs/dashboard.md). What takes longer, sorting the candidates of a
 decision, waits until somebody looks.
 """
 
