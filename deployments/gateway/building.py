@@ -78,10 +78,10 @@ def build_gateway(
         return int(wall_clock() * 1000)
 
     models = {m.name: build(m) for m in settings.models}
+    for model in models.values():
+        model.router.explains = True  # to pages and traces
     tracer = None
     if settings.tracing.enabled:
-        for model in models.values():
-            model.router.explains = True
         tracer = Tracer(
             settings.tracing,
             slo_s,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import sys
 import time
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from deployments.cluster import serving_gateways
 from deployments.control_server import ADDRESS_VARIABLE
 from deployments.gateway.accounts.building import redis_account, redis_store
 from deployments.gateway.app import GatewayApp, Traffic
+from deployments.gateway.board import BoardWriter
 from deployments.gateway.building import build_gateway
 from deployments.gateway.enrichment import build_enricher
 from deployments.gateway.feature_store import platform_redis_url
@@ -124,6 +126,9 @@ class GatewayReplica:
             for model in self._gateway.models.values()
             for pool in pools_of(model.settings)
         ]
+        name = f"{os.uname().nodename}-{os.getpid()}-{secrets.token_hex(4)}"
+        boards = BoardWriter(self._gateway, self._redis, name, time.time)
+        self._tasks.append(loop.create_task(boards.run()))
         if self._ledger is not None:
             self._ledger.start(self._gateway.models.values())
 

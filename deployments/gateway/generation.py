@@ -137,7 +137,7 @@ class Generation:
         """Admission is over, and the replica is chosen and reserved."""
         choice.admitted_s = self._clock()
         if run.attempt.admitted_s is None:
-            run.attempt.admitted_s = choice.admitted_s
+            run.attempt.admitted_s, run.attempt.waited_s = choice.admitted_s, ticket.waited_s
             run.attempt.admitted.set()
         route, decision = ticket.request, ticket.grant.decision
         metrics = self._metrics

@@ -27,6 +27,7 @@ from deployments.gateway.plan import (
     verdict,
 )
 from deployments.gateway.pricing import PriceLists
+from deployments.gateway.recent import ClassLimits, RecentRequests
 from deployments.gateway.request import Door, Request, patience_s, streams
 from deployments.gateway.settle import Record, Settlement
 from deployments.gateway.silence import Silence
@@ -73,6 +74,8 @@ class Gateway:
         self._settlement = Settlement(
             prices, parts.metrics, parts.slo_s, parts.tpot_slo_s, parts.fallbacks
         )
+        limits = ClassLimits(parts.slo_s, parts.tpot_slo_s)
+        self.recent = RecentRequests(limits, self._clock, parts.wall_clock)
         for name, fallback in parts.fallbacks.items():
             fallback.watch(parts.models[name].router, parts.metrics)
 
@@ -133,6 +136,7 @@ class Gateway:
         if tracer is not None:
             tracer.decide(record, now_s)
         self._settlement.settle(record, status, now_s)
+        self.recent.add(record, status)
         if tracer is not None:
             tracer.end(record, status, now_s)
 

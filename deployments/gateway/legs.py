@@ -131,7 +131,8 @@ class Choice:
 class Attempt:
     """All choices of a request by one model.
 
-    Times are on the loop's clock; ``admitted`` is set with ``admitted_s``. ``shown``: it was
+    Times are on the loop's clock; ``admitted`` is set with ``admitted_s``, and ``waited_s`` is how
+    long the first choice was in the queue. ``shown``: it was
     given to the client, in part or whole. ``doubtful``: it was held back and not good enough;
     ``doubt`` tells how sure the model was. ``adapter``: the model's, that answers. ``charge``:
     what is reserved of the tenant's quotas and budget, where it has any. ``error``: what it ended
@@ -154,6 +155,7 @@ class Attempt:
     ended_s: float = 0.0
     error: WeirError | None = None
     content: dict[str, Value] = field(default_factory=dict)
+    waited_s: float | None = None
 
     @property
     def counts(self) -> Counts:

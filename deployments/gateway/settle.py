@@ -29,8 +29,9 @@ class Record:
     """Filled step by step; everything told at the end follows from it. ``tenant`` and ``model``
     stay empty for a request that came to its end before they were known. ``id`` and ``serial`` are
     the request's; ``key`` is the key's that it came with. ``booked``: it is in the ledger. ``tab``:
-    its account, where its tenant has quotas or a budget. ``trace``: where requests are traced.
-    Times are on the loop's clock; ``validated_s`` and ``enriched_s`` are 0 until then."""
+    its account, where its tenant has quotas or a budget. ``nano_usd``: what it was billed, once it
+    is settled. ``trace``: where requests are traced. Times are on the loop's clock; ``validated_s``
+    and ``enriched_s`` are 0 until then."""
 
     endpoint: str
     arrival_s: float
@@ -49,6 +50,7 @@ class Record:
     trace: Trace | None = None
     validated_s: float = 0.0
     enriched_s: float = 0.0
+    nano_usd: int = 0
 
     @property
     def error_code(self) -> str:
@@ -178,6 +180,7 @@ class Settlement:
             used = used_of(attempt, counts)
             nano_usd = self._prices.nano_usd(request, attempt, used)
             metrics.of(metrics.cost, *labels).inc(float(usd_of(nano_usd)))
+            record.nano_usd += nano_usd
             if attempt.charge is not None:
                 paid.append((attempt.charge, used, nano_usd))
         if record.tab is not None:

@@ -1,4 +1,4 @@
-"""A routing decision, told: the candidates with their scores, as they were when it was made."""
+"""A routing decision, told: the candidates with their costs, as they were when it was made."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MOST_CANDIDATES = 8
 
 
 def decision_attributes(reservation: Reservation) -> dict[str, Value]:
-    """Why the request got its replica. The scores are computed now, by the policy, from what it saw
+    """Why the request got its replica. The costs are computed now, by the policy, from what it saw
     then: policies are pure."""
     decision = reservation.decision
     told: dict[str, Value] = {
@@ -26,9 +26,9 @@ def decision_attributes(reservation: Reservation) -> dict[str, Value]:
         return told
     candidates = reservation.explain()
     told["weir.decision.candidates"] = len(candidates)
-    best = sorted(candidates, key=lambda each: -each.score)[:_MOST_CANDIDATES]
+    best = sorted(candidates, key=lambda each: each.cost)[:_MOST_CANDIDATES]
     told["weir.decision.replicas"] = [each.replica_id for each in best]
-    told["weir.decision.scores"] = [round(each.score, 4) for each in best]
+    told["weir.decision.costs"] = [round(each.cost, 1) for each in best]
     told["weir.decision.cached_blocks"] = [each.overlap_blocks for each in best]
     told["weir.decision.requests"] = [each.requests for each in best]
     told["weir.decision.prefill_tokens"] = [each.prefill_tokens for each in best]

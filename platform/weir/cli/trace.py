@@ -132,7 +132,7 @@ def _notes(span: Mapping[str, Any]) -> str:
 def _decision(told: Mapping[str, Any]) -> str:
     scores = zip(
         told.get("weir.decision.replicas", ()),
-        told.get("weir.decision.scores", ()),
+        told.get("weir.decision.costs", ()),
         told.get("weir.decision.cached_blocks", ()),
         strict=False,
     )

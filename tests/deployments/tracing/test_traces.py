@@ -93,7 +93,7 @@ async def test_a_request_step_by_step(traced: Make) -> None:
     decision = spans["decide"].attributes
     assert decision["weir.decision.replica"] == chosen.name
     assert sorted(decision["weir.decision.replicas"]) == ["a", "b"]
-    assert decision["weir.decision.scores"][0] == max(decision["weir.decision.scores"]) > 0
+    assert decision["weir.decision.costs"][0] == min(decision["weir.decision.costs"]) > 0
     assert len({span.span_id for span in spans.values()}) == len(spans)
 
 
