@@ -146,7 +146,7 @@ def pair(prefill={}, decode={}, **more):
                        {"name": "d", "role": "decode", **decode}, **more)
 
 def configs(settings):
-    return [llm_config(pool) for pool in pools_of(settings.models[0])]
+    return [llm_config(pool, settings) for pool in pools_of(settings.models[0])]
 
 def bundles(settings, number):
     options = _pool(pools_of(settings.models[0])[number], settings)._bound_deployment
