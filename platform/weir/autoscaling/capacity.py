@@ -59,7 +59,7 @@ class CapacityFit:
         # Half of a step's time is fixed where about eight answers go on in each.
         seconds = (4.0 * decode, prefill, decode / 2)
         spread = np.diag([(_UNSURE * each) ** 2 for each in seconds])
-        return cls(seconds, tuple(spread.ravel()), prior.usable)
+        return cls(seconds, tuple(spread.ravel().tolist()), prior.usable)
 
     def learned(self, seen: Observed) -> CapacityFit:
         """After one more observation; the same where it says too little."""
@@ -80,7 +80,7 @@ class CapacityFit:
         return replace(
             self,
             seconds=seconds,
-            covariance=tuple(spread.ravel()),
+            covariance=tuple(spread.ravel().tolist()),
             seen=self.seen + 1,
             error=error,
         )

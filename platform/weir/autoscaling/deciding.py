@@ -92,12 +92,14 @@ class Scaler:
         state = replace(state, history=memory.history)
         decision = self._policy.decide(state, now_s, memory.state)
         memory.state = decision.state
-        before = {pool.name: pool.current for pool in state.pools}
+        before = {
+            pool.name: pool.current if (last := memory.pools[pool.name].target) is None else last
+            for pool in state.pools
+        }
         targets = {pool.name: self._target(pool, decision, now_s) for pool in state.pools}
         for name, target in targets.items():
             pool = memory.pools[name]
-            was = before[name] if pool.target is None else pool.target
-            pool.clock.asked(now_s, target - was)
+            pool.clock.asked(now_s, target - before[name])
             pool.target = target
         deployments = {pool.state.name: pool.deployment for pool in plan.pools if pool.scales}
         return Decided(state, now_s, targets, before, decision, deployments)
