@@ -57,7 +57,8 @@ def _pool(model: ModelSettings, pool: Pool, settings: Settings) -> PoolPlan:
         start_s=bounds.capacity.start_s if bounds else 120.0,
         interruptions_per_hour=bounds.interruptions_per_hour if bounds else 0.0,
     )
-    return PoolPlan(state, pool.deployment, scales=bounds is not None)
+    begins_with = bounds.begins_with(fixed) if bounds else fixed
+    return PoolPlan(state, pool.deployment, bounds is not None, begins_with)
 
 
 def _capacity(served: ModelSettings) -> Capacity:

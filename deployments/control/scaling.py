@@ -80,11 +80,12 @@ class Round:
             self._begun = False
             return []
         now_s = self._now_s()
-        if not self._begun:
+        reports = self._reports(now_s)
+        if not self._begun and reports:
             if (raw := self._redis.get(MEMORY)) is not None:
-                self._scaler.remember(raw, now_s)
+                self._scaler.remember(raw, reports, now_s)
             self._begun = True
-        decided = self._scaler.decide(self._reports(now_s), now_s)
+        decided = self._scaler.decide(reports, now_s)
         if decided:
             self._write(decided, now_s)
             self._keep(decided, now_s)

@@ -82,7 +82,7 @@ def tell(redis: Redis, at_s: float, arrivals: int, replicas: int, waiting: int =
     seen.waiting_requests, seen.waiting_tokens = waiting, 50.0 * waiting
     seen.waiting_output_tokens = 50.0 * waiting
     up = {f"r{i}": ReplicaTold("", True) for i in range(replicas)}
-    told = GatewayTold("g", 1000.0, at_s, {"m": ModelTold({"standard": seen}, up)})
+    told = GatewayTold("g", 900.0, at_s, {"m": ModelTold({"standard": seen}, up)})
     redis.hset(REPORTS, "g", pack(told))
 
 

@@ -26,11 +26,12 @@ _SAMPLES = 2 * 1440
 class PoolPlan:
     """What the settings say of one pool. ``state``: with bounds, price, role, place; its counts are
     those of no replica. ``deployment``: its name in Ray Serve. ``scales``: False where the number
-    is fixed."""
+    is fixed. ``begins_with``: so many Serve starts before anything is decided."""
 
     state: PoolState
     deployment: str
     scales: bool = True
+    begins_with: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,11 @@ class Scaler:
             pool.name: pool.current if (last := memory.pools[pool.name].target) is None else last
             for pool in state.pools
         }
-        targets = {pool.name: self._target(pool, decision, now_s) for pool in state.pools}
+        begins = {pool.state.name: pool.begins_with for pool in plan.pools}
+        targets = {
+            pool.name: self._target(pool, begins[pool.name], decision, now_s)
+            for pool in state.pools
+        }
         for name, target in targets.items():
             pool = memory.pools[name]
             pool.clock.asked(now_s, target - before[name])
@@ -104,10 +108,10 @@ class Scaler:
         deployments = {pool.state.name: pool.deployment for pool in plan.pools if pool.scales}
         return Decided(state, now_s, targets, before, decision, deployments)
 
-    def _target(self, pool: PoolState, decision: Decision, now_s: float) -> int:
+    def _target(self, pool: PoolState, begins_with: int, decision: Decision, now_s: float) -> int:
         target = max(pool.least, min(pool.most, decision.targets.get(pool.name, pool.least)))
         careful = self._careful_until_s is not None and now_s < self._careful_until_s
-        return max(target, min(pool.most, pool.current)) if careful else target
+        return max(target, min(pool.most, max(pool.current, begins_with))) if careful else target
 
     def _state(self, plan: ModelPlan, now_s: float) -> ModelState:
         seen = [each for _, each in self._collector.replicas(plan.name).values()]
@@ -176,11 +180,13 @@ class Scaler:
         told = {"at_s": now_s, "policy": type(self._policy).__name__, "models": models}
         return msgspec.msgpack.encode(told)
 
-    def remember(self, raw: bytes, now_s: float) -> None:
-        """What a predecessor knew, as far as it is still of use."""
+    def remember(self, raw: bytes, reports: Sequence[GatewayTold], now_s: float) -> None:
+        """What a predecessor knew, as far as it is still of use: of a platform that has started
+        anew since, what was learned, and not how many replicas there were."""
         try:
             told = msgspec.msgpack.decode(raw)
-            fresh = now_s - told["at_s"] < _MEMORY_S
+            at_s = told["at_s"]
+            fresh = now_s - at_s < _MEMORY_S and any(each.began_s < at_s for each in reports)
             for plan in self._plans:
                 if (known := told["models"].get(plan.name)) is not None:
                     same = told["policy"] == type(self._policy).__name__

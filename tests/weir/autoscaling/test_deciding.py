@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -126,16 +127,26 @@ def test_a_successor_goes_on_where_the_last_one_was() -> None:
     first = Scaler([plan()], Fixed(3))
     first.decide([told(1000.0, replicas=1)], 1000.0)
     second = Scaler([plan()], Fixed(1))
-    second.remember(first.memory(1000.0), 1005.0)
+    second.remember(first.memory(1000.0), [told(1005.0)], 1005.0)
     decided = second.decide([told(1006.0, replicas=3)], 1006.0)[0]
     assert decided.before == {"m": 3}
     assert decided.targets == {"m": 1}
     assert decided.decision.state == 2
 
 
+def test_a_platform_that_has_started_anew_begins_with_what_its_settings_say() -> None:
+    first = Scaler([plan(least=0)], Fixed(0))
+    first.decide([told(1000.0, replicas=0)], 1000.0)
+    pool = replace(plan(least=0).pools[0], begins_with=2)
+    second = Scaler([replace(plan(least=0), pools=(pool,))], Fixed(0))
+    report = GatewayTold("new", 1050.0, 1060.0, {"m": ModelTold()})
+    second.remember(first.memory(1000.0), [report], 1060.0)
+    assert second.decide([report], 1060.0)[0].targets == {"m": 2}
+
+
 def test_a_memory_of_another_version_is_no_harm() -> None:
     scaler = Scaler([plan()], Fixed(2))
-    scaler.remember(b"\x00", 1000.0)
+    scaler.remember(b"\x00", [told(1000.0)], 1000.0)
     assert scaler.decide([told(1000.0)], 1000.0)[0].targets == {"m": 2}
 
 
@@ -178,7 +189,7 @@ def test_every_policy_works_with_what_gateways_tell_and_its_memory_is_plain(name
     decided = _run(scaler, 0, 300, 20)
     assert 0 <= decided.targets["m"] <= 4
     after = Scaler([plan(least=0)], build_policy(name))
-    after.remember(scaler.memory(1295.0), 1296.0)
+    after.remember(scaler.memory(1295.0), [told(1296.0)], 1296.0)
     again = after.decide([told(1300.0, 0, waiting=0)], 1300.0)[0]
     assert again.before == decided.targets
     assert again.decision.explanation.because
