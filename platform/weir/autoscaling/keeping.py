@@ -18,7 +18,8 @@ _PERIOD_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """One decision as it is kept. ``at_s``: seconds since the epoch."""
+    """One decision as it is kept. ``at_s``: seconds since the epoch; ``number``: its place among
+    all, from 1 on, once it is kept."""
 
     at_s: float
     model: str
@@ -30,6 +31,7 @@ class Kept:
     spill_share: float
     explanation: Explanation
     state: ModelState
+    number: int = 0
 
 
 class Keeper:
@@ -86,10 +88,11 @@ def find(
     before_s: float | None = None,
     since_s: float | None = None,
     changed: bool | None = None,
+    below: int | None = None,
     most: int = 100,
 ) -> list[Kept]:
-    """The newest first."""
-    query = select(decisions).order_by(decisions.c.at_s.desc(), decisions.c.number.desc())
+    """The newest first. ``below``: those that were kept before that number."""
+    query = select(decisions).order_by(decisions.c.number.desc())
     if model is not None:
         query = query.where(decisions.c.model == model)
     if before_s is not None:
@@ -98,6 +101,8 @@ def find(
         query = query.where(decisions.c.at_s >= since_s)
     if changed is not None:
         query = query.where(decisions.c.changed == changed)
+    if below is not None:
+        query = query.where(decisions.c.number < below)
     return [_kept(row._mapping) for row in connection.execute(query.limit(most))]
 
 
@@ -120,6 +125,7 @@ def in_order(connection: Connection, since_s: float, until_s: float) -> Iterator
 def _values(row: Kept) -> dict[str, Any]:
     told: dict[str, Any] = plain(row)
     told["state"]["history"] = []
+    del told["number"]
     return told
 
 
