@@ -57,7 +57,7 @@ def test_explain_now_and_then(url: str) -> None:
 def test_a_time_that_is_none_is_wrong_usage(url: str) -> None:
     error = run(url, "explain", "--at", "soon").exception
     assert isinstance(error, CommandError)
-    assert error.code is ExitCode.USAGE
+    assert error.exit_code is ExitCode.USAGE
 
 
 def test_diff_tells_cost_and_turns(url: str, tmp_path: Path) -> None:
