@@ -220,7 +220,7 @@ def _pool(pool: Pool, settings: Settings) -> Any:
 
 def _membership(pool: Pool) -> list[Membership]:
     """A replica's last argument; none where the model has no pools."""
-    return [Membership(pool.name, pool.role, pool.hands_off)] if pool.name else []
+    return [Membership(pool.name, pool.role, pool.hands_off, pool.notices)] if pool.name else []
 
 
 def _market(pool: Pool, settings: Settings) -> dict[str, Any]:

@@ -214,7 +214,8 @@ class Load(msgspec.Struct, tag=3, array_like=True):
     replica does for a while instead of what its pool is for (empty: that), and ``role_until`` when
     that ends, in seconds since the epoch (None: when it is told to). ``busy_s``, ``prefill_tokens``
     and ``decode_tokens``: time that steps took, and tokens that they computed of prompts and
-    generated, since the engine's start.
+    generated, since the engine's start. ``interrupted``: it drains because its machine is about to
+    be taken away.
     """
 
     running: int
@@ -234,6 +235,7 @@ class Load(msgspec.Struct, tag=3, array_like=True):
     busy_s: float = 0.0
     prefill_tokens: int = 0
     decode_tokens: int = 0
+    interrupted: bool = False
 
 
 class Scored(msgspec.Struct, array_like=True):

@@ -116,6 +116,7 @@ def _replicas(model: Model) -> dict[str, ReplicaTold]:
             each.kv_use = load.kv_blocks_used / max(1, info.kv_blocks_total)
             each.steps, each.busy_s = load.steps, load.busy_s
             each.prefill_tokens, each.decode_tokens = load.prefill_tokens, load.decode_tokens
+            each.interrupted = load.interrupted
         told[info.replica_id] = each
     return told
 

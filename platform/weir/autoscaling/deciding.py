@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from weir.autoscaling.capacity import CapacityFit, StartClock, StartUp
+from weir.autoscaling.capacity import CapacityFit, Interruptions, StartClock, StartUp
 from weir.autoscaling.collecting import (
     Collector,
     ModelPlan,
@@ -24,7 +24,7 @@ from weir.autoscaling.collecting import (
 )
 from weir.autoscaling.registry import AutoscalingPolicy
 from weir.autoscaling.report import Decision, FleetReport, ModelState, PoolState, Sample, Targets
-from weir.autoscaling.telling import GatewayTold
+from weir.autoscaling.telling import GatewayTold, ReplicaTold
 
 _CAUTIOUS_S = 60.0
 #: A memory that is older says nothing of what is.
@@ -71,6 +71,7 @@ class Scaler:
         self._collector = Collector()
         self._models = {plan.name: _ModelMemory() for plan in plans}
         self._careful_until_s: float | None = None
+        self._learned_s: float | None = None
 
     def decide(self, reports: Sequence[GatewayTold], now_s: float) -> list[Decided]:
         """One round; nothing where no gateway has told anything lately."""
@@ -147,9 +148,23 @@ class Scaler:
             if memory.known or memory.target is not None:
                 for took_s in memory.clock.came([now_s] * len(fresh)):
                     memory.start = memory.start.learned(took_s)
-            gone = [r for r in memory.known if r not in own]
-            self._collector.forget(gone)
-            memory.known = {r: memory.known.get(r, now_s) for r in own}
+            there = {r: t for r, (_, t) in seen.items() if (t.pool or only) == name}
+            self._interruptions(memory, there, now_s)
+            self._collector.forget([r for r in memory.known if r not in there])
+            memory.known = {
+                r: memory.known.get(r, now_s) for r in there if r in own or r in memory.known
+            }
+        self._learned_s = now_s
+
+    def _interruptions(
+        self, memory: PoolMemory, there: Mapping[str, ReplicaTold], now_s: float
+    ) -> None:
+        since_s = now_s - min(60.0, now_s - (self._learned_s or now_s))
+        hours = len(memory.known) * (now_s - since_s) / 3600
+        noticed = [r for r, told in there.items() if told.interrupted]
+        fresh = [r for r in noticed if r not in memory.interrupted]
+        memory.interruptions = memory.interruptions.learned(hours, len(fresh))
+        memory.interrupted = noticed
 
     def _pool(self, plan: ModelPlan, pool: PoolPlan) -> PoolMemory:
         pools = self._models[plan.name].pools
@@ -171,6 +186,8 @@ class Scaler:
                         "asked_s": m.clock.asked_s,
                         "target": m.target,
                         "known": m.known,
+                        "interruptions": asdict(m.interruptions),
+                        "interrupted": m.interrupted,
                     }
                     for pool, m in each.pools.items()
                 },
@@ -217,10 +234,15 @@ class Scaler:
             if told["start"]["seen"]:
                 start = {**told["start"], "assumed_s": pool.state.start_s}
                 own.start = StartUp(**start)
+            lost = {**told["interruptions"], "assumed_per_hour": pool.state.interruptions_per_hour}
+            own.interruptions = Interruptions(**lost)
             if fresh:
+                own.interrupted = told["interrupted"]
                 own.clock = StartClock(told["asked_s"])
                 own.target, own.known = told["target"], told["known"]
 
 
 def _fresh(pool: PoolPlan) -> PoolMemory:
-    return PoolMemory(CapacityFit.assumed(pool.state.capacity), StartUp(pool.state.start_s))
+    assumed = Interruptions(pool.state.interruptions_per_hour)
+    fit = CapacityFit.assumed(pool.state.capacity)
+    return PoolMemory(fit, StartUp(pool.state.start_s), interruptions=assumed)

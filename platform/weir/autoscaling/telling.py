@@ -62,7 +62,8 @@ class ClassTold(msgspec.Struct, array_like=True):
 
 class ReplicaTold(msgspec.Struct, array_like=True):
     """One replica, as it last said of itself. ``reached``: it can be sent requests; ``kv_use`` in
-    [0, 1]; ``steps`` and what follows are counts since its engine's start."""
+    [0, 1]; ``steps`` and what follows are counts since its engine's start;
+    ``interrupted``: its machine is about to be taken away."""
 
     pool: str = ""
     reached: bool = False
@@ -76,6 +77,7 @@ class ReplicaTold(msgspec.Struct, array_like=True):
     busy_s: float = 0.0
     prefill_tokens: int = 0
     decode_tokens: int = 0
+    interrupted: bool = False
 
 
 class ModelTold(msgspec.Struct, array_like=True):

@@ -202,3 +202,17 @@ def test_weir_follows_demand_up_and_down_and_to_zero() -> None:
     assert _run(scaler, 120, 400, 2).targets == {"m": 1}
     assert _run(scaler, 400, 700, 0).targets == {"m": 0}
     assert _run(scaler, 700, 710, 0, waiting=1).targets == {"m": 1}
+
+
+def test_a_replica_with_a_notice_counts_as_gone_and_its_market_is_learned() -> None:
+    scaler = Scaler([plan()], Fixed(2))
+    for second in range(0, 3600, 20):
+        at_s = 1000.0 + second
+        report = told(at_s, replicas=2)
+        first = report.models["m"].replicas["r0"]
+        first.interrupted = first.draining = second >= 1800
+        scaler.decide([report], at_s)
+    pool = scaler.report(4600.0).models[0].pools[0]
+    assert (pool.ready, pool.starting, pool.draining) == (1, 1, 1)
+    # One notice in two replica-hours, beside a hundred hours without any.
+    assert pool.interruptions_per_hour == pytest.approx(1 / 102, rel=0.02)
