@@ -102,6 +102,8 @@ class Attempts:
         """Tokenize, then reserve, admit, place and stream each choice; commit with the first output
         that may be seen."""
         request, model = prompts.request, self._models[attempt.step.model]
+        if model.waking.sleeps:
+            await _wake(model, request, held=not attempt.step.watched)
         tokens = await prompts.of(model)
         attempt.choices += await self._choices(record, prompts, attempt, tokens, facts)
         attempt.tokenized_s = self._clock()
@@ -185,6 +187,14 @@ class Attempts:
         if attempt.step.hold_back is not None:
             return HeldAnswer(answer, attempt.step.hold_back, attempt)
         return answer
+
+
+async def _wake(model: Model, request: Request, held: bool) -> None:
+    """The model sleeps: who can be answered by nobody else waits for a replica."""
+    if held:
+        await model.waking.wait(request.priority_class, request.body_bytes)
+    else:
+        model.waking.asked(request.priority_class)
 
 
 def _adapter_of(request: Request | None, step: Step) -> Adapter | None:

@@ -24,6 +24,7 @@ from deployments.gateway.accounts.building import redis_account, redis_store
 from deployments.gateway.app import GatewayApp, Traffic
 from deployments.gateway.board import BoardWriter
 from deployments.gateway.building import build_gateway
+from deployments.gateway.demand import Answered, DemandTeller
 from deployments.gateway.enrichment import build_enricher
 from deployments.gateway.feature_store import platform_redis_url
 from deployments.gateway.fleet import ReplicaChooser
@@ -41,7 +42,7 @@ from deployments.gateway.stored_responses import (
 )
 from deployments.gateway.tenants import build_watch, describe_directory
 from deployments.gateway.tracing.building import build_shipper
-from deployments.pools import pools_of
+from deployments.pools import pools_of, scales
 from deployments.sources import model_source
 from weir import __version__
 from weir.adapters import adapter_digests
@@ -91,6 +92,7 @@ class GatewayReplica:
         self._redis = Redis.from_url(platform_redis_url(settings, os.environ))
         self._ledger = open_ledger(settings, os.environ, self._redis, metrics, time.time)
         self._shipper = build_shipper(settings.tracing, metrics)
+        answered = Answered(tpot_limits(settings))
         self._gateway = build_gateway(
             settings,
             _encoders(settings),
@@ -103,6 +105,7 @@ class GatewayReplica:
             account=redis_account(self._accounts),
             ledger=self._ledger,
             shipping=self._shipper,
+            answered=answered,
         )
         self._metrics_settings = settings.server.metrics
         self._gateways = settings.gateway.replicas
@@ -129,6 +132,9 @@ class GatewayReplica:
         name = f"{os.uname().nodename}-{os.getpid()}-{secrets.token_hex(4)}"
         boards = BoardWriter(self._gateway, self._redis, name, time.time)
         self._tasks.append(loop.create_task(boards.run()))
+        if scales(settings):
+            teller = DemandTeller(self._gateway.models, answered, self._redis, time.time)
+            self._tasks.append(loop.create_task(teller.run()))
         if self._ledger is not None:
             self._ledger.start(self._gateway.models.values())
 
@@ -194,6 +200,12 @@ class GatewayReplica:
         if self._watch is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._watch.stop)
         await self._session.close()
+
+
+def tpot_limits(settings: Settings) -> dict[str, float]:
+    """Seconds per token, of the classes that have such a limit."""
+    classes = settings.admission.classes
+    return {c.name: c.tpot_slo_ms / 1000 for c in classes if c.tpot_slo_ms}
 
 
 def _encoders(settings: Settings) -> Mapping[str, PromptEncoder]:

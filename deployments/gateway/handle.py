@@ -72,7 +72,12 @@ class Gateway:
         self._courses = Courses(parts.models, parts.fallbacks, prices)
         self._attempts = Attempts(parts, prices, self._booking)
         self._settlement = Settlement(
-            prices, parts.metrics, parts.slo_s, parts.tpot_slo_s, parts.fallbacks
+            prices,
+            parts.metrics,
+            parts.slo_s,
+            parts.tpot_slo_s,
+            parts.fallbacks,
+            parts.answered,
         )
         limits = ClassLimits(parts.slo_s, parts.tpot_slo_s)
         self.recent = RecentRequests(limits, self._clock, parts.wall_clock)

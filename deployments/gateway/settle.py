@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from deployments.gateway.accounts import Tab
 from deployments.gateway.bodies.unknown import Unknown
+from deployments.gateway.demand import Answered
 from deployments.gateway.legs import Attempt, billed
 from deployments.gateway.pricing import PriceLists, used_of
 from deployments.gateway.request import Request
@@ -114,7 +115,8 @@ def _answered_by(attempts: list[Attempt]) -> _Pairs:
 
 class Settlement:
     """``slo_s``: time-to-first-token limit per priority class; ``tpot_slo_s``: limit of the mean
-    time per later token. ``with_student``: models for which a student can answer."""
+    time per later token. ``with_student``: models for which a student can answer. ``answered`` is
+    told how fast."""
 
     def __init__(
         self,
@@ -123,7 +125,9 @@ class Settlement:
         slo_s: Mapping[str, float],
         tpot_slo_s: Mapping[str, float] = MappingProxyType({}),
         with_student: Collection[str] = (),
+        answered: Answered | None = None,
     ) -> None:
+        self._answered = answered or Answered()
         self._prices = prices
         self._metrics = metrics
         self._slo_s = slo_s
@@ -208,6 +212,7 @@ class Settlement:
         if (limit_s := self._slo_s.get(priority)) is not None:
             in_time = first_s is not None and first_s - record.arrival_s <= limit_s
             self._count_verdict(record, priority, "ttft", in_time and not failed)
+            self._answered.judged(record.model, priority, in_time and not failed)
         if failed or first_s is None:
             return
         kind, counts = (record.model, priority), attempt.counts
@@ -217,8 +222,9 @@ class Settlement:
         metrics.of(metrics.duration, *kind).observe(now_s - record.arrival_s, example)
         metrics.of(metrics.prompt_size, *kind).observe(counts.prompt_tokens)
         longest = max(choice.counts.output_tokens for choice in attempt.choices)
-        if longest > 1:
-            tpot_s = (now_s - first_s) / (longest - 1)
+        tpot_s = (now_s - first_s) / (longest - 1) if longest > 1 else None
+        self._answered.timed(record.model, priority, ttft_s, tpot_s)
+        if tpot_s is not None:
             metrics.of(metrics.tpot, *kind).observe(tpot_s, example)
             if (limit_s := self._tpot_slo_s.get(priority)) is not None:
                 self._count_verdict(record, priority, "tpot", tpot_s <= limit_s)
