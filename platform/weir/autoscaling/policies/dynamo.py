@@ -58,9 +58,7 @@ class DynamoSla:
         targets = spread(model.pools, bounded(model.pools, taken))
         return Decision(targets, Explanation(seen, because), state=(planned_s, floor, level))
 
-    def _foretold(
-        self, seconds: float, before: tuple[float, float] | None
-    ) -> tuple[float, float]:
+    def _foretold(self, seconds: float, before: tuple[float, float] | None) -> tuple[float, float]:
         """Level and trend, in seconds of a replica's time per second."""
         if before is None or self._params.predictor == "constant":
             return seconds, 0.0

@@ -58,5 +58,3 @@ def _lowest(counts: tuple[tuple[float, int], ...], since_s: float, current: int)
 
 def _highest(counts: tuple[tuple[float, int], ...], since_s: float, current: int) -> int:
     return max([current, *(count for at, count in counts if at > since_s)])
-
-
