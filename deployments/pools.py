@@ -9,7 +9,7 @@ from typing import Any
 from deployments.names import model_deployment
 from deployments.roles import RoleKeeper
 from deployments.tiers.config import tiers_transfer
-from weir.settings import ModelSettings
+from weir.settings import ModelSettings, Settings
 from weir.settings.pools import PoolSettings, Role, hands_off
 
 #: So long a prefill replica keeps the blocks of a prompt for a replica that has not asked for them.
@@ -94,6 +94,18 @@ def pools_of(model: ModelSettings) -> list[Pool]:
         return [Pool(model)]
     handing = hands_off(model.pools, model.routing.disaggregation.pairs_of_mixed)
     return [_pool(model, pool, handing) for pool in model.pools]
+
+
+def runs(model: ModelSettings) -> bool:
+    """Whether a deployment may have replicas: ``replicas: 0`` stops a model, unless it may sleep
+    and so begins with none."""
+    scaling = model.autoscaling
+    return model.replicas > 0 or (scaling is not None and not scaling.min_replicas)
+
+
+def scales(settings: Settings) -> bool:
+    """Whether the number of some replicas is chosen while the platform runs."""
+    return any(pool.model.autoscaling for model in settings.models for pool in pools_of(model))
 
 
 def _pool(model: ModelSettings, pool: PoolSettings, handing: bool) -> Pool:

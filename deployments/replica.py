@@ -21,7 +21,6 @@ from ray.serve.llm.deployment import LLMServer
 
 from deployments import profiling, role_page, wire
 from deployments.adapters import AdapterSlots
-from deployments.autoscaling import ONGOING
 from deployments.engine import REGISTRY, WeirEngine
 from deployments.kv_feed import EventFeed, free_ports, open_feed
 from deployments.listener import App, Listener, ReplicaApp
@@ -136,10 +135,6 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
             "waiting": load.waiting,
             "kv_blocks_used": load.kv_blocks_used,
         }
-
-    async def record_autoscaling_stats(self) -> dict[str, float]:
-        """Published periodically where Serve scales the model: what is in flight here."""
-        return {ONGOING: float(self._streams.in_flight)}
 
     async def __del__(self) -> None:
         """Serve calls this to stop the replica, after routers were told: gateways move its streams

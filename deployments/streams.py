@@ -144,6 +144,9 @@ class TokenStreams:
                 tiers=load.tiers,
                 role="" if temporary is None else temporary.role,
                 role_until=None if temporary is None else temporary.until,
+                busy_s=load.busy_s,
+                prefill_tokens=load.prefill_tokens,
+                decode_tokens=load.decode_tokens,
             )
             connection.tell_load(told, now_s)
             if adapters is not None:

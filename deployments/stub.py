@@ -14,7 +14,6 @@ from typing import Any
 
 import ray
 
-from deployments.autoscaling import ONGOING
 from deployments.listener import Listener, ReplicaApp, answer
 from deployments.pools import Membership
 from deployments.role_page import PATH, RolePage
@@ -59,10 +58,6 @@ class StubReplica:
             "started_s": self._started_s,
             **self._membership.metadata(),
         }
-
-    async def record_autoscaling_stats(self) -> dict[str, float]:
-        """The same figure as a model replica's."""
-        return {ONGOING: float(self._streams.in_flight)}
 
     async def __del__(self) -> None:
         await self._streams.drain(_DRAIN_S)

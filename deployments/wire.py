@@ -212,7 +212,9 @@ class Load(msgspec.Struct, tag=3, array_like=True):
     ``mfu`` and ``mbu``: see :mod:`weir.cards.usage`; None where they are not known. ``tiers``: what
     is kept in memory and on disk; None for an engine that keeps nothing there. ``role``: what the
     replica does for a while instead of what its pool is for (empty: that), and ``role_until`` when
-    that ends, in seconds since the epoch (None: when it is told to).
+    that ends, in seconds since the epoch (None: when it is told to). ``busy_s``, ``prefill_tokens``
+    and ``decode_tokens``: time that steps took, and tokens that they computed of prompts and
+    generated, since the engine's start.
     """
 
     running: int
@@ -229,6 +231,9 @@ class Load(msgspec.Struct, tag=3, array_like=True):
     tiers: TierUse | None = None
     role: Literal["", "mixed", "prefill", "decode"] = ""
     role_until: float | None = None
+    busy_s: float = 0.0
+    prefill_tokens: int = 0
+    decode_tokens: int = 0
 
 
 class Scored(msgspec.Struct, array_like=True):

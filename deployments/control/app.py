@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 
 from deployments.control.audit import audit_routes
+from deployments.control.autoscaling import autoscaling_routes
 from deployments.control.background import Background
 from deployments.control.balances import Balances
 from deployments.control.batches import batch_routes
@@ -83,6 +84,7 @@ def build_app(parts: Parts, around: Surroundings) -> FastAPI:
         limit_routes(parts, around.balances),
         model_routes(parts),
         report_routes(parts),
+        autoscaling_routes(parts),
         feature_routes(parts, around.features),
         batch_routes(parts),
         audit_routes(parts),

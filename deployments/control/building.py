@@ -18,8 +18,10 @@ from deployments.control.entity_features import EntityFeatures
 from deployments.control.oidc import OidcProviders
 from deployments.control.parts import Parts
 from deployments.control.principals import Doorkeeper
+from deployments.control.scaling import ScalingThread
 from deployments.control.store import Store
 from deployments.control.webhooks import Webhooks
+from deployments.pools import scales
 from weir.database import database_url, open_database
 from weir.settings import Settings
 from weir.tenancy import Directory, LiveDirectory
@@ -63,7 +65,9 @@ def build_control(
 def _background(
     settings: Settings, environment: Mapping[str, str], engine: Engine, callers: Callers
 ) -> tuple[Background, ...]:
-    webhooks = Webhooks(settings, environment, callers.tenants)
-    if not settings.ledger.enabled:
-        return (webhooks,)
-    return (LedgerWriter(settings, environment, engine), webhooks)
+    made: list[Background] = [Webhooks(settings, environment, callers.tenants)]
+    if settings.ledger.enabled:
+        made.append(LedgerWriter(settings, environment, engine))
+    if scales(settings):
+        made.append(ScalingThread(settings, environment, engine))
+    return tuple(made)

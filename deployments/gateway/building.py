@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from deployments.gateway.accounts import Account, Book, LocalStore
 from deployments.gateway.adapters import AdapterNames
 from deployments.gateway.booking import Ledger
+from deployments.gateway.demand import Answered
 from deployments.gateway.fallbacks import Fallback
 from deployments.gateway.handle import Enricher, Gateway, Parts, random_ids
 from deployments.gateway.model import Model
@@ -36,13 +37,15 @@ def build_gateway(
     directory: LiveDirectory | None = None,
     account: Account | None = None,
     ledger: Ledger | None = None,
+    answered: Answered | None = None,
     rng: random.Random | None = None,
     ids: Callable[[], str] | None = None,
     wall_clock: Callable[[], float] = time.time,
 ) -> Gateway:
     """The gateway, on the running event loop. ``encoders``: each model's; ``digests``: the
     versions of each model's adapters, by their names; ``directory``: None is the tenants of the
-    settings, for good; ``account``: None counts in this process.
+    settings, for good; ``account``: None counts in this process; ``answered`` is told
+    how fast requests were answered.
 
     Raises:
         ConfigError: the settings cannot be used.
@@ -67,6 +70,7 @@ def build_gateway(
             wall_clock,
             random.Random(rng.random()) if rng else None,
             directory.weight,
+            settings.autoscaling.hold_s,
         )
 
     def now_ms() -> int:
@@ -86,6 +90,7 @@ def build_gateway(
             slo_s=slo_s,
             adapters=AdapterNames(settings.models, digests),
             ledger=ledger,
+            answered=answered or Answered(),
             ids=ids or random_ids(),
             wall_clock=wall_clock,
         )

@@ -21,6 +21,7 @@ from deployments.control_server import ADDRESS_VARIABLE
 from deployments.gateway.accounts.building import redis_account, redis_store
 from deployments.gateway.app import GatewayApp, Traffic
 from deployments.gateway.building import build_gateway
+from deployments.gateway.demand import Answered, DemandTeller
 from deployments.gateway.enrichment import build_enricher
 from deployments.gateway.feature_store import platform_redis_url
 from deployments.gateway.fleet import ReplicaChooser
@@ -36,7 +37,7 @@ from deployments.gateway.stored_responses import (
     SharedResponses,
 )
 from deployments.gateway.tenants import build_watch, describe_directory
-from deployments.pools import pools_of
+from deployments.pools import pools_of, scales
 from deployments.sources import model_source
 from weir.adapters import adapter_digests
 from weir.errors import OverloadedError
@@ -82,6 +83,7 @@ class GatewayReplica:
         self._accounts.start()
         self._redis = Redis.from_url(platform_redis_url(settings, os.environ))
         self._ledger = open_ledger(settings, os.environ, self._redis, metrics, time.time)
+        answered = Answered(tpot_limits(settings))
         self._gateway = build_gateway(
             settings,
             _encoders(settings),
@@ -93,6 +95,7 @@ class GatewayReplica:
             directory=live,
             account=redis_account(self._accounts),
             ledger=self._ledger,
+            answered=answered,
         )
         self._metrics_settings = settings.server.metrics
         self._kept = SharedResponses(
@@ -115,6 +118,9 @@ class GatewayReplica:
             for model in self._gateway.models.values()
             for pool in pools_of(model.settings)
         ]
+        if scales(settings):
+            teller = DemandTeller(self._gateway.models, answered, self._redis, time.time)
+            self._tasks.append(loop.create_task(teller.run()))
         if self._ledger is not None:
             self._ledger.start(self._gateway.models.values())
 
@@ -165,6 +171,12 @@ class GatewayReplica:
         if self._watch is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._watch.stop)
         await self._session.close()
+
+
+def tpot_limits(settings: Settings) -> dict[str, float]:
+    """Seconds per token, of the classes that have such a limit."""
+    classes = settings.admission.classes
+    return {c.name: c.tpot_slo_ms / 1000 for c in classes if c.tpot_slo_ms}
 
 
 def _encoders(settings: Settings) -> Mapping[str, PromptEncoder]:

@@ -19,6 +19,7 @@ from deployments.gateway.accounts import Account, Most
 from deployments.gateway.adapters import Adapter, AdapterNames
 from deployments.gateway.bodies import Body, TextBody
 from deployments.gateway.booking import Booking, Ledger
+from deployments.gateway.demand import Answered
 from deployments.gateway.dialects import Dialect
 from deployments.gateway.fallbacks import Fallback, Trial
 from deployments.gateway.generation import Generation, Run
@@ -91,6 +92,7 @@ class Enricher(Protocol):
 class Parts:
     """Everything that a gateway needs. ``classes``: the priority classes' names; ``slo_s``: the
     time-to-first-token limit of those that have one. ``ledger``: where what was used is kept.
+    ``answered``: is told how fast requests were answered.
     ``ids`` makes unique ids; ``wall_clock`` gives
     seconds since the epoch, for what clients are told. The event loop's clock is the only other."""
 
@@ -106,6 +108,7 @@ class Parts:
     slo_s: Mapping[str, float] = field(default_factory=dict)
     adapters: AdapterNames = field(default_factory=lambda: AdapterNames(()))
     ledger: Ledger | None = None
+    answered: Answered | None = None
     ids: Callable[[], str] = field(default_factory=random_ids)
     wall_clock: Callable[[], float] = time.time
 
@@ -132,7 +135,7 @@ class Gateway:
             parts.wall_clock,
             parts.slo_s,
         )
-        self._settlement = Settlement(self._prices, parts.metrics, parts.slo_s)
+        self._settlement = Settlement(self._prices, parts.metrics, parts.slo_s, parts.answered)
         for name, fallback in parts.fallbacks.items():
             fallback.watch(parts.models[name].router, parts.metrics)
 
@@ -382,6 +385,8 @@ class Gateway:
         that may be seen."""
         step, request = attempt.step, prompts.request
         model = self.models[step.model]
+        if model.waking.sleeps:
+            await self._wake(model, request, held=not step.watched)
         tokens = await prompts.of(model)
         fallback = self.parts.fallbacks[step.model] if step.watched else None
         adapter = attempt.adapter
@@ -415,6 +420,13 @@ class Gateway:
         if attempt.choices:
             await self._generation.generate(run)
         await answer.end(usage(record.attempts))
+
+    async def _wake(self, model: Model, request: Request, held: bool) -> None:
+        """The model sleeps: who can be answered by nobody else waits for a replica."""
+        if held:
+            await model.waking.wait(request.priority_class, request.body_bytes)
+        else:
+            model.waking.asked(request.priority_class)
 
     def _most(self, attempt: Attempt, request: Request, model: Model, facts: RequestFacts) -> Most:
         """What an attempt may use; and whether the tenant's budget may send it to the student."""

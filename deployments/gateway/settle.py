@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from deployments.gateway.accounts import Tab
 from deployments.gateway.bodies.unknown import Unknown
+from deployments.gateway.demand import Answered
 from deployments.gateway.legs import Attempt, billed
 from deployments.gateway.pricing import PriceLists, used_of
 from deployments.gateway.request import Request
@@ -94,14 +95,16 @@ def _answered_by(attempts: list[Attempt]) -> _Pairs:
 
 
 class Settlement:
-    """``slo_s``: time-to-first-token limit per priority class."""
+    """``slo_s``: time-to-first-token limit per priority class. ``answered`` is told how fast."""
 
     def __init__(
         self,
         prices: PriceLists,
         metrics: GatewayMetrics,
         slo_s: Mapping[str, float],
+        answered: Answered | None = None,
     ) -> None:
+        self._answered = answered or Answered()
         self._prices = prices
         self._metrics = metrics
         self._slo_s = slo_s
@@ -156,11 +159,13 @@ class Settlement:
         labels = (record.tenant, record.model)
         metrics = self._metrics
         first_s = attempt.first_output_s
-        if record.request is not None and record.request.priority_class in self._slo_s:
-            limit_s = self._slo_s[record.request.priority_class]
+        priority_class = record.request.priority_class if record.request is not None else ""
+        if priority_class in self._slo_s:
+            limit_s = self._slo_s[priority_class]
             in_time = first_s is not None and first_s - record.arrival_s <= limit_s
             met = "met" if in_time and not record.error_code else "missed"
-            metrics.of(metrics.slo, *labels, record.request.priority_class, met).inc()
+            metrics.of(metrics.slo, *labels, priority_class, met).inc()
+            self._answered.judged(record.model, priority_class, met == "met")
         if record.error_code or first_s is None:
             return
         counts = attempt.counts
@@ -168,5 +173,7 @@ class Settlement:
         metrics.of(metrics.duration, *labels).observe(now_s - record.arrival_s)
         metrics.of(metrics.prompt_size, *labels).observe(counts.prompt_tokens)
         longest = max(choice.counts.output_tokens for choice in attempt.choices)
-        if longest > 1:
-            metrics.of(metrics.tpot, *labels).observe((now_s - first_s) / (longest - 1))
+        tpot_s = (now_s - first_s) / (longest - 1) if longest > 1 else None
+        if tpot_s is not None:
+            metrics.of(metrics.tpot, *labels).observe(tpot_s)
+        self._answered.timed(record.model, priority_class, first_s - record.arrival_s, tpot_s)

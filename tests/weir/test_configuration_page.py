@@ -89,6 +89,13 @@ def test_every_parameter_is_described(registry: Registry[Any], prefix: str) -> N
     assert missing == [], "describe them in docs/configuration.md"
 
 
+def test_weirs_own_autoscaling_is_described() -> None:
+    meant, params = meanings(), PARTS.autoscaling.params("weir")
+    assert [
+        f.name for f in dataclasses.fields(params) if f"autoscaling.weir.{f.name}" not in meant
+    ] == []
+
+
 def test_nothing_is_described_that_there_is_not() -> None:
     known = {
         f"{chapter}.{key}"
@@ -103,6 +110,7 @@ def test_nothing_is_described_that_there_is_not() -> None:
             (PARTS.rules, "models."),
             (PARTS.limits, "admission.limits."),
             (SCORERS, "models.weighted.scorers."),
+            (PARTS.autoscaling, "autoscaling."),
         )
         for name in registry.names()
         for field in dataclasses.fields(registry.params(name))

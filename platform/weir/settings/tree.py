@@ -12,7 +12,7 @@ from pydantic import Field, ValidationInfo, model_validator
 
 from weir.settings.admin import AdminSettings
 from weir.settings.admission import AdmissionSettings
-from weir.settings.autoscaling import AutoscalingSettings
+from weir.settings.autoscaling import AutoscalingSettings, ScalingSettings
 from weir.settings.batches import BatchesSettings, FilesSettings
 from weir.settings.database import DatabaseSettings
 from weir.settings.engine import EngineSettings, ParallelSettings
@@ -224,6 +224,7 @@ class Settings(Section):
     registry: RegistrySettings = RegistrySettings()
     database: DatabaseSettings = DatabaseSettings()
     admission: AdmissionSettings = Field(default_factory=AdmissionSettings)
+    autoscaling: ScalingSettings = ScalingSettings()
     ledger: LedgerSettings = LedgerSettings()
     features: FeaturesSettings = FeaturesSettings()
     responses: ResponsesSettings = ResponsesSettings()
