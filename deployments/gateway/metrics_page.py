@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from typing import Any
 
 import aiohttp
 from fastapi import FastAPI, Request, Response
@@ -13,8 +14,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from deployments.gateway.callers import Callers
 from deployments.gateway.handle import Gateway
+from deployments.listener import App, answer
 
 _LOG = logging.getLogger("weir.gateway")
+_PATHS = ("/metrics", "/ready", "/health")
 _SCRAPE_TIMEOUT_S = 2.0
 
 
@@ -36,6 +39,20 @@ def add_metrics(
         own = generate_latest(gateway.metrics.registry).decode()
         engines = await _scrape_engines(gateway, session)
         return Response(own + engines, media_type=CONTENT_TYPE_LATEST)
+
+
+def only_metrics(pages: Any) -> App:
+    """ASGI: of ``pages``, those that watch the platform; for a port of their own."""
+
+    async def watched(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        if scope["path"] in _PATHS:
+            await pages(scope, receive, send)
+        else:
+            await answer(send, 404, b"this port has only /metrics, /ready and /health\n")
+
+    return watched
 
 
 def _set_gauges(gateway: Gateway) -> None:
