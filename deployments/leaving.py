@@ -54,7 +54,7 @@ class RayNodes:
 
     def __init__(self, timeout_s: float = 5.0) -> None:
         """Raises:
-        Exception: there is no Ray here. (Ray raises several kinds.)
+        RayError, OSError, ValueError: there is no Ray here, or it does not answer.
         """
         from ray import _raylet
         from ray._private import services
@@ -98,20 +98,23 @@ class RayNodes:
 def leave(grace_s: float, head: bool) -> bool:
     """See above; whether everything had left in time. What Ray cannot do any more is waited for
     all the same: streams need only the two processes that they run between."""
+    from ray.exceptions import RayError
+
+    away = (RayError, RuntimeError, OSError, ValueError)
+    nodes: RayNodes | None = None
     try:
-        nodes: RayNodes | None = RayNodes()
-        if nodes is not None and not head:
+        nodes = RayNodes()
+        if not head:
             nodes.drain(max(grace_s - _SPARE_S, 1.0))
-    except Exception as error:  # noqa: BLE001 - the process's edge: Ray raises many kinds
+    except away as error:
         _LOG.warning("Ray cannot be told that this machine goes: %s", error)
-        nodes = None
 
     def busy() -> bool:
         if not head:
             return replicas_here() > 0
         try:
             return nodes is not None and nodes.others() > 0
-        except Exception:  # noqa: BLE001 - as above: a control store that is gone keeps nobody
+        except away:  # a control store that is gone keeps nobody
             return False
 
     return wait_while(busy, grace_s, time.monotonic, lambda: time.sleep(_POLL_S))

@@ -1,13 +1,14 @@
-"""Writes what of the chart follows from something else: ``python k8s/generate.py``.
+"""Writes what of the chart follows from something else: ``python -m k8s.generate``.
 
 =========================  ======================================================================
 ``values.schema.json``     values.yaml (kinds of the defaults, comments) and the settings tree
 ``README.md``              values.yaml, and README.head.md with the instructions
 ``files/environment.yaml`` what Ray and Serve read when they start (``deployments.cluster``)
+``tests/k8s/golden``       each values file, rendered by helm (``make helm``), where there is one
 =========================  ======================================================================
 
-In values.yaml a comment ``# -- …`` is the text of the key below it, ``# @schema …`` is JSON laid over
-its schema. ``--check`` writes nothing and fails where a file is not what it would be.
+In values.yaml a comment ``# -- …`` is the text of the key below it, ``# @schema …`` is JSON laid
+over its schema. ``--check`` writes nothing and fails where a file is not what it would be.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from typing import Any, Final
 
 import yaml
 
-CHART: Final = Path(__file__).resolve().parent / "chart"
+from k8s.rendering import CHART, GOLDEN, ROOT, VALUES, helm_binary, rendered
+
 #: Helm's own validators know this one; what differs in the settings' schema is put into its words.
 DIALECT: Final = "http://json-schema.org/draft-07/schema#"
 _TEXT, _SCHEMA = "# -- ", "# @schema "
@@ -32,7 +34,7 @@ Schema = dict[str, Any]
 
 @dataclass(frozen=True)
 class Value:
-    """A documented key of values.yaml, by its path. ``over``: what its comment says of its schema."""
+    """A documented key of values.yaml. ``over``: what its comment lays over its schema."""
 
     path: tuple[str, ...]
     default: Any
@@ -190,19 +192,33 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args(argv)
+    stale = _write(generated(), check=arguments.check)
+    helm = helm_binary()
+    if helm is not None:
+        stale += _write(golden(helm), check=arguments.check)
+    return 1 if arguments.check and stale else 0
+
+
+def golden(helm: Path) -> dict[Path, str]:
+    """Each values file, rendered."""
+    return {GOLDEN / f"{name}.yaml": rendered(helm, name) for name in VALUES}
+
+
+def _write(files: dict[Path, str], *, check: bool) -> list[Path]:
     stale = [
         file
-        for file, content in generated().items()
+        for file, content in files.items()
         if not file.is_file() or file.read_text("utf-8") != content
     ]
     for file in stale:
-        shown = file.relative_to(CHART.parent.parent)
-        if arguments.check:
-            print(f"{shown} is not up to date: python k8s/generate.py", file=sys.stderr)
+        shown = file.relative_to(ROOT)
+        if check:
+            print(f"{shown} is not up to date: python -m k8s.generate", file=sys.stderr)
         else:
-            file.write_text(generated()[file], "utf-8")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(files[file], "utf-8")
             print(f"wrote {shown}")
-    return 1 if arguments.check and stale else 0
+    return stale
 
 
 if __name__ == "__main__":
