@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
+import ray
 from ray import serve
 from ray.exceptions import RayError
 from redis.asyncio import Redis
@@ -30,7 +31,7 @@ from deployments.gateway.feature_store import platform_redis_url
 from deployments.gateway.fleet import ReplicaChooser
 from deployments.gateway.forwarding import ControlDoor
 from deployments.gateway.ledger import open_ledger
-from deployments.gateway.metrics_page import Peers
+from deployments.gateway.metrics_page import Peers, only_metrics
 from deployments.gateway.pages import Surroundings, build_pages
 from deployments.gateway.prompts import PromptEncoder, locate_tokenizer
 from deployments.gateway.responses import Responses
@@ -42,6 +43,7 @@ from deployments.gateway.stored_responses import (
 )
 from deployments.gateway.tenants import build_watch, describe_directory
 from deployments.gateway.tracing.building import build_shipper
+from deployments.listener import Listener
 from deployments.pools import pools_of, scales
 from deployments.sources import model_source
 from weir import __version__
@@ -109,6 +111,8 @@ class GatewayReplica:
         )
         self._metrics_settings = settings.server.metrics
         self._gateways = settings.gateway.replicas
+        self._metrics_port = settings.gateway.metrics_port
+        self._metrics_door: Listener | None = None
         self._kept = SharedResponses(
             RedisResponses(self._redis, settings.responses),
             MemoryResponses(settings.responses, loop.time),
@@ -152,6 +156,10 @@ class GatewayReplica:
             self._gateways,
         )
         pages = build_pages(self._gateway, self._responses, around)
+        if self._metrics_port is not None:
+            host = ray.util.get_node_ip_address()
+            self._metrics_door = Listener(only_metrics(pages), host, self._metrics_port)
+            await self._metrics_door.start()
         return GatewayApp(self._gateway, self._responses, pages, self._traffic, self._control)
 
     def _peers(self) -> Peers:
@@ -178,6 +186,8 @@ class GatewayReplica:
         return False
 
     async def __del__(self) -> None:
+        if self._metrics_door is not None:
+            await self._metrics_door.stop()
         for task in self._tasks:
             task.cancel()
         for task in self._tasks:
