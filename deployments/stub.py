@@ -39,9 +39,10 @@ class StubReplica:
         self._args: dict[str, Any] = model.engine.args
         roles = self._membership.roles()
         generator = StubGenerator(self._args.get("interval_ms", 5) / 1000)
+        probes = _Probes(generator)
         self._streams = TokenStreams(generator, roles)
         token = os.environ.get("WEIR_INTERNAL_TOKEN", "")
-        self._app = ReplicaApp(_healthy, self._streams, token, {PATH: RolePage(roles)})
+        self._app = ReplicaApp(probes, self._streams, token, {PATH: RolePage(roles)})
         self._listener = Listener(self._app, ray.util.get_node_ip_address())
         await self._listener.start()
         telling = self._streams.tell_load_forever()
@@ -70,5 +71,14 @@ class StubReplica:
         await self._listener.stop()
 
 
-async def _healthy(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    await answer(send, 200, b"")
+class _Probes:
+    """``/health``, and ``/metrics`` with the counters that an engine would have."""
+
+    def __init__(self, generator: StubGenerator) -> None:
+        self._generator = generator
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        told = b""
+        if scope["path"] == "/metrics":
+            told = self._generator.counters.exposition()
+        await answer(send, 200, told)
