@@ -23,7 +23,7 @@ from deployments.gateway.connection import (
 )
 from deployments.gateway.fallbacks import Fallback, Trial
 from deployments.gateway.handoff import Handoff, can_hand_off, compute_prompt
-from deployments.gateway.legs import Attempt, Choice, Leg
+from deployments.gateway.legs import Attempt, Choice, Leg, leg_id
 from deployments.gateway.model import Model
 from deployments.gateway.outputs import Output
 from deployments.gateway.plan import LegEnd, Limits, Loss, Next, after_legs, ends_in_vain
@@ -65,9 +65,11 @@ class Run:
 
 
 class Generation:
-    """Needs a running event loop: its clock is the only one."""
+    """Needs a running event loop: its clock is the only one. ``books``: there is a ledger, which
+    replicas have to keep their counts for."""
 
-    def __init__(self, metrics: GatewayMetrics, limits: Limits) -> None:
+    def __init__(self, metrics: GatewayMetrics, limits: Limits, books: bool = False) -> None:
+        self._books = books
         self._metrics = metrics
         self._limits = limits
         self._clock: Callable[[], float] = asyncio.get_running_loop().time
@@ -152,7 +154,10 @@ class Generation:
             WeirError: the request is at fault.
         """
         connection = await run.model.fleet.connection(leg.replica_id)
-        submission = msgspec.structs.replace(choice.submission(), priority=ticket.priority)
+        origin = _origin(run, choice, leg) if self._books else None
+        submission = msgspec.structs.replace(
+            choice.submission(), priority=ticket.priority, origin=origin
+        )
         handoff = None
         if ticket.grant.prefill is not None:
             handoff = await self._hand_off(run, leg, ticket, submission)
@@ -214,7 +219,8 @@ class Generation:
         if isinstance(submission, wire.Submit) and can_hand_off(submission):
             leg.prefill_id = ticket.grant.prefill.replica_id
             try:
-                handoff = await compute_prompt(run.model.fleet, leg, submission)
+                pool = run.model.pool_of(leg.prefill_id)
+                handoff = await compute_prompt(run.model.fleet, leg, submission, pool)
             except ReplicaFailedError:
                 self._metrics.handoffs.labels(run.model.name, "prefill_failed").inc()
                 raise
@@ -315,6 +321,25 @@ async def _reserved(run: Run, tab: Tab, most: Most) -> AsyncIterator[None]:
         if not run.committed():
             charge.give_back()
         raise
+
+
+def _origin(run: Run, choice: Choice, leg: Leg) -> wire.Origin:
+    """What a replica keeps of a leg, for whoever books it if this gateway cannot."""
+    request, attempt, model = run.request, run.attempt, run.model
+    return wire.Origin(
+        leg_id(request.serial, attempt.number, choice.index, len(choice.legs) - 1),
+        request.id,
+        request.tenant.id,
+        request.caller.key.id,
+        model.name,
+        request.adapter.id if request.adapter is not None else request.body.model,
+        attempt.adapter.id if attempt.adapter is not None else "",
+        model.pool_of(leg.replica_id),
+        leg.replica_id,
+        request.priority_class,
+        request.dialect.name,
+        request.batch is not None,
+    )
 
 
 def _loss(failure: ReplicaFailedError) -> Loss:

@@ -120,7 +120,7 @@ class Gateway:
         self.adapters = parts.adapters
         self.metrics = parts.metrics
         self._clock = asyncio.get_running_loop().time
-        self._generation = Generation(parts.metrics, parts.limits)
+        self._generation = Generation(parts.metrics, parts.limits, parts.ledger is not None)
         self.intake = Intake(parts.limits, parts.off_loop)
         self._silence = Silence(parts.limits.early_headers_s)
         self._prices = PriceLists(model.settings for model in parts.models.values())
@@ -133,6 +133,8 @@ class Gateway:
             parts.slo_s,
         )
         self._settlement = Settlement(self._prices, parts.metrics, parts.slo_s)
+        for model in parts.models.values():
+            model.fleet.take_over = self._booking.take_over
         for name, fallback in parts.fallbacks.items():
             fallback.watch(parts.models[name].router, parts.metrics)
 
@@ -333,7 +335,8 @@ class Gateway:
         Raises:
             WeirError: something went wrong after the client was sent a part of the answer.
         """
-        attempt = Attempt(step, [], adapter=_adapter_of(record.request, step))
+        number, adapter = len(record.attempts), _adapter_of(record.request, step)
+        attempt = Attempt(step, [], number=number, adapter=adapter)
         record.attempts.append(attempt)
         try:
             with self._trial(step, facts, attempt) as trial:
