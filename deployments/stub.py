@@ -20,8 +20,10 @@ from deployments.pools import Membership
 from deployments.role_page import PATH, RolePage
 from deployments.streams import TokenStreams
 from deployments.stub_generator import StubGenerator
+from deployments.unbooked import leaving_in
 from weir.logs import configure_logging
 from weir.settings import ModelSettings
+from weir.settings.ledger import FOLDER_VARIABLE
 from weir.settings.tree import LogSettings
 
 _DRAIN_S = 5.0
@@ -40,7 +42,8 @@ class StubReplica:
         roles = self._membership.roles()
         generator = StubGenerator(self._args.get("interval_ms", 5) / 1000)
         probes = _Probes(generator)
-        self._streams = TokenStreams(generator, roles)
+        leave = leaving_in(os.environ.get(FOLDER_VARIABLE))
+        self._streams = TokenStreams(generator, roles, leave)
         token = os.environ.get("WEIR_INTERNAL_TOKEN", "")
         self._app = ReplicaApp(probes, self._streams, token, {PATH: RolePage(roles)})
         self._listener = Listener(self._app, ray.util.get_node_ip_address())
@@ -69,6 +72,7 @@ class StubReplica:
         await self._streams.drain(_DRAIN_S)
         self._load_task.cancel()
         await self._listener.stop()
+        await self._streams.close()
 
 
 class _Probes:

@@ -94,8 +94,13 @@ def _microseconds(seconds: float) -> int | None:
     return round(seconds * 1e6) if seconds >= 0.0 else None
 
 
-def leaving(root: Path, wall_clock: Callable[[], float] = time.time) -> Leave:
-    """Leaves it in an outbox below ``root``, which a gateway of this machine takes over."""
+def leaving_in(root: str | None, wall_clock: Callable[[], float] = time.time) -> Leave | None:
+    """Leaves it in an outbox below a ledger's folder, which a gateway of this machine takes over.
+    None where there is no such folder."""
+    return _leaving(Path(root).expanduser().absolute(), wall_clock) if root else None
+
+
+def _leaving(root: Path, wall_clock: Callable[[], float]) -> Leave:
 
     def leave(owed: Sequence[wire.Owed]) -> bool:
         now_ms = int(wall_clock() * 1000)
