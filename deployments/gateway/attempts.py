@@ -42,7 +42,7 @@ class Attempts:
         self._wall_clock = parts.wall_clock
         self._tracer = parts.tracer
         self._clock = asyncio.get_running_loop().time
-        self._generation = Generation(parts.metrics, parts.limits)
+        self._generation = Generation(parts.metrics, parts.limits, parts.ledger is not None)
 
     async def make(
         self, record: Record, prompts: Prompts, step: Step, facts: RequestFacts, sink: Sink
@@ -53,7 +53,8 @@ class Attempts:
             WeirError: something went wrong after the client was sent a part of the answer.
         """
         adapter = _adapter_of(record.request, step)
-        attempt = Attempt(step, [], adapter=adapter, begun_s=self._clock())
+        number = len(record.attempts)
+        attempt = Attempt(step, [], number=number, adapter=adapter, begun_s=self._clock())
         record.attempts.append(attempt)
         try:
             with self._trial(step, facts, attempt) as trial:

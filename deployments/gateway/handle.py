@@ -81,6 +81,8 @@ class Gateway:
         )
         limits = ClassLimits(parts.slo_s, parts.tpot_slo_s)
         self.recent = RecentRequests(limits, self._clock, parts.wall_clock)
+        for model in parts.models.values():
+            model.fleet.take_over = self._booking.take_over
         for name, fallback in parts.fallbacks.items():
             fallback.watch(parts.models[name].router, parts.metrics)
 

@@ -33,7 +33,7 @@ def test_every_key_has_a_text() -> None:
 
 
 def test_a_key_without_one_is_refused() -> None:
-    with pytest.raises(ValueError, match="a.c has no text"):
+    with pytest.raises(ValueError, match=r"a\.c has no text"):
         documented("a:\n  # -- Text.\n  b: 1\n  c: 2\n")
 
 
