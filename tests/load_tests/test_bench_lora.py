@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
 from load_tests.bench_lora import AWARE, ROUND_ROBIN, marks_of
 from load_tests.lora.asking import Answer, Question, draw, equal, mixed_up
 from load_tests.lora.files import write_adapters
