@@ -29,6 +29,7 @@ from deployments.control.page_files import add_page
 from deployments.control.parts import Parts
 from deployments.control.principals import Doorkeeper
 from deployments.control.reports import report_routes
+from deployments.control.rollouts import rollout_routes
 from deployments.control.tenants import tenant_routes
 from weir import __version__
 
@@ -95,6 +96,7 @@ def build_app(parts: Parts, around: Surroundings) -> FastAPI:
         batch_routes(parts),
         live_routes(parts, around.boards, around.balances),
         audit_routes(parts),
+        rollout_routes(parts),
     ):
         app.include_router(router)
     return app

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from sqlalchemy import Engine
 
 from deployments.control.app import Surroundings, build_app
-from deployments.control.background import Background, LedgerWriter
+from deployments.control.background import Background, LedgerWriter, RolloutKeeper
 from deployments.control.balances import Balances
 from deployments.control.boards import Boards
 from deployments.control.callers import Callers
@@ -67,7 +67,10 @@ def build_control(
 def _background(
     settings: Settings, environment: Mapping[str, str], engine: Engine, callers: Callers
 ) -> tuple[Background, ...]:
-    made: list[Background] = [Webhooks(settings, environment, callers.tenants)]
+    made: list[Background] = [
+        Webhooks(settings, environment, callers.tenants),
+        RolloutKeeper(settings, environment, engine),
+    ]
     if settings.ledger.enabled:
         made.append(LedgerWriter(settings, environment, engine))
     if scales(settings):

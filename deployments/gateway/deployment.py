@@ -136,6 +136,7 @@ class GatewayReplica:
         name = f"{os.uname().nodename}-{os.getpid()}-{secrets.token_hex(4)}"
         boards = BoardWriter(self._gateway, self._redis, name, time.time)
         self._tasks.append(loop.create_task(boards.run()))
+        self._tasks.append(loop.create_task(self._gateway.rollouts.run(self._gateway, self._redis)))
         if scales(settings):
             teller = DemandTeller(self._gateway.models, answered, self._redis, time.time)
             self._tasks.append(loop.create_task(teller.run()))

@@ -43,7 +43,9 @@ class AdapterBusyError(OverloadedError):
 
 #: Why the model answers without the adapter that was asked for.
 ADAPTER: Final = "adapter"
-Spill = Kind | Literal["adapter"]
+#: Why a candidate version answers: it is tried.
+CANARY: Final = "canary"
+Spill = Kind | Literal["adapter", "canary"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +89,15 @@ class SpillRules(Protocol):
 @dataclass(frozen=True, slots=True)
 class Course:
     """Who can answer for a model: itself, and its student if it has one. ``bare``: the model may
-    answer without the adapter that was asked for, where that has no slot."""
+    answer without the adapter that was asked for, where that has no slot. ``candidate``: another
+    version of it that is tried with this request."""
 
     model: str
     student: str | None = None
     rules: SpillRules | None = None
     cascade: CascadeRule | None = None
     bare: bool = False
+    candidate: str | None = None
 
 
 def next_step(
@@ -103,6 +107,13 @@ def next_step(
 
     Asked only while the client has been sent nothing.
     """
+    if course.candidate is not None:
+        if not outcomes:
+            return Step(course.candidate, spill=CANARY)
+        if outcomes[0].error is None:
+            return None
+        # It has failed: from here on it is as if nobody had been asked.
+        outcomes = outcomes[1:]
     if outcomes and isinstance(outcomes[-1].error, AdapterBusyError):
         return Step(course.model, spill=ADAPTER) if course.bare else None
     if course.rules is None or course.student is None:
