@@ -83,7 +83,9 @@ def choices_of(
         asked, field = dialect.output_limit(body), dialect.limit_field(body)
         # How long a prompt is that its replica renders, only that knows: it caps the output.
         known = len(prompt) if prompt else 1
-        limit = model.output_limit(known, asked, dialect.prompt_field, field)
+        limit = model.output_limit(
+            known, asked, dialect.prompt_field, field, request.priority_class
+        )
         if asked is None and most_output_tokens is not None:
             limit = max(1, min(limit, most_output_tokens // dialect.choices(body)))
         submit = dialect.submission(body, prompt, limit, model.reasons)

@@ -75,6 +75,33 @@ async def test_output_limit_defaults_to_the_room_left(world: Any) -> None:
     assert (await pending).status == 200
 
 
+SHORT = {"classes": {"standard": {"urgency": 1, "max_output_tokens": 5}, "long": {"urgency": 2}}}
+
+
+@pytest.mark.parametrize("world", [SHORT], indirect=True)
+@pytest.mark.parametrize(
+    ("fields", "most"),
+    [
+        ({}, 5),
+        ({"max_tokens": 40}, 5),
+        ({"max_tokens": 3}, 3),
+        ({"priority_class": "long"}, 64 - 6),
+    ],
+)
+async def test_a_class_bounds_the_output_of_its_requests(
+    world: Any, fields: dict[str, Any], most: int
+) -> None:
+    replica = await world.add_replica("a")
+    asked, named = {**HELLO, **fields}, fields.get("priority_class", "standard")
+    asked.pop("priority_class", None)
+    headers = {"x-weir-priority": named}
+    pending = asyncio.ensure_future(world.post(asked, **headers))
+    await _until(lambda: "r1" in replica.generator.started)
+    assert replica.generator.requests["r1"].sampling.max_tokens == most
+    replica.generator.end("r1")
+    assert (await pending).status == 200
+
+
 async def test_a_replica_that_dies_before_output_is_replaced(world: Any) -> None:
     first = await world.add_replica("a")
     second = await world.add_replica("b")
