@@ -120,4 +120,5 @@ class CpuCopyWorker(OffloadingWorker):  # type: ignore[misc]
 
 def _bytes(tensor: torch.Tensor) -> _Bytes:
     """The same memory, as rows of bytes."""
-    return tensor.view(torch.uint8).numpy()
+    rows: _Bytes = tensor.view(torch.uint8).numpy()
+    return rows
