@@ -180,7 +180,7 @@ async def _bind(replicas: Fleet, count: int) -> Placed:
     async with aiohttp.ClientSession() as http:
         while len(replicas.up) < count:
             if time.monotonic() > give_up_s:
-                raise StartError(f"{len(replicas.up)} of {count} replicas are up")
+                raise StartError(f"{len(replicas.up)} of {count} replicas are up", "")
             await asyncio.sleep(0.5)
             await replicas.ask(http)
     cores, up = sorted(os.sched_getaffinity(0)), replicas.up
