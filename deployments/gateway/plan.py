@@ -289,8 +289,10 @@ class MoveBudget:
 
     In any ``window_s`` seconds, at most ``per_stream`` moves for each stream that is open when it
     is asked, and ``least`` in any case: every stream may follow from a replica that dies, but a
-    fleet that loses all it is given is not given it over and over. (Envoy's retry budget, which
-    bounds retries by requests in flight, is the model.)
+    fleet that loses all it is given is not given it over and over. Moves that came to a good end do
+    not count: they are no burden any longer, and the streams that made them are not among the open
+    ones either. (Envoy's retry budget, which bounds retries under way by requests in flight, is the
+    model.)
     """
 
     def __init__(self, window_s: float = 10.0, per_stream: float = 2.0, least: int = 10) -> None:
@@ -305,6 +307,12 @@ class MoveBudget:
             return False
         self._moves.append(now_s)
         return True
+
+    def give_back(self, moves: int) -> None:
+        """A stream that moved so often has ended well. The latest ones are taken, which at most
+        forgets others' a little later."""
+        if moves:
+            del self._moves[-moves:]
 
     def allows(self, now_s: float, open_streams: int) -> bool:
         """The same without counting it."""
