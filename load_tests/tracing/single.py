@@ -47,6 +47,7 @@ def single_rows(count: int) -> list[Row]:
     return [
         {
             "table": "what one trace costs",
+            "system": "weir",
             "step": step,
             "p50_us": percentile(times, 50),
             "p99_us": percentile(times, 99),

@@ -90,7 +90,9 @@ def _any(value: Value) -> dict[str, Any]:
     field = _FIELDS.get(type(value))
     if field is not None:
         return {field: value}
-    assert not isinstance(value, str | int | float)
+    if isinstance(value, str):  # of a kind of its own, as an enumeration's are
+        return {"string_value": str(value)}
+    assert not isinstance(value, int | float)
     return {"array_value": {"values": [_any(each) for each in value]}}
 
 
