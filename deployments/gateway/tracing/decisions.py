@@ -1,4 +1,4 @@
-"""A routing decision, told: the candidates with their scores, as they were when it was made."""
+"""A routing decision, told: the candidates with their costs, as they were when it was made."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST_CANDIDATES = 4
 
 
 def decision_attributes(reservation: Reservation) -> dict[str, Value]:
-    """Why the request got its replica. The scores are computed now, by the policy, from what it saw
+    """Why the request got its replica. The costs are computed now, by the policy, from what it saw
     then: policies are pure."""
     decision = reservation.decision
     told: dict[str, Value] = {
@@ -29,9 +29,9 @@ def decision_attributes(reservation: Reservation) -> dict[str, Value]:
         return told
     candidates = reservation.explain()
     told["weir.decision.candidates"] = len(candidates)
-    best = heapq.nlargest(_MOST_CANDIDATES, candidates, key=attrgetter("score"))
+    best = heapq.nsmallest(_MOST_CANDIDATES, candidates, key=attrgetter("cost"))
     told["weir.decision.best"] = [
-        f"{each.replica_id} {each.score:.4f} ({each.overlap_blocks} blocks cached, "
+        f"{each.replica_id} {each.cost:.1f} ({each.overlap_blocks} blocks cached, "
         f"{each.requests} requests, {each.prefill_tokens} tokens to prefill)"
         for each in best
     ]
