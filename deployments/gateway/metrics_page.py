@@ -17,12 +17,12 @@ from typing import Any
 import aiohttp
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from deployments.gateway.callers import Callers
 from deployments.gateway.exposition import families, labelled, merged
 from deployments.gateway.gauges import set_own_gauges, set_part_gauges, set_shared_gauges
 from deployments.gateway.handle import Gateway
+from deployments.gateway.openmetrics import OLDER, Form, form_for
 from deployments.gateway.readiness import Answers, DeploymentStates
 from deployments.listener import App, answer
 
@@ -76,7 +76,8 @@ def add_metrics(
     )
     async def metrics(request: Request) -> Response:
         callers.require_watcher(request)
-        return Response(await page.whole(), media_type=CONTENT_TYPE_LATEST)
+        form = form_for(request.headers.get("accept"))
+        return Response(await page.whole(form), media_type=form.media_type)
 
     @app.get(
         OWN_PATH,
@@ -87,7 +88,8 @@ def add_metrics(
     )
     async def own_metrics(request: Request) -> Response:
         callers.require_watcher(request)
-        return Response(await page.own(), media_type=CONTENT_TYPE_LATEST)
+        form = form_for(request.headers.get("accept"))
+        return Response(await page.own(form) + form.end, media_type=form.media_type)
 
 
 def only_metrics(pages: Any) -> App:
@@ -118,41 +120,42 @@ class MetricsPage:
         self._lock = asyncio.Lock()
         gateway.metrics.gateways_wanted.set(peers.wanted)
 
-    async def own(self) -> str:
-        """This gateway's own figures."""
+    async def own(self, form: Form = OLDER) -> str:
+        """This gateway's own figures, without the end of the page."""
         loop = asyncio.get_running_loop()
         async with self._lock:
             set_own_gauges(self._gateway)
-            return await loop.run_in_executor(None, self._own_text)
+            return await loop.run_in_executor(None, self._own_text, form)
 
-    def _own_text(self) -> str:
-        text = generate_latest(self._gateway.metrics.registry).decode()
+    def _own_text(self, form: Form) -> str:
+        text = form.write(self._gateway.metrics.registry)
         return labelled(text, {"gateway": self._peers.name} if self._peers.name else {})
 
-    async def whole(self) -> str:
+    async def whole(self, form: Form = OLDER) -> str:
         """The platform's."""
         own, others, engines, control, _ = await asyncio.gather(
-            self.own(), self._others(), self._engines(), self._control(), self._parts()
+            self.own(form), self._others(form), self._engines(), self._control(), self._parts()
         )
         loop = asyncio.get_running_loop()
         async with self._lock:
             set_shared_gauges(self._gateway)
             self._set_up(others, engines, control)
             return await loop.run_in_executor(
-                None, self._merged, [own, *others.values()], engines, control
+                None, self._merged, form, [own, *others.values()], engines, control
             )
 
     def _merged(
         self,
+        form: Form,
         gateways: list[str | None],
         engines: Mapping[tuple[str, str], str | None],
         control: str | None,
     ) -> str:
-        shared = generate_latest(self._gateway.metrics.shared).decode()
-        whole = [shared, *(text for text in gateways if text), control or ""]
-        return merged(map(families, whole)) + merge_engines(
-            {replica: text for (_, replica), text in engines.items() if text}
-        )
+        shared = form.write(self._gateway.metrics.shared)
+        known = [form.read(text) for text in (*gateways, control) if text]
+        of_engines = {replica: text for (_, replica), text in engines.items() if text}
+        whole = merged(map(families, [shared, *known]))
+        return whole + form.read(merge_engines(of_engines)) + form.end
 
     def _set_up(
         self,
@@ -178,10 +181,11 @@ class MetricsPage:
     async def _control(self) -> str | None:
         return None if self._peers.control is None else await self._peers.control()
 
-    async def _others(self) -> dict[str, str | None]:
+    async def _others(self, form: Form) -> dict[str, str | None]:
         known = await self._peers.gateways()
         others = {name: at for name, at in known.items() if name != self._peers.name}
-        ask = (self._read(f"http://{at}{OWN_PATH}", self._headers) for at in others.values())
+        headers = {**self._headers, "accept": form.media_type}
+        ask = (self._read(f"http://{at}{OWN_PATH}", headers) for at in others.values())
         texts = await asyncio.gather(*ask)
         return dict(zip(others, texts, strict=True))
 
