@@ -20,6 +20,7 @@ from deployments.control.entity_features import EntityFeatures
 from deployments.control.feature_pages import feature_routes
 from deployments.control.keys import key_routes
 from deployments.control.limits import limit_routes
+from deployments.control.metrics import add_metrics
 from deployments.control.models import model_routes
 from deployments.control.oidc import OidcProviders
 from deployments.control.parts import Parts
@@ -27,6 +28,7 @@ from deployments.control.principals import Doorkeeper
 from deployments.control.reports import report_routes
 from deployments.control.tenants import tenant_routes
 from weir import __version__
+from weir.metrics import ControlMetrics
 
 OPENAPI_PATH = "/admin/v1/openapi.json"
 DOCS_PATH = "/admin/v1/docs"
@@ -77,6 +79,7 @@ def build_app(parts: Parts, around: Surroundings) -> FastAPI:
     app.add_middleware(Edge)
     add_errors(app)
     app.add_route(HEALTH_PATH, _health, include_in_schema=False)
+    add_metrics(app, parts, ControlMetrics())
     for router in (
         tenant_routes(parts),
         key_routes(parts),

@@ -4,6 +4,10 @@ A load balancer sends Prometheus to another gateway each time, so each of them t
 gateway's own figures with the label ``gateway``, every engine's with the label ``replica``, and
 once what all gateways see alike. Nothing is in it twice, and sums over it are the platform's.
 ``/metrics/gateway`` has the asked gateway's own only: the gateways ask each other for it.
+
+Where Prometheus asks each gateway by itself (pods, without a load balancer before them), the path
+is ``/metrics/part``: the gateway's own figures, and from the first of the gateways everything else.
+All parts together are the whole.
 """
 
 from __future__ import annotations
@@ -28,6 +32,8 @@ _LOG = logging.getLogger("weir.gateway")
 _SCRAPE_TIMEOUT_S = 2.0
 _ENGINES = ("vllm:", "weir_kv_tier_")
 OWN_PATH = "/metrics/gateway"
+PART_PATH = "/metrics/part"
+PATHS = ("/metrics", OWN_PATH, PART_PATH)
 
 
 async def _nobody() -> Mapping[str, str]:
@@ -86,6 +92,17 @@ def add_metrics(
         callers.require_watcher(request)
         return Response(await page.own(), media_type=CONTENT_TYPE_LATEST)
 
+    @app.get(
+        PART_PATH,
+        tags=["platform"],
+        summary="Prometheus metrics: this gateway's part; all gateways' parts are the whole",
+        response_class=PlainTextResponse,
+        responses={401: {"description": "No key of `server.metrics`."}},
+    )
+    async def part_of_metrics(request: Request) -> Response:
+        callers.require_watcher(request)
+        return Response(await page.part(), media_type=CONTENT_TYPE_LATEST)
+
 
 class MetricsPage:
     """What the pages say. Texts are made in a thread: with many tenants that takes a while."""
@@ -112,10 +129,21 @@ class MetricsPage:
         text = generate_latest(self._gateway.metrics.registry).decode()
         return labelled(text, {"gateway": self._peers.name} if self._peers.name else {})
 
+    async def part(self) -> str:
+        """This gateway's own; with everything else, if it is the first of the gateways."""
+        known = await self._peers.gateways()
+        if self._peers.name != min(known, default=self._peers.name):
+            return await self.own()
+        return await self._told(dict.fromkeys(known, ""))
+
     async def whole(self) -> str:
         """The platform's."""
-        own, others, engines, control, _ = await asyncio.gather(
-            self.own(), self._others(), self._engines(), self._control(), self._parts()
+        return await self._told(await self._others())
+
+    async def _told(self, others: Mapping[str, str | None]) -> str:
+        """``others``: what the other gateways tell; None: nothing, it does not answer."""
+        own, engines, control, _ = await asyncio.gather(
+            self.own(), self._engines(), self._control(), self._parts()
         )
         loop = asyncio.get_running_loop()
         async with self._lock:
@@ -145,9 +173,9 @@ class MetricsPage:
     ) -> None:
         metrics = self._gateway.metrics
         metrics.gateway_up.clear()
-        metrics.gateway_up.labels(self._peers.name).set(1)
         for name, text in others.items():
             metrics.gateway_up.labels(name).set(text is not None)
+        metrics.gateway_up.labels(self._peers.name).set(1)
         metrics.engine_up.clear()
         for labels, text in engines.items():
             metrics.engine_up.labels(*labels).set(text is not None)

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from deployments.gateway.exposition import families, labelled, merged
-from deployments.gateway.metrics_page import OWN_PATH, Peers
+from deployments.gateway.metrics_page import OWN_PATH, PART_PATH, Peers
 from deployments.gateway.prompts import PromptEncoder
 from deployments.haproxy import FrontDoor
 from deployments.haproxy_config import Target
@@ -181,6 +181,14 @@ async def test_every_gateway_tells_the_same(worlds: list[World]) -> None:
         assert sum(_values(text, "weir_requests_total")) == sum(sent.values())
         assert _values(text, "vllm:prompt_tokens_total") == [100.0, 100.0]
         assert _values(text, "weir_gateways_wanted") == [GATEWAYS]
+    parts = [await _read(world, PART_PATH) for world in worlds]
+    for name, wanted in (
+        ("weir_requests_total", sum(sent.values())),
+        ("vllm:prompt_tokens_total", 200),
+        ("weir_gateways_wanted", GATEWAYS),
+        ("weir_gateway_up", GATEWAYS),
+    ):
+        assert sum(value for part in parts for value in _values(part, name)) == wanted
     own = [sum(_values(await _read(world, OWN_PATH), "weir_requests_total")) for world in worlds]
     assert sum(own) == sum(sent.values())
     assert min(own) >= REQUESTS // GATEWAYS
