@@ -10,7 +10,7 @@ from weir.ledger.store import Arrived, store
 from weir.tenancy import hash_key
 
 # START_S is the first second of a month.
-_IN_MONTH_MS = int(START_S * 1000) + 3_600_000
+_IN_MONTH_MS = int(START_S * 1000) + 5_400_000
 _NANO_USD_PER_HOUR = 3_600_000_000
 
 
