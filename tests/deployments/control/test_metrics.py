@@ -7,6 +7,7 @@ from tests.deployments.control.world import START_S, World, free_port, running, 
 from weir.ledger import ReplicaTime, UsageRecord
 from weir.ledger.rates import Rate
 from weir.ledger.store import Arrived, store
+from weir.settings.server import MetricsSettings
 from weir.tenancy import hash_key
 
 # START_S is the first second of a month.
@@ -70,9 +71,11 @@ async def test_a_report_is_kept_for_a_minute(world: World) -> None:
 
 
 async def test_on_a_port_of_its_own_it_needs_a_key(database_url: str) -> None:
-    metrics = {"key_sha256": [hash_key("watch")]}
-    admin = {"port": free_port(), "key_sha256": [hash_key("operator")]}
-    async with running(database_url, settings_of(admin=admin, metrics=metrics)) as world:
+    settings = settings_of(port=free_port(), key_sha256=[hash_key("operator")])
+    metrics = MetricsSettings(key_sha256=(hash_key("watch"),))
+    server = settings.server.model_copy(update={"metrics": metrics})
+    settings = settings.model_copy(update={"server": server})
+    async with running(database_url, settings) as world:
         for key in (None, "wrong", "operator"):
             assert (await world.ask("GET", PATH, key)).status_code == 401
         assert (await world.ask("GET", PATH, "watch")).status_code == 200
