@@ -119,9 +119,7 @@ def _over_time(panel: Panel, axes: Axes, found: list[Any], start_s: float) -> No
     if panel.most is not None:
         axes.set_ylim(top=panel.most)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number_text(value, panel.unit)))
-    axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda at, _: f"{int(at) // 60}:{int(at) % 60:02}")
-    )
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda at, _: f"{at // 60:.0f}:{at % 60:02.0f}"))
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,4 +1,4 @@
-"""Starts a platform and a Prometheus, sends traffic, and draws the dashboards from what was scraped:
+"""Starts a platform and a Prometheus, sends traffic, and draws the dashboards from what was told:
 ``python k8s/dashboards/record.py --out docs/pictures``. Takes three minutes.
 
 Prints the queries that found nothing; the exit code is 1 if one of them says of no reason for it.
@@ -87,7 +87,7 @@ def main() -> int:
                 redis_url = json.loads((home / "platform.json").read_text())["redis_url"]
                 for tenant in TENANTS:
                     writer = FeastWriter(redis_url, home / f"features-{tenant}")
-                    writer.write_customers(people.values(), dt.datetime.now(dt.UTC), tenant)
+                    writer.write_customers(list(people.values()), dt.datetime.now(dt.UTC), tenant)
                 keys = {name: f"weir_key-of-{name}" for name in TENANTS}
                 start_s = time.time()
                 target = Target(url, "weir-teacher", keys)

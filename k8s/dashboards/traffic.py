@@ -1,5 +1,5 @@
-"""A support desk's traffic for a platform that runs: several tenants and classes, conversations that
-come back, customers with and without features, a burst now and then."""
+"""A support desk's traffic for a platform that runs: several tenants and classes, conversations
+that come back, customers with and without features, a burst now and then."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def send(
     seed: int = 1,
     students: str | None = None,
 ) -> dict[str, int]:
-    """Ask for a while; how many requests of each tenant were answered. ``students``: a model that is
-    asked by name, too."""
+    """Ask for a while; how many requests of each tenant were answered. ``students``: a model that
+    is asked by name, too."""
     until_s = time.monotonic() + for_s
     answered = dict.fromkeys(target.keys, 0)
     lock = threading.Lock()
