@@ -22,8 +22,9 @@ _REPLICA = "SERVE_REPLICA"
 _LOOPBACK = "127.0.0.1"
 _ASK_TIMEOUT_S = 2.0
 
-# Read by Ray and Serve when they are imported, here and in every worker.
-_ENVIRONMENT = {
+#: Read by Ray and Serve when they are imported, here and in every worker; on every machine of a
+#: cluster, too, that is started elsewhere (the chart's containers have them).
+ENVIRONMENT = {
     # Gateways listen themselves, behind weir's own HAProxy (docs/adr/0020-front-door.md).
     "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": client_headers.CALLBACK,
@@ -93,7 +94,7 @@ class Cluster:
 
     def prepare_environment(self) -> None:
         """Before Ray is imported; what the user has set wins."""
-        for name, value in _ENVIRONMENT.items():
+        for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         if self._local:
             # A token of this cluster's own, so that nothing is written into the home directory.

@@ -16,6 +16,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import aiohttp
 from fastapi import FastAPI, Request, Response
@@ -27,6 +28,7 @@ from deployments.gateway.exposition import families, labelled, merged
 from deployments.gateway.gauges import set_own_gauges, set_part_gauges, set_shared_gauges
 from deployments.gateway.handle import Gateway
 from deployments.gateway.readiness import Answers, DeploymentStates
+from deployments.listener import App, answer
 
 _LOG = logging.getLogger("weir.gateway")
 _SCRAPE_TIMEOUT_S = 2.0
@@ -34,6 +36,7 @@ _ENGINES = ("vllm:", "weir_kv_tier_")
 OWN_PATH = "/metrics/gateway"
 PART_PATH = "/metrics/part"
 PATHS = ("/metrics", OWN_PATH, PART_PATH)
+_WATCHED = (*PATHS, "/ready", "/health")
 
 
 async def _nobody() -> Mapping[str, str]:
@@ -102,6 +105,20 @@ def add_metrics(
     async def part_of_metrics(request: Request) -> Response:
         callers.require_watcher(request)
         return Response(await page.part(), media_type=CONTENT_TYPE_LATEST)
+
+
+def only_metrics(pages: Any) -> App:
+    """ASGI: of ``pages``, those that watch the platform; for a port of their own."""
+
+    async def watched(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        if scope["path"] in _WATCHED:
+            await pages(scope, receive, send)
+        else:
+            await answer(send, 404, b"this port has only /metrics, /ready and /health\n")
+
+    return watched
 
 
 class MetricsPage:

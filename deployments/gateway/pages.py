@@ -29,6 +29,7 @@ from deployments.gateway.readiness import Answers, DeploymentStates, add_health
 from deployments.gateway.response_pages import add_responses
 from deployments.gateway.responses import Responses
 from deployments.gateway.role_pages import Replicas, add_roles
+from deployments.gateway.tracing.pages import add_traces
 from deployments.pools import Pool, pools_of
 from router.tiers import TierUse
 from router.types import ReplicaView
@@ -53,7 +54,8 @@ _MESSAGES = "/v1/messages"
 class Surroundings:
     """What the pages need to know beside the gateway. ``services`` and ``directory``: see
     :func:`deployments.gateway.readiness.add_health`. ``batches``: None where there are no files
-    and batches. ``peers``: see :class:`deployments.gateway.metrics_page.Peers`."""
+    and batches. ``peers``: see :class:`deployments.gateway.metrics_page.Peers`. ``gateways``: how
+    many share the requests."""
 
     session: aiohttp.ClientSession
     internal_token: str
@@ -63,6 +65,7 @@ class Surroundings:
     directory: Callable[[], dict[str, Any]] = dict
     batches: Batches | None = None
     peers: Peers | None = None
+    gateways: int = 1
 
 
 def build_pages(gateway: Gateway, responses: Responses, around: Surroundings) -> FastAPI:
@@ -79,6 +82,8 @@ def build_pages(gateway: Gateway, responses: Responses, around: Surroundings) ->
     add_metrics(app, gateway, callers, around.session, around.internal_token, around.peers)
     _add_status(app, gateway, callers, around.deployment_states)
     add_roles(app, gateway, callers, Replicas(around.session, around.internal_token))
+    if gateway.parts.tracer is not None:
+        add_traces(app, gateway.parts.tracer, callers, around.gateways)
     app.openapi = lambda: describe_api(app)  # type: ignore[method-assign]
     return app
 

@@ -8,9 +8,11 @@ from types import MappingProxyType
 
 from deployments.gateway.accounts import Tab
 from deployments.gateway.bodies.unknown import Unknown
+from deployments.gateway.demand import Answered
 from deployments.gateway.legs import Attempt, billed
 from deployments.gateway.pricing import PriceLists, used_of
 from deployments.gateway.request import Request
+from deployments.gateway.tracing.context import RESPONSE_HEADER, Trace
 from fallback.policies.kinds import FAILURE, OVERLOAD
 from weir.cost import usd_of
 from weir.errors import WeirError
@@ -28,7 +30,9 @@ class Record:
     """Filled step by step; everything told at the end follows from it. ``tenant`` and ``model``
     stay empty for a request that came to its end before they were known. ``id`` and ``serial`` are
     the request's; ``key`` is the key's that it came with. ``booked``: it is in the ledger. ``tab``:
-    its account, where its tenant has quotas or a budget. Times are on the loop's clock."""
+    its account, where its tenant has quotas or a budget. ``nano_usd``: what it was billed, once it
+    is settled. ``trace``: where requests are traced. Times are on the loop's clock; ``validated_s``
+    and ``enriched_s`` are 0 until then."""
 
     endpoint: str
     arrival_s: float
@@ -44,6 +48,10 @@ class Record:
     key: str = ""
     booked: bool = False
     tab: Tab | None = None
+    trace: Trace | None = None
+    validated_s: float = 0.0
+    enriched_s: float = 0.0
+    nano_usd: int = 0
 
     @property
     def error_code(self) -> str:
@@ -51,6 +59,12 @@ class Record:
         if self.client_left:
             return "client_gone"
         return (self.error.code or self.error.type) if self.error else ""
+
+    @property
+    def exemplar(self) -> dict[str, str] | None:
+        """What leads from a metric to the request's trace, if that is kept."""
+        trace = self.trace
+        return {"trace_id": trace.trace_id} if trace is not None and trace.kept else None
 
     def early_headers(self) -> _Pairs:
         """The headers of a stream that is opened before it is known who answers."""
@@ -62,6 +76,8 @@ class Record:
         if self.tab is not None:
             family = self.request.dialect.family if self.request is not None else ""
             pairs += self.tab.headers(family)
+        if self.trace is not None:
+            pairs.append((RESPONSE_HEADER, self.trace.response.encode()))
         return pairs
 
     def headers(self) -> _Pairs:
@@ -99,7 +115,8 @@ def _answered_by(attempts: list[Attempt]) -> _Pairs:
 
 class Settlement:
     """``slo_s``: time-to-first-token limit per priority class; ``tpot_slo_s``: limit of the mean
-    time per later token. ``with_student``: models for which a student can answer."""
+    time per later token. ``with_student``: models for which a student can answer. ``answered`` is
+    told how fast."""
 
     def __init__(
         self,
@@ -108,7 +125,9 @@ class Settlement:
         slo_s: Mapping[str, float],
         tpot_slo_s: Mapping[str, float] = MappingProxyType({}),
         with_student: Collection[str] = (),
+        answered: Answered | None = None,
     ) -> None:
+        self._answered = answered or Answered()
         self._prices = prices
         self._metrics = metrics
         self._slo_s = slo_s
@@ -123,7 +142,7 @@ class Settlement:
         labels = (record.tenant, record.model)
         metrics = self._metrics
         told = (record.endpoint, str(status or 499), record.error_code)
-        metrics.of(metrics.requests, *labels, *told).inc()
+        metrics.of(metrics.requests, *labels, *told).inc(1, record.exemplar)
         self._judge_answer(record, status)
         if record.client_left:
             metrics.cancelled.labels(*labels).inc()
@@ -165,6 +184,7 @@ class Settlement:
             used = used_of(attempt, counts)
             nano_usd = self._prices.nano_usd(request, attempt, used)
             metrics.of(metrics.cost, *labels).inc(float(usd_of(nano_usd)))
+            record.nano_usd += nano_usd
             if attempt.charge is not None:
                 paid.append((attempt.charge, used, nano_usd))
         if record.tab is not None:
@@ -192,17 +212,19 @@ class Settlement:
         if (limit_s := self._slo_s.get(priority)) is not None:
             in_time = first_s is not None and first_s - record.arrival_s <= limit_s
             self._count_verdict(record, priority, "ttft", in_time and not failed)
+            self._answered.judged(record.model, priority, in_time and not failed)
         if failed or first_s is None:
             return
         kind, counts = (record.model, priority), attempt.counts
-        ttft_s = first_s - record.arrival_s
-        metrics.of(metrics.ttft, *kind).observe(ttft_s)
+        ttft_s, example = first_s - record.arrival_s, record.exemplar
+        metrics.of(metrics.ttft, *kind).observe(ttft_s, example)
         metrics.of(metrics.tenant_ttft, record.tenant, record.model).observe(ttft_s)
-        metrics.of(metrics.duration, *kind).observe(now_s - record.arrival_s)
+        metrics.of(metrics.duration, *kind).observe(now_s - record.arrival_s, example)
         metrics.of(metrics.prompt_size, *kind).observe(counts.prompt_tokens)
         longest = max(choice.counts.output_tokens for choice in attempt.choices)
-        if longest > 1:
-            tpot_s = (now_s - first_s) / (longest - 1)
-            metrics.of(metrics.tpot, *kind).observe(tpot_s)
+        tpot_s = (now_s - first_s) / (longest - 1) if longest > 1 else None
+        self._answered.timed(record.model, priority, ttft_s, tpot_s)
+        if tpot_s is not None:
+            metrics.of(metrics.tpot, *kind).observe(tpot_s, example)
             if (limit_s := self._tpot_slo_s.get(priority)) is not None:
                 self._count_verdict(record, priority, "tpot", tpot_s <= limit_s)

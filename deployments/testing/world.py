@@ -21,16 +21,18 @@ from deployments.gateway.app import GatewayApp, Traffic
 from deployments.gateway.bodies import TextBody
 from deployments.gateway.booking import Ledger
 from deployments.gateway.building import build_gateway
-from deployments.gateway.handle import Enricher, Gateway
+from deployments.gateway.handle import Gateway
 from deployments.gateway.metrics_page import Peers
 from deployments.gateway.model import Model
 from deployments.gateway.pages import Surroundings, build_pages
+from deployments.gateway.parts import Enricher
 from deployments.gateway.prompts import PromptEncoder
 from deployments.gateway.readiness import Answers
 from deployments.gateway.request import Header
 from deployments.gateway.responses import Responses
 from deployments.gateway.sockets import KvEventFeed, WebSocketTransport
 from deployments.gateway.stored_responses import MemoryResponses
+from deployments.gateway.tracing.tracer import Shipping
 from deployments.gateway.transport import CacheFeed
 from deployments.listener import Listener, ReplicaApp
 from deployments.role_page import PATH, RolePage
@@ -167,6 +169,7 @@ async def http_world(
     directory: LiveDirectory | None = None,
     describe: Callable[[], dict[str, Any]] = dict,
     account: Account | None = None,
+    shipping: Shipping | None = None,
     peers: Peers | None = None,
 ) -> AsyncIterator[World]:
     """A world over real sockets, without replicas yet. ``files``: a folder for files and batches,
@@ -182,6 +185,7 @@ async def http_world(
             ledger=ledger,
             directory=directory,
             account=account,
+            shipping=shipping,
         )
         world = World(gateway, settings, session)
         traffic = Traffic()
