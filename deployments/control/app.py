@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
@@ -49,6 +49,7 @@ class Surroundings:
     balances: Balances
     boards: Boards
     background: Sequence[Background] = ()
+    metrics: ControlMetrics = field(default_factory=ControlMetrics)
 
 
 def build_app(parts: Parts, around: Surroundings) -> FastAPI:
@@ -86,7 +87,7 @@ def build_app(parts: Parts, around: Surroundings) -> FastAPI:
     add_errors(app)
     app.add_route(HEALTH_PATH, _health, include_in_schema=False)
     add_page(app)
-    add_metrics(app, parts, ControlMetrics())
+    add_metrics(app, parts, around.metrics)
     for router in (
         tenant_routes(parts),
         key_routes(parts),

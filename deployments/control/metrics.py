@@ -1,4 +1,5 @@
-"""``/metrics`` of the control process: money of this month, as the ledger has it.
+"""``/metrics`` of the control process: money of this month, as the ledger has it, and what
+autoscaling decided.
 
 Gateways ask for it over the control process' socket, which only they can open, and add it to their
 own page. Where the process has a port of its own, a key of ``server.metrics`` opens it.
@@ -9,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import logging
+from collections.abc import Sequence
 
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from deployments.control.parts import Parts
+from weir.autoscaling.deciding import Decided
 from weir.errors import AuthenticationError, WeirError
 from weir.ledger.report import CostReport, cost_report
 from weir.ledger.usage import Period
@@ -74,6 +77,26 @@ class Money:
             ("spot", saved.spot_usd),
         ):
             metrics.saved.labels(name).set(float(usd))
+
+
+class ScalingMetrics:
+    """Told what each round of autoscaling decided; nothing where another process decides."""
+
+    def __init__(self, metrics: ControlMetrics) -> None:
+        self._metrics = metrics
+
+    def __call__(self, decided: Sequence[Decided]) -> None:
+        """Called in the autoscaler's thread."""
+        for each in decided:
+            name = each.model.name
+            for pool, target in each.targets.items():
+                self._metrics.target.labels(name, pool).set(target)
+            for figure, value in each.decision.explanation.seen.items():
+                self._metrics.figure.labels(name, figure).set(value)
+            for priority, demand in each.model.classes.items():
+                self._metrics.arrivals.labels(name, priority).set(demand.arrivals_per_s)
+            self._metrics.usd_per_hour.labels(name).set(each.usd_per_hour)
+            self._metrics.changes.labels(name).inc(each.changes)
 
 
 def add_metrics(app: FastAPI, parts: Parts, metrics: ControlMetrics) -> None:

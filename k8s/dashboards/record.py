@@ -43,8 +43,12 @@ def _free_port() -> int:
 
 
 def settings_tree() -> dict[str, Any]:
-    """The laptop's platform with two gateways and three tenants, on free ports."""
+    """The laptop's platform with two gateways and three tenants, on free ports; its teacher scales
+    by itself."""
+    models = load_settings("laptop", None).model_dump(mode="json")["models"]
+    models[0] |= {"replicas": 1, "autoscaling": {"min_replicas": 1, "max_replicas": 2}}
     return {
+        "models": models,
         "server": {"port": _free_port()},
         "redis": {"port": _free_port()},
         "gateway": {"replicas": 2},

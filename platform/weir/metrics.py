@@ -57,7 +57,7 @@ TIER_METRICS: Mapping[str, TierMetric] = MappingProxyType(
 
 
 class ControlMetrics:
-    """What the control process tells: money, from the ledger.
+    """What the control process tells: money, from the ledger, and what autoscaling decided.
 
     Amounts are of the present calendar month (UTC), up to a minute old. They are gauges: a leg that
     is booked late moves a little from idle time to whoever asked for it.
@@ -80,6 +80,28 @@ class ControlMetrics:
         self.saved = self._this_month(
             "weir_month_saved_usd", "not paid, thanks to the cache, the student or spot.", "by"
         )
+
+        self.target = self._decided(
+            "weir_autoscaling_target_replicas", "Replicas that were decided.", "pool"
+        )
+        self.figure = self._decided(
+            "weir_autoscaling_figure", "What the policy decided by, under its own names.", "figure"
+        )
+        self.arrivals = self._decided(
+            "weir_autoscaling_arrivals_per_second", "Requests, as they arrive.", "priority"
+        )
+        self.usd_per_hour = self._decided(
+            "weir_autoscaling_usd_per_hour", "What the decided replicas cost."
+        )
+        self.changes = Counter(
+            "weir_autoscaling_changes_total",
+            "Decisions that changed a number of replicas.",
+            ("model",),
+            registry=self.registry,
+        )
+
+    def _decided(self, name: str, documentation: str, *labels: str) -> Gauge:
+        return Gauge(name, documentation, ("model", *labels), registry=self.registry)
 
     def _this_month(self, name: str, what: str, *labels: str) -> Gauge:
         return Gauge(name, f"This month: {what}", labels, registry=self.registry)

@@ -51,6 +51,7 @@ def test_there_are_the_dashboards() -> None:
         "weir-pools",
         "weir-features",
         "weir-fallback",
+        "weir-autoscaling",
     }
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from deployments.control.metrics import PATH
+from deployments.control.metrics import PATH, ScalingMetrics
 from tests.deployments.control.world import START_S, World, free_port, running, settings_of
+from weir.autoscaling.deciding import Decided
+from weir.autoscaling.report import Capacity, Decision, Demand, Explanation, ModelState, PoolState
 from weir.ledger import ReplicaTime, UsageRecord
 from weir.ledger.rates import Rate
 from weir.ledger.store import Arrived, store
+from weir.metrics import ControlMetrics
 from weir.settings.server import MetricsSettings
 from weir.tenancy import hash_key
 
@@ -68,6 +71,25 @@ async def test_a_report_is_kept_for_a_minute(world: World) -> None:
     assert 'weir_month_paid_usd{model="big",pool=""}' not in await _values(world)
     world.clock.now_s += 61
     assert (await _values(world))['weir_month_paid_usd{model="big",pool=""}'] == 0.01
+
+
+def test_what_autoscaling_decided_is_told() -> None:
+    capacity = Capacity(1000.0, 100.0)
+    pools = (PoolState("fast", capacity, 2.0), PoolState("slow", capacity, 1.0))
+    model = ModelState("big", {"interactive": Demand(arrivals_per_s=3.0)}, pools)
+    decision = Decision({"fast": 2, "slow": 0}, Explanation({"short": 0.25}))
+    metrics = ControlMetrics()
+    tell = ScalingMetrics(metrics)
+    for before in ({"fast": 1, "slow": 0}, {"fast": 2, "slow": 0}):
+        tell([Decided(model, 1.0, decision.targets, before, decision, {})])
+    value = metrics.registry.get_sample_value
+    of_pool = {"model": "big", "pool": "fast"}
+    assert value("weir_autoscaling_target_replicas", of_pool) == 2
+    assert value("weir_autoscaling_figure", {"model": "big", "figure": "short"}) == 0.25
+    arrivals = {"model": "big", "priority": "interactive"}
+    assert value("weir_autoscaling_arrivals_per_second", arrivals) == 3
+    assert value("weir_autoscaling_usd_per_hour", {"model": "big"}) == 4
+    assert value("weir_autoscaling_changes_total", {"model": "big"}) == 1
 
 
 async def test_on_a_port_of_its_own_it_needs_a_key(database_url: str) -> None:
