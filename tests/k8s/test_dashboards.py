@@ -123,3 +123,10 @@ def test_panels_do_not_overlap() -> None:
             assert not cells & taken, f"{board['uid']}: {panel['title']}"
             assert at["x"] + at["w"] <= 24
             taken |= cells
+
+
+def test_the_table_of_metrics_is_as_they_are() -> None:
+    from k8s.metrics_table import PAGE, page
+
+    text = PAGE.read_text("utf-8")
+    assert page(text) == text, "out of date: python -m k8s.metrics_table"
