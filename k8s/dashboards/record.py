@@ -10,13 +10,14 @@ import argparse
 import datetime as dt
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from load_tests.features.data import FeastWriter
 from weir.samples.corpus import requests
 from weir.settings import load_settings
 from weir.tenancy import hash_key
-from weir.testing.prometheus import prometheus
+from weir.testing.prometheus import Prometheus, prometheus
 
 TENANTS = ("shop", "bank", "agency")
 _WEIR = [sys.executable, "-m", "weir.cli.main"]
@@ -73,36 +74,43 @@ def platform(home: Path, tree: dict[str, Any]) -> Iterator[str]:
         subprocess.run([*_WEIR, "down", "--now"], env=environment, check=False, timeout=180)
 
 
+def _run(home: Path, seconds: float, stack: ExitStack) -> tuple[Prometheus, float, float]:
+    """A platform with traffic. Returns the Prometheus that has watched, and from when to when."""
+    tree = settings_tree()
+    url = f"http://127.0.0.1:{tree['server']['port']}"
+    examples = list(requests(3, 60, "heldout", customers=24))
+    people = {each.customer.customer_id: each.customer for each in examples}
+    keys = {name: f"weir_key-of-{name}" for name in TENANTS}
+    with platform(home, tree) as token:
+        redis_url = json.loads((home / "platform.json").read_text())["redis_url"]
+        for tenant in TENANTS:
+            writer = FeastWriter(redis_url, home / f"features-{tenant}")
+            writer.write_customers(list(people.values()), dt.datetime.now(dt.UTC), tenant)
+        rules = quick_rules(load_settings("laptop", None), home)
+        watching = prometheus(home / "prometheus", [scraped(url, token)], [rules])
+        server = stack.enter_context(watching)
+        time.sleep(2)  # the first scrape
+        start_s = time.time()
+        target = Target(url, "weir-teacher", keys)
+        print("answered:", send(target, examples, seconds, students="weir-student"))
+        time.sleep(3)  # the last scrape
+        return server, start_s, time.time()
+
+
 def main() -> int:
     """Run, check, draw."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=120.0)
     arguments = parser.parse_args()
-    tree = settings_tree()
-    url = f"http://127.0.0.1:{tree['server']['port']}"
-    with tempfile.TemporaryDirectory(prefix="weir-dashboards-") as folder:
-        home = Path(folder)
-        with platform(home, tree) as token:
-            rules = quick_rules(load_settings("laptop", None), home)
-            with prometheus(home / "prometheus", [scraped(url, token)], [rules]) as server:
-                examples = list(requests(3, 60, "heldout", customers=24))
-                people = {each.customer.customer_id: each.customer for each in examples}
-                redis_url = json.loads((home / "platform.json").read_text())["redis_url"]
-                for tenant in TENANTS:
-                    writer = FeastWriter(redis_url, home / f"features-{tenant}")
-                    writer.write_customers(list(people.values()), dt.datetime.now(dt.UTC), tenant)
-                keys = {name: f"weir_key-of-{name}" for name in TENANTS}
-                start_s = time.time()
-                target = Target(url, "weir-teacher", keys)
-                print(send(target, examples, arguments.seconds, students="weir-student"))
-                time.sleep(3)  # the last scrape
-                end_s = time.time()
-                empty = empty_queries(server, start_s + 20, end_s)
-                arguments.out.mkdir(parents=True, exist_ok=True)
-                for board in DASHBOARDS:
-                    name = f"dashboard-{board.uid.removeprefix('weir-')}.png"
-                    draw(server, board, start_s + 5, end_s, arguments.out / name)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is stopped
+    with tempfile.TemporaryDirectory(prefix="weir-dashboards-") as folder, ExitStack() as stack:
+        server, start_s, end_s = _run(Path(folder), arguments.seconds, stack)
+        empty = empty_queries(server, start_s + 20, end_s)
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        for board in DASHBOARDS:
+            name = f"dashboard-{board.uid.removeprefix('weir-')}.png"
+            draw(server, board, start_s + 5, end_s, arguments.out / name)
     for query, excused in empty.items():
         print(f"nothing: {query}{' (has a reason)' if excused else ''}")
     return int(not all(empty.values()))
