@@ -16,6 +16,7 @@ from deployments.control.boards import Boards
 from deployments.control.callers import Callers
 from deployments.control.changes import Changes
 from deployments.control.entity_features import EntityFeatures
+from deployments.control.metrics import ScalingMetrics
 from deployments.control.oidc import OidcProviders
 from deployments.control.parts import Parts
 from deployments.control.principals import Doorkeeper
@@ -24,6 +25,7 @@ from deployments.control.store import Store
 from deployments.control.webhooks import Webhooks
 from deployments.pools import scales
 from weir.database import database_url, open_database
+from weir.metrics import ControlMetrics
 from weir.settings import Settings
 from weir.tenancy import Directory, LiveDirectory
 from weir.tenancy.database import TenantStore
@@ -52,6 +54,7 @@ def build_control(
     providers = OidcProviders(admin.oidc)
     doorkeeper = Doorkeeper(admin.key_sha256, callers.find, providers, callers.knows, now_s)
     secret = environment.get("WEIR_INTERNAL_TOKEN", "").encode()
+    metrics = ControlMetrics()
     parts = Parts(settings, store, tenants, Changes(store, secret, now_s), now_s)
     around = Surroundings(
         doorkeeper,
@@ -59,13 +62,18 @@ def build_control(
         EntityFeatures(settings, environment),
         Balances(settings, environment, now_s),
         Boards(settings, environment, now_s),
-        _background(settings, environment, engine, callers) if background else (),
+        _background(settings, environment, engine, callers, metrics) if background else (),
+        metrics,
     )
     return build_app(parts, around)
 
 
 def _background(
-    settings: Settings, environment: Mapping[str, str], engine: Engine, callers: Callers
+    settings: Settings,
+    environment: Mapping[str, str],
+    engine: Engine,
+    callers: Callers,
+    metrics: ControlMetrics,
 ) -> tuple[Background, ...]:
     made: list[Background] = [
         Webhooks(settings, environment, callers.tenants),
@@ -74,5 +82,5 @@ def _background(
     if settings.ledger.enabled:
         made.append(LedgerWriter(settings, environment, engine))
     if scales(settings):
-        made.append(ScalingThread(settings, environment, engine))
+        made.append(ScalingThread(settings, environment, engine, ScalingMetrics(metrics)))
     return tuple(made)

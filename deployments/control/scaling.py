@@ -154,10 +154,19 @@ class Round:
 class ScalingThread:
     """Rounds, one every ``autoscaling.period_s``, from the application's start to its end."""
 
-    def __init__(self, settings: Settings, environment: Mapping[str, str], engine: Engine) -> None:
-        """Raises:
-        ConfigError: the platform's Redis has no URL, or the policy is not known.
+    def __init__(
+        self,
+        settings: Settings,
+        environment: Mapping[str, str],
+        engine: Engine,
+        tell: Callable[[list[Decided]], None] = lambda _: None,
+    ) -> None:
+        """``tell`` is called with what each round decided.
+
+        Raises:
+            ConfigError: the platform's Redis has no URL, or the policy is not known.
         """
+        self._tell = tell
         self._stop = threading.Event()
         self._period_s = settings.autoscaling.period_s
         self._redis = Redis.from_url(
@@ -181,7 +190,7 @@ class ScalingThread:
         failing = False
         while not self._stop.wait(self._period_s):
             try:
-                self._round.run()
+                self._tell(self._round.run())
                 failing = False
             except (RedisError, OSError, DatabaseAwayError, SQLAlchemyError) as error:
                 if not failing:
