@@ -33,7 +33,7 @@ def test_every_key_has_a_text() -> None:
 
 
 def test_a_key_without_one_is_refused() -> None:
-    with pytest.raises(ValueError, match="a.c has no text"):
+    with pytest.raises(ValueError, match=r"a\.c has no text"):
         documented("a:\n  # -- Text.\n  b: 1\n  c: 2\n")
 
 
@@ -68,7 +68,8 @@ def test_the_values_files_fit_the_schema(name: str) -> None:
     ("tree", "where"),
     [
         ({"settings": MODEL | {"modles": []}}, "settings"),
-        ({"settings": MODEL | {"server": {"drain_timeout_s": -1}}}, "settings.server.drain_timeout_s"),
+        ({"settings": MODEL | {"server": {"drain_timeout_s": -1}}},
+         "settings.server.drain_timeout_s"),
         ({"settings": {"models": [{**MODEL["models"][0], "routing": {"policy": "wier"}}]}},
          "settings.models.0.routing.policy"),
         ({"image": {"tga": "1"}}, "image"),
