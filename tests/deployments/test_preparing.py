@@ -29,7 +29,7 @@ def opened(folder: Path) -> Engine:
 
 
 def known(store: TenantStore) -> list[str]:
-    return sorted(each.id for each in store.tenants().items)
+    return sorted(each.id for each in store.settings_tenants())
 
 
 def test_the_schema_is_brought_up_to_date_and_tenants_are_put(tmp_path: Path) -> None:
