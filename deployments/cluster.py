@@ -52,6 +52,25 @@ ENVIRONMENT = {
 _LOCAL_ENVIRONMENT = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
+def serving_gateways() -> list[Target]:
+    """The gateways that serve, as Serve's controller knows them. Asks it, and waits.
+
+    Raises:
+        ray.exceptions.RayError, ValueError: there is no controller now.
+    """
+    import ray
+
+    controller = ray.get_actor(_CONTROLLER, namespace="serve")
+    groups = ray.get(controller.get_target_groups.remote(APP), timeout=_ASK_TIMEOUT_S)
+    # While no gateway is up, Serve names its own proxy instead.
+    return [
+        Target(target.name, target.ip, target.port)
+        for group in groups
+        for target in group.targets
+        if target.name.startswith(_REPLICA)
+    ]
+
+
 class Cluster:
     """``ray.address: local`` starts a Ray of our own; else the one at the address is joined."""
 
@@ -140,17 +159,7 @@ class Cluster:
         Raises:
             ray.exceptions.RayError, ValueError: there is no controller now.
         """
-        import ray
-
-        controller = ray.get_actor(_CONTROLLER, namespace="serve")
-        groups = ray.get(controller.get_target_groups.remote(APP), timeout=_ASK_TIMEOUT_S)
-        # While no gateway is up, Serve names its own proxy instead.
-        return [
-            Target(target.name, target.ip, target.port)
-            for group in groups
-            for target in group.targets
-            if target.name.startswith(_REPLICA)
-        ]
+        return serving_gateways()
 
     def start_serve(self) -> Future[None]:
         """Start Serve in a thread: its proxy takes seconds in which replicas can start already."""

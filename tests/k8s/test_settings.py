@@ -207,7 +207,7 @@ def test_rules_and_dashboards_come_with_it(helm: Path, tmp_path: Path) -> None:
     for folder in ("rules", "dashboards"):
         for old in (chart / folder).iterdir():
             old.unlink()
-    (chart / "rules" / "slo.yaml").write_text(
+    (chart / "rules" / "slo.rules.yaml").write_text(
         "groups:\n  - name: slo\n    rules:\n      - {record: a, expr: 'up{job=\"x\"}'}\n"
     )
     (chart / "dashboards" / "over_view.json").write_text('{"title": "{{ not helm }}"}')

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationInfo, model_validator
 
 from weir.settings.admin import AdminSettings
 from weir.settings.admission import AdmissionSettings
-from weir.settings.autoscaling import AutoscalingSettings
+from weir.settings.autoscaling import AutoscalingSettings, ScalingSettings
 from weir.settings.batches import BatchesSettings, FilesSettings
 from weir.settings.database import DatabaseSettings
 from weir.settings.engine import EngineSettings, ParallelSettings
@@ -30,8 +30,10 @@ from weir.settings.responses import ResponsesSettings
 from weir.settings.routing import RoutingSettings
 from weir.settings.section import Finding, Section, refuse
 from weir.settings.server import CorsSettings, MetricsSettings, Port
+from weir.settings.slo import SloSettings
 from weir.settings.speculative import SpeculativeSettings
 from weir.settings.tenants import ModelName, TenantId, TenantSettings
+from weir.settings.tracing import TracingSettings
 
 AdapterName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
@@ -231,6 +233,8 @@ class Settings(Section):
     registry: RegistrySettings = RegistrySettings()
     database: DatabaseSettings = DatabaseSettings()
     admission: AdmissionSettings = Field(default_factory=AdmissionSettings)
+    slo: SloSettings = SloSettings()
+    autoscaling: ScalingSettings = ScalingSettings()
     ledger: LedgerSettings = LedgerSettings()
     features: FeaturesSettings = FeaturesSettings()
     responses: ResponsesSettings = ResponsesSettings()
@@ -240,6 +244,7 @@ class Settings(Section):
     accounts: AccountsSettings = AccountsSettings()
     prices: PricesSettings = PricesSettings()
     log: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()
 
     @model_validator(mode="after")
     def _names_stand_for_something(self, info: ValidationInfo) -> Self:
