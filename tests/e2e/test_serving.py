@@ -29,7 +29,11 @@ from deployments.redis_server import RedisServer
 from k8s.rendering import helm_binary, objects, template
 from weir.tenancy import hash_key
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.timeout(420),
+    pytest.mark.filterwarnings("ignore:pkg_resources is deprecated"),
+]
 
 _UP_S = 240
 _HOST = "127.0.0.1"
