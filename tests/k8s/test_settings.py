@@ -196,6 +196,22 @@ def test_regions_have_front_doors_of_their_own(objects_of: Callable[[str], Objec
     assert "weir-front" not in services
 
 
+def test_prometheus_has_one_target_for_the_platform(objects_of: Callable[[str], Objects]) -> None:
+    """Each gateway tells of all, and nothing may be counted twice."""
+    made = objects_of("production")
+    (monitor,) = of_kind(made, "ServiceMonitor")
+    found = [
+        each
+        for each in of_kind(made, "Service")
+        if monitor["spec"]["selector"]["matchLabels"].items() <= each["metadata"]["labels"].items()
+    ]
+    assert [each["metadata"]["name"] for each in found] == ["weir-front"]
+    (endpoint,) = monitor["spec"]["endpoints"]
+    address, dropped = endpoint["relabelings"]
+    assert address == {"targetLabel": "__address__", "replacement": "weir-front.llm.svc:443"}
+    assert (dropped["action"], dropped["regex"]) == ("labeldrop", "pod|container|node")
+
+
 def test_rules_and_dashboards_come_with_it(helm: Path, tmp_path: Path) -> None:
     """Whatever lies in k8s/rules and k8s/dashboards."""
     import shutil
