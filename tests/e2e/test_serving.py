@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -74,11 +76,15 @@ class Nodes:
     def start(self, label: str) -> None:
         gcs, dashboard = self.ports[:2]
         where = ["--node-ip-address", _HOST, "--labels", f"weir/pool={label}", "--block"]
-        where += ["--object-store-memory", "80000000"]
+        where += ["--object-store-memory", "80000000", "--disable-usage-stats"]
+        # Several nodes on one machine: nobody has a port of its own by default.
+        where += ["--min-worker-port", "0", "--max-worker-port", "0"]
+        where += ["--dashboard-agent-listen-port", str(_free_ports(1)[0])]
         if label == "head":
             where += ["--head", "--port", str(gcs), "--dashboard-port", str(dashboard)]
             where += ["--dashboard-host", _HOST, "--num-cpus", "0"]
-            where += ["--temp-dir", str(self.folder / "ray"), "--ray-client-server-port", "0"]
+            where += ["--temp-dir", str(self.folder / "ray")]
+            where += ["--ray-client-server-port", str(_free_ports(1)[0])]
         else:
             where += ["--address", f"{_HOST}:{gcs}", "--num-cpus", "1"]
         log = (self.folder / f"{label}.log").open("wb")
@@ -165,8 +171,8 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def nodes(tmp_path_factory: pytest.TempPathFactory, package_env: dict[str, str]) -> Iterator[Nodes]:
-    folder = tmp_path_factory.mktemp("r")  # paths of Ray's sockets must be short
+def nodes(package_env: dict[str, str]) -> Iterator[Nodes]:
+    folder = Path(tempfile.mkdtemp(prefix="weir-"))  # the paths of Ray's sockets must be short
     ports = _free_ports(6)
     environment = {
         **{k: v for k, v in package_env.items() if k != "PYTHONDONTWRITEBYTECODE"},
@@ -187,6 +193,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory, package_env: dict[str, str])
         yield made
     finally:
         made.stop()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _prepare(nodes: Nodes, settings: dict[str, Any]) -> None:
