@@ -1,5 +1,4 @@
-"""Before a machine goes: what is waited for, and for how long. (With a real Ray:
-tests/k8s/test_deploying.py.)"""
+"""Before a machine goes: what is waited for, and for how long."""
 
 from __future__ import annotations
 
