@@ -316,7 +316,7 @@ class Router:
         replica_id = decision.replica_id
         blocks = held.get(replica_id, 0)
         if blocks != decision.overlap_blocks:
-            decision = Decision(replica_id, decision.reason, blocks, weighed=decision.weighed)
+            decision = Decision(replica_id, decision.reason, blocks)
         pair = kind is not Reservation and isinstance(decision, PairDecision)
         if request.block_hashes and not pair:
             self.index.dispatched(replica_id, request.block_hashes, self._clock())

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Protocol, TypeVar
 
 from pydantic import Field
 
-from router.types import Columns, Decision, RouteRequest, Snapshot, Weighed
+from router.types import Columns, Decision, RouteRequest, Snapshot
 from weir.settings.parts import Registry
 
 
@@ -104,8 +104,7 @@ class WeightedPolicy:
         columns = snapshot.columns
         costs = [-score for score in self.total(request, snapshot)]
         chosen = columns.fleet.ids[choose_least(request, columns, costs, rng)]
-        held = snapshot.overlap_blocks.get(chosen, 0)
-        return Decision(chosen, self._reason, held, weighed=Weighed.of(snapshot, costs))
+        return Decision(chosen, self._reason, snapshot.overlap_blocks.get(chosen, 0))
 
     def total(self, request: RouteRequest, snapshot: Snapshot) -> Sequence[float]:
         """The weighted sum per candidate."""

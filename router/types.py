@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, NamedTuple, Protocol
 
@@ -418,40 +418,13 @@ def _columns(views: tuple[ReplicaView, ...]) -> Columns:
     )
 
 
-class Weighed(NamedTuple):
-    """What a policy compared, column by column in the order of ``ids``: what each candidate would
-    have cost (the least that has room wins), and what it had outstanding. ``held``: as
-    :attr:`Snapshot.overlap_blocks`. Only references: nothing is worked out while nobody asks."""
-
-    ids: Sequence[str]
-    costs: Sequence[float]
-    prefill_tokens: Sequence[int]
-    decode_tokens: Sequence[int]
-    held: Mapping[str, int]
-
-    @classmethod
-    def of(cls, snapshot: Snapshot, costs: Sequence[float]) -> Weighed:
-        """What was seen of a snapshot."""
-        columns = snapshot.columns
-        return cls(
-            columns.fleet.ids,
-            costs,
-            columns.prefill_tokens,
-            columns.decode_tokens,
-            snapshot.overlap_blocks,
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Where a request goes, and why (for logs and headers). ``weighed``: what was compared, of a
-    policy that compares costs; shown to operators, and no part of what makes two decisions equal.
-    """
+    """Where a request goes, and why (for logs and headers)."""
 
     replica_id: str
     reason: str
     overlap_blocks: int = 0
-    weighed: Weighed | None = field(default=None, compare=False, repr=False, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from pydantic_core import CoreSchema
 from router.policy import register
 from router.scorers.expected_work import ExpectedWork, ExpectedWorkParams
 from router.scoring import SCORERS, WeightedPolicy, build_scorer, choose_least
-from router.types import Decision, RouteRequest, Snapshot, Weighed
+from router.types import Decision, RouteRequest, Snapshot
 from weir.settings.schema import params_schema
 from weir.settings.section import Finding, refuse
 
@@ -99,5 +99,4 @@ class LeastExpectedWork:
         columns = snapshot.columns
         costs = self._work.costs(request, snapshot)
         chosen = columns.fleet.ids[choose_least(request, columns, costs, rng)]
-        held = snapshot.overlap_blocks.get(chosen, 0)
-        return Decision(chosen, "least-expected-work", held, weighed=Weighed.of(snapshot, costs))
+        return Decision(chosen, "least-expected-work", snapshot.overlap_blocks.get(chosen, 0))
