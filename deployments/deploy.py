@@ -22,6 +22,7 @@ from ray.serve.schema import LoggingConfig
 from deployments.adapters import engine_arguments
 from deployments.autoscaling import POLICY, ZERO_POLICY
 from deployments.engine import FORKED_CORE, REGISTRY, YIELDING
+from deployments.engine_tracing import engine_tracing
 from deployments.gateway.deployment import GatewayReplica
 from deployments.loopback import on_loopback
 from deployments.names import APP, GATEWAY
@@ -35,6 +36,7 @@ from weir.settings import EngineSettings, ModelSettings, Settings, parse_setting
 from weir.settings.admin import AdminSettings
 from weir.settings.pools import PoolSettings
 from weir.settings.speculative import SpeculativeSettings
+from weir.settings.tracing import TracingSettings
 
 _ROUTER = "router.ray_adapter.WeirRequestRouter"
 _STATS_PERIOD_S = 2.0
@@ -44,8 +46,11 @@ _UNLIMITED = 1_000_000
 _GATEWAY_CHECK_PERIOD_S = 1.0
 
 
-def llm_config(pool: Pool, registry: str | None = None) -> LLMConfig:
-    """A pool's replicas as ``ray.serve.llm`` describes them. ``registry``: ``registry.url``."""
+def llm_config(
+    pool: Pool, registry: str | None = None, tracing: TracingSettings | None = None
+) -> LLMConfig:
+    """A pool's replicas as ``ray.serve.llm`` describes them. ``registry``: ``registry.url``;
+    ``tracing``: None is off."""
     model = pool.model
     env = dict(model.engine.env)
     placement = None
@@ -54,12 +59,14 @@ def llm_config(pool: Pool, registry: str | None = None) -> LLMConfig:
         placement = {"bundles": [{"CPU": model.num_cpus}] * workers, "strategy": "PACK"}
         if model.engine.mode == "forked":
             env["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    spans = engine_tracing(tracing or TracingSettings())
+    env = {**spans.environment, **env}
     return LLMConfig(
         model_loading_config={
             "model_id": model.name,
             "model_source": model_source(model.source, registry),
         },
-        engine_kwargs=_engine_args(pool, registry),
+        engine_kwargs={**spans.arguments, **_engine_args(pool, registry)},
         accelerator_type=model.accelerator,
         placement_group_config=placement,
         runtime_env={"env_vars": env} if env else None,
@@ -187,7 +194,7 @@ def _pool(pool: Pool, settings: Settings) -> Any:
         return _versioned(stub, model_version(pool, settings, [])).bind(
             model, settings.log, *_membership(pool)
         )
-    config = llm_config(pool, settings.registry.url)
+    config = llm_config(pool, settings.registry.url, settings.tracing)
     options = ModelReplica.get_deployment_options(config)
     if (market := _market(pool, settings)) and (bundles := options.get("placement_group_bundles")):
         selectors = [market["label_selector"]] * len(bundles)

@@ -47,7 +47,9 @@ def model_version(
     tree["parallel"] = {key: parallel[key] for key in parallel if parallel[key] != _UNUSED.get(key)}
     named = [[pool.name, pool.role, pool.spot, pool.kv_transfer()]] if pool.name else []
     written = [[each, _written(each)] for each in sources]
-    told = [adapter_arguments] if adapter_arguments else []
+    told: list[Any] = [adapter_arguments] if adapter_arguments else []
+    if (endpoint := settings.tracing.engine_endpoint) is not None:
+        told.append([endpoint, settings.tracing.protocol, settings.tracing.service_name])
     return _digest(tree, settings.log.model_dump(mode="json"), written, *named, *told)
 
 

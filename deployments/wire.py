@@ -114,7 +114,8 @@ class Submit(msgspec.Struct, frozen=True, tag="submit", omit_defaults=True):
     :class:`RichDone`. ``unparsed``: no parser reads the output; ``chat`` has the grammar of a plain
     completion. ``messages``: a whole chat body whose prompt is not text; then ``prompt`` is
     empty and the replica renders it. ``handoff``: prompt and answer are two replicas' work, and
-    this is which half of it.
+    this is which half of it. ``trace``: W3C's ``traceparent`` of the leg, where its trace is
+    sampled: the engine's own span is then made and belongs below it.
     """
 
     stream: int
@@ -131,6 +132,7 @@ class Submit(msgspec.Struct, frozen=True, tag="submit", omit_defaults=True):
     messages: dict[str, Any] | None = None
     resume: Resume | None = None
     handoff: Keep | Take | None = None
+    trace: str | None = None
 
 
 class Pair(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -146,7 +148,7 @@ class Embed(msgspec.Struct, frozen=True, tag="embed", omit_defaults=True):
     """Embed ``prompt`` (token ids); the answer is one :class:`Embedded`.
 
     With ``pair``, the prompt is two texts, and the one number of the answer says how well the
-    second suits the first: what a cross-encoder computes.
+    second suits the first: what a cross-encoder computes. ``trace``: see :class:`Submit`.
     """
 
     stream: int
@@ -156,6 +158,7 @@ class Embed(msgspec.Struct, frozen=True, tag="embed", omit_defaults=True):
     priority: int = 0
     cache_salt: str | None = None
     pair: Pair | None = None
+    trace: str | None = None
 
 
 class Cancel(msgspec.Struct, frozen=True, tag="cancel"):

@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
+from router.explaining import Candidate
 from router.types import Decision, ReplicaLoad, RouteRequest
 from router.urgency import UrgencyColumns, UrgencyWork, work_of
 
@@ -59,7 +60,8 @@ class Reservation:
     """One request's share of a replica's load. Owned by the request that made it.
 
     ``prefill``: the reservation on the replica that computes the prompt, when that is another one
-    (:class:`router.disaggregation.placing.PlacedReservation`); None here.
+    (:class:`router.disaggregation.placing.PlacedReservation`); None here. ``explain``: how the
+    decision saw its candidates; None unless the router is to explain its decisions.
     """
 
     __slots__ = (
@@ -74,6 +76,7 @@ class Reservation:
         "_released",
         "_work_left",
         "decision",
+        "explain",
         "outlook",
         "request",
     )
@@ -96,6 +99,7 @@ class Reservation:
         self._account = account
         self.request = request
         self.decision = decision
+        self.explain: Callable[[], list[Candidate]] | None = None
         self.outlook = outlook
         self._prefill_left = prefill_tokens
         self._work_left = prefill_work

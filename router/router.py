@@ -6,9 +6,11 @@ import math
 import random
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 
 from router.adapters import AdapterBook
 from router.disaggregation.placing import PlacedReservation, Placing
+from router.explaining import explain
 from router.latency import LatencyBook
 from router.ledger import Ledger, R, Reservation, prefill_work
 from router.policy import Policy
@@ -63,6 +65,8 @@ class Router:
     ) -> None:
         self._policy = policy
         self.placing = placing
+        #: Whether reservations can explain their decisions: what these saw is then kept with them.
+        self.explains = False
         #: Whether :meth:`place` decides: replicas have roles, or mixed ones may be pairs.
         self.places = False
         self._placed: tuple[_Asked, Decision | None] | None = None
@@ -247,7 +251,10 @@ class Router:
             raise NoReplicaError(f"model {request.model!r} has no replica that can take a request")
         snapshot = self._asked(request, view.now_s, held, columns)
         decision = self._policy.choose(request, snapshot, self._rng)
-        return self._reserve(request, decision, columns, held, tiered=snapshot.tiered)
+        made: Reservation = self._reserve(request, decision, columns, held, tiered=snapshot.tiered)
+        if self.explains:
+            made.explain = partial(explain, self._policy, request, snapshot)
+        return made
 
     def place(
         self, request: RouteRequest, view: View, saturated: Collection[str]
@@ -302,6 +309,9 @@ class Router:
             _cached_tokens(request, answering, held),
             lambda: self._arrived(request, decision.replica_id),
         )
+        if self.explains:
+            snapshot = self._asked(request, view.now_s, held, columns)
+            answer.explain = partial(explain, self._policy, request, snapshot)
         return answer
 
     def _reserve(

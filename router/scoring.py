@@ -102,11 +102,11 @@ class WeightedPolicy:
 
     def choose(self, request: RouteRequest, snapshot: Snapshot, rng: random.Random) -> Decision:
         columns = snapshot.columns
-        costs = [-score for score in self.total(request, snapshot)]
+        costs = [-score for score in self.scores(request, snapshot)]
         chosen = columns.fleet.ids[choose_least(request, columns, costs, rng)]
         return Decision(chosen, self._reason, snapshot.overlap_blocks.get(chosen, 0))
 
-    def total(self, request: RouteRequest, snapshot: Snapshot) -> Sequence[float]:
+    def scores(self, request: RouteRequest, snapshot: Snapshot) -> Sequence[float]:
         """The weighted sum per candidate."""
         if len(self._scorers) == 1:
             return self._scorers[0][1].scores(request, snapshot)

@@ -38,6 +38,7 @@ from deployments.gateway.stored_responses import (
     SharedResponses,
 )
 from deployments.gateway.tenants import build_watch, describe_directory
+from deployments.gateway.tracing.building import build_shipper
 from deployments.pools import pools_of
 from deployments.sources import model_source
 from weir.adapters import adapter_digests
@@ -84,6 +85,7 @@ class GatewayReplica:
         self._accounts.start()
         self._redis = Redis.from_url(platform_redis_url(settings, os.environ))
         self._ledger = open_ledger(settings, os.environ, self._redis, metrics, time.time)
+        self._shipper = build_shipper(settings.tracing, metrics)
         self._gateway = build_gateway(
             settings,
             _encoders(settings),
@@ -95,8 +97,10 @@ class GatewayReplica:
             directory=live,
             account=redis_account(self._accounts),
             ledger=self._ledger,
+            shipping=self._shipper,
         )
         self._metrics_settings = settings.server.metrics
+        self._gateways = settings.gateway.replicas
         self._kept = SharedResponses(
             RedisResponses(self._redis, settings.responses),
             MemoryResponses(settings.responses, loop.time),
@@ -133,6 +137,7 @@ class GatewayReplica:
             {"Redis": self._redis_answers},
             self._describe_directory,
             self._batches,
+            self._gateways,
         )
         pages = build_pages(self._gateway, self._responses, around)
         return GatewayApp(self._gateway, self._responses, pages, self._traffic, self._control)
@@ -166,6 +171,8 @@ class GatewayReplica:
         if self._ledger is not None:
             await self._ledger.close()
         await self._kept.aclose()
+        if self._shipper is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._shipper.close)
         await self._accounts.aclose()
         if self._watch is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._watch.stop)

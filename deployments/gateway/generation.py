@@ -29,6 +29,7 @@ from deployments.gateway.outputs import Output
 from deployments.gateway.plan import LegEnd, Limits, Loss, Next, after_legs, ends_in_vain
 from deployments.gateway.request import Request
 from deployments.gateway.sink import Answer
+from deployments.gateway.tracing.context import Trace
 from router.admission.ticket import Ticket
 from weir.errors import (
     GenerationTimeoutError,
@@ -49,7 +50,7 @@ class Run:
     ``fallback``: the model's, where the attempt is watched and another may follow; ``trial`` then
     hears of its first output. ``patience_s``: so long it may wait at the gate (None: as long as the
     gate lets it). ``tab`` and ``most``: the request's account, where its tenant has quotas or a
-    budget, and what the attempt may use.
+    budget, and what the attempt may use. ``trace``: the request's.
     """
 
     request: Request
@@ -62,6 +63,7 @@ class Run:
     patience_s: float | None = None
     tab: Tab | None = None
     most: Most | None = None
+    trace: Trace | None = None
 
 
 class Generation:
@@ -82,6 +84,7 @@ class Generation:
             await self._choices(run)
             return
         async with _reserved(run, run.tab, run.most):
+            run.attempt.reserved_s = self._clock()
             await self._choices(run)
 
     async def _choices(self, run: Run) -> None:
@@ -104,12 +107,12 @@ class Generation:
     async def _choice(self, run: Run, choice: Choice) -> None:
         """The steps of one choice, in their order: admit, place, stream."""
         async with self._admit(run, choice) as ticket:
-            self._admitted(run, ticket)
+            self._admitted(run, choice, ticket)
             run.model.generating += 1
             try:
                 async with asyncio.timeout(self._limits.request_timeout_s):
                     while True:
-                        leg = choice.begin_leg(ticket.grant.decision, self._clock())
+                        leg = choice.begin_leg(ticket.grant, self._clock())
                         try:
                             await self._stream(run, choice, leg, ticket)
                             ticket.close(complete=True)
@@ -130,10 +133,11 @@ class Generation:
             return admission
         return run.fallback.waiting(admission, run.patience_s)
 
-    def _admitted(self, run: Run, ticket: Ticket) -> None:
+    def _admitted(self, run: Run, choice: Choice, ticket: Ticket) -> None:
         """Admission is over, and the replica is chosen and reserved."""
+        choice.admitted_s = self._clock()
         if run.attempt.admitted_s is None:
-            run.attempt.admitted_s, run.attempt.waited_s = self._clock(), ticket.waited_s
+            run.attempt.admitted_s, run.attempt.waited_s = choice.admitted_s, ticket.waited_s
             run.attempt.admitted.set()
         route, decision = ticket.request, ticket.grant.decision
         labels = (route.tenant, route.model)
@@ -152,7 +156,9 @@ class Generation:
             WeirError: the request is at fault.
         """
         connection = await run.model.fleet.connection(leg.replica_id)
-        submission = msgspec.structs.replace(choice.submission(), priority=ticket.priority)
+        submission = msgspec.structs.replace(
+            choice.submission(), priority=ticket.priority, trace=_traced(run.trace, leg)
+        )
         handoff = None
         if ticket.grant.prefill is not None:
             handoff = await self._hand_off(run, leg, ticket, submission)
@@ -241,8 +247,9 @@ class Generation:
     def _started(self, run: Run, leg: Leg, stream: TokenStream, output: Output) -> None:
         """The first output of a leg is here."""
         leg.started = stream.started or _whole_start(output)
+        leg.first_s = self._clock()
         if run.attempt.first_output_s is None:
-            run.attempt.first_output_s = self._clock()
+            run.attempt.first_output_s = leg.first_s
             if run.trial is not None:
                 run.trial.first_output(run.attempt.first_output_s)
 
@@ -315,6 +322,14 @@ async def _reserved(run: Run, tab: Tab, most: Most) -> AsyncIterator[None]:
         if not run.committed():
             charge.give_back()
         raise
+
+
+def _traced(trace: Trace | None, leg: Leg) -> str | None:
+    """What the replica is told of the request's trace."""
+    if trace is None or not trace.sampled:
+        return None
+    leg.span_id = trace.new_id()
+    return trace.parent_of(leg.span_id)
 
 
 def _loss(failure: ReplicaFailedError) -> Loss:

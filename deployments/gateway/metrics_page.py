@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from deployments.gateway import openmetrics
 from deployments.gateway.callers import Callers
 from deployments.gateway.handle import Gateway
 
@@ -33,8 +34,12 @@ def add_metrics(
     async def metrics(request: Request) -> Response:
         callers.require_watcher(request)
         _set_gauges(gateway)
-        own = generate_latest(gateway.metrics.registry).decode()
         engines = await _scrape_engines(gateway, session)
+        registry = gateway.metrics.registry
+        if openmetrics.wants_openmetrics(request.headers.get("accept")):
+            page = openmetrics.openmetrics_page(registry, engines)
+            return Response(page, media_type=openmetrics.CONTENT_TYPE)
+        own = generate_latest(registry).decode()
         return Response(own + engines, media_type=CONTENT_TYPE_LATEST)
 
 

@@ -29,6 +29,7 @@ from deployments.gateway.readiness import Answers, DeploymentStates, add_health
 from deployments.gateway.response_pages import add_responses
 from deployments.gateway.responses import Responses
 from deployments.gateway.role_pages import Replicas, add_roles
+from deployments.gateway.tracing.pages import add_traces
 from deployments.pools import Pool, pools_of
 from router.tiers import TierUse
 from router.types import ReplicaView
@@ -53,7 +54,7 @@ _MESSAGES = "/v1/messages"
 class Surroundings:
     """What the pages need to know beside the gateway. ``services`` and ``directory``: see
     :func:`deployments.gateway.readiness.add_health`. ``batches``: None where there are no files
-    and batches."""
+    and batches. ``gateways``: how many share the requests."""
 
     session: aiohttp.ClientSession
     internal_token: str
@@ -62,6 +63,7 @@ class Surroundings:
     services: Mapping[str, Answers] = field(default_factory=dict)
     directory: Callable[[], dict[str, Any]] = dict
     batches: Batches | None = None
+    gateways: int = 1
 
 
 def build_pages(gateway: Gateway, responses: Responses, around: Surroundings) -> FastAPI:
@@ -78,6 +80,8 @@ def build_pages(gateway: Gateway, responses: Responses, around: Surroundings) ->
     add_metrics(app, gateway, callers, around.session)
     _add_status(app, gateway, callers, around.deployment_states)
     add_roles(app, gateway, callers, Replicas(around.session, around.internal_token))
+    if gateway.parts.tracer is not None:
+        add_traces(app, gateway.parts.tracer, callers, around.gateways)
     app.openapi = lambda: describe_api(app)  # type: ignore[method-assign]
     return app
 

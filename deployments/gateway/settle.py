@@ -10,6 +10,7 @@ from deployments.gateway.bodies.unknown import Unknown
 from deployments.gateway.legs import Attempt, billed
 from deployments.gateway.pricing import PriceLists, used_of
 from deployments.gateway.request import Request
+from deployments.gateway.tracing.context import RESPONSE_HEADER, Trace
 from weir.cost import usd_of
 from weir.errors import WeirError
 from weir.metrics import GatewayMetrics
@@ -24,8 +25,9 @@ class Record:
     """Filled step by step; everything told at the end follows from it. ``tenant`` and ``model``
     stay empty for a request that came to its end before they were known. ``id`` and ``serial`` are
     the request's; ``key`` is the key's that it came with. ``booked``: it is in the ledger. ``tab``:
-    its account, where its tenant has quotas or a budget. ``nano_usd``: what it was billed, once it
-    is settled. Times are on the loop's clock."""
+    its account, where its tenant has quotas or a budget. ``trace``: where requests are traced.
+    ``nano_usd``: what it was billed, once it is settled.
+    Times are on the loop's clock; ``validated_s`` and ``enriched_s`` are 0 until then."""
 
     endpoint: str
     arrival_s: float
@@ -41,6 +43,9 @@ class Record:
     key: str = ""
     booked: bool = False
     tab: Tab | None = None
+    trace: Trace | None = None
+    validated_s: float = 0.0
+    enriched_s: float = 0.0
     nano_usd: int = 0
 
     @property
@@ -49,6 +54,12 @@ class Record:
         if self.client_left:
             return "client_gone"
         return (self.error.code or self.error.type) if self.error else ""
+
+    @property
+    def exemplar(self) -> dict[str, str] | None:
+        """What leads from a metric to the request's trace, if that is kept."""
+        trace = self.trace
+        return {"trace_id": trace.trace_id} if trace is not None and trace.kept else None
 
     def early_headers(self) -> _Pairs:
         """The headers of a stream that is opened before it is known who answers."""
@@ -60,6 +71,8 @@ class Record:
         if self.tab is not None:
             family = self.request.dialect.family if self.request is not None else ""
             pairs += self.tab.headers(family)
+        if self.trace is not None:
+            pairs.append((RESPONSE_HEADER, self.trace.response.encode()))
         return pairs
 
     def headers(self) -> _Pairs:
@@ -116,7 +129,7 @@ class Settlement:
         labels = (record.tenant, record.model)
         metrics = self._metrics
         told = (record.endpoint, str(status or 499), record.error_code)
-        metrics.of(metrics.requests, *labels, *told).inc()
+        metrics.of(metrics.requests, *labels, *told).inc(1, record.exemplar)
         if record.client_left:
             metrics.cancelled.labels(*labels).inc()
         shown = [a for a in record.attempts if a.shown and a.choices]
@@ -167,9 +180,11 @@ class Settlement:
         if record.error_code or first_s is None:
             return
         counts = attempt.counts
-        metrics.of(metrics.ttft, *labels).observe(first_s - record.arrival_s)
-        metrics.of(metrics.duration, *labels).observe(now_s - record.arrival_s)
+        example = record.exemplar
+        metrics.of(metrics.ttft, *labels).observe(first_s - record.arrival_s, example)
+        metrics.of(metrics.duration, *labels).observe(now_s - record.arrival_s, example)
         metrics.of(metrics.prompt_size, *labels).observe(counts.prompt_tokens)
         longest = max(choice.counts.output_tokens for choice in attempt.choices)
         if longest > 1:
-            metrics.of(metrics.tpot, *labels).observe((now_s - first_s) / (longest - 1))
+            per_token_s = (now_s - first_s) / (longest - 1)
+            metrics.of(metrics.tpot, *labels).observe(per_token_s, example)

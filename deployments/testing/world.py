@@ -21,15 +21,17 @@ from deployments.gateway.app import GatewayApp, Traffic
 from deployments.gateway.bodies import TextBody
 from deployments.gateway.booking import Ledger
 from deployments.gateway.building import build_gateway
-from deployments.gateway.handle import Enricher, Gateway
+from deployments.gateway.handle import Gateway
 from deployments.gateway.model import Model
 from deployments.gateway.pages import Surroundings, build_pages
+from deployments.gateway.parts import Enricher
 from deployments.gateway.prompts import PromptEncoder
 from deployments.gateway.readiness import Answers
 from deployments.gateway.request import Header
 from deployments.gateway.responses import Responses
 from deployments.gateway.sockets import KvEventFeed, WebSocketTransport
 from deployments.gateway.stored_responses import MemoryResponses
+from deployments.gateway.tracing.tracer import Shipping
 from deployments.gateway.transport import CacheFeed
 from deployments.listener import Listener, ReplicaApp
 from deployments.role_page import PATH, RolePage
@@ -164,6 +166,7 @@ async def http_world(
     directory: LiveDirectory | None = None,
     describe: Callable[[], dict[str, Any]] = dict,
     account: Account | None = None,
+    shipping: Shipping | None = None,
 ) -> AsyncIterator[World]:
     """A world over real sockets, without replicas yet. ``files``: a folder for files and batches,
     where there are to be any."""
@@ -178,6 +181,7 @@ async def http_world(
             ledger=ledger,
             directory=directory,
             account=account,
+            shipping=shipping,
         )
         world = World(gateway, settings, session)
         traffic = Traffic()

@@ -66,6 +66,7 @@ class GatewayMetrics:
         self._declare_batches()
         self._declare_directory()
         self._declare_accounts()
+        self._declare_traces()
 
     def of(self, metric: _Metric, *labels: str) -> _Metric:
         """``metric.labels(*labels)``, looked up once. The client library checks the labels and
@@ -378,6 +379,25 @@ class GatewayMetrics:
         self.account_unsettled = Gauge(
             "weir_account_unsettled",
             "Reservations whose use that Redis has not acknowledged yet.",
+            registry=self.registry,
+        )
+
+    def _declare_traces(self) -> None:
+        self.traces_kept = Counter(
+            "weir_traces_kept_total",
+            "Requests whose trace was kept, by why (sampled, failed, slow, moved, spilled).",
+            ("why",),
+            registry=self.registry,
+        )
+        self.trace_spans_sent = Counter(
+            "weir_trace_spans_sent_total",
+            "Spans that the collector has taken.",
+            registry=self.registry,
+        )
+        self.trace_spans_dropped = Counter(
+            "weir_trace_spans_dropped_total",
+            "Spans that are lost: the queue was full, or the collector did not take them (unsent).",
+            ("reason",),
             registry=self.registry,
         )
 

@@ -18,6 +18,7 @@ from weir.cli.models import models_app
 from weir.cli.plan import plan
 from weir.cli.pools import pools_app
 from weir.cli.tenants import tenants_app
+from weir.cli.trace import trace
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,6 +52,7 @@ config_app = typer.Typer(
 app.add_typer(config_app, name="config")
 app.add_typer(models_app, name="models")
 app.add_typer(pools_app, name="pools")
+app.command(epilog="Example: [bold]weir trace 3f6c0a9e[/]")(trace)
 app.add_typer(admin_app, name="admin")
 app.add_typer(batches_app, name="batches")
 app.command(

@@ -32,6 +32,7 @@ from weir.settings.section import Finding, Section, refuse
 from weir.settings.server import CorsSettings, MetricsSettings, Port
 from weir.settings.speculative import SpeculativeSettings
 from weir.settings.tenants import ModelName, TenantId, TenantSettings
+from weir.settings.tracing import TracingSettings
 
 AdapterName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
@@ -233,6 +234,7 @@ class Settings(Section):
     accounts: AccountsSettings = AccountsSettings()
     prices: PricesSettings = PricesSettings()
     log: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()
 
     @model_validator(mode="after")
     def _names_stand_for_something(self, info: ValidationInfo) -> Self:
