@@ -67,15 +67,14 @@ export const spill = (name) => SPILLS[name] || name;
 /** Replicas have long names; their last part tells them apart. */
 export const replica = (id) => (id.includes("#") ? id.slice(id.lastIndexOf("#") + 1) : id);
 
-/** What a policy weighs: tokens, or a small score. */
-export const cost = (n) => (Math.abs(n) < 10 ? n.toFixed(2) : compact(Math.round(n)));
+export const score = (n) => (n == null ? NONE : n.toFixed(3));
 
 /** Why a replica was chosen, in few words. */
 export function why(row) {
   if (!row.reason) return "";
   const parts = [reason(row.reason)];
-  if (row.cost != null && row.next_cost != null) {
-    parts[0] += `: ${cost(row.cost)}, next ${cost(row.next_cost)}`;
+  if (row.score && row.next_score != null) {
+    parts[0] += `: ${score(row.score)}, next ${score(row.next_score)}`;
   } else if (row.candidates === 1) {
     parts.push("alone there");
   }
