@@ -21,8 +21,8 @@ from ray.serve.llm.deployment import LLMServer
 
 from deployments import profiling, role_page, wire
 from deployments.adapters import AdapterSlots
-from deployments.autoscaling import ONGOING
 from deployments.engine import REGISTRY, WeirEngine
+from deployments.interruption import refuse_if_interrupted, watch_notices
 from deployments.kv_feed import EventFeed, free_ports, open_feed
 from deployments.listener import App, Listener, ReplicaApp
 from deployments.pairs import SCORE, scores_pairs
@@ -78,6 +78,7 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
         await self._listener.start()
         telling = self._streams.tell_load_forever()
         self._load_task = asyncio.get_running_loop().create_task(telling)
+        self._notices = watch_notices(self._membership, self._streams)
         await self._first_token()
         _LOG.info(
             "replica ready",
@@ -140,9 +141,11 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
             "kv_blocks_used": load.kv_blocks_used,
         }
 
-    async def record_autoscaling_stats(self) -> dict[str, float]:
-        """Published periodically where Serve scales the model: what is in flight here."""
-        return {ONGOING: float(self._streams.in_flight)}
+    async def check_health(self) -> None:
+        """The engine's, and :func:`deployments.interruption.refuse_if_interrupted`."""
+        if hasattr(self, "_streams"):
+            refuse_if_interrupted(self._streams)
+        await super().check_health()
 
     async def __del__(self) -> None:
         """Serve calls this to stop the replica, after routers were told: gateways move its streams
@@ -150,6 +153,8 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
         if hasattr(self, "_load_task"):
             await self._streams.drain(self._drain_timeout_s)
             self._load_task.cancel()
+            if self._notices is not None:
+                self._notices.cancel()
             await self._listener.stop()
             await self._streams.close()
         await super().__del__()

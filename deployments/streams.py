@@ -86,6 +86,7 @@ class TokenStreams:
         self.roles = roles or RoleKeeper()
         self._connections: set[_Connection] = set()
         self._draining = False
+        self._interrupted = False
 
     @property
     def in_flight(self) -> int:
@@ -106,6 +107,17 @@ class TokenStreams:
             self._connections.discard(connection)
             self.unbooked.left(connection)
             await connection.abort_all()
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the machine is about to be taken away."""
+        return self._interrupted
+
+    def interrupt(self) -> None:
+        """The machine is about to be taken away: every gateway is told at once, so that streams go
+        on elsewhere."""
+        self._interrupted = self._draining = True
+        self.tell_load(asyncio.get_running_loop().time())
 
     async def drain(self, timeout_s: float) -> None:
         """Tell every gateway at once that the replica is going away, so that they move long streams
@@ -162,6 +174,10 @@ class TokenStreams:
                 tiers=load.tiers,
                 role="" if temporary is None else temporary.role,
                 role_until=None if temporary is None else temporary.until,
+                busy_s=load.busy_s,
+                prefill_tokens=load.prefill_tokens,
+                decode_tokens=load.decode_tokens,
+                interrupted=self._interrupted,
             )
             connection.tell_load(told, now_s)
             if adapters is not None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import ray
 
-from deployments.autoscaling import ONGOING
+from deployments.interruption import refuse_if_interrupted, watch_notices
 from deployments.listener import Listener, ReplicaApp, answer
 from deployments.pools import Membership
 from deployments.role_page import PATH, RolePage
@@ -50,6 +50,7 @@ class StubReplica:
         await self._listener.start()
         telling = self._streams.tell_load_forever()
         self._load_task = asyncio.get_running_loop().create_task(telling)
+        self._notices = watch_notices(self._membership, self._streams)
 
     async def record_replica_metadata(self) -> dict[str, Any]:
         """The same keys as a model replica's."""
@@ -64,11 +65,13 @@ class StubReplica:
             **self._membership.metadata(),
         }
 
-    async def record_autoscaling_stats(self) -> dict[str, float]:
-        """The same figure as a model replica's."""
-        return {ONGOING: float(self._streams.in_flight)}
+    async def check_health(self) -> None:
+        """See :func:`deployments.interruption.refuse_if_interrupted`."""
+        refuse_if_interrupted(self._streams)
 
     async def __del__(self) -> None:
+        if self._notices is not None:
+            self._notices.cancel()
         await self._streams.drain(_DRAIN_S)
         self._load_task.cancel()
         await self._listener.stop()

@@ -104,6 +104,7 @@ class StubGenerator:
         self._streams: dict[int, _StubStream] = {}
         self._count = 0
         self._steps = 0
+        self._decoded = 0
         self._share_s = 0.0
         self._due_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -111,7 +112,14 @@ class StubGenerator:
 
     def load(self) -> wire.Load:
         """Nothing ever waits and no KV cache is used."""
-        return wire.Load(len(self._streams), 0, 0, steps=self._steps)
+        return wire.Load(
+            len(self._streams),
+            0,
+            0,
+            steps=self._steps,
+            busy_s=self._steps * self._interval_s,
+            decode_tokens=self._decoded,
+        )
 
     def adapters(self) -> wire.Adapters | None:
         """See :class:`deployments.streams.Generator`."""
@@ -174,6 +182,7 @@ class StubGenerator:
         if self._frozen:
             return
         self._steps += 1
+        self._decoded += len(self._streams)
         # All streams of a step share it alike: what one has taken is the difference of two
         # readings.
         self._share_s += self._interval_s / max(1, len(self._streams))

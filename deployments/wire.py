@@ -133,7 +133,8 @@ class Submit(msgspec.Struct, frozen=True, tag="submit", omit_defaults=True):
     completion. ``messages``: a whole chat body whose prompt is not text; then ``prompt`` is
     empty and the replica renders it. ``handoff``: prompt and answer are two replicas' work, and
     this is which half of it. ``origin``: what the replica's engine counts for the stream is kept
-    until the gateway says that it is :class:`Booked`.
+    until the gateway says that it is :class:`Booked`. ``trace``: W3C's ``traceparent`` of the leg,
+    where its trace is sampled: the engine's own span is then made and belongs below it.
     """
 
     stream: int
@@ -150,6 +151,7 @@ class Submit(msgspec.Struct, frozen=True, tag="submit", omit_defaults=True):
     messages: dict[str, Any] | None = None
     resume: Resume | None = None
     handoff: Keep | Take | None = None
+    trace: str | None = None
     origin: Origin | None = None
 
 
@@ -166,7 +168,7 @@ class Embed(msgspec.Struct, frozen=True, tag="embed", omit_defaults=True):
     """Embed ``prompt`` (token ids); the answer is one :class:`Embedded`.
 
     With ``pair``, the prompt is two texts, and the one number of the answer says how well the
-    second suits the first: what a cross-encoder computes.
+    second suits the first: what a cross-encoder computes. ``trace``: see :class:`Submit`.
     """
 
     stream: int
@@ -176,6 +178,7 @@ class Embed(msgspec.Struct, frozen=True, tag="embed", omit_defaults=True):
     priority: int = 0
     cache_salt: str | None = None
     pair: Pair | None = None
+    trace: str | None = None
     origin: Origin | None = None
 
 
@@ -242,7 +245,10 @@ class Load(msgspec.Struct, tag=3, array_like=True):
     ``mfu`` and ``mbu``: see :mod:`weir.cards.usage`; None where they are not known. ``tiers``: what
     is kept in memory and on disk; None for an engine that keeps nothing there. ``role``: what the
     replica does for a while instead of what its pool is for (empty: that), and ``role_until`` when
-    that ends, in seconds since the epoch (None: when it is told to).
+    that ends, in seconds since the epoch (None: when it is told to). ``busy_s``, ``prefill_tokens``
+    and ``decode_tokens``: time that steps took, and tokens that they computed of prompts and
+    generated, since the engine's start. ``interrupted``: it drains because its machine is about to
+    be taken away.
     """
 
     running: int
@@ -259,6 +265,10 @@ class Load(msgspec.Struct, tag=3, array_like=True):
     tiers: TierUse | None = None
     role: Literal["", "mixed", "prefill", "decode"] = ""
     role_until: float | None = None
+    busy_s: float = 0.0
+    prefill_tokens: int = 0
+    decode_tokens: int = 0
+    interrupted: bool = False
 
 
 class Scored(msgspec.Struct, array_like=True):

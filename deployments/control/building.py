@@ -12,14 +12,17 @@ from sqlalchemy import Engine
 from deployments.control.app import Surroundings, build_app
 from deployments.control.background import Background, LedgerWriter
 from deployments.control.balances import Balances
+from deployments.control.boards import Boards
 from deployments.control.callers import Callers
 from deployments.control.changes import Changes
 from deployments.control.entity_features import EntityFeatures
 from deployments.control.oidc import OidcProviders
 from deployments.control.parts import Parts
 from deployments.control.principals import Doorkeeper
+from deployments.control.scaling import ScalingThread
 from deployments.control.store import Store
 from deployments.control.webhooks import Webhooks
+from deployments.pools import scales
 from weir.database import database_url, open_database
 from weir.settings import Settings
 from weir.tenancy import Directory, LiveDirectory
@@ -55,6 +58,7 @@ def build_control(
         providers,
         EntityFeatures(settings, environment),
         Balances(settings, environment, now_s),
+        Boards(settings, environment, now_s),
         _background(settings, environment, engine, callers) if background else (),
     )
     return build_app(parts, around)
@@ -63,7 +67,9 @@ def build_control(
 def _background(
     settings: Settings, environment: Mapping[str, str], engine: Engine, callers: Callers
 ) -> tuple[Background, ...]:
-    webhooks = Webhooks(settings, environment, callers.tenants)
-    if not settings.ledger.enabled:
-        return (webhooks,)
-    return (LedgerWriter(settings, environment, engine), webhooks)
+    made: list[Background] = [Webhooks(settings, environment, callers.tenants)]
+    if settings.ledger.enabled:
+        made.append(LedgerWriter(settings, environment, engine))
+    if scales(settings):
+        made.append(ScalingThread(settings, environment, engine))
+    return tuple(made)

@@ -63,6 +63,7 @@ def prompt_alone(request: wire.Submit, leg: Leg, pool: str) -> wire.Submit:
         cache_salt=request.cache_salt,
         adapter=request.adapter,
         handoff=wire.Keep(),
+        trace=request.trace,
         origin=origin,
     )
 
@@ -134,8 +135,8 @@ async def compute_prompt(
     except ReplicaFailedError:
         leg.failed_id = leg.prefill_id
         raise
-    leg.kept = told
-    return Handoff(source, told, asyncio.get_running_loop().time())
+    leg.kept, leg.kept_s = told, asyncio.get_running_loop().time()
+    return Handoff(source, told, leg.kept_s)
 
 
 async def _answer(fleet: Fleet, replica_id: str, stream: TokenStream) -> Output:
