@@ -34,7 +34,7 @@ _UNPAID: Mapping[str, Any] = {
 def paid_once(connection: Connection, records: Mapping[str, UsageRecord]) -> dict[str, UsageRecord]:
     """The new records, by their legs: those of lines that another computation pays for are not
     billed."""
-    own = {r.request: r for r in reversed(records.values()) if r.batch and r.billed}
+    own = {r.request: r for r in reversed(list(records.values())) if r.batch and r.billed}
     if not own:
         return dict(records)
     payers = _payers(connection, own)
