@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from load_tests.money.accounts import account_marks, account_rows
-from load_tests.money.beside import beside_rows
+from load_tests.money.beside import PROCESSES, beside_rows
 from load_tests.money.beside import unmeasured as beside_unmeasured
 from load_tests.money.exact import exact_rows
 from load_tests.money.exact import unmeasured as exact_unmeasured
@@ -83,6 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--streams", type=int, default=64, help="at a time; default %(default)s")
     parser.add_argument("--engine", choices=("stub", "vllm"), default="stub")
     parser.add_argument("--model", type=Path, help="a model's folder (default: the teacher)")
+    parser.add_argument(
+        "--processes", type=int, nargs="+", choices=PROCESSES, help="of beside; default: 1 and 4"
+    )
     parser.add_argument("--peers-python", type=Path, help="of the peers' environment")
     parser.add_argument(
         "--keep-logs", type=Path, metavar="DIR", help="copy the platform's log there"

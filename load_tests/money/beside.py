@@ -42,7 +42,7 @@ PROCESSES = (1, 4)
 _INTERVAL_MS = 2.0
 _PROMPT_TOKENS, _OUTPUT_TOKENS = 40, 8
 _STREAMS = 32
-_WARMUP_S = 1.0
+_WARMUP_S = 2.0
 _NEVER_REACHED = {
     "quotas": {
         "requests_per_minute": 10**9,
@@ -96,12 +96,12 @@ def beside_rows(
 ) -> tuple[list[Row], list[Mark]]:
     """Both gateways, at one process and at four."""
     texts = prompt_texts(options.seed, 200, _PROMPT_TOKENS, workload.token_counter())
-    seconds = options.seconds or (1.0 if options.quick else 8.0)
+    seconds = options.seconds or (1.0 if options.quick else 5.0)
     rounds = options.rounds or (1 if options.quick else 3)
     plan = Plan(seconds, rounds, chat_bodies(SERVED_NAME, texts, _OUTPUT_TOKENS))
     assert SERVED_NAME == MODEL
     rows: list[Row] = []
-    for count in PROCESSES:
+    for count in options.processes or PROCESSES:
         for name, opened in (
             ("weir", partial(_weir, workload, count, options.keep_logs)),
             ("LiteLLM", partial(_litellm, count, options.peers_python, options.keep_logs)),
