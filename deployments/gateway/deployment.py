@@ -119,7 +119,7 @@ class GatewayReplica:
             for pool in pools_of(model.settings)
         ]
         if scales(settings):
-            teller = DemandTeller(self._gateway.models, answered, self._redis, time.time)
+            teller = DemandTeller(self._gateway.models, answered, self._redis, time.time, metrics)
             self._tasks.append(loop.create_task(teller.run()))
         if self._ledger is not None:
             self._ledger.start(self._gateway.models.values())

@@ -26,7 +26,7 @@ from weir.autoscaling.collecting import (
 )
 from weir.autoscaling.registry import AutoscalingPolicy
 from weir.autoscaling.report import Decision, FleetReport, ModelState, PoolState, Sample, Targets
-from weir.autoscaling.telling import GatewayTold, ReplicaTold
+from weir.autoscaling.telling import GatewayTold, PoolFigures, ReplicaTold
 
 _CAUTIOUS_S = 60.0
 #: A memory that is older says nothing of what is.
@@ -54,6 +54,24 @@ class Decided:
     def usd_per_hour(self) -> float:
         """What the targets cost."""
         return sum(p.usd_per_hour * self.targets.get(p.name, 0) for p in self.model.pools)
+
+
+def figures_of(decided: Decided) -> list[PoolFigures]:
+    """What metrics tell of a decision."""
+    return [
+        PoolFigures(
+            decided.model.name,
+            pool.name,
+            decided.targets.get(pool.name, 0),
+            decided.targets.get(pool.name, 0) * pool.usd_per_hour,
+            pool.capacity.prefill_tokens_per_s,
+            pool.capacity.decode_tokens_per_s,
+            pool.capacity.error,
+            pool.start_s,
+            pool.interruptions_per_hour,
+        )
+        for pool in decided.model.pools
+    ]
 
 
 @dataclass(slots=True)
