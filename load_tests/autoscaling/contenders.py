@@ -81,21 +81,32 @@ def _cheapest(kinds: Sequence[PoolKind]) -> list[PoolKind]:
     return [kind for kind in kinds if kind.state.accelerator == best]
 
 
-_HEADROOM = (0.0, 0.1, 0.2, 0.3, 0.45, 0.6)
 _SHARES = (0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
-_WEIR = {"headroom": _HEADROOM, "down_after_s": (150.0, 300.0)}
+_LEARNED_S = 12 * 3600.0
+_WEIR = {"headroom": (0.3, 0.45, 0.6, 0.7, 0.8), "down_after_s": (120.0, 300.0)}
+_SPILLING = {"headroom": (0.0, 0.1, 0.2, 0.3, 0.4), "down_after_s": (120.0, 300.0)}
+#: Room by the past's own errors, without a season: the twin that a forecast has to beat.
+_MARGIN = {"risk": (0.01, 0.03, 0.06, 0.12), "headroom": (0.15, 0.3), "down_after_s": (120.0,)}
 _DYNAMO = {
-    "headroom": (0.0, 0.15, 0.3, 0.45, 0.6, 0.8),
+    "headroom": (0.15, 0.3, 0.45, 0.6, 0.7, 0.85),
     "interval_s": (60.0, 180.0),
     "predictor": ("constant", "trend"),
 }
 ON_DEMAND = (
     Contender("weir", "weir", _WEIR, all_kinds=True),
-    Contender("weir, 2 % may spill", "weir", _WEIR, all_kinds=True, spills=True),
+    Contender("weir, 2 % may spill", "weir", _SPILLING, all_kinds=True, spills=True),
     Contender(
-        "weir, foretelling",
+        "weir, margin by its own errors",
         "weir",
-        {"risk": (0.02, 0.05, 0.1, 0.2), "headroom": (0.0, 0.2), "checked_s": (6 * 3600.0,)},
+        _MARGIN,
+        {"checked_s": _LEARNED_S},
+        all_kinds=True,
+    ),
+    Contender(
+        "weir, foretelling by the day before",
+        "weir",
+        _MARGIN,
+        {"checked_s": _LEARNED_S, "season_s": 86_400.0},
         all_kinds=True,
     ),
     Contender(
@@ -145,7 +156,7 @@ SPOT = (
     Contender(
         "weir, with spot, 2 % may spill",
         "weir",
-        _WEIR,
+        _SPILLING,
         markets=("on_demand", "spot"),
         all_kinds=True,
         spills=True,

@@ -178,6 +178,17 @@ def _usd(pools: Sequence[PoolState], counts: Mapping[str, int]) -> float:
     return sum(counts[pool.name] * pool.usd_per_hour for pool in pools)
 
 
+class _Quiet(highspy.Highs):
+    """Without callbacks, whose setting up writes a banner to standard output."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def enableCallbacks(self) -> None:  # noqa: N802 - the library's name
+        """None are wanted."""
+        self.setOptionValue("output_flag", False)
+
+
 class _Model:
     """The programme's columns and rows. Columns: replicas of each pool, the spilt share, and for
     each scenario each pool's time for prompts and for answers."""
@@ -193,24 +204,35 @@ class _Model:
         self, cost: Sequence[float], least: Sequence[float], most: Sequence[float], whole: int
     ) -> Sequence[float] | None:
         """The first ``whole`` columns are whole numbers; None: nothing was found."""
-        highs = highspy.Highs()  # type: ignore[no-untyped-call]
-        highs.setOptionValue("output_flag", False)
+        highs = _Quiet()
         highs.setOptionValue("threads", 1)
         highs.setOptionValue("mip_max_nodes", _NODES)
         highs.setOptionValue("mip_rel_gap", _GAP)
-        for index in range(self.columns):
-            highs.addCol(cost[index], least[index], most[index], 0, np.array([]), np.array([]))
-            if index < whole:
-                highs.changeColIntegrality(index, highspy.HighsVarType.kInteger)
-        for row, bound in self.rows:
-            places = np.array(list(row), dtype=np.int32)
-            values = np.array(list(row.values()), dtype=np.float64)
-            highs.addRow(-highspy.kHighsInf, bound, len(row), places, values)
+        highs.passModel(self._written(cost, least, most, whole))
         highs.run()
         info = highs.getInfo()
         if info.primal_solution_status != 2:
             return None
         return list(highs.getSolution().col_value)
+
+    def _written(
+        self, cost: Sequence[float], least: Sequence[float], most: Sequence[float], whole: int
+    ) -> highspy.HighsLp:
+        """The whole programme at once, which is several times faster than row by row."""
+        lp = highspy.HighsLp()
+        lp.num_col_, lp.num_row_ = self.columns, len(self.rows)
+        lp.col_cost_ = np.array(cost)
+        lp.col_lower_, lp.col_upper_ = np.array(least), np.array(most)
+        lp.row_lower_ = np.full(len(self.rows), -highspy.kHighsInf)
+        lp.row_upper_ = np.array([bound for _, bound in self.rows])
+        lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
+        lp.a_matrix_.start_ = np.cumsum([0, *(len(row) for row, _ in self.rows)])
+        lp.a_matrix_.index_ = np.array([place for row, _ in self.rows for place in row])
+        lp.a_matrix_.value_ = np.array([value for row, _ in self.rows for value in row.values()])
+        kinds = [highspy.HighsVarType.kInteger] * whole
+        kinds += [highspy.HighsVarType.kContinuous] * (self.columns - whole)
+        lp.integrality_ = kinds
+        return lp
 
 
 def _solve(

@@ -78,7 +78,7 @@ def test_a_season_is_foretold():
     )
     # At 25 hours, ten minutes before what was a peak a day ago.
     assert history[-1].at_s % day == 3600
-    ahead = decide(state, checked_s=3600.0)
+    ahead = decide(state, checked_s=3600.0, season_s=day)
     flat = decide(state, checked_s=0.0)
     assert ahead.targets["large"] > flat.targets["large"]
 
