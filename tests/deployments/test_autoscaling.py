@@ -167,9 +167,12 @@ def context(target_replicas: int) -> Any:
 def test_serve_is_told_the_number_that_was_decided(redis_server: RedisServer, redis: Redis) -> None:
     policy = DecidedReplicas("model-m", redis_server.url, external=False)
     assert policy(context(2)) == (2, {})
-    redis.hset(TARGETS, "model-m", written(3, time.time()))
     policy = DecidedReplicas("model-m", redis_server.url, external=False)
+    redis.hset(TARGETS, "model-m", written(3, time.time()))
     assert policy(context(2)) == (3, {})
+    # What another platform decided before this one began is not for this one.
+    policy = DecidedReplicas("model-m", redis_server.url, external=False)
+    assert policy(context(2)) == (2, {})
 
 
 def test_an_old_number_or_none_leaves_what_is(redis_server: RedisServer, redis: Redis) -> None:
