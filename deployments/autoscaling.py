@@ -86,7 +86,7 @@ def decided(raw: bytes | None, now_s: float, since_s: float = 0.0) -> int | None
 
 def written(target: int, now_s: float) -> str:
     """As :func:`decided` reads it."""
-    return f"{target}@{now_s:.3f}"
+    return f"{target}@{now_s:.6f}"
 
 
 def decided_by(pool: Pool, settings: Settings) -> Mapping[str, str | bool]:
