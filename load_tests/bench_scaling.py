@@ -42,7 +42,7 @@ STUB: dict[str, Any] = {
     "engine": {"mode": "stub", "args": {"interval_ms": 50, "max_model_len": 8192}},
     "capacity": {
         "prefill_tokens_per_s": 2000.0,
-        "decode_tokens_per_s": 400.0,
+        "decode_tokens_per_s": 1000.0,
         "learned": False,
         "start_s": 10.0,
     },
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     unwind_on_sigterm()
     if options.stub:
-        course = Course(tokens=1200, clients=40, short_tokens=100)
+        course = Course(tokens=1200, clients=64, short_tokens=100)
     else:
         course = Course(streams=40, tokens=600) if options.quick else Course()
     live = run(STUB if options.stub else ENGINE, course)

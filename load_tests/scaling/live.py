@@ -19,6 +19,8 @@ from weir.autoscaling.telling import unpack
 
 MODEL = "scaled"
 _PATIENCE_S = 120.0
+#: A limit on TPOT that an engine on a core or two keeps with a hundred answers at a time.
+_CLASSES = {"standard": {"urgency": 0, "ttft_slo_ms": 10_000.0, "tpot_slo_ms": 400.0}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ def settings_of(engine: Mapping[str, Any], notice: Path, ports: Mapping[str, Any
         "models": [model],
         "autoscaling": {"period_s": 1.0, "params": params, "hold_s": 200.0},
         "features": {"enabled": False},
+        "admission": {"classes": _CLASSES},
     }
 
 
@@ -156,7 +159,7 @@ class Live:
         loading = asyncio.create_task(
             streams.load(MODEL, self.course.short_tokens, self.course.clients, stop)
         )
-        await self.until(lambda seen: seen.total >= 2)
+        await self.until(lambda seen: seen.total >= 2 and seen.wanted >= 2 and not seen.draining)
         stop.set()
         await loading
         moved, running = await self.moved(), self._long(streams, 2)

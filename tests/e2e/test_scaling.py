@@ -12,7 +12,7 @@ pytestmark = pytest.mark.e2e
 
 def test_replicas_come_and_go_and_no_answer_loses_a_token() -> None:
     """From none to one and two, through a notice of interruption, and back to one."""
-    live = run(STUB, Course(streams=30, tokens=1000, clients=40, short_tokens=100))
+    live = run(STUB, Course(streams=50, tokens=1200, clients=64, short_tokens=100))
     rows = {step.name: step.row() for step in live.steps}
     assert list(rows) == ["0 to 1", "1 to 2", "spot notice", "2 to 1"]
     assert {name: row["failed"] for name, row in rows.items()} == dict.fromkeys(rows, 0)
