@@ -31,10 +31,12 @@ from deployments.probes import Probes
 from deployments.replica_card import engine_card, usage_meter
 from deployments.role_page import RolePage
 from deployments.streams import TokenStreams
+from deployments.unbooked import leaving_in
 from deployments.vllm_generator import VllmGenerator
 from router.hashing import DEFAULT_SEED
 from weir.adapters import locate_adapter
 from weir.logs import configure_logging
+from weir.settings.ledger import FOLDER_VARIABLE
 from weir.settings.tree import LogSettings
 
 _LOG = logging.getLogger("weir.replica")
@@ -64,7 +66,8 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
         client = self.engine.client
         self._drain_timeout_s = drain_timeout_s
         roles = self._membership.roles()
-        self._streams = TokenStreams(self._generator(), roles)
+        leave = leaving_in(os.environ.get(FOLDER_VARIABLE))
+        self._streams = TokenStreams(self._generator(), roles, leave)
         token = os.environ.get("WEIR_INTERNAL_TOKEN", "")
         pages: dict[str, App] = {
             profiling.PATH: profiling.Profiler(client),
@@ -153,6 +156,7 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
             if self._notices is not None:
                 self._notices.cancel()
             await self._listener.stop()
+            await self._streams.close()
         await super().__del__()
         if engine := getattr(self, "engine", None):
             engine.stop()

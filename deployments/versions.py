@@ -51,7 +51,9 @@ def model_version(
     if pool.notices:
         named.append(pool.notices.model_dump(mode="json"))
     written = [[each, _written(each)] for each in sources]
-    told = [adapter_arguments] if adapter_arguments else []
+    told: list[Any] = [adapter_arguments] if adapter_arguments else []
+    if (endpoint := settings.tracing.engine_endpoint) is not None:
+        told.append([endpoint, settings.tracing.protocol, settings.tracing.service_name])
     return _digest(tree, settings.log.model_dump(mode="json"), written, *named, *told)
 
 

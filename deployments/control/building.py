@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from deployments.control.app import Surroundings, build_app
 from deployments.control.background import Background, LedgerWriter
 from deployments.control.balances import Balances
+from deployments.control.boards import Boards
 from deployments.control.callers import Callers
 from deployments.control.changes import Changes
 from deployments.control.entity_features import EntityFeatures
@@ -57,6 +58,7 @@ def build_control(
         providers,
         EntityFeatures(settings, environment),
         Balances(settings, environment, now_s),
+        Boards(settings, environment, now_s),
         _background(settings, environment, engine, callers) if background else (),
     )
     return build_app(parts, around)
