@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -125,7 +126,7 @@ class Live:
         """A request for a model without a replica is held until there is one."""
         await self.until(lambda seen: seen.total == 0)
         ended = await streams.one(Asked(MODEL, 16, 0))
-        self.steps.append(Step("0 to 1", ended.whole_s, [ended]))
+        self._done(Step("0 to 1", ended.whole_s, [ended]))
 
     async def _to_two(self, streams: Streams) -> None:
         """Load that one replica does not do within its limits."""
@@ -136,7 +137,7 @@ class Live:
         await self.until(lambda seen: seen.total >= 2)
         took_s = time.monotonic() - began
         stop.set()
-        self.steps.append(Step("1 to 2", took_s, await loading))
+        self._done(Step("1 to 2", took_s, await loading))
 
     async def _notice(self, streams: Streams) -> None:
         """The spot machine is about to go: its answers go on elsewhere, and it is replaced."""
@@ -151,7 +152,7 @@ class Live:
         took_s = time.monotonic() - began
         ended = await asyncio.gather(*running)
         step = Step("spot notice", took_s, ended, await self.moved() - moved, not ended_first)
-        self.steps.append(step)
+        self._done(step)
 
     async def _to_one(self, streams: Streams) -> None:
         """Nothing more arrives: a replica goes while all answers are under way."""
@@ -170,7 +171,11 @@ class Live:
         under_way = sum(not task.done() for task in running)
         ended = await asyncio.gather(*running)
         moves = await self.moved() - moved
-        self.steps.append(Step("2 to 1", took_s, ended, moves, under_way > 0))
+        self._done(Step("2 to 1", took_s, ended, moves, under_way > 0))
+
+    def _done(self, step: Step) -> None:
+        self.steps.append(step)
+        print(step.row(), file=sys.stderr, flush=True)
 
     def _long(self, streams: Streams, series: int) -> list[asyncio.Task[Ended]]:
         course = self.course
