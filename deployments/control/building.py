@@ -20,7 +20,6 @@ from deployments.control.metrics import ScalingMetrics
 from deployments.control.oidc import OidcProviders
 from deployments.control.parts import Parts
 from deployments.control.principals import Doorkeeper
-from deployments.control.scaling import ScalingThread
 from deployments.control.store import Store
 from deployments.control.webhooks import Webhooks
 from deployments.pools import scales
@@ -82,5 +81,8 @@ def _background(
     if settings.ledger.enabled:
         made.append(LedgerWriter(settings, environment, engine))
     if scales(settings):
+        # The solver takes memory that a platform of fixed numbers has no use for.
+        from deployments.control.scaling import ScalingThread
+
         made.append(ScalingThread(settings, environment, engine, ScalingMetrics(metrics)))
     return tuple(made)

@@ -172,6 +172,7 @@ class GatewayMetrics:
         self._declare_latency()
         self._declare_routing()
         self._declare_replicas()
+        self._declare_autoscaling()
         self._declare_handoffs()
         self._declare_fallback()
         self._declare_features()
@@ -409,6 +410,24 @@ class GatewayMetrics:
             ("model",),
             registry=self.registry,
         )
+
+    def _declare_autoscaling(self) -> None:
+        """As decided last; the same in every gateway."""
+        told = {
+            "target": "Replicas that were decided last.",
+            "usd_per_hour": "What the replicas that were decided cost, in USD per hour.",
+            "prefill_tokens_per_second": "Prompt tokens that one replica is reckoned to compute.",
+            "decode_tokens_per_second": "Tokens that one replica is reckoned to generate.",
+            "capacity_error": "Mean error of the learned capacity's predictions, as a share.",
+            "start_seconds": "How long a replica is reckoned to take to start.",
+            "interruptions_per_hour": "Interruptions of one replica that are reckoned with.",
+        }
+        self.autoscaling = {
+            name: Gauge(
+                f"weir_autoscaling_{name}", about, ("model", "pool"), registry=self.registry
+            )
+            for name, about in told.items()
+        }
 
     def _declare_replicas(self) -> None:
         self.kv_stored = Gauge(
