@@ -14,7 +14,6 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from load_tests.report import percentile
 from load_tests.sim.engine import EngineConfig
@@ -55,7 +54,8 @@ class LoadRow:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaTable:
-    """``rows``: at loads 0, 0.01, ... ``saturated_per_s``: requests per second at load 1; ``room``: streams that fit; ``capacity``: the same as a policy is told."""
+    """``rows``: at loads 0, 0.01, ... ``saturated_per_s``: requests per second at load 1;
+    ``room``: streams that fit; ``capacity``: the same as a policy is told."""
 
     rows: tuple[LoadRow, ...]
     saturated_per_s: float
@@ -114,7 +114,6 @@ def drawn_request(at_s: float, lengths: Lengths, rng: random.Random) -> TraceReq
     )
 
 
-@lru_cache(maxsize=16)
 def replica_table(engine: Engine, lengths: Lengths, ttft_s: float, tpot_s: float) -> ReplicaTable:
     """The table of one kind of replica."""
     slo = Slo(ttft_s, tpot_s)
