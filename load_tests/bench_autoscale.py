@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for level in range(options.levels):
             rows.append(kept.once(f"level {level} of {options.levels}", _Level(level, options)))
         key = f"solver {options.reports} {options.seed}"
-        rows.append(kept.once(key, lambda: solver_rows(options.reports, options.seed)[0]))
+        rows.append(kept.once(key, lambda: dict(solver_rows(options.reports, options.seed)[0])))
         marks += fixed_marks(rows)
     return emit(Report("autoscale", options.seed, rows, marks), options, argv)
 
@@ -76,8 +77,8 @@ class _Level:
     def __init__(self, level: int, options: argparse.Namespace) -> None:
         self._level, self._levels = level, options.levels
 
-    def __call__(self) -> Row:
-        return steadiness_rows(self._levels, self._level)[0]
+    def __call__(self) -> dict[str, Any]:
+        return dict(steadiness_rows(self._levels, self._level)[0])
 
 
 class _Lazy:
@@ -100,9 +101,17 @@ def _days_rows(
     lazy, rows = _Lazy(trace, batch, options), []
     for one in _chosen(options, batch > 0):
         key = f"{trace} {batch} {one.name} {options.seed}"
-        row = kept.once(key, lambda one=one: _measured(one, lazy.read(), options.seed))
+        row = kept.once(key, partial(_made, one, lazy, options.seed))
         rows.append(row)
     return rows
+
+
+def _made(contender: Contender, lazy: _Lazy, seed: int) -> dict[str, Any]:
+    return _measured(contender, lazy.read(), seed)
+
+
+def _check(lazy: _Lazy, number: int, seed: int) -> dict[str, Any]:
+    return check_row(lazy.read(), number, seed)
 
 
 def _chosen(options: argparse.Namespace, has_batch: bool) -> list[Contender]:
@@ -142,10 +151,7 @@ def _measured(contender: Contender, days: Days, seed: int) -> dict[str, Any]:
 def _check_rows(options: argparse.Namespace, kept: KeptRuns) -> list[Row]:
     lazy = _Lazy(*_CHECKED, options)
     return [
-        kept.once(
-            f"check {number} {options.seed}",
-            lambda number=number: check_row(lazy.read(), number, options.seed),
-        )
+        kept.once(f"check {number} {options.seed}", partial(_check, lazy, number, options.seed))
         for number in range(options.checks)
     ]
 

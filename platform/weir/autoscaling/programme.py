@@ -50,8 +50,8 @@ class Risk:
 class Answer:
     """``short``: share of the work that even all replicas that may be started cannot do; above 0
     the answer is as much as there is. ``exposed``: no choice of replicas leaves what was asked for
-    when a place is lost, so the answer does without. ``by``: ``programme`` or ``greedy``. ``nodes``: that the
-    programme's search looked at, at most :data:`MOST_NODES`."""
+    when a place is lost, so the answer does without. ``by``: ``programme`` or ``greedy``.
+    ``nodes``: that the programme's search looked at, at most :data:`MOST_NODES`."""
 
     targets: Mapping[str, int]
     usd_per_hour: float
