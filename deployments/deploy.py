@@ -22,9 +22,10 @@ from ray.serve.schema import LoggingConfig
 from deployments.adapters import engine_arguments
 from deployments.autoscaling import POLICY, ZERO_POLICY, decided_by
 from deployments.engine import FORKED_CORE, REGISTRY, YIELDING
+from deployments.engine_tracing import engine_tracing
 from deployments.gateway.deployment import GatewayReplica
 from deployments.loopback import on_loopback
-from deployments.names import APP, GATEWAY
+from deployments.names import APP, GATEWAY, POOL_LABEL, pool_label
 from deployments.pools import Membership, Pool, pools_of, runs
 from deployments.replica import ModelReplica
 from deployments.sources import model_source
@@ -35,6 +36,7 @@ from weir.settings import EngineSettings, ModelSettings, Settings, parse_setting
 from weir.settings.admin import AdminSettings
 from weir.settings.autoscaling import AutoscalingSettings, ScalingSettings
 from weir.settings.pools import PoolSettings
+from weir.settings.slo import SloSettings
 from weir.settings.speculative import SpeculativeSettings
 
 _ROUTER = "router.ray_adapter.WeirRequestRouter"
@@ -47,7 +49,7 @@ _GATEWAY_CHECK_PERIOD_S = 1.0
 
 def llm_config(pool: Pool, settings: Settings) -> LLMConfig:
     """A pool's replicas as ``ray.serve.llm`` describes them."""
-    model, registry = pool.model, settings.registry.url
+    model, registry, tracing = pool.model, settings.registry.url, settings.tracing
     env = dict(model.engine.env)
     placement = None
     if model.accelerator is None:
@@ -55,12 +57,14 @@ def llm_config(pool: Pool, settings: Settings) -> LLMConfig:
         placement = {"bundles": [{"CPU": model.num_cpus}] * workers, "strategy": "PACK"}
         if model.engine.mode == "forked":
             env["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    spans = engine_tracing(tracing)
+    env = {**spans.environment, **env}
     return LLMConfig(
         model_loading_config={
             "model_id": model.name,
             "model_source": model_source(model.source, registry),
         },
-        engine_kwargs=_engine_args(pool, registry),
+        engine_kwargs={**spans.arguments, **_engine_args(pool, registry)},
         accelerator_type=model.accelerator,
         placement_group_config=placement,
         runtime_env={"env_vars": env} if env else None,
@@ -109,7 +113,7 @@ def application(settings: Settings) -> Any:
         name=GATEWAY,
         num_replicas=settings.gateway.processes,
         max_ongoing_requests=_UNLIMITED,
-        ray_actor_options={"num_cpus": settings.gateway.num_cpus},
+        **_gateway_nodes(settings),
         graceful_shutdown_timeout_s=settings.server.drain_timeout_s + 10.0,
         graceful_shutdown_wait_loop_s=1.0,
         health_check_period_s=_GATEWAY_CHECK_PERIOD_S,
@@ -176,7 +180,9 @@ def gateway_view(settings: Settings) -> Settings:
     # Admin requests are forwarded, whoever may send them.
     server = settings.server.model_copy(update={"admin": AdminSettings()})
     holding = ScalingSettings(hold_s=settings.autoscaling.hold_s)
-    return settings.model_copy(update={"models": models, "server": server, "autoscaling": holding})
+    # Objectives are for rules and alerts.
+    own = {"models": models, "server": server, "autoscaling": holding, "slo": SloSettings()}
+    return settings.model_copy(update=own)
 
 
 def _sleeping(bounds: AutoscalingSettings | None) -> AutoscalingSettings | None:
@@ -195,7 +201,7 @@ def _pool(pool: Pool, settings: Settings) -> Any:
             name=pool.deployment,
             **_replicas(pool, settings),
             max_ongoing_requests=_UNLIMITED,
-            ray_actor_options={"num_cpus": 0, **_market(pool, settings)},
+            ray_actor_options={"num_cpus": 0, **_nodes(pool, settings)},
             request_router_config=_router(),
             logging_config=_quiet(),
         )
@@ -204,8 +210,8 @@ def _pool(pool: Pool, settings: Settings) -> Any:
         )
     config = llm_config(pool, settings)
     options = ModelReplica.get_deployment_options(config)
-    if (market := _market(pool, settings)) and (bundles := options.get("placement_group_bundles")):
-        selectors = [market["label_selector"]] * len(bundles)
+    if (nodes := _nodes(pool, settings)) and (bundles := options.get("placement_group_bundles")):
+        selectors = [nodes["label_selector"]] * len(bundles)
         options["placement_group_bundle_label_selector"] = selectors
     replica = _placed(ModelReplica, settings)
     deployment = serve.deployment(replica).options(**options, logging_config=_quiet())
@@ -220,15 +226,30 @@ def _pool(pool: Pool, settings: Settings) -> Any:
 
 def _membership(pool: Pool) -> list[Membership]:
     """A replica's last argument; none where the model has no pools."""
-    return [Membership(pool.name, pool.role, pool.hands_off)] if pool.name else []
+    return [Membership(pool.name, pool.role, pool.hands_off, pool.notices)] if pool.name else []
 
 
-def _market(pool: Pool, settings: Settings) -> dict[str, Any]:
-    """Where the pool may run: a cluster's nodes carry Ray's label, the one machine of a local
-    cluster has no market."""
-    if not pool.spot or settings.ray.address == "local":
-        return {}
-    return {"label_selector": {"ray.io/market-type": "spot"}}
+def _nodes(pool: Pool, settings: Settings) -> dict[str, Any]:
+    """Where the pool may run: a cluster's nodes carry Ray's labels, the one machine of a local
+    cluster has none."""
+    labels = {}
+    if pool.spot and settings.ray.address != "local":
+        labels["ray.io/market-type"] = "spot"
+    if _labelled(settings):
+        labels[POOL_LABEL] = pool_label(pool.model.name, pool.name)
+    return {"label_selector": labels} if labels else {}
+
+
+def _gateway_nodes(settings: Settings) -> dict[str, Any]:
+    options: dict[str, Any] = {"num_cpus": settings.gateway.num_cpus}
+    if not _labelled(settings):
+        return {"ray_actor_options": options}
+    options["label_selector"] = {POOL_LABEL: GATEWAY}
+    return {"ray_actor_options": options, "max_replicas_per_node": 1}
+
+
+def _labelled(settings: Settings) -> bool:
+    return settings.ray.pool_labels and settings.ray.address != "local"
 
 
 def _placed(replica: type, settings: Settings) -> type:

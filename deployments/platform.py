@@ -88,7 +88,8 @@ class Platform:
         """
         checked(read_tree(self._settings_file), str(self._settings_file))
         self._cluster.prepare_environment()
-        os.environ.setdefault(FOLDER_VARIABLE, str(self._state.absolute() / "ledger"))
+        folder = self._settings.ledger.folder or str(self._state.absolute() / "ledger")
+        os.environ.setdefault(FOLDER_VARIABLE, folder)
         self._keep_temporary_files_together()
         self._start_deployer()
         self._tell_where_control_is()

@@ -10,6 +10,7 @@ from deployments.names import model_deployment
 from deployments.roles import RoleKeeper
 from deployments.tiers.config import tiers_transfer
 from weir.settings import ModelSettings, Settings
+from weir.settings.notices import NoticeSettings
 from weir.settings.pools import PoolSettings, Role, hands_off
 
 #: So long a prefill replica keeps the blocks of a prompt for a replica that has not asked for them.
@@ -21,11 +22,12 @@ _KV_ROLES = {"prefill": "kv_producer", "decode": "kv_consumer", "mixed": "kv_bot
 @dataclass(frozen=True, slots=True)
 class Membership:
     """What a replica tells of its pool. ``pool`` is empty where its model has none.
-    ``hands_off``: as the pool's."""
+    ``hands_off``, ``notices``: as the pool's."""
 
     pool: str = ""
     role: Role = "mixed"
     hands_off: bool = False
+    notices: NoticeSettings | None = None
 
     @property
     def changes_role(self) -> bool:
@@ -46,13 +48,14 @@ class Membership:
 class Pool:
     """One deployment. ``model``: as its replicas serve it, with their number. ``name`` is empty
     where the model has no pools. ``hands_off``: its replicas give KV blocks to replicas of other
-    pools, or take theirs."""
+    pools, or take theirs. ``notices``: where a replica hears that its machine is taken away."""
 
     model: ModelSettings
     name: str = ""
     role: Role = "mixed"
     spot: bool = False
     hands_off: bool = False
+    notices: NoticeSettings | None = None
 
     @property
     def deployment(self) -> str:
@@ -110,4 +113,5 @@ def scales(settings: Settings) -> bool:
 
 def _pool(model: ModelSettings, pool: PoolSettings, handing: bool) -> Pool:
     served = model.of_pool(pool)
-    return Pool(served, pool.name, pool.role, pool.market == "spot", handing)
+    spot = pool.market == "spot"
+    return Pool(served, pool.name, pool.role, spot, handing, pool.notices)

@@ -18,6 +18,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from deployments import wire
 from deployments.adapters import AdapterSlots
 from deployments.chats import ChatFormat, ChatReader
+from deployments.engine_tracing import trace_headers
 from deployments.grammar_trial import GrammarTrial, grammar_backend
 from deployments.outputs import (
     Embedding,
@@ -101,6 +102,7 @@ class VllmGenerator:
                 tokens_input(request.prompt, cache_salt=request.cache_salt),
                 self._pooling(request, await self._client.get_supported_tasks()),
                 priority=request.priority,
+                **trace_headers(request.trace),
             )
         except _REFUSALS as error:
             raise BadRequestError(str(error)) from error
@@ -145,7 +147,7 @@ class VllmGenerator:
                 held = False
                 slots.release(adapter.key)
 
-        def put_and_release(message: wire.FromReplica) -> None:
+        def put_and_release(message: wire.OfStream) -> None:
             if isinstance(message, wire.Done | wire.Failed):
                 release()
             put(message)
@@ -172,6 +174,7 @@ class VllmGenerator:
             sampling_params(request.sampling, self._defaults, **more),
             lora_request=lora,
             priority=request.priority,
+            **trace_headers(request.trace),
         )
         told = (request.stream, len(request.prompt), put)
         keeps = isinstance(request.handoff, wire.Keep)
@@ -244,7 +247,11 @@ class VllmGenerator:
         """vLLM's own request. A grammar is checked in another thread than the one that streams."""
         inputs = self._client.input_processor
         args = (request.request_id, prompt, params, await self._client.get_supported_tasks())
-        kwargs = {"lora_request": lora, "priority": request.priority}
+        kwargs = {
+            "lora_request": lora,
+            "priority": request.priority,
+            **trace_headers(request.trace),
+        }
         if params.structured_outputs is None:
             built = inputs.process_inputs(*args, **kwargs)
         else:

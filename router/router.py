@@ -6,9 +6,11 @@ import math
 import random
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 
 from router.adapters import AdapterBook
 from router.disaggregation.placing import PlacedReservation, Placing
+from router.explaining import explain
 from router.latency import LatencyBook
 from router.ledger import Ledger, R, Reservation, prefill_work
 from router.policy import Policy
@@ -63,6 +65,8 @@ class Router:
     ) -> None:
         self._policy = policy
         self.placing = placing
+        #: Whether reservations can explain their decisions: what these saw is then kept with them.
+        self.explains = False
         #: Whether :meth:`place` decides: replicas have roles, or mixed ones may be pairs.
         self.places = False
         self._placed: tuple[_Asked, Decision | None] | None = None
@@ -72,7 +76,7 @@ class Router:
         self._tier_blocks = self.index.tiers.held
         self.latency = latency if latency is not None else LatencyBook()
         self.adapters = AdapterBook()
-        self._ledger = Ledger(clock, self.latency)
+        self._ledger = Ledger(clock, self.latency, self.adapters)
         self._members: dict[str, ReplicaInfo] = {}
         self._fleet = Fleet(())
         self._fleets: Fleets = {}  # of the subsets asked for lately
@@ -247,7 +251,10 @@ class Router:
             raise NoReplicaError(f"model {request.model!r} has no replica that can take a request")
         snapshot = self._asked(request, view.now_s, held, columns)
         decision = self._policy.choose(request, snapshot, self._rng)
-        return self._reserve(request, decision, columns, held, tiered=snapshot.tiered)
+        made: Reservation = self._reserve(request, decision, columns, held, tiered=snapshot.tiered)
+        if self.explains:
+            made.explain = partial(explain, self._policy, request, snapshot)
+        return made
 
     def place(
         self, request: RouteRequest, view: View, saturated: Collection[str]
@@ -302,6 +309,9 @@ class Router:
             _cached_tokens(request, answering, held),
             lambda: self._arrived(request, decision.replica_id),
         )
+        if self.explains:
+            snapshot = self._asked(request, view.now_s, held, columns)
+            answer.explain = partial(explain, self._policy, request, snapshot)
         return answer
 
     def _reserve(
@@ -320,8 +330,6 @@ class Router:
         pair = kind is not Reservation and isinstance(decision, PairDecision)
         if request.block_hashes and not pair:
             self.index.dispatched(replica_id, request.block_hashes, self._clock())
-        if request.adapter is not None:
-            self.adapters.dispatched(replica_id, request.adapter)
         info = self._members[replica_id]
         # Engines compute at least the last prompt token, also when all blocks are held.
         cached = max(0, min(blocks * info.block_size, request.prompt_tokens - 1))

@@ -15,14 +15,17 @@ from deployments.control.autoscaling import autoscaling_routes
 from deployments.control.background import Background
 from deployments.control.balances import Balances
 from deployments.control.batches import batch_routes
+from deployments.control.boards import Boards
 from deployments.control.describing import describe
 from deployments.control.edge import Edge, add_errors
 from deployments.control.entity_features import EntityFeatures
 from deployments.control.feature_pages import feature_routes
 from deployments.control.keys import key_routes
 from deployments.control.limits import limit_routes
+from deployments.control.live_pages import live_routes
 from deployments.control.models import model_routes
 from deployments.control.oidc import OidcProviders
+from deployments.control.page_files import add_page
 from deployments.control.parts import Parts
 from deployments.control.principals import Doorkeeper
 from deployments.control.reports import report_routes
@@ -42,6 +45,7 @@ class Surroundings:
     providers: OidcProviders
     features: EntityFeatures
     balances: Balances
+    boards: Boards
     background: Sequence[Background] = ()
 
 
@@ -61,6 +65,7 @@ def build_app(parts: Parts, around: Surroundings) -> FastAPI:
             await around.providers.close()
             await around.features.close()
             await around.balances.close()
+            await around.boards.close()
             parts.store.close()
 
     app = FastAPI(
@@ -78,6 +83,7 @@ def build_app(parts: Parts, around: Surroundings) -> FastAPI:
     app.add_middleware(Edge)
     add_errors(app)
     app.add_route(HEALTH_PATH, _health, include_in_schema=False)
+    add_page(app)
     for router in (
         tenant_routes(parts),
         key_routes(parts),
@@ -87,6 +93,7 @@ def build_app(parts: Parts, around: Surroundings) -> FastAPI:
         autoscaling_routes(parts),
         feature_routes(parts, around.features),
         batch_routes(parts),
+        live_routes(parts, around.boards, around.balances),
         audit_routes(parts),
     ):
         app.include_router(router)

@@ -9,7 +9,16 @@ from decimal import Decimal
 from deployments.control import asking
 from deployments.gateway.feature_store import platform_redis_url
 from features.online import parse_address
-from weir.accounts import DAY_MS, MONEY_FIELD, AccountKeys, month_name, month_of, spent_nano_usd
+from weir.accounts import (
+    DAY_MS,
+    MONEY_FIELD,
+    AccountKeys,
+    Standing,
+    month_name,
+    month_of,
+    spent_nano_usd,
+    standing_of,
+)
 from weir.cost import usd_of
 from weir.settings import Settings
 
@@ -42,6 +51,16 @@ class Balances:
         (written,) = await self._redis.ask(b"HMGET", key, MONEY_FIELD.encode())
         month = month_name(month_of(now_ms // DAY_MS))
         return month, usd_of(spent_nano_usd(written, now_ms))
+
+    async def standing(self, tenant: str) -> Standing:
+        """All that is used and reserved now, of the budget and of the quotas.
+
+        Raises:
+            RedisAway: it cannot be found out now.
+        """
+        words = await self._redis.ask(b"HGETALL", AccountKeys.of(tenant).used.encode())
+        written = dict(zip(words[::2], words[1::2], strict=True))
+        return standing_of(written, int(self._now_s() * 1000))
 
     async def close(self) -> None:
         """Disconnect."""

@@ -12,13 +12,13 @@ from sqlalchemy import Engine
 from deployments.control.app import Surroundings, build_app
 from deployments.control.background import Background, LedgerWriter
 from deployments.control.balances import Balances
+from deployments.control.boards import Boards
 from deployments.control.callers import Callers
 from deployments.control.changes import Changes
 from deployments.control.entity_features import EntityFeatures
 from deployments.control.oidc import OidcProviders
 from deployments.control.parts import Parts
 from deployments.control.principals import Doorkeeper
-from deployments.control.scaling import ScalingThread
 from deployments.control.store import Store
 from deployments.control.webhooks import Webhooks
 from deployments.pools import scales
@@ -57,6 +57,7 @@ def build_control(
         providers,
         EntityFeatures(settings, environment),
         Balances(settings, environment, now_s),
+        Boards(settings, environment, now_s),
         _background(settings, environment, engine, callers) if background else (),
     )
     return build_app(parts, around)
@@ -69,5 +70,8 @@ def _background(
     if settings.ledger.enabled:
         made.append(LedgerWriter(settings, environment, engine))
     if scales(settings):
+        # The solver takes memory that a platform of fixed numbers has no use for.
+        from deployments.control.scaling import ScalingThread
+
         made.append(ScalingThread(settings, environment, engine))
     return tuple(made)

@@ -16,7 +16,7 @@ from deployments.gateway.sink import HttpSink
 from weir.errors import MethodNotAllowedError
 
 #: Asked of every gateway, also of one that stands by.
-_PROBES = frozenset({"/health", "/ready", "/metrics"})
+_PROBES = frozenset({"/health", "/ready", "/metrics", "/metrics/gateway"})
 
 
 @dataclass(slots=True)

@@ -14,11 +14,13 @@ from deployments.gateway.adapters import AdapterNames
 from deployments.gateway.booking import Ledger
 from deployments.gateway.demand import Answered
 from deployments.gateway.fallbacks import Fallback
-from deployments.gateway.handle import Enricher, Gateway, Parts, random_ids
+from deployments.gateway.handle import Gateway
 from deployments.gateway.model import Model
 from deployments.gateway.off_loop import OffLoop, OffLoopLimits
+from deployments.gateway.parts import Enricher, Parts, random_ids
 from deployments.gateway.plan import Limits
 from deployments.gateway.prompts import PromptEncoder
+from deployments.gateway.tracing.tracer import Shipping, Tracer
 from deployments.gateway.transport import CacheFeed, ReplicaTransport
 from weir.metrics import GatewayMetrics
 from weir.settings import ModelSettings, Settings
@@ -37,6 +39,7 @@ def build_gateway(
     directory: LiveDirectory | None = None,
     account: Account | None = None,
     ledger: Ledger | None = None,
+    shipping: Shipping | None = None,
     answered: Answered | None = None,
     rng: random.Random | None = None,
     ids: Callable[[], str] | None = None,
@@ -44,8 +47,8 @@ def build_gateway(
 ) -> Gateway:
     """The gateway, on the running event loop. ``encoders``: each model's; ``digests``: the
     versions of each model's adapters, by their names; ``directory``: None is the tenants of the
-    settings, for good; ``account``: None counts in this process; ``answered`` is told
-    how fast requests were answered.
+    settings, for good; ``account``: None counts in this process; ``shipping``: takes traces to
+    a collector, where the settings name one; ``answered`` is told how fast requests were answered.
 
     Raises:
         ConfigError: the settings cannot be used.
@@ -55,6 +58,7 @@ def build_gateway(
     directory = directory or LiveDirectory(Directory.of(settings.tenants), wall_clock)
     shared = settings.admission
     slo_s = {c.name: c.ttft_slo_ms / 1000 for c in shared.classes if c.ttft_slo_ms}
+    tpot_slo_s = {c.name: c.tpot_slo_ms / 1000 for c in shared.classes if c.tpot_slo_ms}
     fallbacks = _fallbacks(settings, encoders, slo_s)
 
     def build(model: ModelSettings) -> Model:
@@ -76,10 +80,25 @@ def build_gateway(
     def now_ms() -> int:
         return int(wall_clock() * 1000)
 
+    models = {m.name: build(m) for m in settings.models}
+    for model in models.values():
+        model.router.explains = True  # to pages and traces
+    tracer = None
+    if settings.tracing.enabled:
+        tracer = Tracer(
+            settings.tracing,
+            slo_s,
+            metrics,
+            lambda model, replica_id: models[model].pool_of(replica_id),
+            asyncio.get_running_loop().time,
+            wall_clock,
+            random.Random(rng.random()) if rng else random.Random(),
+            shipping,
+        )
     return Gateway(
         Parts(
             directory=directory,
-            models={m.name: build(m) for m in settings.models},
+            models=models,
             account=account or Account(LocalStore(Book(now_ms)), now_ms),
             enricher=enricher,
             classes=[c.name for c in shared.classes],
@@ -88,8 +107,10 @@ def build_gateway(
             off_loop=off_loop,
             fallbacks=fallbacks,
             slo_s=slo_s,
+            tpot_slo_s=tpot_slo_s,
             adapters=AdapterNames(settings.models, digests),
             ledger=ledger,
+            tracer=tracer,
             answered=answered or Answered(),
             ids=ids or random_ids(),
             wall_clock=wall_clock,

@@ -57,6 +57,8 @@ class Fleet:
         self._closed = False
         #: What each replica last said of itself.
         self.loads: dict[str, wire.Load] = {}
+        #: Called with what another gateway has not booked.
+        self.take_over: Callable[[ReplicaConnection, wire.Owed], None] | None = None
         #: How often a replica that ran was heard to have another role, by the new one.
         self.role_changes: Counter[Role] = Counter()
         router.listeners.append(self._members_changed)
@@ -166,6 +168,11 @@ class Fleet:
         """A replica said which LoRA adapters it has."""
         told = (adapters.loaded, adapters.busy, adapters.slots, adapters.load_s, adapters.loads)
         self.router.adapters.told(replica_id, *told)
+
+    def heard_owed(self, connection: ReplicaConnection, owed: wire.Owed) -> None:
+        """A replica said what its engine has counted for a gateway that is gone."""
+        if self.take_over is not None:
+            self.take_over(connection, owed)
 
     def stepped(self, replica_id: str) -> None:
         """A replica's engine has ended a step."""

@@ -1,5 +1,6 @@
-"""The admin and tenant API on the clients' port: a gateway hands its requests on to the control
-process and its answers back, as they are. While that is away, only these paths are."""
+"""The admin and tenant API, and ``/dashboard``, on the clients' port: a gateway hands requests for
+them on to the control process and its answers back, as they are. While that is away, only these
+paths are."""
 
 from __future__ import annotations
 
@@ -14,10 +15,11 @@ from deployments.gateway import http
 from deployments.gateway.http import ClientGoneError, HeaderPairs, Receive, Scope, Send
 from weir.errors import OverloadedError, RequestTimeoutError, WeirError, error_body
 
-PREFIXES: Final = ("/admin/v1", "/v1/tenant")
+PREFIXES: Final = ("/admin/v1", "/v1/tenant", "/dashboard")
 MAX_BODY_BYTES: Final = 256 * 1024
 _BODY_TIMEOUT_S: Final = 60.0
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=2.0, sock_read=60.0)
+_METRICS_TIMEOUT_S: Final = 2.0
 _MOST_CONNECTIONS: Final = 64
 # Those of one connection (RFC 9110, section 7.6.1), and what the next one says for itself.
 _OF_THE_CONNECTION: Final = frozenset(
@@ -61,12 +63,23 @@ class ControlDoor:
 
     @staticmethod
     def leads(path: str) -> bool:
-        """Whether a path is of the admin or tenant API."""
+        """Whether a path is of the admin or tenant API, or the dashboard's."""
         return any(path == prefix or path.startswith(f"{prefix}/") for prefix in PREFIXES)
 
     async def close(self) -> None:
         """Let go of all connections."""
         await self._session.close()
+
+    async def metrics(self) -> str | None:
+        """The control process' exposition. None: it does not answer."""
+        try:
+            async with (
+                asyncio.timeout(_METRICS_TIMEOUT_S),
+                self._session.get(f"{self._base}/metrics") as response,
+            ):
+                return await response.text() if response.status == 200 else None
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI: one request, handed on."""

@@ -23,12 +23,13 @@ from deployments.gateway.connection import (
 )
 from deployments.gateway.fallbacks import Fallback, Trial
 from deployments.gateway.handoff import Handoff, can_hand_off, compute_prompt
-from deployments.gateway.legs import Attempt, Choice, Leg
+from deployments.gateway.legs import Attempt, Choice, Leg, leg_id
 from deployments.gateway.model import Model
 from deployments.gateway.outputs import Output
 from deployments.gateway.plan import LegEnd, Limits, Loss, Next, after_legs, ends_in_vain
 from deployments.gateway.request import Request
 from deployments.gateway.sink import Answer
+from deployments.gateway.tracing.context import Trace
 from router.admission.ticket import Ticket
 from weir.errors import (
     GenerationTimeoutError,
@@ -49,7 +50,7 @@ class Run:
     ``fallback``: the model's, where the attempt is watched and another may follow; ``trial`` then
     hears of its first output. ``patience_s``: so long it may wait at the gate (None: as long as the
     gate lets it). ``tab`` and ``most``: the request's account, where its tenant has quotas or a
-    budget, and what the attempt may use.
+    budget, and what the attempt may use. ``trace``: the request's.
     """
 
     request: Request
@@ -62,12 +63,15 @@ class Run:
     patience_s: float | None = None
     tab: Tab | None = None
     most: Most | None = None
+    trace: Trace | None = None
 
 
 class Generation:
-    """Needs a running event loop: its clock is the only one."""
+    """Needs a running event loop: its clock is the only one. ``books``: there is a ledger, which
+    replicas have to keep their counts for."""
 
-    def __init__(self, metrics: GatewayMetrics, limits: Limits) -> None:
+    def __init__(self, metrics: GatewayMetrics, limits: Limits, books: bool = False) -> None:
+        self._books = books
         self._metrics = metrics
         self._limits = limits
         self._clock: Callable[[], float] = asyncio.get_running_loop().time
@@ -82,6 +86,7 @@ class Generation:
             await self._choices(run)
             return
         async with _reserved(run, run.tab, run.most):
+            run.attempt.reserved_s = self._clock()
             await self._choices(run)
 
     async def _choices(self, run: Run) -> None:
@@ -104,12 +109,12 @@ class Generation:
     async def _choice(self, run: Run, choice: Choice) -> None:
         """The steps of one choice, in their order: admit, place, stream."""
         async with self._admit(run, choice) as ticket:
-            self._admitted(run, ticket)
+            self._admitted(run, choice, ticket)
             run.model.generating += 1
             try:
                 async with asyncio.timeout(self._limits.request_timeout_s):
                     while True:
-                        leg = choice.begin_leg(ticket.grant.replica_id, self._clock())
+                        leg = choice.begin_leg(ticket.grant, self._clock())
                         try:
                             await self._stream(run, choice, leg, ticket)
                             ticket.close(complete=True)
@@ -130,19 +135,19 @@ class Generation:
             return admission
         return run.fallback.waiting(admission, run.patience_s)
 
-    def _admitted(self, run: Run, ticket: Ticket) -> None:
+    def _admitted(self, run: Run, choice: Choice, ticket: Ticket) -> None:
         """Admission is over, and the replica is chosen and reserved."""
+        choice.admitted_s = self._clock()
         if run.attempt.admitted_s is None:
-            run.attempt.admitted_s = self._clock()
+            run.attempt.admitted_s, run.attempt.waited_s = choice.admitted_s, ticket.waited_s
             run.attempt.admitted.set()
         route, decision = ticket.request, ticket.grant.decision
-        labels = (route.tenant, route.model)
         metrics = self._metrics
-        wait = metrics.of(metrics.admission_wait, *labels, route.priority_class)
+        wait = metrics.of(metrics.admission_wait, route.model, route.priority_class)
         wait.observe(ticket.waited_s)
         if decision.overlap_blocks:
             cached = decision.overlap_blocks * run.model.block_size
-            metrics.of(metrics.predicted_cached, *labels).inc(cached)
+            metrics.of(metrics.predicted_cached, route.tenant, route.model).inc(cached)
 
     async def _stream(self, run: Run, choice: Choice, leg: Leg, ticket: Ticket) -> None:
         """One leg, to the end of the choice.
@@ -152,7 +157,13 @@ class Generation:
             WeirError: the request is at fault.
         """
         connection = await run.model.fleet.connection(leg.replica_id)
-        submission = msgspec.structs.replace(choice.submission(), priority=ticket.priority)
+        origin = _origin(run, choice, leg) if self._books else None
+        submission = msgspec.structs.replace(
+            choice.submission(),
+            priority=ticket.priority,
+            origin=origin,
+            trace=_traced(run.trace, leg),
+        )
         handoff = None
         if ticket.grant.prefill is not None:
             handoff = await self._hand_off(run, leg, ticket, submission)
@@ -214,7 +225,8 @@ class Generation:
         if isinstance(submission, wire.Submit) and can_hand_off(submission):
             leg.prefill_id = ticket.grant.prefill.replica_id
             try:
-                handoff = await compute_prompt(run.model.fleet, leg, submission)
+                pool = run.model.pool_of(leg.prefill_id)
+                handoff = await compute_prompt(run.model.fleet, leg, submission, pool)
             except ReplicaFailedError:
                 self._metrics.handoffs.labels(run.model.name, "prefill_failed").inc()
                 raise
@@ -241,8 +253,9 @@ class Generation:
     def _started(self, run: Run, leg: Leg, stream: TokenStream, output: Output) -> None:
         """The first output of a leg is here."""
         leg.started = stream.started or _whole_start(output)
+        leg.first_s = self._clock()
         if run.attempt.first_output_s is None:
-            run.attempt.first_output_s = self._clock()
+            run.attempt.first_output_s = leg.first_s
             if run.trial is not None:
                 run.trial.first_output(run.attempt.first_output_s)
 
@@ -315,6 +328,33 @@ async def _reserved(run: Run, tab: Tab, most: Most) -> AsyncIterator[None]:
         if not run.committed():
             charge.give_back()
         raise
+
+
+def _traced(trace: Trace | None, leg: Leg) -> str | None:
+    """What the replica is told of the request's trace."""
+    if trace is None or not trace.sampled:
+        return None
+    leg.span_id = trace.new_id()
+    return trace.parent_of(leg.span_id)
+
+
+def _origin(run: Run, choice: Choice, leg: Leg) -> wire.Origin:
+    """What a replica keeps of a leg, for whoever books it if this gateway cannot."""
+    request, attempt, model = run.request, run.attempt, run.model
+    return wire.Origin(
+        leg_id(request.serial, attempt.number, choice.index, len(choice.legs) - 1),
+        request.id,
+        request.tenant.id,
+        request.caller.key.id,
+        model.name,
+        request.adapter.id if request.adapter is not None else request.body.model,
+        attempt.adapter.id if attempt.adapter is not None else "",
+        model.pool_of(leg.replica_id),
+        leg.replica_id,
+        request.priority_class,
+        request.dialect.name,
+        request.batch is not None,
+    )
 
 
 def _loss(failure: ReplicaFailedError) -> Loss:

@@ -14,7 +14,10 @@ from deployments.gateway.adapters import Adapter
 from deployments.gateway.connection import TokenStream
 from deployments.gateway.outputs import Counts, Delivered, Output, total
 from deployments.gateway.plan import LegEnd, Loss, Step
+from deployments.gateway.tracing.spans import Value
+from router.ledger import Reservation
 from router.types import RouteRequest
+from weir.errors import WeirError
 
 
 @dataclass(slots=True)
@@ -22,8 +25,9 @@ class Leg:
     """One placement of a choice, and its token stream. ``tokens``: the ids that it put out;
     ``loss``: whether it broke because a replica was lost, and ``failed_id`` which one (None: the
     one that answers, ``replica_id``). ``prefill_id``: another replica that computes the prompt;
-    ``kept`` is what that has told. ``stream`` and ``prefill_stream``: where the two are heard.
-    Times are on the loop's clock."""
+    ``kept`` is what that has told, at ``kept_s``. ``stream`` and ``prefill_stream``: where the two
+    are heard. ``reservation``: the replica's, with the decision that chose it. ``span_id``: in the
+    request's trace, where replicas are told of it. Times are on the loop's clock; 0 is not yet."""
 
     replica_id: str
     tokens: list[int] = field(default_factory=list)
@@ -35,7 +39,11 @@ class Leg:
     failed_id: str | None = None
     stream: TokenStream | None = None
     prefill_stream: TokenStream | None = None
+    reservation: Reservation | None = None
+    span_id: str = ""
     begun_s: float = 0.0
+    kept_s: float = 0.0
+    first_s: float = 0.0
     ended_s: float = 0.0
 
     def end(self, loss: Loss | None = None) -> LegEnd:
@@ -52,7 +60,8 @@ class Leg:
 
 @dataclass(slots=True)
 class Choice:
-    """One answer of an attempt: its prompt, what its replica is asked for, and its legs."""
+    """One answer of an attempt: its prompt, what its replica is asked for, when it was admitted,
+    and its legs."""
 
     index: int
     prompt_number: int
@@ -60,6 +69,7 @@ class Choice:
     submit: wire.Submit | wire.Embed
     legs: list[Leg] = field(default_factory=list)
     delivered: Delivered = field(default_factory=Delivered)
+    admitted_s: float | None = None
 
     @property
     def tokens(self) -> list[int]:
@@ -90,9 +100,9 @@ class Choice:
         if isinstance(self.submit, wire.Submit) and self.submit.logprobs is None:
             self.submit = msgspec.structs.replace(self.submit, logprobs=0)
 
-    def begin_leg(self, replica_id: str, now_s: float) -> Leg:
-        """The choice runs there from now on."""
-        leg = Leg(replica_id, begun_s=now_s, ended_s=now_s)
+    def begin_leg(self, reservation: Reservation, now_s: float) -> Leg:
+        """The choice runs on that replica from now on."""
+        leg = Leg(reservation.replica_id, reservation=reservation, begun_s=now_s, ended_s=now_s)
         self.legs.append(leg)
         return leg
 
@@ -121,10 +131,13 @@ class Choice:
 class Attempt:
     """All choices of a request by one model.
 
-    Times are on the loop's clock; ``admitted`` is set with ``admitted_s``. ``shown``: it was
+    Times are on the loop's clock; ``admitted`` is set with ``admitted_s``, and ``waited_s`` is how
+    long the first choice was in the queue. ``shown``: it was
     given to the client, in part or whole. ``doubtful``: it was held back and not good enough;
-    ``doubt`` tells how sure the model was. ``adapter``: the model's, that answers. ``charge``:
-    what is reserved of the tenant's quotas and budget, where it has any.
+    ``doubt`` tells how sure the model was. ``number``: from 0 in its request. ``adapter``: the
+    model's, that answers. ``charge``: what is reserved of the tenant's quotas and budget, where it
+    has any. ``error``: what it ended with; ``content``: prompt and answer for its trace, where the
+    tenant wants them there.
     """
 
     step: Step
@@ -135,8 +148,16 @@ class Attempt:
     shown: bool = False
     doubtful: bool = False
     doubt: str = ""
+    number: int = 0
     adapter: Adapter | None = None
     charge: Charge | None = None
+    begun_s: float = 0.0
+    tokenized_s: float = 0.0
+    reserved_s: float = 0.0
+    ended_s: float = 0.0
+    error: WeirError | None = None
+    content: dict[str, Value] = field(default_factory=dict)
+    waited_s: float | None = None
 
     @property
     def counts(self) -> Counts:
@@ -152,6 +173,11 @@ class Attempt:
                 prompts[choice.prompt_number] = counts
         once = total(prompts.values())
         return Counts(once.prompt_tokens, once.cached_tokens, output)
+
+
+def leg_id(serial: str, attempt: int, choice: int, leg: int) -> str:
+    """By which the ledger knows a leg: numbers from 0, of a request with a ``serial``."""
+    return f"{serial}.{attempt}.{choice}.{leg}"
 
 
 def billed(attempts: Sequence[Attempt], client_left: bool) -> list[tuple[Attempt, Counts]]:

@@ -121,3 +121,8 @@ def patience_s(told: str | None) -> float | None:
     except ValueError:
         return None
     return seconds if 0.0 < seconds < math.inf else None
+
+
+def streams(body: Body) -> bool:
+    """Whether the client asked for an event stream."""
+    return bool(getattr(body, "stream", False))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from deployments.gateway.accounts import Tab
 from deployments.gateway.bodies.unknown import Unknown
@@ -11,6 +12,8 @@ from deployments.gateway.demand import Answered
 from deployments.gateway.legs import Attempt, billed
 from deployments.gateway.pricing import PriceLists, used_of
 from deployments.gateway.request import Request
+from deployments.gateway.tracing.context import RESPONSE_HEADER, Trace
+from fallback.policies.kinds import FAILURE, OVERLOAD
 from weir.cost import usd_of
 from weir.errors import WeirError
 from weir.metrics import GatewayMetrics
@@ -18,6 +21,8 @@ from weir.metrics import GatewayMetrics
 SPILL_HEADER = b"x-weir-spill"
 CASCADE_HEADER = b"x-weir-cascade"
 _Pairs = list[tuple[bytes, bytes]]
+#: Why a student answers although its tenant and its request did not ask for that.
+_DEGRADED = frozenset({FAILURE, OVERLOAD})
 
 
 @dataclass(slots=True)
@@ -25,7 +30,9 @@ class Record:
     """Filled step by step; everything told at the end follows from it. ``tenant`` and ``model``
     stay empty for a request that came to its end before they were known. ``id`` and ``serial`` are
     the request's; ``key`` is the key's that it came with. ``booked``: it is in the ledger. ``tab``:
-    its account, where its tenant has quotas or a budget. Times are on the loop's clock."""
+    its account, where its tenant has quotas or a budget. ``nano_usd``: what it was billed, once it
+    is settled. ``trace``: where requests are traced. Times are on the loop's clock; ``validated_s``
+    and ``enriched_s`` are 0 until then."""
 
     endpoint: str
     arrival_s: float
@@ -41,6 +48,10 @@ class Record:
     key: str = ""
     booked: bool = False
     tab: Tab | None = None
+    trace: Trace | None = None
+    validated_s: float = 0.0
+    enriched_s: float = 0.0
+    nano_usd: int = 0
 
     @property
     def error_code(self) -> str:
@@ -48,6 +59,12 @@ class Record:
         if self.client_left:
             return "client_gone"
         return (self.error.code or self.error.type) if self.error else ""
+
+    @property
+    def exemplar(self) -> dict[str, str] | None:
+        """What leads from a metric to the request's trace, if that is kept."""
+        trace = self.trace
+        return {"trace_id": trace.trace_id} if trace is not None and trace.kept else None
 
     def early_headers(self) -> _Pairs:
         """The headers of a stream that is opened before it is known who answers."""
@@ -59,6 +76,8 @@ class Record:
         if self.tab is not None:
             family = self.request.dialect.family if self.request is not None else ""
             pairs += self.tab.headers(family)
+        if self.trace is not None:
+            pairs.append((RESPONSE_HEADER, self.trace.response.encode()))
         return pairs
 
     def headers(self) -> _Pairs:
@@ -95,19 +114,25 @@ def _answered_by(attempts: list[Attempt]) -> _Pairs:
 
 
 class Settlement:
-    """``slo_s``: time-to-first-token limit per priority class. ``answered`` is told how fast."""
+    """``slo_s``: time-to-first-token limit per priority class; ``tpot_slo_s``: limit of the mean
+    time per later token. ``with_student``: models for which a student can answer. ``answered`` is
+    told how fast."""
 
     def __init__(
         self,
         prices: PriceLists,
         metrics: GatewayMetrics,
         slo_s: Mapping[str, float],
+        tpot_slo_s: Mapping[str, float] = MappingProxyType({}),
+        with_student: Collection[str] = (),
         answered: Answered | None = None,
     ) -> None:
         self._answered = answered or Answered()
         self._prices = prices
         self._metrics = metrics
         self._slo_s = slo_s
+        self._tpot_slo_s = tpot_slo_s
+        self._with_student = frozenset(with_student)
 
     def settle(self, record: Record, status: int, now_s: float) -> None:
         """Bill and count a request that has ended. ``status``: as the client saw it (0: it had
@@ -117,12 +142,35 @@ class Settlement:
         labels = (record.tenant, record.model)
         metrics = self._metrics
         told = (record.endpoint, str(status or 499), record.error_code)
-        metrics.of(metrics.requests, *labels, *told).inc()
+        metrics.of(metrics.requests, *labels, *told).inc(1, record.exemplar)
+        self._judge_answer(record, status)
         if record.client_left:
             metrics.cancelled.labels(*labels).inc()
         shown = [a for a in record.attempts if a.shown and a.choices]
         if shown:
             self._observe(record, shown[-1], now_s)
+
+    def _judge_answer(self, record: Record, status: int) -> None:
+        """Availability: what the platform failed is missed, what the client did wrong is no request
+        of this objective. Quality: a student answered where the model itself could not."""
+        request = record.request
+        failed = record.error.status >= 500 if record.error is not None else status >= 500
+        if not failed and (record.client_left or record.error is not None or request is None):
+            return
+        priority = request.priority_class if request is not None else ""
+        self._count_verdict(record, priority, "availability", not failed)
+        if not failed and record.model in self._with_student:
+            shown = [attempt for attempt in record.attempts if attempt.shown]
+            degraded = bool(shown) and shown[-1].step.spill in _DEGRADED
+            self._count_verdict(record, priority, "quality", not degraded)
+
+    def _count_verdict(self, record: Record, priority: str, slo: str, met: bool) -> None:
+        metrics = self._metrics
+        of_slo = (record.tenant, record.model, priority, slo)
+        # Both are there from the first request on: a rate misses what a new series begins with.
+        kept = metrics.of(metrics.slo, *of_slo, "met")
+        missed = metrics.of(metrics.slo, *of_slo, "missed")
+        (kept if met else missed).inc()
 
     def _bill(self, record: Record) -> None:
         request, metrics = record.request, self._metrics
@@ -136,6 +184,7 @@ class Settlement:
             used = used_of(attempt, counts)
             nano_usd = self._prices.nano_usd(request, attempt, used)
             metrics.of(metrics.cost, *labels).inc(float(usd_of(nano_usd)))
+            record.nano_usd += nano_usd
             if attempt.charge is not None:
                 paid.append((attempt.charge, used, nano_usd))
         if record.tab is not None:
@@ -156,24 +205,26 @@ class Settlement:
 
     def _observe(self, record: Record, attempt: Attempt, now_s: float) -> None:
         """Times of an answer. One that ended with an error has none, and has missed its SLO."""
-        labels = (record.tenant, record.model)
         metrics = self._metrics
         first_s = attempt.first_output_s
-        priority_class = record.request.priority_class if record.request is not None else ""
-        if priority_class in self._slo_s:
-            limit_s = self._slo_s[priority_class]
+        priority = record.request.priority_class if record.request is not None else ""
+        failed = bool(record.error_code)
+        if (limit_s := self._slo_s.get(priority)) is not None:
             in_time = first_s is not None and first_s - record.arrival_s <= limit_s
-            met = "met" if in_time and not record.error_code else "missed"
-            metrics.of(metrics.slo, *labels, priority_class, met).inc()
-            self._answered.judged(record.model, priority_class, met == "met")
-        if record.error_code or first_s is None:
+            self._count_verdict(record, priority, "ttft", in_time and not failed)
+            self._answered.judged(record.model, priority, in_time and not failed)
+        if failed or first_s is None:
             return
-        counts = attempt.counts
-        metrics.of(metrics.ttft, *labels).observe(first_s - record.arrival_s)
-        metrics.of(metrics.duration, *labels).observe(now_s - record.arrival_s)
-        metrics.of(metrics.prompt_size, *labels).observe(counts.prompt_tokens)
+        kind, counts = (record.model, priority), attempt.counts
+        ttft_s, example = first_s - record.arrival_s, record.exemplar
+        metrics.of(metrics.ttft, *kind).observe(ttft_s, example)
+        metrics.of(metrics.tenant_ttft, record.tenant, record.model).observe(ttft_s)
+        metrics.of(metrics.duration, *kind).observe(now_s - record.arrival_s, example)
+        metrics.of(metrics.prompt_size, *kind).observe(counts.prompt_tokens)
         longest = max(choice.counts.output_tokens for choice in attempt.choices)
         tpot_s = (now_s - first_s) / (longest - 1) if longest > 1 else None
+        self._answered.timed(record.model, priority, ttft_s, tpot_s)
         if tpot_s is not None:
-            metrics.of(metrics.tpot, *labels).observe(tpot_s)
-        self._answered.timed(record.model, priority_class, first_s - record.arrival_s, tpot_s)
+            metrics.of(metrics.tpot, *kind).observe(tpot_s, example)
+            if (limit_s := self._tpot_slo_s.get(priority)) is not None:
+                self._count_verdict(record, priority, "tpot", tpot_s <= limit_s)

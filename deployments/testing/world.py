@@ -21,15 +21,18 @@ from deployments.gateway.app import GatewayApp, Traffic
 from deployments.gateway.bodies import TextBody
 from deployments.gateway.booking import Ledger
 from deployments.gateway.building import build_gateway
-from deployments.gateway.handle import Enricher, Gateway
+from deployments.gateway.handle import Gateway
+from deployments.gateway.metrics_page import Peers
 from deployments.gateway.model import Model
 from deployments.gateway.pages import Surroundings, build_pages
+from deployments.gateway.parts import Enricher
 from deployments.gateway.prompts import PromptEncoder
 from deployments.gateway.readiness import Answers
 from deployments.gateway.request import Header
 from deployments.gateway.responses import Responses
 from deployments.gateway.sockets import KvEventFeed, WebSocketTransport
 from deployments.gateway.stored_responses import MemoryResponses
+from deployments.gateway.tracing.tracer import Shipping
 from deployments.gateway.transport import CacheFeed
 from deployments.listener import Listener, ReplicaApp
 from deployments.role_page import PATH, RolePage
@@ -112,6 +115,8 @@ class World:
         self.session = session
         self.replicas: list[Replica] = []
         self.batches: Batches | None = None
+        #: What new replicas answer for ``/health`` and ``/metrics``.
+        self.probes: Any = _no_metrics
         self.url = ""
 
     async def add_replica(
@@ -132,7 +137,7 @@ class World:
         changes = details.get("changes_role", False)
         roles = RoleKeeper(details.get("role", "mixed"), changes, least_s=0.0)
         streams = TokenStreams(made, roles)
-        app = ReplicaApp(_no_metrics, streams, TOKEN, {PATH: RolePage(roles)})
+        app = ReplicaApp(self.probes, streams, TOKEN, {PATH: RolePage(roles)})
         listener = Listener(app, "127.0.0.1")
         await listener.start()
         replica = Replica(name, made, streams, app, listener, **details)
@@ -164,6 +169,8 @@ async def http_world(
     directory: LiveDirectory | None = None,
     describe: Callable[[], dict[str, Any]] = dict,
     account: Account | None = None,
+    shipping: Shipping | None = None,
+    peers: Peers | None = None,
 ) -> AsyncIterator[World]:
     """A world over real sockets, without replicas yet. ``files``: a folder for files and batches,
     where there are to be any."""
@@ -178,6 +185,7 @@ async def http_world(
             ledger=ledger,
             directory=directory,
             account=account,
+            shipping=shipping,
         )
         world = World(gateway, settings, session)
         traffic = Traffic()
@@ -191,6 +199,7 @@ async def http_world(
             services or {},
             describe,
             world.batches,
+            peers,
         )
         pages = build_pages(gateway, world.responses, around)
         app = CancelOnDisconnect(GatewayApp(gateway, world.responses, pages, traffic))

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -31,15 +32,21 @@ class Keys:
 
 
 def weir_platform(
-    workload: EngineWorkload, replicas: int, folder: Path, **model: Any
+    workload: EngineWorkload,
+    replicas: int,
+    folder: Path,
+    *,
+    targets: Mapping[str, float] | None = None,
+    **model: Any,
 ) -> tuple[list[Launch], Target]:
     """The platform with ``replicas`` replicas of the workload's model; ``folder`` gets its state.
-    ``model`` changes more of the model's settings.
+    ``model`` changes more of the model's settings, ``targets`` (``ttft_slo_ms``, ``tpot_slo_ms``)
+    those of all classes.
 
     Raises:
         Unavailable: this checkout has no platform to start.
     """
-    return _platform(workload, {"replicas": replicas, **model}, folder)
+    return _platform(workload, {"replicas": replicas, **model}, folder, targets)
 
 
 def weir_gateway(
@@ -56,13 +63,16 @@ def weir_gateway(
 
 
 def _platform(
-    workload: EngineWorkload, model: Mapping[str, Any], folder: Path
+    workload: EngineWorkload,
+    model: Mapping[str, Any],
+    folder: Path,
+    targets: Mapping[str, float] | None = None,
 ) -> tuple[list[Launch], Target]:
     if find_spec(MODULE) is None:
         raise Unavailable(f"this checkout has no {MODULE}")
     keys = Keys(new_key(), secrets.token_urlsafe(24))
     port = free_port()
-    settings = platform_settings(workload, model, port, keys)
+    settings = platform_settings(workload, model, port, keys, targets or {})
     state = write_state(settings, keys, folder)
     command = [sys.executable, "-P", "-m", MODULE, "--settings", str(state / "settings.yaml")]
     command += ["--state", str(state)]
@@ -73,10 +83,14 @@ def _platform(
 
 
 def platform_settings(
-    workload: EngineWorkload, changes: Mapping[str, Any], port: int, keys: Keys
+    workload: EngineWorkload,
+    changes: Mapping[str, Any],
+    port: int,
+    keys: Keys,
+    targets: Mapping[str, float] = MappingProxyType({}),
 ) -> Settings:
     """The laptop profile with the workload's model and ``changes`` to it, on free ports, for one
-    tenant."""
+    tenant; ``targets`` of all classes."""
     profile = load_settings(PROFILE)
     model = profile.models[0].model_dump(mode="json")
     alone = {"name": workload.served_name, "source": str(workload.model), "fallback": None}
@@ -90,6 +104,8 @@ def platform_settings(
     tree = profile.model_dump(mode="json")
     for section, values in overlay.items():
         tree[section] = {**tree[section], **values} if isinstance(values, dict) else values
+    for each in tree["admission"]["classes"].values():
+        each.update(targets)
     return parse_settings(tree, "the bench's settings")
 
 

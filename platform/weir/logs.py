@@ -13,14 +13,15 @@ from datetime import UTC, datetime
 
 from weir.settings.tree import LogSettings
 
-_REQUEST: ContextVar[tuple[str, str]] = ContextVar("weir_request", default=("", ""))
+_REQUEST: ContextVar[tuple[str, str, str]] = ContextVar("weir_request", default=("", "", ""))
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 @contextmanager
-def request_logging(request_id: str, tenant: str) -> Iterator[None]:
-    """Inside, every record of this task carries ``request_id`` and ``tenant``."""
-    token = _REQUEST.set((request_id, tenant))
+def request_logging(request_id: str, tenant: str, trace_id: str = "") -> Iterator[None]:
+    """Inside, every record of this task carries ``request_id`` and ``tenant``, and ``trace_id``
+    where requests are traced."""
+    token = _REQUEST.set((request_id, tenant, trace_id))
     try:
         yield
     finally:
@@ -43,10 +44,10 @@ def stack_of(error: BaseException) -> str:
 
 
 class JsonFormatter(logging.Formatter):
-    """``ts, level, logger, msg``, then request id and tenant, then the record's ``extra``."""
+    """``ts, level, logger, msg``, then request, tenant and trace, then the record's ``extra``."""
 
     def format(self, record: logging.LogRecord) -> str:
-        request_id, tenant = _REQUEST.get()
+        request_id, tenant, trace_id = _REQUEST.get()
         line: dict[str, object] = {
             "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -57,6 +58,8 @@ class JsonFormatter(logging.Formatter):
             line["request_id"] = request_id
         if tenant:
             line["tenant"] = tenant
+        if trace_id:
+            line["trace_id"] = trace_id
         line |= {k: v for k, v in vars(record).items() if k not in _STANDARD}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)

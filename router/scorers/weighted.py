@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -100,3 +100,7 @@ class LeastExpectedWork:
         costs = self._work.costs(request, snapshot)
         chosen = columns.fleet.ids[choose_least(request, columns, costs, rng)]
         return Decision(chosen, "least-expected-work", snapshot.overlap_blocks.get(chosen, 0))
+
+    def costs(self, request: RouteRequest, snapshot: Snapshot) -> Sequence[float]:
+        """For whoever wants to know why."""
+        return self._work.costs(request, snapshot)

@@ -22,6 +22,7 @@ from weir.settings import (
     TenantSettings,
 )
 from weir.settings.routing import DisaggregationSettings
+from weir.settings.tracing import TracingSettings
 from weir.tenancy import hash_key
 from weir.testing import virtual_time
 
@@ -39,8 +40,9 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> PromptEncoder:
 
 
 def contract_settings(admission: dict[str, Any], rule: str = "adaptive") -> Settings:
-    """One model, two tenants, and one with quotas and a budget that are never reached; everything
-    else as shipped. ``rule``: of disaggregation."""
+    """One model, two tenants, and one with quotas and a budget that are never reached, and one
+    whose prompts traces may tell; every request is traced, and everything else as shipped.
+    ``rule``: of disaggregation."""
     tenants = (
         *(TenantSettings(id=t, key_sha256=(hash_key(t),)) for t in ("one", "two")),
         TenantSettings.model_validate(
@@ -52,10 +54,12 @@ def contract_settings(admission: dict[str, Any], rule: str = "adaptive") -> Sett
                 "budget": {"usd_per_month": 1},
             }
         ),
+        TenantSettings(id="told", key_sha256=(hash_key("told"),), trace_content=True),
     )
     routing = RoutingSettings(disaggregation=DisaggregationSettings(rule=rule))
     model = ModelSettings(name="m", source="x", price=PRICE, routing=routing, adapters=(TONE,))
-    return Settings(models=(model,), tenants=tenants, admission=admission)
+    tracing = TracingSettings(recent=10_000, sample_ratio=1.0)
+    return Settings(models=(model,), tenants=tenants, admission=admission, tracing=tracing)
 
 
 @pytest.fixture(params=["sockets", "virtual"])

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest
 
+from deployments.gateway.tracing.spans import KeptTrace
 from deployments.testing.cluster import Cluster, until
 from deployments.testing.exchange import Exchange
 from deployments.testing.judging import ask
@@ -24,6 +25,13 @@ from weir.logs import JsonFormatter
 Play = Callable[..., None]
 CANARY = "Zeisig4711"
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+
+
+def traces_of(cluster: Cluster) -> list[KeptTrace]:
+    """What a collector would get."""
+    tracer = cluster.gateway.parts.tracer
+    assert tracer is not None
+    return tracer.recent.newest(1000)
 
 
 class Traces:
@@ -40,6 +48,7 @@ class Traces:
             "metrics": generate_latest(cluster.gateway.metrics.registry).decode(),
             "kept responses": repr(vars(cluster.responses.store)),
             "ledger": repr(vars(cluster.ledger)),
+            "traces": repr(traces_of(cluster)),
         }
         files = [file for file in self.folder.rglob("*") if file.is_file()]
         held |= {str(file): file.read_bytes().decode("utf-8", "replace") for file in files}
@@ -74,6 +83,7 @@ def _telling(kind: Kind, number: int = 1) -> dict[str, Any]:
 
 async def _nothing_left(cluster: Cluster, traces: Traces, kind: Kind, *answers: Exchange) -> None:
     await until(lambda: not cluster.gateway_left_over())
+    assert traces_of(cluster)
     # One in the background is kept because its client asks for it later.
     places = set(traces.find(cluster, CANARY))
     assert places <= ({"kept responses"} if kind.background else set())
@@ -182,7 +192,7 @@ def test_of_a_fault_of_the_gateways_own(
 
     async def scenario(cluster: Cluster) -> None:
         await cluster.add("a")
-        monkeypatch.setattr(cluster.gateway, "_course", fail)
+        monkeypatch.setattr(cluster.gateway, "_enrich", fail)
         told = ask(cluster, kind, 1, False, "one", "r", **_telling(kind))
         await told.done()
         assert "RuntimeError" in traces.written.getvalue(), "the log says what it was"
@@ -203,7 +213,9 @@ def test_the_canary_would_be_found(play: Play, traces: Traces) -> None:
         cluster.gateway.metrics.requests.labels(CANARY, "m", "chat", "200", "").inc()
         kept = {"model": "m", "input": f"w1 {CANARY}", "store": True}
         await cluster.ask("/v1/responses", kept, "one").done()
+        told = {"model": "m", "messages": [{"role": "user", "content": f"w1 {CANARY}"}]}
+        await cluster.ask("/v1/chat/completions", told, "told").done()
         places = {Path(place).name for place in traces.find(cluster, CANARY)}
-        assert places == {"logs", "metrics", "kept responses", "spool"}
+        assert places == {"logs", "metrics", "kept responses", "spool", "traces"}
 
     play(scenario)

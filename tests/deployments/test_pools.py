@@ -130,7 +130,7 @@ def test_every_pool_fills_its_part_of_one_router() -> None:
 # Ray's imports warn in ways that are not ours to fix.
 _SCRIPT = """
 import json, sys
-from deployments.deploy import _market, _pool, _replicas, application, gateway_view, llm_config
+from deployments.deploy import _nodes, _pool, _replicas, application, gateway_view, llm_config
 from deployments.pools import pools_of
 from deployments.versions import gateway_version
 from weir.settings import parse_settings
@@ -176,7 +176,7 @@ out = {
     "accelerators": [c.accelerator_type for c in configs(parallel)],
     "spot": [bundles(pair(spot, GPU, address="ray://x"), n)[1] for n in (0, 1)],
     "spot_bundles": len(bundles(pair(spot, GPU, address="ray://x"), 0)[0]),
-    "spot_on_one_machine": _market(pools_of(pair(spot).models[0])[0], pair(spot)),
+    "spot_on_one_machine": _nodes(pools_of(pair(spot).models[0])[0], pair(spot)),
     "workers": len(bundles(parallel, 0)[0]),
     "application": application(pair(engine={"mode": "stub"})) is not None,
     "same_gateway": version(pair()) == version(pair({"replicas": 3, "num_cpus": 2})),

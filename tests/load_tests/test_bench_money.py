@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import pytest
 
 from load_tests.money import accounts
 from load_tests.money.asking import CALLERS, measure
-from load_tests.servers import free_port
+from load_tests.servers import engine_workload, free_port
 from tests.deployments.accounts.conftest import started
 
 
@@ -36,7 +37,8 @@ def test_rows_are_medians_and_marks_are_of_the_usual_tenant(
         return {"reserve_settle_p50_us": us, "reserve_settle_p99_us": 2 * us}
 
     monkeypatch.setattr(accounts, "_run", run)
-    rows, marks = accounts.account_rows(1.0, 3)
+    options = argparse.Namespace(seconds=1.0, rounds=3, quick=False)
+    rows, marks = accounts.account_rows(engine_workload(None), options)
     assert len(asked) == 12
     assert [row.get("requests_per_s") for row in rows] == [None, None, 100.0, 400.0]
     assert [(mark.value, mark.met) for mark in marks] == [(0.155, True), (0.31, True)]

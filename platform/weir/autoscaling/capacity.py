@@ -29,6 +29,7 @@ _CHUNK_TOKENS = 2048.0
 _ERROR_PART = 0.034
 _LEAST_STEPS = 10
 _NOISE = 0.05
+_KNOWN_H = 100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,27 @@ class StartUp:
     def usual_s(self) -> float:
         """What to reckon with."""
         return self.mean_s + 2 * self.deviation_s if self.seen else self.assumed_s
+
+
+@dataclass(frozen=True, slots=True)
+class Interruptions:
+    """How often machines of one kind were taken away. The settings' rate counts like ``_KNOWN_H``
+    hours of observation."""
+
+    assumed_per_hour: float = 0.0
+    replica_hours: float = 0.0
+    seen: int = 0
+
+    def learned(self, replica_hours: float, interrupted: int) -> Interruptions:
+        """After so many more replica-hours."""
+        hours = self.replica_hours + replica_hours
+        return replace(self, replica_hours=hours, seen=self.seen + interrupted)
+
+    @property
+    def per_hour(self) -> float:
+        """Of one replica."""
+        expected = self.assumed_per_hour * _KNOWN_H
+        return (expected + self.seen) / (_KNOWN_H + self.replica_hours)
 
 
 @dataclass(slots=True)

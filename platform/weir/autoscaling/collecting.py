@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from weir.autoscaling.capacity import CapacityFit, Observed, StartClock, StartUp
+from weir.autoscaling.capacity import CapacityFit, Interruptions, Observed, StartClock, StartUp
 from weir.autoscaling.report import Capacity, Demand, ModelState, PoolState, Sample, Student
 from weir.autoscaling.telling import ClassTold, GatewayTold, ReplicaTold, quantile_s
 
@@ -26,12 +26,14 @@ _SAMPLES = 2 * 1440
 class PoolPlan:
     """What the settings say of one pool. ``state``: with bounds, price, role, place; its counts are
     those of no replica. ``deployment``: its name in Ray Serve. ``scales``: False where the number
-    is fixed. ``begins_with``: so many Serve starts before anything is decided."""
+    is fixed. ``begins_with``: so many Serve starts before anything is decided.
+    ``learns``: False where the capacity is taken as it is given."""
 
     state: PoolState
     deployment: str
     scales: bool = True
     begins_with: int = 0
+    learns: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +50,17 @@ class ModelPlan:
 
 @dataclass(slots=True)
 class PoolMemory:
-    """What has been learned of a pool. ``target``: as decided last; None: nothing has been."""
+    """What has been learned of a pool. ``target``: as decided last; None: nothing has been.
+    ``known``: since when each replica has been seen to serve; ``interrupted``: those of them that
+    have had a notice."""
 
     fit: CapacityFit
     start: StartUp
     clock: StartClock = field(default_factory=StartClock)
     target: int | None = None
     known: dict[str, float] = field(default_factory=dict)
+    interruptions: Interruptions = field(default_factory=Interruptions)
+    interrupted: list[str] = field(default_factory=list)
 
 
 class Collector:
@@ -213,7 +219,7 @@ def pool_state(
     target = len(ready) if memory.target is None else memory.target
     most = max((r.most_running for r in replicas), default=0)
     capacity = base.capacity
-    if memory.fit.seen:
+    if memory.fit.seen and plan.learns:
         capacity = memory.fit.capacity(tpot_slo_s, most)
     return PoolState(
         name=base.name,
@@ -236,7 +242,7 @@ def pool_state(
         running_requests=sum(r.running + r.waiting for r in ready),
         kv_use=sum(r.kv_use for r in ready) / len(ready) if ready else 0.0,
         start_s=memory.start.usual_s,
-        interruptions_per_hour=base.interruptions_per_hour,
+        interruptions_per_hour=memory.interruptions.per_hour,
     )
 
 

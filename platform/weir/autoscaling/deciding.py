@@ -1,19 +1,21 @@
 """From what gateways tell to the number of replicas of each pool: pure but for its memory.
 
-Around any policy stand the same four rules: nothing is decided while nobody tells anything; what is
-decided stays within the bounds; after a start without a memory nothing shrinks for a minute; and
-what a policy cannot do (an exception) leaves everything as it is.
+Around any policy stand the same rules: nothing is decided while nobody tells anything; what is
+decided stays within the bounds; after a start without a memory nothing shrinks for a minute;
+replicas stay while answers are under way that the others could not hold within TPOT, however long
+ago they were asked for; and what a policy cannot do (an exception) leaves everything as it is.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import msgspec
 
-from weir.autoscaling.capacity import CapacityFit, StartClock, StartUp
+from weir.autoscaling.capacity import CapacityFit, Interruptions, StartClock, StartUp
 from weir.autoscaling.collecting import (
     Collector,
     ModelPlan,
@@ -24,7 +26,7 @@ from weir.autoscaling.collecting import (
 )
 from weir.autoscaling.registry import AutoscalingPolicy
 from weir.autoscaling.report import Decision, FleetReport, ModelState, PoolState, Sample, Targets
-from weir.autoscaling.telling import GatewayTold
+from weir.autoscaling.telling import GatewayTold, PoolFigures, ReplicaTold
 
 _CAUTIOUS_S = 60.0
 #: A memory that is older says nothing of what is.
@@ -54,6 +56,24 @@ class Decided:
         return sum(p.usd_per_hour * self.targets.get(p.name, 0) for p in self.model.pools)
 
 
+def figures_of(decided: Decided) -> list[PoolFigures]:
+    """What metrics tell of a decision."""
+    return [
+        PoolFigures(
+            decided.model.name,
+            pool.name,
+            decided.targets.get(pool.name, 0),
+            decided.targets.get(pool.name, 0) * pool.usd_per_hour,
+            pool.capacity.prefill_tokens_per_s,
+            pool.capacity.decode_tokens_per_s,
+            pool.capacity.error,
+            pool.start_s,
+            pool.interruptions_per_hour,
+        )
+        for pool in decided.model.pools
+    ]
+
+
 @dataclass(slots=True)
 class _ModelMemory:
     state: Any = None
@@ -71,6 +91,7 @@ class Scaler:
         self._collector = Collector()
         self._models = {plan.name: _ModelMemory() for plan in plans}
         self._careful_until_s: float | None = None
+        self._learned_s: float | None = None
 
     def decide(self, reports: Sequence[GatewayTold], now_s: float) -> list[Decided]:
         """One round; nothing where no gateway has told anything lately."""
@@ -97,10 +118,11 @@ class Scaler:
             for pool in state.pools
         }
         begins = {pool.state.name: pool.begins_with for pool in plan.pools}
-        targets = {
+        targets: Targets = {
             pool.name: self._target(pool, begins[pool.name], decision, now_s)
             for pool in state.pools
         }
+        targets = holding(state, targets)
         for name, target in targets.items():
             pool = memory.pools[name]
             pool.clock.asked(now_s, target - before[name])
@@ -147,9 +169,23 @@ class Scaler:
             if memory.known or memory.target is not None:
                 for took_s in memory.clock.came([now_s] * len(fresh)):
                     memory.start = memory.start.learned(took_s)
-            gone = [r for r in memory.known if r not in own]
-            self._collector.forget(gone)
-            memory.known = {r: memory.known.get(r, now_s) for r in own}
+            there = {r: t for r, (_, t) in seen.items() if (t.pool or only) == name}
+            self._interruptions(memory, there, now_s)
+            self._collector.forget([r for r in memory.known if r not in there])
+            memory.known = {
+                r: memory.known.get(r, now_s) for r in there if r in own or r in memory.known
+            }
+        self._learned_s = now_s
+
+    def _interruptions(
+        self, memory: PoolMemory, there: Mapping[str, ReplicaTold], now_s: float
+    ) -> None:
+        since_s = now_s - min(60.0, now_s - (self._learned_s or now_s))
+        hours = len(memory.known) * (now_s - since_s) / 3600
+        noticed = [r for r, told in there.items() if told.interrupted]
+        fresh = [r for r in noticed if r not in memory.interrupted]
+        memory.interruptions = memory.interruptions.learned(hours, len(fresh))
+        memory.interrupted = noticed
 
     def _pool(self, plan: ModelPlan, pool: PoolPlan) -> PoolMemory:
         pools = self._models[plan.name].pools
@@ -171,6 +207,8 @@ class Scaler:
                         "asked_s": m.clock.asked_s,
                         "target": m.target,
                         "known": m.known,
+                        "interruptions": asdict(m.interruptions),
+                        "interrupted": m.interrupted,
                     }
                     for pool, m in each.pools.items()
                 },
@@ -217,10 +255,39 @@ class Scaler:
             if told["start"]["seen"]:
                 start = {**told["start"], "assumed_s": pool.state.start_s}
                 own.start = StartUp(**start)
+            lost = {**told["interruptions"], "assumed_per_hour": pool.state.interruptions_per_hour}
+            own.interruptions = Interruptions(**lost)
             if fresh:
+                own.interrupted = told["interrupted"]
                 own.clock = StartClock(told["asked_s"])
                 own.target, own.known = told["target"], told["known"]
 
 
+def holding(model: ModelState, targets: Targets) -> Targets:
+    """The targets, but as many replicas stay as the answers under way need: a policy that counts
+    what arrives does not see long ones. Of the pools that shrink, the cheapest keep theirs."""
+    running = sum(pool.running_requests for pool in model.pools)
+    held = dict(targets)
+    for pool in sorted(model.pools, key=lambda each: each.usd_per_hour):
+        at_a_time = max(1.0, pool.capacity.decode_tokens_per_s * model.tpot_slo_s)
+        while held[pool.name] < min(pool.ready, pool.most):
+            missing = running - _held(model, held)
+            if missing <= 0:
+                return held
+            more = math.ceil(missing / at_a_time)
+            held[pool.name] = min(pool.ready, pool.most, held[pool.name] + more)
+    return held
+
+
+def _held(model: ModelState, targets: Targets) -> float:
+    return sum(
+        targets[pool.name] * max(1.0, pool.capacity.decode_tokens_per_s * model.tpot_slo_s)
+        for pool in model.pools
+        if pool.role != "prefill"
+    )
+
+
 def _fresh(pool: PoolPlan) -> PoolMemory:
-    return PoolMemory(CapacityFit.assumed(pool.state.capacity), StartUp(pool.state.start_s))
+    assumed = Interruptions(pool.state.interruptions_per_hour)
+    fit = CapacityFit.assumed(pool.state.capacity)
+    return PoolMemory(fit, StartUp(pool.state.start_s), interruptions=assumed)

@@ -62,7 +62,8 @@ class ClassTold(msgspec.Struct, array_like=True):
 
 class ReplicaTold(msgspec.Struct, array_like=True):
     """One replica, as it last said of itself. ``reached``: it can be sent requests; ``kv_use`` in
-    [0, 1]; ``steps`` and what follows are counts since its engine's start."""
+    [0, 1]; ``steps`` and what follows are counts since its engine's start;
+    ``interrupted``: its machine is about to be taken away."""
 
     pool: str = ""
     reached: bool = False
@@ -76,6 +77,7 @@ class ReplicaTold(msgspec.Struct, array_like=True):
     busy_s: float = 0.0
     prefill_tokens: int = 0
     decode_tokens: int = 0
+    interrupted: bool = False
 
 
 class ModelTold(msgspec.Struct, array_like=True):
@@ -92,6 +94,33 @@ class GatewayTold(msgspec.Struct, array_like=True):
     began_s: float
     at_s: float
     models: dict[str, ModelTold] = {}
+
+
+class PoolFigures(msgspec.Struct):
+    """What was decided of a pool, and what is reckoned with; in the names of the metrics."""
+
+    model: str
+    pool: str
+    target: int
+    usd_per_hour: float
+    prefill_tokens_per_second: float
+    decode_tokens_per_second: float
+    capacity_error: float
+    start_seconds: float
+    interruptions_per_hour: float
+
+
+def pack_figures(figures: Sequence[PoolFigures]) -> bytes:
+    """As it is kept in Redis."""
+    return msgspec.msgpack.encode(list(figures))
+
+
+def unpack_figures(raw: bytes | None) -> list[PoolFigures]:
+    """Nothing for what another version of weir has written."""
+    try:
+        return msgspec.msgpack.decode(raw or b"\x90", type=list[PoolFigures])
+    except msgspec.MsgspecError:
+        return []
 
 
 def pack(told: GatewayTold) -> bytes:

@@ -123,19 +123,29 @@ def fetch_status(state: State, platform: PlatformRecord, timeout_s: float = 5.0)
     Raises:
         CommandError: the gateway does not answer, or not with its status.
     """
-    headers = {"authorization": f"Bearer {state.secrets().internal_token}"}
+    token, hint = state.secrets().internal_token, f"log: {state.log_file}"
+    return ask_gateway(platform.url, "/weir/status", token, hint, timeout_s)
+
+
+def ask_gateway(
+    url: str, path: str, token: str, hint: str | None = None, timeout_s: float = 5.0
+) -> dict[str, Any]:
+    """The object that a page of a gateway answers with. ``token``: the platform's own; ``hint``:
+    where to look when there is none.
+
+    Raises:
+        CommandError: the gateway does not answer, or not with an object.
+    """
+    headers = {"authorization": f"Bearer {token}"}
     try:
         # Straight to the machine itself: a proxy of the environment is not meant for this.
         with httpx.Client(timeout=timeout_s, trust_env=False) as client:
-            answer = client.get(f"{platform.url}/weir/status", headers=headers)
+            answer = client.get(f"{url}{path}", headers=headers)
             body = answer.json() if answer.status_code == 200 else None
     except (httpx.HTTPError, ValueError) as error:
-        raise CommandError(
-            f"the gateway at {platform.url} does not answer: {error}", hint=f"log: {state.log_file}"
-        ) from None
+        raise CommandError(f"the gateway at {url} does not answer: {error}", hint=hint) from None
     if not isinstance(body, dict):
         raise CommandError(
-            f"the gateway at {platform.url} answers {answer.status_code}: {answer.text[:200]}",
-            hint=f"log: {state.log_file}",
+            f"the gateway at {url} answers {answer.status_code}: {answer.text[:200]}", hint=hint
         )
     return body

@@ -81,7 +81,8 @@ class TenantFields(Section):
     tenants and that this one may use too. ``weight``: its fair share relative to others; null is
     what ``admission`` says.
     ``model_quotas``: more bounds, by the model's name. ``retention_days``: so long its prompts and
-    answers may be kept; 0 is never. ``labels``: the operator's own, for reports. A tenant that is
+    answers may be kept; 0 is never. ``trace_content``: its prompts and answers are told in traces.
+    ``labels``: the operator's own, for reports. A tenant that is
     not ``enabled`` is refused.
     """
 
@@ -96,6 +97,7 @@ class TenantFields(Section):
     budget: BudgetSettings | None = None
     fallback: TenantFallbackSettings = TenantFallbackSettings()
     retention_days: int = Field(0, ge=0, le=3650)
+    trace_content: bool = False
     labels: dict[
         Annotated[str, Field(min_length=1, max_length=63)], Annotated[str, Field(max_length=255)]
     ] = Field(default_factory=dict, max_length=64)

@@ -22,7 +22,8 @@ class Tenant:
     ``prefix_group``: with whom it shares cached prefixes. ``weight``: its fair share relative to
     others (None: as the settings of admission say). ``model_quotas``: more bounds, by the model's
     name. ``retention_days``: so long prompts and answers may be kept (0: never, the default).
-    ``labels``: the operator's own, for reports. ``enabled``: a tenant that is not is refused.
+    ``trace_content``: traces may tell them. ``labels``: the operator's own, for reports.
+    ``enabled``: a tenant that is not is refused.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Tenant:
     budget: Budget | None = None
     fallback: TenantFallbackSettings = field(default_factory=TenantFallbackSettings)
     retention_days: int = 0
+    trace_content: bool = False
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     enabled: bool = True
     adapters: frozenset[str] = frozenset()

@@ -9,6 +9,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 from deployments.control.app import DOCS_PATH, HEALTH_PATH, OPENAPI_PATH
+from deployments.control.page_files import FILES, PAGE_PATH
 from deployments.control.routing import Routes
 from tests.deployments.control.routes import Operation, example_body, operations
 from tests.deployments.control.world import IN_SETTINGS, OPERATOR, START_S, World
@@ -21,7 +22,9 @@ _WEAKER = {
     Role.TENANT_USER: Role.READ_ONLY,
 }
 #: What strangers may read: nothing of anybody's.
-_PUBLIC = {OPENAPI_PATH, DOCS_PATH, HEALTH_PATH}
+_PUBLIC = {OPENAPI_PATH, DOCS_PATH, HEALTH_PATH} | {
+    f"{PAGE_PATH}/{name}".rstrip("/") for name in FILES
+}
 
 
 async def _ask(
@@ -37,6 +40,7 @@ async def _ask(
         model="big",
         service="support_desk",
         batch="batch_1",
+        request="r1",
     )
     query = {"entity": "10023"} if "{service}" in operation.path else {}
     body = example_body(world.app, operation)
@@ -130,7 +134,9 @@ async def test_the_operators_key_is_of_no_tenant(world: World) -> None:
 
 async def test_who_asks_is_known_before_anything_else_is_looked_at(world: World) -> None:
     for operation in operations(world.app):
-        path = operation.filled(tenant="%20", key="%20", model="%20", service="%20", batch="%20")
+        path = operation.filled(
+            tenant="%20", key="%20", model="%20", service="%20", batch="%20", request="%20"
+        )
         for key, status in ((None, 401), (world.keys["acme", Role.READ_ONLY], 403)):
             if status == 403 and operation.needs is Role.READ_ONLY:
                 continue

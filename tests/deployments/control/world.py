@@ -57,6 +57,13 @@ def settings_of(**server: Any) -> Settings:
     )
 
 
+def settings_beside(redis_url: str) -> Settings:
+    """The same, with the embedded Redis at the port of the URL."""
+    settings = settings_of()
+    port = int(redis_url.rpartition(":")[2].partition("/")[0])
+    return settings.model_copy(update={"redis": settings.redis.model_copy(update={"port": port})})
+
+
 @dataclasses.dataclass
 class Clock:
     """Seconds since the epoch, as the test says."""

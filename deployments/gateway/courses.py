@@ -1,0 +1,75 @@
+"""A request's course: which models may answer it, and what the rules want to know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from deployments.gateway.bodies import TextBody
+from deployments.gateway.fallbacks import Fallback
+from deployments.gateway.model import Model
+from deployments.gateway.plan import Course
+from deployments.gateway.pricing import PriceLists
+from deployments.gateway.request import Request
+from deployments.gateway.settle import Record
+from deployments.gateway.tokenizing import Prompts
+from fallback.policies import RequestFacts
+from weir.cost import Used, usd_of
+
+INTENT_HEADER = b"x-weir-intent"
+
+
+class Courses:
+    """``fallbacks``: of the models that have a student."""
+
+    def __init__(
+        self, models: Mapping[str, Model], fallbacks: Mapping[str, Fallback], prices: PriceLists
+    ) -> None:
+        self._models = models
+        self._fallbacks = fallbacks
+        self._prices = prices
+
+    async def of(
+        self, record: Record, request: Request, prompts: Prompts
+    ) -> tuple[Course, RequestFacts]:
+        """Who may answer, and what the rules want to know."""
+        body, enrichment = request.body, request.enrichment
+        fallback = self._fallbacks.get(body.model)
+        tenant = request.tenant
+        facts = RequestFacts(tenant.id, request.priority_class, wishes=tenant.fallback)
+        if fallback is None or not isinstance(body, TextBody) or not prompts.choices:
+            return Course(body.model, bare=_may_be_bare(request)), facts
+        dear = 0.0
+        if fallback.policy.cost.has_cap:
+            dear = await self._worst_cost_usd(request, prompts)
+        intent = request.header(INTENT_HEADER) or (body.metadata or {}).get("intent")
+        long_tail = bool(enrichment and enrichment.long_tail)
+        spent = record.tab is not None and record.tab.spills
+        facts = replace(
+            facts, long_tail=long_tail, intent=intent, worst_cost_usd=dear, over_budget=spent
+        )
+        course = fallback.course
+        if request.adapter is not None:
+            course = replace(course, cascade=None, bare=_may_be_bare(request))
+        return course, facts
+
+    async def _worst_cost_usd(self, request: Request, prompts: Prompts) -> float:
+        """All prompts uncached, and all output that the choices may have."""
+        model = self._models[request.body.model]
+        tokens = [len(ids) for ids in await prompts.of(model)]
+        asked = request.dialect.output_limit(request.body)
+        output = sum(
+            max(0, model.max_model_len - prompt) if asked is None else asked for prompt in tokens
+        )
+        output *= prompts.choices // len(tokens)
+        price = self._prices.of(model.name, request.adapter)
+        used, batch = Used(sum(tokens), 0, output), request.batch is not None
+        return float(usd_of(price.most_nano_usd(used, request.priority_class, batch)))
+
+
+def _may_be_bare(request: Request) -> bool:
+    """Whether the model may answer without the adapter: by its setting, and for its tenants."""
+    adapter = request.adapter
+    if adapter is None or adapter.cold != "base":
+        return False
+    return request.caller.sees_model(adapter.model)
