@@ -10,8 +10,9 @@ from typing import Any
 
 import weir.autoscaling.policies  # noqa: F401 - registers the policies
 from load_tests.autoscaling.contenders import Contender, usd_per_request
-from load_tests.autoscaling.engines import ReplicaTable, replica_table
+from load_tests.autoscaling.engines import ReplicaTable
 from load_tests.autoscaling.fluid import Fluid, Outcome, PoolKind, World
+from load_tests.autoscaling.measured import table_of
 from load_tests.autoscaling.traces import Ticks, read_servegen
 from load_tests.planner.published import LLAMA_70B
 from weir.autoscaling.registry import build_policy
@@ -69,9 +70,14 @@ def read_days(folder: Path, trace: str, batch_share: float, seed: int) -> Days:
     ticks = read_servegen(folder / f"servegen_language_{trace}.csv.gz", batch_share, seed, _TICK_S)
     tuning, reported = ticks.part(0, WEEK_S), ticks.part(WEEK_S, 2 * WEEK_S)
     lengths = Lengths(tuning.mean_prompt, tuning.mean_output, 0.0, 1.5)
-    kinds = tuple(kind for name in _DEVICES for kind in _kinds(name, lengths))
+    kinds = kinds_for(lengths)
     engines = tuple((_engine(name, lengths), lengths) for name in _DEVICES)
     return Days(f"{trace}, {batch_share:.0%} batch", tuning, reported, kinds, engines)
+
+
+def kinds_for(lengths: Lengths) -> tuple[PoolKind, ...]:
+    """All kinds of replicas, for traffic of such lengths."""
+    return tuple(kind for name in _DEVICES for kind in _kinds(name, lengths))
 
 
 def _engine(name: str, lengths: Lengths) -> Engine:
@@ -84,7 +90,7 @@ def _engine(name: str, lengths: Lengths) -> Engine:
 @lru_cache(maxsize=16)
 def _table(name: str, lengths: Lengths) -> ReplicaTable:
     """Measured once for each kind of replica and traffic."""
-    return replica_table(_engine(name, lengths), lengths, SLO.ttft_s, SLO.tpot_s)
+    return table_of(name, _engine(name, lengths), lengths, SLO.ttft_s, SLO.tpot_s)
 
 
 def _kinds(name: str, lengths: Lengths) -> list[PoolKind]:
