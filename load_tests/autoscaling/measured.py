@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,10 +25,8 @@ def table_of(
     table = replica_table(engine, lengths, ttft_s, tpot_s)
     known = json.loads(file.read_text("utf-8")) if file.exists() else {}
     known[key] = _written(table)
-    try:
+    with suppress(OSError):  # a checkout that is read only measures each time
         file.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", "utf-8")
-    except OSError:  # a checkout that is read only measures each time
-        pass
     return table
 
 

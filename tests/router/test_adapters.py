@@ -11,6 +11,7 @@ from router.policy import build_policy
 from router.router import Router
 from router.types import ReplicaInfo, RouteRequest
 
+
 #: Into full slots, of which some are free: 10 tokens a load.
 FULL = 10.0 * (1.0 + EVICTION)
 
