@@ -9,7 +9,8 @@
    deadline needs is more than the room.
 4. The cheapest replicas over all pools are found (:mod:`..programme`), spilling to the student
    as a priced alternative.
-5. Up at once; down when less has been enough for ``down_after_s`` (:mod:`..steady`).
+5. Up at once; down when less has been enough for ``down_after_s`` (:mod:`..steady`), and not
+   before those that stay can do the work.
 
 Nothing is foretold by default (``season_s`` and ``checked_s`` are 0): ``weir bench autoscale`` has
 the figures.
@@ -26,7 +27,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from weir.autoscaling.forecast import Forecast, foretell
-from weir.autoscaling.programme import Answer, Risk, Work, cheapest, greedy
+from weir.autoscaling.programme import Answer, Risk, Work, cheapest, greedy, missing_work
 from weir.autoscaling.registry import register
 from weir.autoscaling.report import (
     Alternative,
@@ -77,6 +78,7 @@ class Weir:
         found = _solved(tuple(map(_as_offered, model.pools)), work, risk, model.student)
         taken, kept = steadied(state or (), now_s, found.targets, params.down_after_s)
         targets = {pool.name: min(pool.most, taken.get(pool.name, 0)) for pool in model.pools}
+        targets = _kept_until_replaced(model, targets, work)
         seen = {
             "computed_tokens_per_s": work.computed_tokens_per_s,
             "output_tokens_per_s": work.output_tokens_per_s,
@@ -144,6 +146,19 @@ def _as_offered(pool: PoolState) -> PoolState:
         most=pool.most,
         interruptions_per_hour=pool.interruptions_per_hour,
     )
+
+
+def _kept_until_replaced(
+    model: ModelState, targets: Mapping[str, int], work: Work
+) -> dict[str, int]:
+    """No replica goes while those that would be left and are ready cannot do the work: one kind
+    is exchanged for another only when the other serves."""
+    left = {pool.name: min(pool.ready, targets[pool.name]) for pool in model.pools}
+    if left == {pool.name: pool.ready for pool in model.pools}:
+        return dict(targets)
+    if missing_work(model.pools, left, work, Risk(keep=0.0)) <= 0:
+        return dict(targets)
+    return {p.name: min(p.most, max(p.ready, targets[p.name])) for p in model.pools}
 
 
 def _needed(now: Work, ahead: Forecast, factor: float, deferred: Work) -> Work:
