@@ -1,5 +1,5 @@
-"""Prometheus' text format: several expositions made into one. Pure, and without a loop over
-samples: there may be a hundred thousand."""
+"""Prometheus' text format and OpenMetrics: several expositions made into one. Pure, and without a
+loop over samples: there may be a hundred thousand."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable, Mapping
 
 _HELP = "# HELP "
+#: Ends an exposition of OpenMetrics.
+END = "# EOF\n"
 _WITH_LABELS = re.compile(r"^([a-zA-Z_:][\w:]*)\{", re.MULTILINE)
 _WITHOUT = re.compile(r"^([a-zA-Z_:][\w:]*) ", re.MULTILINE)
 
@@ -25,13 +27,26 @@ def families(text: str, prefixes: tuple[str, ...] = ("",)) -> dict[str, tuple[st
     """Of each metric: its two lines of description, and its samples. ``prefixes``: names that are
     wanted."""
     found = {}
-    for chunk in text.split(_HELP)[1:]:
+    for chunk in text.removesuffix(END).split(_HELP)[1:]:
         name = chunk.split(" ", 1)[0].rstrip("\n")
         if name.startswith(prefixes):
             help_line, _, rest = chunk.partition("\n")
             type_line, _, samples = rest.partition("\n")
             found[name] = (f"{_HELP}{help_line}\n{type_line}\n", samples)
     return found
+
+
+def openmetrics(
+    found: Mapping[str, tuple[str, str]],
+) -> dict[str, tuple[str, str]]:
+    """Metrics of Prometheus' text format as OpenMetrics has them: a counter has no ``_total`` in its
+    description."""
+    return {
+        name: (head.replace(f" {name} ", f" {name.removesuffix('_total')} "), samples)
+        if head.endswith(" counter\n")
+        else (head, samples)
+        for name, (head, samples) in found.items()
+    }
 
 
 def merged(parts: Iterable[Mapping[str, tuple[str, str]]]) -> str:

@@ -21,10 +21,11 @@ from typing import Any
 import aiohttp
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.openmetrics import exposition as open_exposition
 
 from deployments.gateway.callers import Callers
-from deployments.gateway.exposition import families, labelled, merged
+from deployments.gateway.exposition import END, families, labelled, merged, openmetrics
 from deployments.gateway.gauges import set_own_gauges, set_part_gauges, set_shared_gauges
 from deployments.gateway.handle import Gateway
 from deployments.gateway.readiness import Answers, DeploymentStates
@@ -33,6 +34,7 @@ from deployments.listener import App, answer
 _LOG = logging.getLogger("weir.gateway")
 _SCRAPE_TIMEOUT_S = 2.0
 _ENGINES = ("vllm:", "weir_kv_tier_")
+_OPEN = "application/openmetrics-text"
 OWN_PATH = "/metrics/gateway"
 PART_PATH = "/metrics/part"
 PATHS = ("/metrics", OWN_PATH, PART_PATH)
@@ -82,7 +84,7 @@ def add_metrics(
     )
     async def metrics(request: Request) -> Response:
         callers.require_watcher(request)
-        return Response(await page.whole(), media_type=CONTENT_TYPE_LATEST)
+        return await _answered(request, page.whole)
 
     @app.get(
         OWN_PATH,
@@ -93,7 +95,7 @@ def add_metrics(
     )
     async def own_metrics(request: Request) -> Response:
         callers.require_watcher(request)
-        return Response(await page.own(), media_type=CONTENT_TYPE_LATEST)
+        return await _answered(request, page.own)
 
     @app.get(
         PART_PATH,
@@ -104,7 +106,19 @@ def add_metrics(
     )
     async def part_of_metrics(request: Request) -> Response:
         callers.require_watcher(request)
-        return Response(await page.part(), media_type=CONTENT_TYPE_LATEST)
+        return await _answered(request, page.part)
+
+
+async def _answered(request: Request, told: Callable[[bool], Awaitable[str]]) -> Response:
+    """OpenMetrics for who asks for it: it has exemplars, which lead to traces."""
+    if _OPEN not in request.headers.get("accept", ""):
+        return Response(await told(False), media_type=CONTENT_TYPE_LATEST)
+    return Response(await told(True) + END, media_type=open_exposition.CONTENT_TYPE_LATEST)
+
+
+def _text(registry: CollectorRegistry, opened: bool) -> str:
+    make = open_exposition.generate_latest if opened else generate_latest
+    return make(registry).decode().removesuffix(END)
 
 
 def only_metrics(pages: Any) -> App:
@@ -122,7 +136,8 @@ def only_metrics(pages: Any) -> App:
 
 
 class MetricsPage:
-    """What the pages say. Texts are made in a thread: with many tenants that takes a while."""
+    """What the pages say, ``opened``: as OpenMetrics, without its end. Texts are made in a thread:
+    with many tenants that takes a while."""
 
     def __init__(
         self, gateway: Gateway, session: aiohttp.ClientSession, token: str, peers: Peers
@@ -135,39 +150,39 @@ class MetricsPage:
         self._lock = asyncio.Lock()
         gateway.metrics.gateways_wanted.set(peers.wanted)
 
-    async def own(self) -> str:
+    async def own(self, opened: bool = False) -> str:
         """This gateway's own figures."""
         loop = asyncio.get_running_loop()
         async with self._lock:
             set_own_gauges(self._gateway)
-            return await loop.run_in_executor(None, self._own_text)
+            return await loop.run_in_executor(None, self._own_text, opened)
 
-    def _own_text(self) -> str:
-        text = generate_latest(self._gateway.metrics.registry).decode()
+    def _own_text(self, opened: bool) -> str:
+        text = _text(self._gateway.metrics.registry, opened)
         return labelled(text, {"gateway": self._peers.name} if self._peers.name else {})
 
-    async def part(self) -> str:
+    async def part(self, opened: bool = False) -> str:
         """This gateway's own; with everything else, if it is the first of the gateways."""
         known = await self._peers.gateways()
         if self._peers.name != min(known, default=self._peers.name):
-            return await self.own()
-        return await self._told(dict.fromkeys(known, ""))
+            return await self.own(opened)
+        return await self._told(dict.fromkeys(known, ""), opened)
 
-    async def whole(self) -> str:
+    async def whole(self, opened: bool = False) -> str:
         """The platform's."""
-        return await self._told(await self._others())
+        return await self._told(await self._others(opened), opened)
 
-    async def _told(self, others: Mapping[str, str | None]) -> str:
+    async def _told(self, others: Mapping[str, str | None], opened: bool) -> str:
         """``others``: what the other gateways tell; None: nothing, it does not answer."""
         own, engines, control, _ = await asyncio.gather(
-            self.own(), self._engines(), self._control(), self._parts()
+            self.own(opened), self._engines(), self._control(), self._parts()
         )
         loop = asyncio.get_running_loop()
         async with self._lock:
             set_shared_gauges(self._gateway)
             self._set_up(others, engines, control)
             return await loop.run_in_executor(
-                None, self._merged, [own, *others.values()], engines, control
+                None, self._merged, [own, *others.values()], engines, control, opened
             )
 
     def _merged(
@@ -175,12 +190,13 @@ class MetricsPage:
         gateways: list[str | None],
         engines: Mapping[tuple[str, str], str | None],
         control: str | None,
+        opened: bool,
     ) -> str:
-        shared = generate_latest(self._gateway.metrics.shared).decode()
-        whole = [shared, *(text for text in gateways if text), control or ""]
-        return merged(map(families, whole)) + merge_engines(
-            {replica: text for (_, replica), text in engines.items() if text}
-        )
+        shared = _text(self._gateway.metrics.shared, opened)
+        own = [families(text) for text in (shared, *gateways) if text]
+        told = {replica: text for (_, replica), text in engines.items() if text}
+        others = [families(control or ""), families(merge_engines(told))]
+        return merged(own + [openmetrics(each) if opened else each for each in others])
 
     def _set_up(
         self,
@@ -206,10 +222,11 @@ class MetricsPage:
     async def _control(self) -> str | None:
         return None if self._peers.control is None else await self._peers.control()
 
-    async def _others(self) -> dict[str, str | None]:
+    async def _others(self, opened: bool) -> dict[str, str | None]:
         known = await self._peers.gateways()
         others = {name: at for name, at in known.items() if name != self._peers.name}
-        ask = (self._read(f"http://{at}{OWN_PATH}", self._headers) for at in others.values())
+        headers = {**self._headers, **({"accept": _OPEN} if opened else {})}
+        ask = (self._read(f"http://{at}{OWN_PATH}", headers) for at in others.values())
         texts = await asyncio.gather(*ask)
         return dict(zip(others, texts, strict=True))
 
