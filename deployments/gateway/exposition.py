@@ -39,8 +39,8 @@ def families(text: str, prefixes: tuple[str, ...] = ("",)) -> dict[str, tuple[st
 def openmetrics(
     found: Mapping[str, tuple[str, str]],
 ) -> dict[str, tuple[str, str]]:
-    """Metrics of Prometheus' text format as OpenMetrics has them: a counter has no ``_total`` in its
-    description."""
+    """Metrics of Prometheus' text format as OpenMetrics has them: the description of a counter is
+    without ``_total``."""
     return {
         name: (head.replace(f" {name} ", f" {name.removesuffix('_total')} "), samples)
         if head.endswith(" counter\n")
