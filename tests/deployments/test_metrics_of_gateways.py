@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from deployments.gateway.exposition import families, labelled, merged
 from deployments.gateway.metrics_page import OWN_PATH, PART_PATH, Peers
@@ -193,6 +194,33 @@ async def test_every_gateway_tells_the_same(worlds: list[World]) -> None:
     own = [sum(_values(await _read(world, OWN_PATH), "weir_requests_total")) for world in worlds]
     assert sum(own) == sum(sent.values())
     assert min(own) >= REQUESTS // GATEWAYS
+
+
+async def test_openmetrics_has_exemplars_and_the_same_numbers(worlds: list[World]) -> None:
+    """Prometheus asks for it; its own test above reads it."""
+    sent = await _send(worlds)
+    own = worlds[1].gateway.metrics
+    own.requests.labels("t", "m", "chat", "200", "").inc(1, {"trace_id": "abc"})
+    headers = {"authorization": f"Bearer {TOKEN}", "accept": "application/openmetrics-text"}
+    async with worlds[0].session.get(worlds[0].url + "/metrics", headers=headers) as response:
+        assert response.headers["content-type"].startswith("application/openmetrics-text")
+        text = await response.text()
+    found = {
+        (sample.name, sample.labels.get("gateway"), sample.labels.get("replica")): sample
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.labels.get("endpoint", "chat") == "chat"
+    }
+    example = found["weir_requests_total", "g1", None].exemplar
+    assert example is not None
+    assert example.labels == {"trace_id": "abc"}
+    assert found["vllm:prompt_tokens_total", None, "a"].value == 100
+    numbers = [
+        float(line.partition(" # ")[0].rpartition(" ")[2])
+        for line in text.splitlines()
+        if line.startswith("weir_requests_total{")
+    ]
+    assert sum(numbers) == sum(sent.values()) + 1
 
 
 async def test_a_gateway_that_does_not_answer_is_told_of(
