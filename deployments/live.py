@@ -27,14 +27,14 @@ STRETCHES: Final = 30
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """A replica that could have been chosen. ``score``: as its policy rates it, the highest that
-    has room wins; 0 where it rates nothing. ``requests``, ``prefill_tokens``: in flight there."""
+    """A replica that could have been chosen. ``cost``: as its policy weighs it; the least that has
+    room wins."""
 
     replica: str
-    score: float
-    held_blocks: int
-    requests: int
+    cost: float
     prefill_tokens: int
+    decode_tokens: int
+    held_blocks: int
 
 
 class LegFacts(msgspec.Struct):

@@ -102,16 +102,14 @@ class WeightedPolicy:
 
     def choose(self, request: RouteRequest, snapshot: Snapshot, rng: random.Random) -> Decision:
         columns = snapshot.columns
-        costs = [-score for score in self.scores(request, snapshot)]
+        costs = self.costs(request, snapshot)
         chosen = columns.fleet.ids[choose_least(request, columns, costs, rng)]
         return Decision(chosen, self._reason, snapshot.overlap_blocks.get(chosen, 0))
 
-    def scores(self, request: RouteRequest, snapshot: Snapshot) -> Sequence[float]:
-        """The weighted sum per candidate."""
-        if len(self._scorers) == 1:
-            return self._scorers[0][1].scores(request, snapshot)
+    def costs(self, request: RouteRequest, snapshot: Snapshot) -> Sequence[float]:
+        """The weighted sum per candidate, less being better."""
         total = [0.0] * len(snapshot.columns.fleet.ids)
         for weight, scorer in self._scorers:
             rated = scorer.scores(request, snapshot)
-            total = [t + weight * s for t, s in zip(total, rated, strict=True)]
+            total = [t - weight * s for t, s in zip(total, rated, strict=True)]
         return total

@@ -109,20 +109,19 @@ class QueueBody(BaseModel):
 
 
 class CandidateBody(BaseModel):
-    """A replica that a decision rated; the highest score that has room wins. 0: the policy rates
-    nothing."""
+    """A replica that a decision weighed; the least cost that has room wins."""
 
     replica: str
-    score: float
-    held_blocks: int
-    requests: int
+    cost: float
     prefill_tokens: int
+    decode_tokens: int
+    held_blocks: int
 
 
 class RecentBody(BaseModel):
     """A request that has ended, in one line. ``replica``, ``reason``, ``held_blocks``: of its
-    first decision. ``candidates``: how many were rated, ``score`` and ``next_score``: that of the
-    chosen one and the best of another; for the operator, because other tenants' work is in it."""
+    first decision. ``candidates``: how many were weighed, ``cost`` and ``next_cost``: that of the
+    chosen one and the least of another; for the operator, because other tenants' work is in it."""
 
     serial: str
     id: str
@@ -148,8 +147,8 @@ class RecentBody(BaseModel):
     reason: str
     held_blocks: int
     candidates: int
-    score: float | None
-    next_score: float | None
+    cost: float | None
+    next_cost: float | None
 
 
 class LiveBody(BaseModel):
@@ -183,7 +182,7 @@ class LiveBody(BaseModel):
 
 class LegBody(BaseModel):
     """One placement of a choice. Milliseconds after the request's arrival. ``loss``: why the choice
-    went on elsewhere; ``candidates``: what was rated, for the operator."""
+    went on elsewhere; ``candidates``: what was weighed, for the operator."""
 
     choice: int
     replica: str

@@ -199,8 +199,8 @@ def _recent(request: EndedRequest, operator: bool) -> RecentBody:
     shown = next((a for a in reversed(request.attempts) if a.outcome == "shown"), None)
     shown = shown or (request.attempts[-1] if request.attempts else None)
     leg = shown.legs[0] if shown is not None and shown.legs else None
-    rated = leg if operator else None
-    own, other = _compared(rated)
+    weighed = leg if operator else None
+    own, other = _compared(weighed)
     return RecentBody(
         **_head(request),
         answered=(shown.adapter or shown.model) if shown is not None else "",
@@ -210,24 +210,24 @@ def _recent(request: EndedRequest, operator: bool) -> RecentBody:
         prefill_replica=leg.prefill_replica if leg is not None else "",
         reason=leg.reason if leg is not None else "",
         held_blocks=leg.held_blocks if leg is not None else 0,
-        candidates=len(rated.candidates) if rated is not None else 0,
-        score=own,
-        next_score=other,
+        candidates=len(weighed.candidates) if weighed is not None else 0,
+        cost=own,
+        next_cost=other,
         status=request.status,
     )
 
 
 def _compared(leg: LegFacts | None) -> tuple[float | None, float | None]:
-    """The score of the replica that was chosen, and the best of another one."""
+    """The cost of the replica that was chosen, and the least of another one."""
     if leg is None:
         return None, None
-    own = [each.score for each in leg.candidates if each.replica == leg.replica]
-    others = [each.score for each in leg.candidates if each.replica != leg.replica]
-    return (own[0] if own else None), max(others, default=None)
+    own = [each.cost for each in leg.candidates if each.replica == leg.replica]
+    others = [each.cost for each in leg.candidates if each.replica != leg.replica]
+    return (own[0] if own else None), min(others, default=None)
 
 
 def followed_body(request: EndedRequest, operator: bool) -> FollowedBody:
-    """All legs. What was rated tells of the load that all tenants make: it is the operator's."""
+    """All legs. What was weighed tells of the load that all tenants make: it is the operator's."""
     return FollowedBody(
         **_head(request),
         status=request.status,
@@ -252,10 +252,10 @@ def _leg(leg: LegFacts, operator: bool) -> LegBody:
     candidates = [
         CandidateBody(
             replica=each.replica,
-            score=each.score,
-            held_blocks=each.held_blocks,
-            requests=each.requests,
+            cost=each.cost,
             prefill_tokens=each.prefill_tokens,
+            decode_tokens=each.decode_tokens,
+            held_blocks=each.held_blocks,
         )
         for each in leg.candidates
     ]

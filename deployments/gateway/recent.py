@@ -137,15 +137,15 @@ class RecentRequests:
 
 
 def best(candidates: list[explaining.Candidate]) -> list[Candidate]:
-    """The first few candidates of a decision, the best first."""
-    candidates.sort(key=lambda each: each.score, reverse=True)
+    """The first few candidates of a decision, the cheapest first."""
+    candidates.sort(key=lambda each: each.cost)
     return [
         Candidate(
             each.replica_id,
-            round(each.score, 4),
-            each.overlap_blocks,
-            each.requests,
+            round(each.cost, 3),
             each.prefill_tokens,
+            each.decode_tokens,
+            each.overlap_blocks,
         )
         for each in candidates[:_CANDIDATES]
     ]

@@ -101,6 +101,6 @@ class LeastExpectedWork:
         chosen = columns.fleet.ids[choose_least(request, columns, costs, rng)]
         return Decision(chosen, "least-expected-work", snapshot.overlap_blocks.get(chosen, 0))
 
-    def scores(self, request: RouteRequest, snapshot: Snapshot) -> Sequence[float]:
-        """For whoever wants to know why: the cost as a score."""
-        return self._work.scores(request, snapshot)
+    def costs(self, request: RouteRequest, snapshot: Snapshot) -> Sequence[float]:
+        """For whoever wants to know why."""
+        return self._work.costs(request, snapshot)

@@ -70,10 +70,8 @@ async def test_candidates_are_told_best_first(world: Any) -> None:
     await _asked(world, "r2", idle)
     leg = world.gateway.recent.ended()[0].attempts[0].legs[0]
     assert leg.candidates[0].replica == leg.replica == idle.name
-    scores = [each.score for each in leg.candidates]
-    assert scores == sorted(scores, reverse=True)
-    assert scores[0] > scores[1] > 0
-    assert [each.requests for each in leg.candidates] == [0, 1]
+    assert [each.cost for each in leg.candidates] == sorted(each.cost for each in leg.candidates)
+    assert leg.candidates[1].prefill_tokens + leg.candidates[1].decode_tokens > 0
     busy.cancel()
 
 

@@ -67,14 +67,15 @@ export const spill = (name) => SPILLS[name] || name;
 /** Replicas have long names; their last part tells them apart. */
 export const replica = (id) => (id.includes("#") ? id.slice(id.lastIndexOf("#") + 1) : id);
 
-export const score = (n) => (n == null ? NONE : n.toFixed(3));
+/** What a policy weighs: tokens, or a small score. */
+export const cost = (n) => (Math.abs(n) < 10 ? n.toFixed(2) : compact(Math.round(n)));
 
 /** Why a replica was chosen, in few words. */
 export function why(row) {
   if (!row.reason) return "";
   const parts = [reason(row.reason)];
-  if (row.score && row.next_score != null) {
-    parts[0] += `: ${score(row.score)}, next ${score(row.next_score)}`;
+  if (row.cost != null && row.next_cost != null) {
+    parts[0] += `: ${cost(row.cost)}, next ${cost(row.next_cost)}`;
   } else if (row.candidates === 1) {
     parts.push("alone there");
   }

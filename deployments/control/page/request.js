@@ -3,7 +3,7 @@ import { html, useEffect, useRef, useState } from "./vendor/preact.js";
 import { ask } from "./api.js";
 import { Empty, Panel } from "./panels.js";
 import { Status } from "./tables.js";
-import { clock, count, NONE, plural, reason, replica, score, share, spill, time, usd } from "./format.js";
+import { clock, cost, count, NONE, plural, reason, replica, share, spill, time, usd } from "./format.js";
 
 export function Followed({ keyOf, view, wanted, close }) {
   const [found, setFound] = useState({ for: null });
@@ -131,20 +131,20 @@ function Decision({ leg }) {
   if (!leg.candidates?.length) return null;
   return html`<div class="decision">
     <h4>Why ${replica(leg.replica)}: ${reason(leg.reason)}</h4>
-    <p class="about">The highest score that has room wins. It falls with what the replica has to do, and with the part of this prompt that it has not cached.</p>
-    <div class="scroll" tabindex="0" role="region" aria-label=${`Replicas that were rated for ${replica(leg.replica)}`}>
+    <p class="about">The least cost that has room wins. Cost is in tokens to prefill: what is ahead, plus the part of this prompt that the replica has not cached.</p>
+    <div class="scroll" tabindex="0" role="region" aria-label=${`Replicas that were weighed for ${replica(leg.replica)}`}>
       <table>
         <thead>
-          <tr><th scope="col">replica</th><th scope="col" class="number">score</th><th scope="col" class="number">prompt cached</th><th scope="col" class="number">in flight</th><th scope="col" class="number">prefill ahead</th></tr>
+          <tr><th scope="col">replica</th><th scope="col" class="number">cost</th><th scope="col" class="number">prompt cached</th><th scope="col" class="number">prefill ahead</th><th scope="col" class="number">decode ahead</th></tr>
         </thead>
         <tbody>
           ${leg.candidates.map(
             (each) => html`<tr key=${each.replica} class=${each.replica === leg.replica ? "chosen" : ""}>
               <th scope="row"><code title=${each.replica}>${replica(each.replica)}</code>${each.replica === leg.replica ? html`<span class="sign good">✓ chosen</span>` : ""}</th>
-              <td class="number">${score(each.score)}</td>
+              <td class="number">${cost(each.cost)}</td>
               <td class="number">${plural(each.held_blocks, "block")}</td>
-              <td class="number">${plural(each.requests, "request")}</td>
               <td class="number">${plural(each.prefill_tokens, "token")}</td>
+              <td class="number">${plural(each.decode_tokens, "token")}</td>
             </tr>`,
           )}
         </tbody>

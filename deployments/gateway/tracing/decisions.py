@@ -1,17 +1,20 @@
-"""A routing decision, told: the candidates with their scores, as they were when it was made."""
+"""A routing decision, told: the candidates with their costs, as they were when it was made."""
 
 from __future__ import annotations
+
+import heapq
+from operator import attrgetter
 
 from deployments.gateway.tracing.spans import Value
 from router.ledger import Reservation
 from router.types import prefill_replica_of
 
 #: Candidates that are told, best first.
-_MOST_CANDIDATES = 8
+_MOST_CANDIDATES = 4
 
 
 def decision_attributes(reservation: Reservation) -> dict[str, Value]:
-    """Why the request got its replica. The scores are computed now, by the policy, from what it saw
+    """Why the request got its replica. The costs are computed now, by the policy, from what it saw
     then: policies are pure."""
     decision = reservation.decision
     told: dict[str, Value] = {
@@ -26,10 +29,10 @@ def decision_attributes(reservation: Reservation) -> dict[str, Value]:
         return told
     candidates = reservation.explain()
     told["weir.decision.candidates"] = len(candidates)
-    best = sorted(candidates, key=lambda each: -each.score)[:_MOST_CANDIDATES]
-    told["weir.decision.replicas"] = [each.replica_id for each in best]
-    told["weir.decision.scores"] = [round(each.score, 4) for each in best]
-    told["weir.decision.cached_blocks"] = [each.overlap_blocks for each in best]
-    told["weir.decision.requests"] = [each.requests for each in best]
-    told["weir.decision.prefill_tokens"] = [each.prefill_tokens for each in best]
+    best = heapq.nsmallest(_MOST_CANDIDATES, candidates, key=attrgetter("cost"))
+    told["weir.decision.best"] = [
+        f"{each.replica_id} {each.cost:.1f} ({each.overlap_blocks} blocks cached, "
+        f"{each.requests} requests, {each.prefill_tokens} tokens to prefill)"
+        for each in best
+    ]
     return told

@@ -141,5 +141,5 @@ def _leg(replica: str, loss: str = "") -> LegFacts:
         loss,
         "least-expected-work",
         2,
-        [Candidate(REPLICAS[0], 0.9635, 2, 1, 0), Candidate(REPLICAS[1], 0.8117, 0, 5, 1700)],
+        [Candidate(REPLICAS[0], 310.4, 0, 120, 2), Candidate(REPLICAS[1], 1900.25, 1700, 640, 0)],
     )

@@ -84,8 +84,8 @@ async def test_a_tenant_sees_itself_only(live: World, redis: Redis, role: Role) 
     for answer in await _everything_of("acme", live, live.keys["acme", role]):
         assert answer.status_code == 200, answer.text
         assert "other" not in answer.text
-        assert "0.9635" not in answer.text, "scores tell of all tenants' load"
-        assert "0.8117" not in answer.text
+        assert "310.4" not in answer.text, "costs tell of all tenants' load"
+        assert "1900.25" not in answer.text
     own = (await live.ask("GET", "/v1/tenant/live", live.keys["acme", role])).json()
     assert own["replicas"] is None
     assert own["queues"] is None
@@ -129,7 +129,7 @@ async def test_a_request_is_followed_through_its_legs(live: World, redis: Redis)
     first, second = request["attempts"][0]["legs"]
     assert (first["replica"], first["loss"]) == (REPLICAS[0], "gone")
     assert (second["replica"], second["loss"]) == (REPLICAS[1], "")
-    assert [each["score"] for each in first["candidates"]] == [0.9635, 0.8117]
+    assert [each["cost"] for each in first["candidates"]] == [310.4, 1900.25]
     by_serial = await live.ask("GET", f"/admin/v1/requests/{request['serial']}")
     assert by_serial.json() == body
     spilled = (await live.ask("GET", "/admin/v1/requests/g2-acme-spilled")).json()["data"][0]
@@ -141,7 +141,7 @@ async def test_the_last_decisions_are_explained(live: World, redis: Redis) -> No
     rows = (await live.ask("GET", "/admin/v1/live")).json()["recent"]
     row = next(each for each in rows if each["id"] == "g1-other-plain")
     assert (row["replica"], row["reason"]) == (REPLICAS[0], "least-expected-work")
-    assert (row["score"], row["next_score"], row["candidates"]) == (0.9635, 0.8117, 2)
+    assert (row["cost"], row["next_cost"], row["candidates"]) == (310.4, 1900.25, 2)
     assert row["held_blocks"] == 2
 
 
