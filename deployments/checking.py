@@ -19,6 +19,7 @@ from typing import Any, Final
 import router.admission
 import router.disaggregation.rules
 import router.scorers  # noqa: F401 - registers the policies, as the lines above limits and rules
+import weir.autoscaling.policies  # noqa: F401 - registers the autoscaling policies
 from deployments.gateway.fallbacks import cascade_of
 from deployments.sources import model_source
 from features.enrichment import rule_findings
@@ -26,6 +27,7 @@ from router.admission.limit import LIMITS
 from router.disaggregation.rule import RULES
 from router.policy import POLICIES
 from weir.adapters import inspect_adapter
+from weir.autoscaling.registry import POLICIES as AUTOSCALING_POLICIES
 from weir.cli.effective import with_absolute_sources
 from weir.errors import ConfigError
 from weir.settings import ModelSettings, Settings, SettingsError, parse_settings
@@ -35,7 +37,9 @@ from weir.settings.schema import settings_schema
 from weir.settings.section import Finding
 
 #: What the settings may choose by name.
-PARTS: Final = Parts(policies=POLICIES, rules=RULES, limits=LIMITS)
+PARTS: Final = Parts(
+    policies=POLICIES, rules=RULES, limits=LIMITS, autoscaling=AUTOSCALING_POLICIES
+)
 _WEIGHTS: Final = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 
 

@@ -22,8 +22,9 @@ _REPLICA = "SERVE_REPLICA"
 _LOOPBACK = "127.0.0.1"
 _ASK_TIMEOUT_S = 2.0
 
-# Read by Ray and Serve when they are imported, here and in every worker.
-_ENVIRONMENT = {
+#: Read by Ray and Serve when they are imported, here and in every worker; on every machine of a
+#: cluster, too, that is started elsewhere (the chart's containers have them).
+ENVIRONMENT = {
     # Gateways listen themselves, behind weir's own HAProxy (docs/adr/0020-front-door.md).
     "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": client_headers.CALLBACK,
@@ -51,6 +52,25 @@ _ENVIRONMENT = {
 _LOCAL_ENVIRONMENT = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
+def serving_gateways() -> list[Target]:
+    """The gateways that serve, as Serve's controller knows them. Asks it, and waits.
+
+    Raises:
+        ray.exceptions.RayError, ValueError: there is no controller now.
+    """
+    import ray
+
+    controller = ray.get_actor(_CONTROLLER, namespace="serve")
+    groups = ray.get(controller.get_target_groups.remote(APP), timeout=_ASK_TIMEOUT_S)
+    # While no gateway is up, Serve names its own proxy instead.
+    return [
+        Target(target.name, target.ip, target.port)
+        for group in groups
+        for target in group.targets
+        if target.name.startswith(_REPLICA)
+    ]
+
+
 class Cluster:
     """``ray.address: local`` starts a Ray of our own; else the one at the address is joined."""
 
@@ -74,7 +94,7 @@ class Cluster:
 
     def prepare_environment(self) -> None:
         """Before Ray is imported; what the user has set wins."""
-        for name, value in _ENVIRONMENT.items():
+        for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         if self._local:
             # A token of this cluster's own, so that nothing is written into the home directory.
@@ -139,17 +159,7 @@ class Cluster:
         Raises:
             ray.exceptions.RayError, ValueError: there is no controller now.
         """
-        import ray
-
-        controller = ray.get_actor(_CONTROLLER, namespace="serve")
-        groups = ray.get(controller.get_target_groups.remote(APP), timeout=_ASK_TIMEOUT_S)
-        # While no gateway is up, Serve names its own proxy instead.
-        return [
-            Target(target.name, target.ip, target.port)
-            for group in groups
-            for target in group.targets
-            if target.name.startswith(_REPLICA)
-        ]
+        return serving_gateways()
 
     def start_serve(self) -> Future[None]:
         """Start Serve in a thread: its proxy takes seconds in which replicas can start already."""

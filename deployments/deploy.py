@@ -20,13 +20,13 @@ from ray.serve.llm import LLMConfig
 from ray.serve.schema import LoggingConfig
 
 from deployments.adapters import engine_arguments
-from deployments.autoscaling import POLICY, ZERO_POLICY
+from deployments.autoscaling import POLICY, ZERO_POLICY, decided_by
 from deployments.engine import FORKED_CORE, REGISTRY, YIELDING
 from deployments.engine_tracing import engine_tracing
 from deployments.gateway.deployment import GatewayReplica
 from deployments.loopback import on_loopback
-from deployments.names import APP, GATEWAY
-from deployments.pools import Membership, Pool, pools_of
+from deployments.names import APP, GATEWAY, POOL_LABEL, pool_label
+from deployments.pools import Membership, Pool, pools_of, runs
 from deployments.replica import ModelReplica
 from deployments.sources import model_source
 from deployments.stub import StubReplica
@@ -34,9 +34,10 @@ from deployments.versions import gateway_version, model_version
 from weir.adapters import adapter_digests, inspect_adapters
 from weir.settings import EngineSettings, ModelSettings, Settings, parse_settings, read_tree
 from weir.settings.admin import AdminSettings
+from weir.settings.autoscaling import AutoscalingSettings, ScalingSettings
 from weir.settings.pools import PoolSettings
+from weir.settings.slo import SloSettings
 from weir.settings.speculative import SpeculativeSettings
-from weir.settings.tracing import TracingSettings
 
 _ROUTER = "router.ray_adapter.WeirRequestRouter"
 _STATS_PERIOD_S = 2.0
@@ -46,12 +47,9 @@ _UNLIMITED = 1_000_000
 _GATEWAY_CHECK_PERIOD_S = 1.0
 
 
-def llm_config(
-    pool: Pool, registry: str | None = None, tracing: TracingSettings | None = None
-) -> LLMConfig:
-    """A pool's replicas as ``ray.serve.llm`` describes them. ``registry``: ``registry.url``;
-    ``tracing``: None is off."""
-    model = pool.model
+def llm_config(pool: Pool, settings: Settings) -> LLMConfig:
+    """A pool's replicas as ``ray.serve.llm`` describes them."""
+    model, registry, tracing = pool.model, settings.registry.url, settings.tracing
     env = dict(model.engine.env)
     placement = None
     if model.accelerator is None:
@@ -59,7 +57,7 @@ def llm_config(
         placement = {"bundles": [{"CPU": model.num_cpus}] * workers, "strategy": "PACK"}
         if model.engine.mode == "forked":
             env["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    spans = engine_tracing(tracing or TracingSettings())
+    spans = engine_tracing(tracing)
     env = {**spans.environment, **env}
     return LLMConfig(
         model_loading_config={
@@ -78,7 +76,7 @@ def llm_config(
         },
         deployment_config={
             "name": pool.deployment,
-            **_replicas(model),
+            **_replicas(pool, settings),
             "max_ongoing_requests": _UNLIMITED,
             "ray_actor_options": {"num_cpus": 0},
             "graceful_shutdown_timeout_s": model.drain_timeout_s + 10.0,
@@ -115,7 +113,7 @@ def application(settings: Settings) -> Any:
         name=GATEWAY,
         num_replicas=settings.gateway.processes,
         max_ongoing_requests=_UNLIMITED,
-        ray_actor_options={"num_cpus": settings.gateway.num_cpus},
+        **_gateway_nodes(settings),
         graceful_shutdown_timeout_s=settings.server.drain_timeout_s + 10.0,
         graceful_shutdown_wait_loop_s=1.0,
         health_check_period_s=_GATEWAY_CHECK_PERIOD_S,
@@ -133,22 +131,27 @@ def students_first(settings: Settings) -> list[ModelSettings]:
     return sorted(settings.models, key=lambda model: model.name not in students)
 
 
-def _replicas(model: ModelSettings) -> dict[str, Any]:
-    scaling = model.autoscaling
-    if not model.replicas:
+def _replicas(pool: Pool, settings: Settings) -> dict[str, Any]:
+    model, scaling = pool.model, pool.model.autoscaling
+    # When to wait is the policy's own business.
+    at_once = {
+        "upscale_delay_s": 0.0,
+        "downscale_delay_s": 0.0,
+        "downscale_to_zero_delay_s": 0.0,
+    }
+    if not runs(model):
         # Serve takes a fixed number only above 0; a scaled deployment may have none.
         none = {"min_replicas": 0, "initial_replicas": 0, "max_replicas": 1}
-        at_once = {"downscale_delay_s": 0.0, "downscale_to_zero_delay_s": 0.0}
         return {"autoscaling_config": none | at_once | {"policy": {"policy_function": ZERO_POLICY}}}
     if scaling is None:
         return {"num_replicas": model.replicas}
-    initial = min(max(model.replicas, scaling.min_replicas), scaling.max_replicas)
-    policy = {"policy_function": POLICY}
     return {
         "autoscaling_config": {
-            **scaling.model_dump(),
-            "initial_replicas": initial,
-            "policy": policy,
+            "min_replicas": scaling.min_replicas,
+            "max_replicas": scaling.max_replicas,
+            "initial_replicas": scaling.begins_with(model.replicas),
+            "policy": {"policy_function": POLICY, "policy_kwargs": decided_by(pool, settings)},
+            **at_once,
         }
     }
 
@@ -164,16 +167,27 @@ def gateway_view(settings: Settings) -> Settings:
                 "replicas": 1 if model.fallback else min(_all_replicas(model), 1),
                 "engine": EngineSettings(),
                 "num_cpus": 0,
-                "autoscaling": None,
+                "autoscaling": _sleeping(model.autoscaling),
                 "speculative": SpeculativeSettings(),
-                "pools": tuple(PoolSettings(name=pool.name) for pool in model.pools),
+                "pools": tuple(
+                    PoolSettings(name=pool.name, autoscaling=_sleeping(pool.autoscaling))
+                    for pool in model.pools
+                ),
             }
         )
         for model in settings.models
     )
     # Admin requests are forwarded, whoever may send them.
     server = settings.server.model_copy(update={"admin": AdminSettings()})
-    return settings.model_copy(update={"models": models, "server": server})
+    holding = ScalingSettings(hold_s=settings.autoscaling.hold_s)
+    # Objectives are for rules and alerts.
+    own = {"models": models, "server": server, "autoscaling": holding, "slo": SloSettings()}
+    return settings.model_copy(update=own)
+
+
+def _sleeping(bounds: AutoscalingSettings | None) -> AutoscalingSettings | None:
+    """Of the bounds, a gateway knows whether there are any, and whether there may be no replica."""
+    return bounds and AutoscalingSettings(min_replicas=min(1, bounds.min_replicas))
 
 
 def _all_replicas(model: ModelSettings) -> int:
@@ -185,19 +199,19 @@ def _pool(pool: Pool, settings: Settings) -> Any:
     if model.engine.mode == "stub":
         stub = serve.deployment(_placed(StubReplica, settings)).options(
             name=pool.deployment,
-            **_replicas(model),
+            **_replicas(pool, settings),
             max_ongoing_requests=_UNLIMITED,
-            ray_actor_options={"num_cpus": 0, **_market(pool, settings)},
+            ray_actor_options={"num_cpus": 0, **_nodes(pool, settings)},
             request_router_config=_router(),
             logging_config=_quiet(),
         )
         return _versioned(stub, model_version(pool, settings, [])).bind(
             model, settings.log, *_membership(pool)
         )
-    config = llm_config(pool, settings.registry.url, settings.tracing)
+    config = llm_config(pool, settings)
     options = ModelReplica.get_deployment_options(config)
-    if (market := _market(pool, settings)) and (bundles := options.get("placement_group_bundles")):
-        selectors = [market["label_selector"]] * len(bundles)
+    if (nodes := _nodes(pool, settings)) and (bundles := options.get("placement_group_bundles")):
+        selectors = [nodes["label_selector"]] * len(bundles)
         options["placement_group_bundle_label_selector"] = selectors
     replica = _placed(ModelReplica, settings)
     deployment = serve.deployment(replica).options(**options, logging_config=_quiet())
@@ -212,15 +226,30 @@ def _pool(pool: Pool, settings: Settings) -> Any:
 
 def _membership(pool: Pool) -> list[Membership]:
     """A replica's last argument; none where the model has no pools."""
-    return [Membership(pool.name, pool.role, pool.hands_off)] if pool.name else []
+    return [Membership(pool.name, pool.role, pool.hands_off, pool.notices)] if pool.name else []
 
 
-def _market(pool: Pool, settings: Settings) -> dict[str, Any]:
-    """Where the pool may run: a cluster's nodes carry Ray's label, the one machine of a local
-    cluster has no market."""
-    if not pool.spot or settings.ray.address == "local":
-        return {}
-    return {"label_selector": {"ray.io/market-type": "spot"}}
+def _nodes(pool: Pool, settings: Settings) -> dict[str, Any]:
+    """Where the pool may run: a cluster's nodes carry Ray's labels, the one machine of a local
+    cluster has none."""
+    labels = {}
+    if pool.spot and settings.ray.address != "local":
+        labels["ray.io/market-type"] = "spot"
+    if _labelled(settings):
+        labels[POOL_LABEL] = pool_label(pool.model.name, pool.name)
+    return {"label_selector": labels} if labels else {}
+
+
+def _gateway_nodes(settings: Settings) -> dict[str, Any]:
+    options: dict[str, Any] = {"num_cpus": settings.gateway.num_cpus}
+    if not _labelled(settings):
+        return {"ray_actor_options": options}
+    options["label_selector"] = {POOL_LABEL: GATEWAY}
+    return {"ray_actor_options": options, "max_replicas_per_node": 1}
+
+
+def _labelled(settings: Settings) -> bool:
+    return settings.ray.pool_labels and settings.ray.address != "local"
 
 
 def _placed(replica: type, settings: Settings) -> type:

@@ -20,6 +20,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -168,11 +169,14 @@ class LoadRecorder(StatLoggerBase):  # type: ignore[misc]
         kv_blocks_total: int,
         work: WorkCounter | None = None,
         tiers: TierFigures | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._kv_blocks_total = kv_blocks_total
         self._tiers = tiers
         self.work = work
         self.load = wire.Load(0, 0, 0)
+        self._clock = clock
+        self._stepped_s: float | None = None
 
     def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
         """``scheduler_stats`` is None when a step reported none."""
@@ -180,18 +184,38 @@ class LoadRecorder(StatLoggerBase):  # type: ignore[misc]
             tiers = self._tiers
             if tiers is not None and (told := scheduler_stats.kv_connector_stats):
                 tiers.add(told)
+            computed, generated = _tokens(iteration_stats)
+            before = self.load
             self.load = wire.Load(
                 scheduler_stats.num_running_reqs,
                 scheduler_stats.num_waiting_reqs,
                 round(scheduler_stats.kv_cache_usage * self._kv_blocks_total),
-                steps=self.load.steps + 1,
+                steps=before.steps + 1,
                 tiers=tiers.use if tiers is not None else None,
+                busy_s=before.busy_s + self._took_s(before),
+                prefill_tokens=before.prefill_tokens + computed,
+                decode_tokens=before.decode_tokens + generated,
             )
             if self.work is not None:
                 _count(self.work, scheduler_stats, iteration_stats)
 
+    def _took_s(self, before: wire.Load) -> float:
+        """How long the step took that has just ended: since the one before it, if there was work
+        then. The first step after a rest is not counted: nobody here knows when it began."""
+        now_s = self._clock()
+        last_s, self._stepped_s = self._stepped_s, now_s
+        return now_s - last_s if last_s is not None and before.running + before.waiting else 0.0
+
     def log_engine_initialized(self) -> None:
         """Nothing to say."""
+
+
+def _tokens(step: Any) -> tuple[int, int]:
+    """What a step computed of prompts, and what it generated beside their first tokens."""
+    if step is None:
+        return 0, 0
+    first = len(step.time_to_first_tokens_iter)
+    return step.prompt_token_stats.computed, max(0, step.num_generation_tokens - first)
 
 
 def _count(work: WorkCounter, scheduler: Any, step: Any) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import threading
@@ -107,6 +108,15 @@ class FrontDoor:
             for number in self._slots:
                 self._tell(_commands(number, None))
             self._slots = {}
+
+    def finish(self, timeout_s: float) -> None:
+        """Accept nothing any more, and end when the answers under way have, or the time is over."""
+        with self._lock:
+            if self._process is not None:
+                self._process.send_signal(signal.SIGUSR1)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(timeout_s)
+            self._kill()
 
     def stop(self) -> None:
         """End it, and with it whatever still streams."""

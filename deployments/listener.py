@@ -73,12 +73,15 @@ async def answer(send: Any, status: int, body: bytes, content_type: bytes = b"te
 
 
 class Listener:
-    """An HTTP server on a free port of ``host``, on the running loop."""
+    """An HTTP server on a free port of ``host``, on the running loop. A ``port`` that is given is
+    shared with whoever had it before, until that ends."""
 
-    def __init__(self, app: App, host: str) -> None:
+    def __init__(self, app: App, host: str, port: int = 0) -> None:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.bind((host, 0))
+        if port:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._socket.bind((host, port))
         config = uvicorn.Config(
             app,
             log_config=None,

@@ -30,7 +30,7 @@ from deployments.control_server import ADDRESS_VARIABLE, ControlServer
 from deployments.guard import Guard
 from deployments.haproxy import FrontDoor
 from deployments.names import APP
-from deployments.pools import pools_of
+from deployments.pools import pools_of, runs
 from deployments.progress import Progress, State
 from deployments.redis_server import RedisServer
 from weir.errors import ConfigError, WeirError
@@ -88,7 +88,8 @@ class Platform:
         """
         checked(read_tree(self._settings_file), str(self._settings_file))
         self._cluster.prepare_environment()
-        os.environ.setdefault(FOLDER_VARIABLE, str(self._state.absolute() / "ledger"))
+        folder = self._settings.ledger.folder or str(self._state.absolute() / "ledger")
+        os.environ.setdefault(FOLDER_VARIABLE, folder)
         self._keep_temporary_files_together()
         self._start_deployer()
         self._tell_where_control_is()
@@ -373,7 +374,7 @@ def _stop_on_signals(platform: Platform) -> None:
 
 def _replica_bounds(model: ModelSettings) -> tuple[int, int]:
     scaling = model.autoscaling
-    if scaling is None or not model.replicas:
+    if scaling is None or not runs(model):
         return model.replicas, model.replicas
     return scaling.min_replicas, scaling.max_replicas
 

@@ -9,7 +9,8 @@ from typing import Any
 from deployments.names import model_deployment
 from deployments.roles import RoleKeeper
 from deployments.tiers.config import tiers_transfer
-from weir.settings import ModelSettings
+from weir.settings import ModelSettings, Settings
+from weir.settings.notices import NoticeSettings
 from weir.settings.pools import PoolSettings, Role, hands_off
 
 #: So long a prefill replica keeps the blocks of a prompt for a replica that has not asked for them.
@@ -21,11 +22,12 @@ _KV_ROLES = {"prefill": "kv_producer", "decode": "kv_consumer", "mixed": "kv_bot
 @dataclass(frozen=True, slots=True)
 class Membership:
     """What a replica tells of its pool. ``pool`` is empty where its model has none.
-    ``hands_off``: as the pool's."""
+    ``hands_off``, ``notices``: as the pool's."""
 
     pool: str = ""
     role: Role = "mixed"
     hands_off: bool = False
+    notices: NoticeSettings | None = None
 
     @property
     def changes_role(self) -> bool:
@@ -46,13 +48,14 @@ class Membership:
 class Pool:
     """One deployment. ``model``: as its replicas serve it, with their number. ``name`` is empty
     where the model has no pools. ``hands_off``: its replicas give KV blocks to replicas of other
-    pools, or take theirs."""
+    pools, or take theirs. ``notices``: where a replica hears that its machine is taken away."""
 
     model: ModelSettings
     name: str = ""
     role: Role = "mixed"
     spot: bool = False
     hands_off: bool = False
+    notices: NoticeSettings | None = None
 
     @property
     def deployment(self) -> str:
@@ -96,6 +99,19 @@ def pools_of(model: ModelSettings) -> list[Pool]:
     return [_pool(model, pool, handing) for pool in model.pools]
 
 
+def runs(model: ModelSettings) -> bool:
+    """Whether a deployment may have replicas: ``replicas: 0`` stops a model, unless it may sleep
+    and so begins with none."""
+    scaling = model.autoscaling
+    return model.replicas > 0 or (scaling is not None and not scaling.min_replicas)
+
+
+def scales(settings: Settings) -> bool:
+    """Whether the number of some replicas is chosen while the platform runs."""
+    return any(pool.model.autoscaling for model in settings.models for pool in pools_of(model))
+
+
 def _pool(model: ModelSettings, pool: PoolSettings, handing: bool) -> Pool:
     served = model.of_pool(pool)
-    return Pool(served, pool.name, pool.role, pool.market == "spot", handing)
+    spot = pool.market == "spot"
+    return Pool(served, pool.name, pool.role, spot, handing, pool.notices)

@@ -21,8 +21,8 @@ from ray.serve.llm.deployment import LLMServer
 
 from deployments import profiling, role_page, wire
 from deployments.adapters import AdapterSlots
-from deployments.autoscaling import ONGOING
 from deployments.engine import REGISTRY, WeirEngine
+from deployments.interruption import refuse_if_interrupted, watch_notices
 from deployments.kv_feed import EventFeed, free_ports, open_feed
 from deployments.listener import App, Listener, ReplicaApp
 from deployments.pairs import SCORE, scores_pairs
@@ -31,10 +31,12 @@ from deployments.probes import Probes
 from deployments.replica_card import engine_card, usage_meter
 from deployments.role_page import RolePage
 from deployments.streams import TokenStreams
+from deployments.unbooked import leaving_in
 from deployments.vllm_generator import VllmGenerator
 from router.hashing import DEFAULT_SEED
 from weir.adapters import locate_adapter
 from weir.logs import configure_logging
+from weir.settings.ledger import FOLDER_VARIABLE
 from weir.settings.tree import LogSettings
 
 _LOG = logging.getLogger("weir.replica")
@@ -64,7 +66,8 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
         client = self.engine.client
         self._drain_timeout_s = drain_timeout_s
         roles = self._membership.roles()
-        self._streams = TokenStreams(self._generator(), roles)
+        leave = leaving_in(os.environ.get(FOLDER_VARIABLE))
+        self._streams = TokenStreams(self._generator(), roles, leave)
         token = os.environ.get("WEIR_INTERNAL_TOKEN", "")
         pages: dict[str, App] = {
             profiling.PATH: profiling.Profiler(client),
@@ -75,6 +78,7 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
         await self._listener.start()
         telling = self._streams.tell_load_forever()
         self._load_task = asyncio.get_running_loop().create_task(telling)
+        self._notices = watch_notices(self._membership, self._streams)
         await self._first_token()
         _LOG.info(
             "replica ready",
@@ -137,9 +141,11 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
             "kv_blocks_used": load.kv_blocks_used,
         }
 
-    async def record_autoscaling_stats(self) -> dict[str, float]:
-        """Published periodically where Serve scales the model: what is in flight here."""
-        return {ONGOING: float(self._streams.in_flight)}
+    async def check_health(self) -> None:
+        """The engine's, and :func:`deployments.interruption.refuse_if_interrupted`."""
+        if hasattr(self, "_streams"):
+            refuse_if_interrupted(self._streams)
+        await super().check_health()
 
     async def __del__(self) -> None:
         """Serve calls this to stop the replica, after routers were told: gateways move its streams
@@ -147,7 +153,10 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
         if hasattr(self, "_load_task"):
             await self._streams.drain(self._drain_timeout_s)
             self._load_task.cancel()
+            if self._notices is not None:
+                self._notices.cancel()
             await self._listener.stop()
+            await self._streams.close()
         await super().__del__()
         if engine := getattr(self, "engine", None):
             engine.stop()

@@ -20,12 +20,13 @@ from msgspec import MsgspecError
 
 from deployments import wire
 from deployments.roles import RoleKeeper
+from deployments.unbooked import Books, Leave, Unbooked
 from weir.errors import WeirError
 from weir.logs import stack_of
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
-Put = Callable[[wire.FromReplica], None]
+Put = Callable[[wire.OfStream], None]
 Abort = Callable[[], Awaitable[None]]
 
 _LOG = logging.getLogger("weir.replica")
@@ -71,13 +72,21 @@ class Generator(Protocol):
 
 
 class TokenStreams:
-    """Serves :data:`wire.PATH` for any number of gateways. ``roles``: what the replica is for."""
+    """Serves :data:`wire.PATH` for any number of gateways. ``roles``: what the replica is for;
+    ``leave``: where it leaves what no gateway books."""
 
-    def __init__(self, generator: Generator, roles: RoleKeeper | None = None) -> None:
+    def __init__(
+        self,
+        generator: Generator,
+        roles: RoleKeeper | None = None,
+        leave: Leave | None = None,
+    ) -> None:
         self._generator = generator
+        self.unbooked = Unbooked(lambda: asyncio.get_running_loop().time(), leave)
         self.roles = roles or RoleKeeper()
         self._connections: set[_Connection] = set()
         self._draining = False
+        self._interrupted = False
 
     @property
     def in_flight(self) -> int:
@@ -88,14 +97,27 @@ class TokenStreams:
         """One gateway's connection, from accept to close; whatever is left is aborted."""
         await receive()
         await send({"type": "websocket.accept"})
-        connection = _Connection(self._generator, send)
+        connection = _Connection(self._generator, send, Books(self.unbooked))
         self._connections.add(connection)
         try:
             self.tell_load(asyncio.get_running_loop().time())
+            self.unbooked.joined(connection)
             await connection.run(receive)
         finally:
             self._connections.discard(connection)
+            self.unbooked.left(connection)
             await connection.abort_all()
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the machine is about to be taken away."""
+        return self._interrupted
+
+    def interrupt(self) -> None:
+        """The machine is about to be taken away: every gateway is told at once, so that streams go
+        on elsewhere."""
+        self._interrupted = self._draining = True
+        self.tell_load(asyncio.get_running_loop().time())
 
     async def drain(self, timeout_s: float) -> None:
         """Tell every gateway at once that the replica is going away, so that they move long streams
@@ -111,6 +133,13 @@ class TokenStreams:
         if self.in_flight:
             _LOG.warning("stopped with streams in flight", extra={"in_flight": self.in_flight})
 
+    async def close(self) -> None:
+        """Nobody is connected any more: end what is left, and leave what no gateway has booked."""
+        for connection in list(self._connections):
+            self.unbooked.left(connection)
+            await connection.abort_all()
+        self.unbooked.sweep(everything=True)
+
     async def tell_load_forever(self) -> None:
         """Tell every gateway how busy the replica is, whenever that has changed.
 
@@ -121,6 +150,7 @@ class TokenStreams:
         while True:
             await asyncio.sleep(_LOAD_PERIOD_S)
             self.tell_load(clock())
+            self.unbooked.sweep()
 
     def tell_load(self, now_s: float) -> None:
         """Send its load to each gateway that does not know it, or has not heard for a second."""
@@ -144,6 +174,10 @@ class TokenStreams:
                 tiers=load.tiers,
                 role="" if temporary is None else temporary.role,
                 role_until=None if temporary is None else temporary.until,
+                busy_s=load.busy_s,
+                prefill_tokens=load.prefill_tokens,
+                decode_tokens=load.decode_tokens,
+                interrupted=self._interrupted,
             )
             connection.tell_load(told, now_s)
             if adapters is not None:
@@ -199,9 +233,11 @@ def _sum(works: Iterable[Work]) -> Work:
 class _Connection:
     """One WebSocket: reads submissions and cancellations, writes what is generated."""
 
-    def __init__(self, generator: Generator, send: Send) -> None:
+    def __init__(self, generator: Generator, send: Send, books: Books) -> None:
         self._generator = generator
         self._send = send
+        self._clock = asyncio.get_running_loop().time
+        self.books = books
         self._outbox: list[wire.FromReplica] = []
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -274,12 +310,16 @@ class _Connection:
         except MsgspecError as error:
             _LOG.error("a gateway sent something unreadable", extra={"reason": str(error)})
             return
-        if isinstance(message, wire.Cancel):
+        if isinstance(message, wire.Booked):
+            self.books.booked(message)
+        elif isinstance(message, wire.Cancel):
             stream = self._streams.pop(message.stream, None)
             if stream is not None and stream.abort is not None:
                 self._spawn(stream.abort())
         else:
             self._streams[message.stream] = _Stream.of(message)
+            if message.origin is not None:
+                self.books.open(message.stream, message.origin, self._clock())
             self._spawn(self._start(message))
 
     def _spawn(self, work: Awaitable[None]) -> None:
@@ -298,9 +338,11 @@ class _Connection:
             else:
                 abort = await self._generator.submit(request, self._put)
         except WeirError as error:
+            self.books.forget(number)
             self._put(wire.Failed(number, error.status, error.message))
         except Exception as error:  # noqa: BLE001 - one request must not end the connection
             _LOG.error("a request could not be started: %s", stack_of(error))
+            self.books.forget(number)
             self._put(wire.Failed(number, 500, f"The engine failed ({type(error).__name__})."))
         else:
             stream = self._streams.get(number)
@@ -309,8 +351,9 @@ class _Connection:
             else:  # cancelled, or already at its end, while it was being started
                 await abort()
 
-    def _put(self, message: wire.FromReplica) -> None:
-        if isinstance(message, wire.Load | wire.Adapters | wire.Used):
+    def _put(self, message: wire.OfStream) -> None:
+        if isinstance(message, wire.Used):
+            self.books.used(message, self._clock())
             self.tell(message)
             return
         stream = self._streams.get(message.stream)

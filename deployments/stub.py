@@ -14,14 +14,16 @@ from typing import Any
 
 import ray
 
-from deployments.autoscaling import ONGOING
+from deployments.interruption import refuse_if_interrupted, watch_notices
 from deployments.listener import Listener, ReplicaApp, answer
 from deployments.pools import Membership
 from deployments.role_page import PATH, RolePage
 from deployments.streams import TokenStreams
 from deployments.stub_generator import StubGenerator
+from deployments.unbooked import leaving_in
 from weir.logs import configure_logging
 from weir.settings import ModelSettings
+from weir.settings.ledger import FOLDER_VARIABLE
 from weir.settings.tree import LogSettings
 
 _DRAIN_S = 5.0
@@ -39,13 +41,16 @@ class StubReplica:
         self._args: dict[str, Any] = model.engine.args
         roles = self._membership.roles()
         generator = StubGenerator(self._args.get("interval_ms", 5) / 1000)
-        self._streams = TokenStreams(generator, roles)
+        probes = _Probes(generator)
+        leave = leaving_in(os.environ.get(FOLDER_VARIABLE))
+        self._streams = TokenStreams(generator, roles, leave)
         token = os.environ.get("WEIR_INTERNAL_TOKEN", "")
-        self._app = ReplicaApp(_healthy, self._streams, token, {PATH: RolePage(roles)})
+        self._app = ReplicaApp(probes, self._streams, token, {PATH: RolePage(roles)})
         self._listener = Listener(self._app, ray.util.get_node_ip_address())
         await self._listener.start()
         telling = self._streams.tell_load_forever()
         self._load_task = asyncio.get_running_loop().create_task(telling)
+        self._notices = watch_notices(self._membership, self._streams)
 
     async def record_replica_metadata(self) -> dict[str, Any]:
         """The same keys as a model replica's."""
@@ -60,15 +65,27 @@ class StubReplica:
             **self._membership.metadata(),
         }
 
-    async def record_autoscaling_stats(self) -> dict[str, float]:
-        """The same figure as a model replica's."""
-        return {ONGOING: float(self._streams.in_flight)}
+    async def check_health(self) -> None:
+        """See :func:`deployments.interruption.refuse_if_interrupted`."""
+        refuse_if_interrupted(self._streams)
 
     async def __del__(self) -> None:
+        if self._notices is not None:
+            self._notices.cancel()
         await self._streams.drain(_DRAIN_S)
         self._load_task.cancel()
         await self._listener.stop()
+        await self._streams.close()
 
 
-async def _healthy(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    await answer(send, 200, b"")
+class _Probes:
+    """``/health``, and ``/metrics`` with the counters that an engine would have."""
+
+    def __init__(self, generator: StubGenerator) -> None:
+        self._generator = generator
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        told = b""
+        if scope["path"] == "/metrics":
+            told = self._generator.counters.exposition()
+        await answer(send, 200, told)

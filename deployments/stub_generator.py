@@ -76,14 +76,35 @@ def stub_score(prompt: Sequence[int]) -> float:
     return stub_token(prompt_seed(prompt), 0) / VOCABULARY
 
 
+@dataclass(slots=True)
+class StubCounters:
+    """All that a generator has done so far, as an engine's own counters count: a prompt with its
+    first token, or as soon as it is computed for another replica."""
+
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+
+    def exposition(self) -> bytes:
+        """For Prometheus, by the names of vLLM's counters."""
+        lines = []
+        for name, value in (
+            ("vllm:prompt_tokens", self.prompt_tokens),
+            ("vllm:generation_tokens", self.output_tokens),
+        ):
+            lines += [f"# TYPE {name} counter", f"{name}_total {value}"]
+        return "\n".join([*lines, ""]).encode()
+
+
 class StubGenerator:
     """One token a stream every ``interval_s`` of the running loop's clock."""
 
     def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s
+        self.counters = StubCounters()
         self._streams: dict[int, _StubStream] = {}
         self._count = 0
         self._steps = 0
+        self._decoded = 0
         self._share_s = 0.0
         self._due_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -91,7 +112,14 @@ class StubGenerator:
 
     def load(self) -> wire.Load:
         """Nothing ever waits and no KV cache is used."""
-        return wire.Load(len(self._streams), 0, 0, steps=self._steps)
+        return wire.Load(
+            len(self._streams),
+            0,
+            0,
+            steps=self._steps,
+            busy_s=self._steps * self._interval_s,
+            decode_tokens=self._decoded,
+        )
 
     def adapters(self) -> wire.Adapters | None:
         """See :class:`deployments.streams.Generator`."""
@@ -104,7 +132,7 @@ class StubGenerator:
             BadRequestError: the answer would have to have a form that only a model can give it.
         """
         _check_form(request)
-        return self._add(_StubStream.of(request, put))
+        return self._add(_StubStream.of(request, put, self.counters))
 
     async def embed(self, request: wire.Embed, put: Put) -> Abort:
         """A vector of length 1 that follows from the prompt; 8 dimensions unless asked for. Of a
@@ -116,6 +144,7 @@ class StubGenerator:
             if count < 1:
                 raise BadRequestError("dimensions must be at least 1.", param="dimensions")
             vector = stub_vector(request.prompt, count)
+        self.counters.prompt_tokens += len(request.prompt)
         put(wire.Used(request.stream, len(request.prompt), 0, 0))
         put(wire.Embedded(request.stream, vector, len(request.prompt), 0))
         return _nothing
@@ -153,6 +182,7 @@ class StubGenerator:
         if self._frozen:
             return
         self._steps += 1
+        self._decoded += len(self._streams)
         # All streams of a step share it alike: what one has taken is the difference of two
         # readings.
         self._share_s += self._interval_s / max(1, len(self._streams))
@@ -190,6 +220,7 @@ class _StubStream:
 
     request: wire.Submit
     put: Put
+    counters: StubCounters
     prompt: list[int]
     seed: int
     script: _Script
@@ -201,12 +232,12 @@ class _StubStream:
     prefill_s: float = -1.0
 
     @classmethod
-    def of(cls, request: wire.Submit, put: Put) -> _StubStream:
+    def of(cls, request: wire.Submit, put: Put, counters: StubCounters) -> _StubStream:
         prompt = request.prompt or rendered_prompt(request.messages)
         begun = len(request.resume.tokens) if request.resume else 0
         seed = prompt_seed(prompt, request.sampling.seed, request.adapter)
         script = _Script.of(request)
-        return cls(request, put, prompt, seed, script, begun, begun, request.resume)
+        return cls(request, put, counters, prompt, seed, script, begun, begun, request.resume)
 
     def put_used(self, now_s: float) -> None:
         """What the engine has counted, at ``now_s`` of the generator's shared time."""
@@ -221,6 +252,7 @@ class _StubStream:
         """Emit the next token; True at the last one."""
         if self.prefill_s < 0.0:
             self.prefill_s = now_s - self.entered_s
+            self.counters.prompt_tokens += len(self.prompt)
         if isinstance(self.request.handoff, wire.Keep):
             counts = (len(self.prompt), 0, 0)
             self.put_used(now_s)
@@ -237,6 +269,7 @@ class _StubStream:
         if self.left is not None:
             text = self._held_back() + text
         self.index += 1
+        self.counters.output_tokens += 1
         if self.index > last:
             self._end(text, [token], extra, now_s)
             return True

@@ -74,10 +74,8 @@ class TenantsOfSettings:
     def _put(self) -> None:
         self._again_s = None
         try:
-            if not self._migrated:
-                migrate(self._store.engine)
-                self._migrated = True
-            self._store.put_settings_tenants(_ACTOR, self._listed)
+            bring_up_to_date(self._store, self._listed, migrated=self._migrated)
+            self._migrated = True
         except ConflictError as error:
             raise ConfigError(error.message) from None
         except DatabaseAwayError as error:
@@ -93,3 +91,19 @@ class TenantsOfSettings:
             write_known(self._file, known)
         except OSError as error:
             _LOG.warning("the tenants cannot be kept in a file: %s", error)
+
+
+def bring_up_to_date(
+    store: TenantStore, listed: tuple[TenantSettings, ...], *, migrated: bool = False
+) -> None:
+    """Run the migrations that are missing, unless they have been, and put the tenants of the
+    settings into the database.
+
+    Raises:
+        ConfigError: the database is newer than this weir.
+        ConflictError: it knows one of the tenants.
+        DatabaseAwayError: it does not answer.
+    """
+    if not migrated:
+        migrate(store.engine)
+    store.put_settings_tenants(_ACTOR, listed)

@@ -45,7 +45,11 @@ def model_version(
     if not tree["engine"]["kv_tiers"]:
         del tree["engine"]["kv_tiers"]
     tree["parallel"] = {key: parallel[key] for key in parallel if parallel[key] != _UNUSED.get(key)}
-    named = [[pool.name, pool.role, pool.spot, pool.kv_transfer()]] if pool.name else []
+    named: list[Any] = []
+    if pool.name:
+        named.append([pool.name, pool.role, pool.spot, pool.kv_transfer()])
+    if pool.notices:
+        named.append(pool.notices.model_dump(mode="json"))
     written = [[each, _written(each)] for each in sources]
     told: list[Any] = [adapter_arguments] if adapter_arguments else []
     if (endpoint := settings.tracing.engine_endpoint) is not None:

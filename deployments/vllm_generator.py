@@ -147,7 +147,7 @@ class VllmGenerator:
                 held = False
                 slots.release(adapter.key)
 
-        def put_and_release(message: wire.FromReplica) -> None:
+        def put_and_release(message: wire.OfStream) -> None:
             if isinstance(message, wire.Done | wire.Failed):
                 release()
             put(message)

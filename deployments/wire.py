@@ -101,6 +101,24 @@ class Take(msgspec.Struct, frozen=True, tag="take"):
     blocks: bytes
 
 
+class Origin(msgspec.Struct, frozen=True, array_like=True):
+    """Whose a stream is: what a ledger has to know of it (:class:`weir.ledger.UsageRecord`) should
+    the gateway that asks not be there to say what came of it. ``leg`` is that record's."""
+
+    leg: str
+    request: str
+    tenant: str
+    key: str
+    model: str
+    asked: str
+    adapter: str
+    pool: str
+    replica: str
+    priority_class: str
+    endpoint: str
+    batch: bool = False
+
+
 class Submit(msgspec.Struct, frozen=True, tag="submit", omit_defaults=True):
     """Generate from ``prompt`` (token ids). ``stream`` is unique within the connection.
 
@@ -114,8 +132,9 @@ class Submit(msgspec.Struct, frozen=True, tag="submit", omit_defaults=True):
     :class:`RichDone`. ``unparsed``: no parser reads the output; ``chat`` has the grammar of a plain
     completion. ``messages``: a whole chat body whose prompt is not text; then ``prompt`` is
     empty and the replica renders it. ``handoff``: prompt and answer are two replicas' work, and
-    this is which half of it. ``trace``: W3C's ``traceparent`` of the leg, where its trace is
-    sampled: the engine's own span is then made and belongs below it.
+    this is which half of it. ``origin``: what the replica's engine counts for the stream is kept
+    until the gateway says that it is :class:`Booked`. ``trace``: W3C's ``traceparent`` of the leg,
+    where its trace is sampled: the engine's own span is then made and belongs below it.
     """
 
     stream: int
@@ -133,6 +152,7 @@ class Submit(msgspec.Struct, frozen=True, tag="submit", omit_defaults=True):
     resume: Resume | None = None
     handoff: Keep | Take | None = None
     trace: str | None = None
+    origin: Origin | None = None
 
 
 class Pair(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -159,6 +179,7 @@ class Embed(msgspec.Struct, frozen=True, tag="embed", omit_defaults=True):
     cache_salt: str | None = None
     pair: Pair | None = None
     trace: str | None = None
+    origin: Origin | None = None
 
 
 class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
@@ -167,7 +188,16 @@ class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
     stream: int
 
 
-ToReplica = Submit | Embed | Cancel
+class Booked(msgspec.Struct, frozen=True, tag="booked", omit_defaults=True):
+    """The gateway's ledger has what it was told of these ``streams`` of the connection, and the
+    :class:`Owed` of these ``legs``: the replica forgets them. Said a little later, of many at a
+    time."""
+
+    streams: list[int] = []
+    legs: list[str] = []
+
+
+ToReplica = Submit | Embed | Cancel | Booked
 
 
 class Chunk(msgspec.Struct, tag=0, array_like=True):
@@ -215,7 +245,10 @@ class Load(msgspec.Struct, tag=3, array_like=True):
     ``mfu`` and ``mbu``: see :mod:`weir.cards.usage`; None where they are not known. ``tiers``: what
     is kept in memory and on disk; None for an engine that keeps nothing there. ``role``: what the
     replica does for a while instead of what its pool is for (empty: that), and ``role_until`` when
-    that ends, in seconds since the epoch (None: when it is told to).
+    that ends, in seconds since the epoch (None: when it is told to). ``busy_s``, ``prefill_tokens``
+    and ``decode_tokens``: time that steps took, and tokens that they computed of prompts and
+    generated, since the engine's start. ``interrupted``: it drains because its machine is about to
+    be taken away.
     """
 
     running: int
@@ -232,6 +265,10 @@ class Load(msgspec.Struct, tag=3, array_like=True):
     tiers: TierUse | None = None
     role: Literal["", "mixed", "prefill", "decode"] = ""
     role_until: float | None = None
+    busy_s: float = 0.0
+    prefill_tokens: int = 0
+    decode_tokens: int = 0
+    interrupted: bool = False
 
 
 class Scored(msgspec.Struct, array_like=True):
@@ -317,6 +354,22 @@ class Used(msgspec.Struct, tag=10, array_like=True):
     decode_s: float = -1.0
 
 
+class Owed(msgspec.Struct, tag=11, array_like=True):
+    """What the engine has counted for a stream of a gateway that has gone, and did not say that it
+    is :class:`Booked`. Counts and times as in :class:`Used`, of the whole stream; the gateway may
+    have booked a part of it, or all. ``began_ago_s`` and ``ended_ago_s``: how long ago the stream
+    began and ended."""
+
+    origin: Origin
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    prefill_s: float
+    decode_s: float
+    began_ago_s: float
+    ended_ago_s: float
+
+
 class Embedded(msgspec.Struct, tag=6, array_like=True):
     """The answer to an :class:`Embed`: the embedding, or a pair's score alone."""
 
@@ -338,19 +391,9 @@ class Adapters(msgspec.Struct, tag=9, array_like=True):
     loads: int = 0
 
 
-FromReplica = (
-    Adapters
-    | Chunk
-    | Done
-    | Failed
-    | Load
-    | RichChunk
-    | RichDone
-    | Started
-    | Embedded
-    | Kept
-    | Used
-)
+#: Of one stream.
+OfStream = Chunk | Done | Failed | RichChunk | RichDone | Started | Embedded | Kept | Used
+FromReplica = OfStream | Adapters | Load | Owed
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_replica = msgspec.msgpack.Decoder(ToReplica).decode

@@ -5,6 +5,9 @@ one request in nine wants the model without any. Closed loop. First each pair of
 answered alone, one at a time; then 2,000 requests come, with routing as shipped (it knows where
 adapters are loaded) and with round-robin, in turn, each on a fresh platform. An answer that is
 another adapter's, or the model's own, to the same prompt is mixed up.
+
+``--virtual``: the same traffic on stand-ins for engines, in virtual time, with the router and the
+slots that ship (:mod:`load_tests.lora.virtual`). It says who waits for what, and mixes nothing up.
 """
 
 from __future__ import annotations
@@ -52,8 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     unwind_on_sigterm()
     plan = _plan(options)
+    if options.virtual:
+        rows = _virtual_rows(plan)
+        report = Report("lora", plan.seed, rows, compared(rows), _notes(plan))
+        return emit(report, options, argv)
     workload = engine_workload(options.model)
-    rows: list[dict[str, Any]] = []
+    rows = []
     with tempfile.TemporaryDirectory(prefix="weir-lora-") as folder:
         files = write_adapters(workload.model, Path(folder), plan.adapters, plan.seed)
         for number in range(plan.rounds):
@@ -68,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--requests", type=int, help="default 2000, quick 120")
     parser.add_argument("--streams", type=int, default=16, help="at a time; default %(default)s")
     parser.add_argument("--rounds", type=int, help="default 3, quick 1")
+    parser.add_argument("--virtual", action="store_true", help="without engines, in virtual time")
     return parser
 
 
@@ -83,6 +91,27 @@ def _plan(options: argparse.Namespace) -> Plan:
         rounds=options.rounds or (1 if quick else 3),
         seed=options.seed,
     )
+
+
+def _virtual_rows(plan: Plan) -> list[dict[str, Any]]:
+    """Each policy on the same traffic; a round has a seed of its own."""
+    from load_tests.lora.virtual import Traffic, play  # imports vLLM, as slots do
+
+    rows = []
+    for number in range(plan.rounds):
+        traffic = Traffic(
+            plan.adapters,
+            plan.slots,
+            requests=plan.requests,
+            streams=plan.streams,
+            prompts=plan.prompts,
+            prompt_tokens=PROMPT_TOKENS,
+            tokens=plan.tokens,
+            seed=plan.seed + number,
+        )
+        for system, policy in POLICIES.items():
+            rows.append({"round": number, "system": system, **play(policy, traffic).row()})
+    return rows
 
 
 def _measure(
@@ -139,6 +168,17 @@ async def _ask(workload: EngineWorkload, target: Target, token: str, plan: Plan)
 
 def marks_of(rows: Sequence[dict[str, Any]]) -> list[Mark]:
     """Adapter-aware over round-robin, medians over the rounds; and what was mixed up."""
+    mixed = float(sum(row["mixed_up"] for row in rows))
+    failed = float(sum(row["errors"] for row in rows))
+    return [
+        *compared(rows),
+        Mark("answers mixed up", mixed, "answers", 0.0, "lower"),
+        Mark("errors", failed, "answers", 0.0, "lower"),
+    ]
+
+
+def compared(rows: Sequence[dict[str, Any]]) -> list[Mark]:
+    """Adapter-aware over round-robin, medians over the rounds."""
 
     def median(system: str, figure: str) -> float:
         return float(statistics.median(row[figure] for row in rows if row["system"] == system))
@@ -152,10 +192,6 @@ def marks_of(rows: Sequence[dict[str, Any]]) -> list[Mark]:
         value = median(AWARE, figure) / other if other else None
         reason = None if other else "round-robin had none"
         marks.append(Mark(name, value, "x", 1.0, "lower", reason))
-    mixed = float(sum(row["mixed_up"] for row in rows))
-    failed = float(sum(row["errors"] for row in rows))
-    marks.append(Mark("answers mixed up", mixed, "answers", 0.0, "lower"))
-    marks.append(Mark("errors", failed, "answers", 0.0, "lower"))
     return marks
 
 

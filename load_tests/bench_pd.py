@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from load_tests.disaggregation.fleets import ADAPTIVE, Contender, contenders
-from load_tests.disaggregation.live import LIVE_FLEETS, Live, LivePlan, measure_live
+from load_tests.disaggregation.live import (
+    LIVE_FLEETS,
+    LONG_TOKENS,
+    TPOT_TARGET_MS,
+    Live,
+    LivePlan,
+    measure_live,
+)
 from load_tests.disaggregation.live import MIXED as LIVE_MIXED
 from load_tests.disaggregation.live import SPLIT as LIVE_SPLIT
 from load_tests.disaggregation.runs import Plan, rows_of
@@ -89,7 +96,18 @@ def _live(options: argparse.Namespace, argv: Sequence[str] | None) -> int:
             continue
         reference = reference or live
         rows.append(live.row(reference))
-    return emit(Report("pd", options.seed, rows, live_marks(rows)), options, argv)
+    report = Report("pd", options.seed, rows, live_marks(rows), _live_notes(plan))
+    return emit(report, options, argv)
+
+
+def _live_notes(plan: LivePlan) -> list[str]:
+    return [
+        f"{plan.streams} streams decode for {plan.window_s:g} s beside a prompt of {LONG_TOKENS} "
+        f"tokens every {plan.every_s:g} s; the class's TPOT target is {TPOT_TARGET_MS:g} ms",
+        "cores_per_replica 1: every thread of a replica is bound to one core, another one for each "
+        "replica; gateway and clients are not bound, and take from all of them. null: the machine "
+        "has fewer cores than replicas",
+    ]
 
 
 def live_marks(rows: Sequence[Row]) -> list[Mark]:

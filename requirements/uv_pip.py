@@ -1,6 +1,8 @@
 """Run uv with the package sources that pip is configured for, which uv itself does not read.
 
     python requirements/uv_pip.py install          the lock, vllm's name, this checkout (editable)
+    python requirements/uv_pip.py image [NAMES...] what an image needs: no tools, this checkout as a
+                                                   wheel, and further packages
     python requirements/uv_pip.py lock [ARGS...]   write requirements/lock.txt anew
     python requirements/uv_pip.py sources          show the arguments that uv is given
 
@@ -109,6 +111,14 @@ class Uv:
         ours = ("--no-deps", "--no-build-isolation", "./requirements/vllm", "--editable", ".")
         return self.pip(*into, *lock, *self.sources) or self.pip(*into, *ours)
 
+    def image(self, *further: str) -> int:
+        """weir as a wheel, with what it needs on CPUs in the versions of the lock."""
+        into = ("install", "--python", sys.executable, "--compile-bytecode")
+        pinned = ("--constraint", "requirements/lock.txt", *self._override())
+        built = (".[cpu]", "hatchling", "nixl", *further)
+        name = ("--no-deps", "--no-build-isolation", "./requirements/vllm")
+        return self.pip(*into, *pinned, *built, *self.sources) or self.pip(*into, *name)
+
     def lock(self, *arguments: str) -> int:
         """Resolve dev.in (which includes lock.in) into lock.txt: hashes, no index address."""
         form = ("--generate-hashes", "--no-emit-index-url", "--no-annotate", "--no-header")
@@ -133,6 +143,8 @@ def main(arguments: list[str]) -> int:
     match arguments:
         case ["install"]:
             return Uv().install()
+        case ["image", *rest]:
+            return Uv().image(*rest)
         case ["lock", *rest]:
             return Uv().lock(*rest)
         case ["sources"]:

@@ -1,10 +1,15 @@
 """Which LoRA adapters replicas have loaded, and what it costs to have one where it is not.
 
 A replica tells its adapters when they change; a dispatch from here counts at once, as if the
-replica had loaded the adapter then, so that a burst of requests follows its first one. Loads are
-charged like prefill, which is what they delay: in tokens, by the time a load takes there and by the
-speed of prefill. S-LoRA (Sheng et al., MLSys 2024) keeps many adapters beside few slots in the same
-way; the choice of the replica is left open there.
+replica had loaded the adapter then, so that a burst of requests follows its first one. So does the
+end of one: which slots are in use decides how long a cold adapter waits, and what a replica told of
+that is as old as an answer is long. Loads are charged like prefill, which is what they delay: in
+tokens, by the time a load takes there and by the speed of prefill. S-LoRA (Sheng et al., MLSys
+2024) keeps many adapters beside few slots in the same way; the choice of the replica is left open
+there.
+
+Worth (``weir bench lora --virtual``, 50 adapters, 2 replicas of 8 slots, over round-robin): loads
+per request 0.7; TTFT p99 1.35 where slots and loads are known as replicas tell them, 0.8 as here.
 """
 
 from __future__ import annotations
@@ -16,21 +21,34 @@ from dataclasses import dataclass, field
 USUAL_LOAD_S = 0.05
 #: Seconds to prefill a token while nothing is known: 10,000 tokens a second.
 USUAL_TOKEN_S = 1e-4
-#: A load into full slots takes a place from an adapter that will have to be loaded again.
-EVICTION = 1.0
+#: A load into full slots takes a place from an adapter that will have to be loaded again, and that
+#: of another one in turn.
+EVICTION = 3.0
 #: Where all slots are in use, somebody's answer must end first: many loads' time.
 ALL_BUSY = 64.0
 
 
 @dataclass(slots=True)
 class _Held:
-    """Of one replica. ``loaded``: the least recently used first (a dict, for its order)."""
+    """Of one replica. ``loaded``: the least recently used first (a dict, for its order).
+    ``elsewhere``: in use, as it told, and not by what this gateway has there. ``flights``: requests
+    that this gateway has there, by adapter. ``loading``: sent there cold, without an output yet."""
 
-    slots: int
+    slots: int = 0
     loaded: dict[str, None] = field(default_factory=dict)
-    busy: frozenset[str] = frozenset()
+    elsewhere: set[str] = field(default_factory=set)
+    flights: dict[str, int] = field(default_factory=dict)
+    loading: set[str] = field(default_factory=set)
     load_s: float = 0.0
     loads: int = 0
+
+    def is_busy(self, adapter: str) -> bool:
+        """Whether somebody uses it."""
+        return adapter in self.flights or adapter in self.elsewhere
+
+    def busy(self) -> int:
+        """How many adapters are in use, or wait for a slot."""
+        return len(self.flights.keys() | self.elsewhere)
 
 
 class AdapterBook:
@@ -50,22 +68,45 @@ class AdapterBook:
     ) -> None:
         """A replica's own word: keys, the least recently used first, those in use, how long a load
         takes and how many there were."""
-        held = _Held(slots, dict.fromkeys(loaded), frozenset(busy), load_s, loads)
-        self._replicas[replica_id] = held
+        held = self._replicas.setdefault(replica_id, _Held())
+        held.slots, held.load_s, held.loads = slots, load_s, loads
+        held.loaded = dict.fromkeys(loaded)
+        held.elsewhere = {key for key in busy if key not in held.flights}
+        held.loading.difference_update(loaded)
 
     def dispatched(self, replica_id: str, adapter: str) -> None:
         """A request with that adapter goes there now."""
-        held = self._replicas.get(replica_id)
-        if held is None:
-            return
+        held = self._replicas.setdefault(replica_id, _Held())
+        if adapter not in held.loaded and not held.is_busy(adapter):
+            held.loading.add(adapter)
+        held.flights[adapter] = held.flights.get(adapter, 0) + 1
+        held.elsewhere.discard(adapter)
+        if not held.slots:
+            return  # it has told nothing yet
         if adapter in held.loaded:
             del held.loaded[adapter]
         elif len(held.loaded) >= held.slots:
-            oldest = next((key for key in held.loaded if key not in held.busy), None)
+            oldest = next((key for key in held.loaded if not held.is_busy(key)), None)
             if oldest is None:
                 return  # it waits, or is refused
             del held.loaded[oldest]
         held.loaded[adapter] = None
+
+    def started(self, replica_id: str, adapter: str) -> None:
+        """A request with that adapter has its first output there."""
+        held = self._replicas.get(replica_id)
+        if held is not None:
+            held.loading.discard(adapter)
+
+    def released(self, replica_id: str, adapter: str) -> None:
+        """A request with that adapter is over there."""
+        held = self._replicas.get(replica_id)
+        if held is None or adapter not in held.flights:
+            return  # the replica left meanwhile
+        held.flights[adapter] -= 1
+        if not held.flights[adapter]:
+            del held.flights[adapter]
+            held.loading.discard(adapter)
 
     def forget(self, replica_id: str) -> None:
         """A replica left."""
@@ -78,7 +119,7 @@ class AdapterBook:
 
     def loads(self) -> dict[str, int]:
         """Of each replica that has slots, how often it has loaded an adapter."""
-        return {replica_id: held.loads for replica_id, held in self._replicas.items()}
+        return {name: held.loads for name, held in self._replicas.items() if held.slots}
 
     def work(self, adapter: str, ids: Sequence[str], token_s: float) -> list[float]:
         """What it costs to have the adapter, per replica of ``ids``, in tokens of prefill.
@@ -88,11 +129,14 @@ class AdapterBook:
 
     def _loads_s(self, adapter: str, replica_id: str) -> float:
         held = self._replicas.get(replica_id)
-        if held is None:
+        if held is None or not held.slots:
             return USUAL_LOAD_S
-        if adapter in held.loaded:
-            return 0.0
-        load_s = held.load_s or USUAL_LOAD_S
-        if len(held.loaded) < held.slots:
-            return load_s
-        return load_s * (ALL_BUSY if len(held.busy) >= held.slots else 1.0 + EVICTION)
+        load_s, busy = held.load_s or USUAL_LOAD_S, held.is_busy(adapter)
+        # An engine stands still for every load.
+        loads = float(len(held.loading))
+        ahead = held.busy() + (not busy) - held.slots
+        if ahead > 0 and not (busy and adapter in held.loaded):
+            loads += ALL_BUSY * ahead
+        elif not busy and adapter not in held.loaded:
+            loads += 1.0 if len(held.loaded) < held.slots else 1.0 + EVICTION
+        return loads * load_s

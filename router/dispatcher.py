@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from router.admission.arrivals import Arrivals
 from router.admission.capacity import Capacity, Room, Unlimited
 from router.admission.limit import bounding, build_limits
 from router.admission.outcomes import Dispatch, Failed, Refused, SpillRule, Wait
@@ -79,6 +80,7 @@ class Dispatcher:
         self._enabled = settings.enabled
         self._limits = bounding(build_limits(settings.limits))
         self._caches = CacheUse()
+        self.arrivals = Arrivals()
         self._waiting: dict[str, Waiting] = {}
         self._pumping = False
         self._again = False
@@ -105,6 +107,7 @@ class Dispatcher:
         request = self._completed(request)
         view = self._view()
         cached = view.most_cached_tokens(request)
+        self.arrivals.add(request, cached)
         foreseen = Forecast(request, view, self.router.latency.fit(), cached)
         room = None if self._closed or self._pumping else self._room(view)
         outcome = self.queue.offer(request, body_bytes, foreseen, room)

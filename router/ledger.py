@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
+from router.adapters import AdapterBook
 from router.explaining import Candidate
 from router.types import Decision, ReplicaLoad, RouteRequest
 from router.urgency import UrgencyColumns, UrgencyWork, work_of
@@ -132,6 +133,8 @@ class Reservation:
             self._after_first += generated_tokens
         elif generated_tokens > 0:
             self._first_s = self._ledger.observe_first(self)
+            if self.request.adapter is not None:
+                self._ledger.adapters.started(self.replica_id, self.request.adapter)
             if self.prefill is None:
                 self._ledger.prefill_over(self._account, self.request.urgency)
         prefill, self._prefill_left = self._prefill_left, 0
@@ -168,6 +171,8 @@ class Reservation:
         )
         if self._after_first > 0:
             self._ledger.observe_finish(self, self._first_s, self._after_first)
+        if self.request.adapter is not None:
+            self._ledger.adapters.released(self.replica_id, self.request.adapter)
         return True
 
 
@@ -179,12 +184,16 @@ class Ledger:
 
     ``prefill_work`` counts what a prompt's attention costs, too (:func:`prefill_work`), and is
     what policies should compare; ``prefill_tokens`` are plain. ``clock``: monotonic seconds, for
-    learning latencies and for :meth:`work_left`.
+    learning latencies and for :meth:`work_left`. ``adapters``: is told of those that are used.
     """
 
     def __init__(
-        self, clock: Callable[[], float] | None = None, observer: Observer | None = None
+        self,
+        clock: Callable[[], float] | None = None,
+        observer: Observer | None = None,
+        adapters: AdapterBook | None = None,
     ) -> None:
+        self.adapters = adapters if adapters is not None else AdapterBook()
         self._clock = clock or (lambda: 0.0)
         self._observer = observer
         self._accounts: dict[str, _Account] = {}
@@ -258,6 +267,8 @@ class Ledger:
         self.change(account, 1, prefill, expected, request.prompt_tokens, work, request.urgency)
         outlook = Outlook(now_s, ahead + work, self.requests[slot], self.context_tokens[slot])
         earlier = self.dispatched_before(account, request.urgency) if self._urgencies else 0
+        if request.adapter is not None:
+            self.adapters.dispatched(decision.replica_id, request.adapter)
         return kind(self, account, request, decision, prefill, work, outlook, earlier)
 
     def _tell_apart(self, urgency: int) -> None:

@@ -95,6 +95,16 @@ class PrefixIndex:
             return math.inf
         return now_s - next(iter(view.recency.values()), -math.inf)
 
+    @property
+    def stale(self) -> frozenset[str]:
+        """Replicas of which nothing is claimed, because events of theirs are missing."""
+        return frozenset(self._stale)
+
+    def confirmed(self, replica_id: str) -> int | None:
+        """Blocks that the replica's events told of, altogether. None: it has no events."""
+        view = self._views.get(replica_id)
+        return view.confirmed if view is not None and view.events else None
+
     def orphans(self, replica_id: str) -> int:
         """Stored blocks that were dropped because their parent was not confirmed."""
         view = self._views.get(replica_id)
@@ -109,6 +119,7 @@ class PrefixIndex:
         view = self._views.get(replica_id)
         if view is None or not hashes:
             return
+        view.confirmed += len(hashes)
         run, at = self._tree.root, 0
         if parent is not None:
             run_id = view.where.get(parent)

@@ -77,7 +77,8 @@ class Run:
 class View:
     """What one replica holds: ``count`` blocks, of which ``where`` lists the confirmed ones
     (block → run id). ``recency``: ids of all runs held, oldest use first, and when that was.
-    ``guessed``: ids of those that are partly predictions. ``evicted_s``: of the last removal."""
+    ``guessed``: ids of those that are partly predictions. ``evicted_s``: of the last removal.
+    ``confirmed``: blocks that events told of, altogether."""
 
     replica_id: str
     bit: int
@@ -89,6 +90,7 @@ class View:
     guessed: set[int] = field(default_factory=set)
     orphans: int = 0
     evicted_s: float = float("-inf")
+    confirmed: int = 0
 
 
 def match_length(run: Sequence[int], at: int, hashes: Sequence[int], start: int) -> int:

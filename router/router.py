@@ -76,7 +76,7 @@ class Router:
         self._tier_blocks = self.index.tiers.held
         self.latency = latency if latency is not None else LatencyBook()
         self.adapters = AdapterBook()
-        self._ledger = Ledger(clock, self.latency)
+        self._ledger = Ledger(clock, self.latency, self.adapters)
         self._members: dict[str, ReplicaInfo] = {}
         self._fleet = Fleet(())
         self._fleets: Fleets = {}  # of the subsets asked for lately
@@ -330,8 +330,6 @@ class Router:
         pair = kind is not Reservation and isinstance(decision, PairDecision)
         if request.block_hashes and not pair:
             self.index.dispatched(replica_id, request.block_hashes, self._clock())
-        if request.adapter is not None:
-            self.adapters.dispatched(replica_id, request.adapter)
         info = self._members[replica_id]
         # Engines compute at least the last prompt token, also when all blocks are held.
         cached = max(0, min(blocks * info.block_size, request.prompt_tokens - 1))

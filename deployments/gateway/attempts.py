@@ -42,7 +42,7 @@ class Attempts:
         self._wall_clock = parts.wall_clock
         self._tracer = parts.tracer
         self._clock = asyncio.get_running_loop().time
-        self._generation = Generation(parts.metrics, parts.limits)
+        self._generation = Generation(parts.metrics, parts.limits, parts.ledger is not None)
 
     async def make(
         self, record: Record, prompts: Prompts, step: Step, facts: RequestFacts, sink: Sink
@@ -53,7 +53,8 @@ class Attempts:
             WeirError: something went wrong after the client was sent a part of the answer.
         """
         adapter = _adapter_of(record.request, step)
-        attempt = Attempt(step, [], adapter=adapter, begun_s=self._clock())
+        number = len(record.attempts)
+        attempt = Attempt(step, [], number=number, adapter=adapter, begun_s=self._clock())
         record.attempts.append(attempt)
         try:
             with self._trial(step, facts, attempt) as trial:
@@ -67,7 +68,7 @@ class Attempts:
                 raise
             if step.spill is not None:
                 told = {"spill": step.spill, "reason": error.code}
-                _LOG.info("the student cannot answer", extra=told)
+                _LOG.info("the other model cannot answer", extra=told)
             return Outcome(step, error, admitted=attempt.admitted_s is not None)
         finally:
             attempt.ended_s, attempt.shown = self._clock(), sink.committed
@@ -102,6 +103,8 @@ class Attempts:
         """Tokenize, then reserve, admit, place and stream each choice; commit with the first output
         that may be seen."""
         request, model = prompts.request, self._models[attempt.step.model]
+        if model.waking.sleeps:
+            await _wake(model, request, held=not attempt.step.watched)
         tokens = await prompts.of(model)
         attempt.choices += await self._choices(record, prompts, attempt, tokens, facts)
         attempt.tokenized_s = self._clock()
@@ -185,6 +188,14 @@ class Attempts:
         if attempt.step.hold_back is not None:
             return HeldAnswer(answer, attempt.step.hold_back, attempt)
         return answer
+
+
+async def _wake(model: Model, request: Request, held: bool) -> None:
+    """The model sleeps: who can be answered by nobody else waits for a replica."""
+    if held:
+        await model.waking.wait(request.priority_class, request.body_bytes)
+    else:
+        model.waking.asked(request.priority_class)
 
 
 def _adapter_of(request: Request | None, step: Step) -> Adapter | None:

@@ -16,16 +16,17 @@ from typing import Protocol
 import msgspec
 
 from deployments import wire
-from deployments.gateway.connection import TokenStream
-from deployments.gateway.legs import Attempt, Choice, Leg
+from deployments.gateway.connection import ReplicaConnection, TokenStream
+from deployments.gateway.legs import Attempt, Choice, Leg, leg_id
 from deployments.gateway.model import Model
 from deployments.gateway.outputs import Counts
 from deployments.gateway.pricing import PriceLists, images_in
 from deployments.gateway.request import Request
 from deployments.gateway.settle import Record
+from deployments.unbooked import orphan_record
 from weir.cost import Price, Used
 from weir.ledger import Loss, Part, UsageRecord
-from weir.ledger.record import MAX_LABEL_CHARS
+from weir.ledger.record import LATER, MAX_LABEL_CHARS, PREFILLED
 
 LABEL_HEADER = b"x-weir-label"
 _EMPTY = Counts()
@@ -86,16 +87,19 @@ class Booking:
             return
         ahead_s = self._wall_clock() - self._clock()
         records: list[UsageRecord] = []
+        streams: list[TokenStream] = []
         last = len(record.attempts) - 1
         for number, attempt in enumerate(record.attempts):
             ends = closing or record.client_left
             paid = attempt.shown or attempt.doubtful or (ends and number == last)
             writing = _Writing(record, record.request, attempt, number, ahead_s, paid)
-            records += self._attempt(writing)
+            records += self._attempt(writing, streams)
         if records:
             slo, ttft_ms = self._verdict(record, record.request, closing)
             records[0] = msgspec.structs.replace(records[0], requests=1, slo=slo, ttft_ms=ttft_ms)
             self._ledger.note(records)
+            for stream in streams:
+                stream.booked()
 
     def _verdict(self, record: Record, request: Request, closing: bool) -> tuple[str, int]:
         """Whether the first token came in time, and after how many milliseconds; of an answer that
@@ -114,7 +118,16 @@ class Booking:
             slo = "met" if in_time else "missed"
         return slo, -1 if failed or ttft_s is None else round(ttft_s * 1000)
 
-    def _attempt(self, writing: _Writing) -> Iterator[UsageRecord]:
+    def take_over(self, connection: ReplicaConnection, owed: wire.Owed) -> None:
+        """Book what a replica's engine has counted for a gateway that is gone: nobody pays for it,
+        and what that gateway has booked of it is taken off by the ledger."""
+        if self._ledger is not None:
+            self._ledger.note([orphan_record(owed, int(self._wall_clock() * 1000))])
+            connection.booked(leg=owed.origin.leg)
+
+    def _attempt(self, writing: _Writing, streams: list[TokenStream]) -> Iterator[UsageRecord]:
+        """The attempt's records. ``streams`` gets those of its streams of which the replica has
+        said everything."""
         attempt, total, before = writing.attempt, Counts(), 0
         model = self._models[attempt.step.model]
         price = self._prices.of(model.name, attempt.adapter)
@@ -140,28 +153,38 @@ class Booking:
             )
             before, asked_before = nano_usd, asked_nano_usd
             yield written
-            self._await_rest(leg.stream, written)
+            self._await_rest(leg.stream, written, streams)
             if leg.prefill_stream is not None:
                 other = writing.prefill(share, model.pool_of(leg.prefill_id))
                 yield other
-                self._await_rest(leg.prefill_stream, other)
+                self._await_rest(leg.prefill_stream, other, streams)
 
-    def _await_rest(self, stream: TokenStream | None, written: UsageRecord) -> None:
+    def _await_rest(
+        self, stream: TokenStream | None, written: UsageRecord, streams: list[TokenStream]
+    ) -> None:
         """The replica says what it came to after a stream was broken off; perhaps later."""
-        if stream is not None and stream.used is None:
-            stream.on_used = partial(self._late, written)
+        if stream is None:
+            return
+        if stream.used is None:
+            stream.on_used = partial(self._late, written, stream)
+        else:
+            streams.append(stream)
 
-    def _late(self, written: UsageRecord, used: wire.Used) -> None:
+    def _late(self, written: UsageRecord, stream: TokenStream, used: wire.Used) -> None:
+        self._book_late(written, used)
+        stream.booked()
+
+    def _book_late(self, written: UsageRecord, used: wire.Used) -> None:
         more = Counts(
             max(0, used.prompt_tokens - written.prompt_tokens),
             max(0, used.cached_tokens - written.cached_tokens),
             max(0, used.output_tokens - written.output_tokens),
         )
-        if more == _EMPTY:
+        if more == _EMPTY or self._ledger is None:
             return
         late = msgspec.structs.replace(
             written,
-            leg=f"{written.leg}l",
+            leg=f"{written.leg}{LATER}",
             part=Part.LATE,
             ended_ms=int(self._wall_clock() * 1000),
             prompt_tokens=more.prompt_tokens,
@@ -179,8 +202,7 @@ class Booking:
             decode_us=None,
             requests=0,
         )
-        if self._ledger is not None:
-            self._ledger.note([late])
+        self._ledger.note([late])
 
     def _asked_price(self, writing: _Writing) -> Price | None:
         """Of the model that was asked for, where another one answers."""
@@ -210,7 +232,7 @@ class _Writing:
         engine, prefill_us, decode_us = _engine_counts(leg)
         record, request, adapter = self.record, self.request, self.attempt.adapter
         return UsageRecord(
-            leg=f"{record.serial}.{self.number}.{share.choice.index}.{share.number}",
+            leg=leg_id(record.serial, self.number, share.choice.index, share.number),
             request=record.id,
             tenant=record.tenant,
             key=record.key,
@@ -250,7 +272,7 @@ class _Writing:
         told = leg.kept if used is None else None
         record = self.record
         return UsageRecord(
-            leg=f"{record.serial}.{self.number}.{share.choice.index}.{share.number}p",
+            leg=leg_id(record.serial, self.number, share.choice.index, share.number) + PREFILLED,
             request=record.id,
             tenant=record.tenant,
             key=record.key,

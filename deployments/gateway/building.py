@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from deployments.gateway.accounts import Account, Book, LocalStore
 from deployments.gateway.adapters import AdapterNames
 from deployments.gateway.booking import Ledger
+from deployments.gateway.demand import Answered
 from deployments.gateway.fallbacks import Fallback
 from deployments.gateway.handle import Gateway
 from deployments.gateway.model import Model
@@ -39,6 +40,7 @@ def build_gateway(
     account: Account | None = None,
     ledger: Ledger | None = None,
     shipping: Shipping | None = None,
+    answered: Answered | None = None,
     rng: random.Random | None = None,
     ids: Callable[[], str] | None = None,
     wall_clock: Callable[[], float] = time.time,
@@ -46,7 +48,7 @@ def build_gateway(
     """The gateway, on the running event loop. ``encoders``: each model's; ``digests``: the
     versions of each model's adapters, by their names; ``directory``: None is the tenants of the
     settings, for good; ``account``: None counts in this process; ``shipping``: takes traces to
-    a collector, where the settings name one.
+    a collector, where the settings name one; ``answered`` is told how fast requests were answered.
 
     Raises:
         ConfigError: the settings cannot be used.
@@ -72,6 +74,7 @@ def build_gateway(
             wall_clock,
             random.Random(rng.random()) if rng else None,
             directory.weight,
+            settings.autoscaling.hold_s,
         )
 
     def now_ms() -> int:
@@ -79,7 +82,7 @@ def build_gateway(
 
     models = {m.name: build(m) for m in settings.models}
     for model in models.values():
-        model.router.explains = True  # for traces, and for the dashboard
+        model.router.explains = True  # to pages and traces
     tracer = None
     if settings.tracing.enabled:
         tracer = Tracer(
@@ -108,6 +111,9 @@ def build_gateway(
             adapters=AdapterNames(settings.models, digests),
             ledger=ledger,
             tracer=tracer,
+            answered=answered or Answered(),
+            rng=random.Random(0) if rng else random.Random(),
+            lazy_class=max(shared.classes, key=lambda each: each.urgency).name,
             ids=ids or random_ids(),
             wall_clock=wall_clock,
         )

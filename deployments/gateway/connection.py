@@ -39,6 +39,9 @@ _WATCH_PERIOD_S = 0.25
 _BETWEEN_MOVES_S = 0.05
 #: Streams that were cancelled, and of which the replica has not said what they came to.
 _MOST_CANCELLED = 4096
+#: So much later a replica is told what is booked: of many streams at a time.
+_BOOKED_PERIOD_S = 0.25
+_OF_THE_REPLICA = (wire.Load, wire.Adapters, wire.Owed)
 
 
 class ReplicaLostError(ReplicaFailedError):
@@ -64,6 +67,10 @@ class Listener(Protocol):
     def heard_load(self, replica_id: str, load: wire.Load) -> None: ...
 
     def heard_adapters(self, replica_id: str, adapters: wire.Adapters) -> None: ...
+
+    def heard_owed(self, connection: ReplicaConnection, owed: wire.Owed) -> None:
+        """What another gateway has not booked; whoever books it says so to the connection."""
+        ...
 
     def stepped(self, replica_id: str) -> None:
         """The replica's engine has ended a step."""
@@ -166,6 +173,10 @@ class TokenStream:
             self._failure = advice
             self._notify()
 
+    def booked(self) -> None:
+        """What the replica has said of its counts is in the ledger: it need not keep it."""
+        self._connection.booked(self.number)
+
     def heard_used(self, used: wire.Used) -> None:
         """Called by the connection with what the engine has counted."""
         self.used = used
@@ -189,6 +200,8 @@ class ReplicaConnection:
         self._clock = loop.time
         self._streams: dict[int, TokenStream] = {}
         self._cancelled: dict[int, TokenStream] = {}
+        self._booked: list[int] = []
+        self._booked_legs: list[str] = []
         self._numbers = itertools.count(1)
         self._outbox: list[wire.ToReplica] = []
         self._wake = asyncio.Event()
@@ -233,6 +246,23 @@ class ReplicaConnection:
             if len(self._cancelled) > _MOST_CANCELLED:
                 del self._cancelled[next(iter(self._cancelled))]
             self._tell(wire.Cancel(number))
+
+    def booked(self, stream: int | None = None, leg: str | None = None) -> None:
+        """The ledger has a stream's counts, or those that the replica owed for a leg."""
+        if self.broken:
+            return
+        if not self._booked and not self._booked_legs:
+            asyncio.get_running_loop().call_later(_BOOKED_PERIOD_S, self._tell_booked)
+        if stream is not None:
+            self._booked.append(stream)
+        if leg is not None:
+            self._booked_legs.append(leg)
+
+    def _tell_booked(self) -> None:
+        streams, self._booked = self._booked, []
+        legs, self._booked_legs = self._booked_legs, []
+        if not self.broken:
+            self._tell(wire.Booked(streams, legs))
 
     async def close(self) -> None:
         """Close the channel; streams that are left fail."""
@@ -289,11 +319,8 @@ class ReplicaConnection:
         self._voice.beat(now_s)
         stepped = False  # one message holds what one engine step put out
         for event in wire.decode_from_replica(data):
-            if isinstance(event, wire.Load):
+            if isinstance(event, _OF_THE_REPLICA):
                 self._heard(event, now_s)
-                continue
-            if isinstance(event, wire.Adapters):
-                self._listener.heard_adapters(self.replica_id, event)
                 continue
             if not stepped and not isinstance(event, wire.Failed | wire.Used):
                 # First, because tokens may make room for the next dispatch.
@@ -326,7 +353,15 @@ class ReplicaConnection:
         if stream is not None and isinstance(event, wire.Used):
             stream.heard_used(event)
 
-    def _heard(self, load: wire.Load, now_s: float) -> None:
+    def _heard(self, event: wire.Load | wire.Adapters | wire.Owed, now_s: float) -> None:
+        if isinstance(event, wire.Load):
+            self._heard_load(event, now_s)
+        elif isinstance(event, wire.Adapters):
+            self._listener.heard_adapters(self.replica_id, event)
+        else:
+            self._listener.heard_owed(self, event)
+
+    def _heard_load(self, load: wire.Load, now_s: float) -> None:
         if load.steps != self._step_count:
             self._step_count = load.steps
             self._steps.beat(now_s)

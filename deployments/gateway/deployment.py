@@ -12,22 +12,26 @@ from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
+import ray
 from ray import serve
 from ray.exceptions import RayError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from deployments.batches.building import build_batches
+from deployments.cluster import serving_gateways
 from deployments.control_server import ADDRESS_VARIABLE
 from deployments.gateway.accounts.building import redis_account, redis_store
 from deployments.gateway.app import GatewayApp, Traffic
 from deployments.gateway.board import BoardWriter
 from deployments.gateway.building import build_gateway
+from deployments.gateway.demand import Answered, DemandTeller
 from deployments.gateway.enrichment import build_enricher
 from deployments.gateway.feature_store import platform_redis_url
 from deployments.gateway.fleet import ReplicaChooser
 from deployments.gateway.forwarding import ControlDoor
 from deployments.gateway.ledger import open_ledger
+from deployments.gateway.metrics_page import Peers, only_metrics
 from deployments.gateway.pages import Surroundings, build_pages
 from deployments.gateway.prompts import PromptEncoder, locate_tokenizer
 from deployments.gateway.responses import Responses
@@ -39,8 +43,10 @@ from deployments.gateway.stored_responses import (
 )
 from deployments.gateway.tenants import build_watch, describe_directory
 from deployments.gateway.tracing.building import build_shipper
-from deployments.pools import pools_of
+from deployments.listener import Listener
+from deployments.pools import pools_of, scales
 from deployments.sources import model_source
+from weir import __version__
 from weir.adapters import adapter_digests
 from weir.errors import OverloadedError
 from weir.logs import configure_logging
@@ -74,7 +80,9 @@ class GatewayReplica:
             connector=aiohttp.TCPConnector(limit=0),
             auto_decompress=False,
         )
-        metrics = GatewayMetrics()
+        metrics = GatewayMetrics(most_tenants=settings.server.metrics.max_tenants)
+        metrics.info.labels(__version__).set(1)
+        self._processes = settings.gateway.processes
         self._enricher = build_enricher(settings, metrics, os.environ)
         loop = asyncio.get_running_loop()
         live = LiveDirectory(Directory.of(settings.tenants), time.time)
@@ -86,6 +94,7 @@ class GatewayReplica:
         self._redis = Redis.from_url(platform_redis_url(settings, os.environ))
         self._ledger = open_ledger(settings, os.environ, self._redis, metrics, time.time)
         self._shipper = build_shipper(settings.tracing, metrics)
+        answered = Answered(tpot_limits(settings))
         self._gateway = build_gateway(
             settings,
             _encoders(settings),
@@ -98,9 +107,12 @@ class GatewayReplica:
             account=redis_account(self._accounts),
             ledger=self._ledger,
             shipping=self._shipper,
+            answered=answered,
         )
         self._metrics_settings = settings.server.metrics
         self._gateways = settings.gateway.replicas
+        self._metrics_port = settings.gateway.metrics_port
+        self._metrics_door: Listener | None = None
         self._kept = SharedResponses(
             RedisResponses(self._redis, settings.responses),
             MemoryResponses(settings.responses, loop.time),
@@ -124,6 +136,10 @@ class GatewayReplica:
         name = f"{os.uname().nodename}-{os.getpid()}-{secrets.token_hex(4)}"
         boards = BoardWriter(self._gateway, self._redis, name, time.time)
         self._tasks.append(loop.create_task(boards.run()))
+        self._tasks.append(loop.create_task(self._gateway.rollouts.run(self._gateway, self._redis)))
+        if scales(settings):
+            teller = DemandTeller(self._gateway.models, answered, self._redis, time.time, metrics)
+            self._tasks.append(loop.create_task(teller.run()))
         if self._ledger is not None:
             self._ledger.start(self._gateway.models.values())
 
@@ -137,10 +153,26 @@ class GatewayReplica:
             {"Redis": self._redis_answers},
             self._describe_directory,
             self._batches,
+            self._peers(),
             self._gateways,
         )
         pages = build_pages(self._gateway, self._responses, around)
+        if self._metrics_port is not None:
+            host = ray.util.get_node_ip_address()
+            self._metrics_door = Listener(only_metrics(pages), host, self._metrics_port)
+            await self._metrics_door.start()
         return GatewayApp(self._gateway, self._responses, pages, self._traffic, self._control)
+
+    def _peers(self) -> Peers:
+        own = serve.get_replica_context().replica_id
+        return Peers(
+            _short_name(own.to_full_id_str()),
+            _gateways,
+            self._processes,
+            None if self._control is None else self._control.metrics,
+            {"Redis": self._redis_answers},
+            _deployment_states,
+        )
 
     def _describe_directory(self) -> dict[str, Any]:
         if self._watch is None:
@@ -155,6 +187,8 @@ class GatewayReplica:
         return False
 
     async def __del__(self) -> None:
+        if self._metrics_door is not None:
+            await self._metrics_door.stop()
         for task in self._tasks:
             task.cancel()
         for task in self._tasks:
@@ -179,6 +213,12 @@ class GatewayReplica:
         await self._session.close()
 
 
+def tpot_limits(settings: Settings) -> dict[str, float]:
+    """Seconds per token, of the classes that have such a limit."""
+    classes = settings.admission.classes
+    return {c.name: c.tpot_slo_ms / 1000 for c in classes if c.tpot_slo_ms}
+
+
 def _encoders(settings: Settings) -> Mapping[str, PromptEncoder]:
     return {
         model.name: PromptEncoder(
@@ -187,6 +227,20 @@ def _encoders(settings: Settings) -> Mapping[str, PromptEncoder]:
         )
         for model in settings.models
     }
+
+
+def _short_name(replica: str) -> str:
+    """A gateway's name in its metrics: the part of its name in Serve that is its own."""
+    return replica.rpartition("#")[2]
+
+
+async def _gateways() -> dict[str, str]:
+    """Where all gateways are, by name; empty while Serve's controller does not answer."""
+    try:
+        targets = await asyncio.get_running_loop().run_in_executor(None, serving_gateways)
+    except (RayError, ValueError):
+        return {}
+    return {_short_name(target.name): f"{target.host}:{target.port}" for target in targets}
 
 
 async def _deployment_states() -> list[dict[str, Any]]:

@@ -55,6 +55,10 @@ class Fleet:
         self._background: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._closed = False
+        #: What each replica last said of itself.
+        self.loads: dict[str, wire.Load] = {}
+        #: Called with what another gateway has not booked.
+        self.take_over: Callable[[ReplicaConnection, wire.Owed], None] | None = None
         #: How often a replica that ran was heard to have another role, by the new one.
         self.role_changes: Counter[Role] = Counter()
         router.listeners.append(self._members_changed)
@@ -133,6 +137,7 @@ class Fleet:
     def heard_load(self, replica_id: str, load: wire.Load) -> None:
         """A replica said how busy it is, and what it is for now."""
         self._hear_role(replica_id, load.role or None)
+        self.loads[replica_id] = load
         elsewhere = ReplicaLoad(
             load.elsewhere_requests,
             load.elsewhere_prefill_tokens,
@@ -164,6 +169,11 @@ class Fleet:
         told = (adapters.loaded, adapters.busy, adapters.slots, adapters.load_s, adapters.loads)
         self.router.adapters.told(replica_id, *told)
 
+    def heard_owed(self, connection: ReplicaConnection, owed: wire.Owed) -> None:
+        """A replica said what its engine has counted for a gateway that is gone."""
+        if self.take_over is not None:
+            self.take_over(connection, owed)
+
     def stepped(self, replica_id: str) -> None:
         """A replica's engine has ended a step."""
         self.router.stepped(replica_id)
@@ -183,6 +193,7 @@ class Fleet:
         if self._connections.get(replica_id) is not connection:
             return
         del self._connections[replica_id]
+        self.loads.pop(replica_id, None)
         self._spawn(connection.close())
         if not self._closed and any(m.replica_id == replica_id for m in self.router.members):
             self.router.avoid(replica_id, float("inf"))
@@ -212,6 +223,7 @@ class Fleet:
         connection = self._connections[replica_id]
         if not connection.open_streams or self._closed:
             del self._connections[replica_id]
+            self.loads.pop(replica_id, None)
             self._spawn(connection.close())
 
     def _connect(self, replica_id: str) -> None:

@@ -19,6 +19,7 @@ PREFIXES: Final = ("/admin/v1", "/v1/tenant", "/dashboard")
 MAX_BODY_BYTES: Final = 256 * 1024
 _BODY_TIMEOUT_S: Final = 60.0
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=2.0, sock_read=60.0)
+_METRICS_TIMEOUT_S: Final = 2.0
 _MOST_CONNECTIONS: Final = 64
 # Those of one connection (RFC 9110, section 7.6.1), and what the next one says for itself.
 _OF_THE_CONNECTION: Final = frozenset(
@@ -68,6 +69,17 @@ class ControlDoor:
     async def close(self) -> None:
         """Let go of all connections."""
         await self._session.close()
+
+    async def metrics(self) -> str | None:
+        """The control process' exposition. None: it does not answer."""
+        try:
+            async with (
+                asyncio.timeout(_METRICS_TIMEOUT_S),
+                self._session.get(f"{self._base}/metrics") as response,
+            ):
+                return await response.text() if response.status == 200 else None
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI: one request, handed on."""

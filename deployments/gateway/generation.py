@@ -23,7 +23,7 @@ from deployments.gateway.connection import (
 )
 from deployments.gateway.fallbacks import Fallback, Trial
 from deployments.gateway.handoff import Handoff, can_hand_off, compute_prompt
-from deployments.gateway.legs import Attempt, Choice, Leg
+from deployments.gateway.legs import Attempt, Choice, Leg, leg_id
 from deployments.gateway.model import Model
 from deployments.gateway.outputs import Output
 from deployments.gateway.plan import LegEnd, Limits, Loss, Next, after_legs, ends_in_vain
@@ -67,9 +67,11 @@ class Run:
 
 
 class Generation:
-    """Needs a running event loop: its clock is the only one."""
+    """Needs a running event loop: its clock is the only one. ``books``: there is a ledger, which
+    replicas have to keep their counts for."""
 
-    def __init__(self, metrics: GatewayMetrics, limits: Limits) -> None:
+    def __init__(self, metrics: GatewayMetrics, limits: Limits, books: bool = False) -> None:
+        self._books = books
         self._metrics = metrics
         self._limits = limits
         self._clock: Callable[[], float] = asyncio.get_running_loop().time
@@ -116,6 +118,7 @@ class Generation:
                         try:
                             await self._stream(run, choice, leg, ticket)
                             ticket.close(complete=True)
+                            run.model.moves.give_back(len(choice.legs) - 1)
                             return
                         except ReplicaFailedError as failure:
                             await self._place_again(run, choice, ticket, failure)
@@ -140,13 +143,12 @@ class Generation:
             run.attempt.admitted_s, run.attempt.waited_s = choice.admitted_s, ticket.waited_s
             run.attempt.admitted.set()
         route, decision = ticket.request, ticket.grant.decision
-        labels = (route.tenant, route.model)
         metrics = self._metrics
-        wait = metrics.of(metrics.admission_wait, *labels, route.priority_class)
+        wait = metrics.of(metrics.admission_wait, route.model, route.priority_class)
         wait.observe(ticket.waited_s)
         if decision.overlap_blocks:
             cached = decision.overlap_blocks * run.model.block_size
-            metrics.of(metrics.predicted_cached, *labels).inc(cached)
+            metrics.of(metrics.predicted_cached, route.tenant, route.model).inc(cached)
 
     async def _stream(self, run: Run, choice: Choice, leg: Leg, ticket: Ticket) -> None:
         """One leg, to the end of the choice.
@@ -156,8 +158,12 @@ class Generation:
             WeirError: the request is at fault.
         """
         connection = await run.model.fleet.connection(leg.replica_id)
+        origin = _origin(run, choice, leg) if self._books else None
         submission = msgspec.structs.replace(
-            choice.submission(), priority=ticket.priority, trace=_traced(run.trace, leg)
+            choice.submission(),
+            priority=ticket.priority,
+            origin=origin,
+            trace=_traced(run.trace, leg),
         )
         handoff = None
         if ticket.grant.prefill is not None:
@@ -220,7 +226,8 @@ class Generation:
         if isinstance(submission, wire.Submit) and can_hand_off(submission):
             leg.prefill_id = ticket.grant.prefill.replica_id
             try:
-                handoff = await compute_prompt(run.model.fleet, leg, submission)
+                pool = run.model.pool_of(leg.prefill_id)
+                handoff = await compute_prompt(run.model.fleet, leg, submission, pool)
             except ReplicaFailedError:
                 self._metrics.handoffs.labels(run.model.name, "prefill_failed").inc()
                 raise
@@ -330,6 +337,25 @@ def _traced(trace: Trace | None, leg: Leg) -> str | None:
         return None
     leg.span_id = trace.new_id()
     return trace.parent_of(leg.span_id)
+
+
+def _origin(run: Run, choice: Choice, leg: Leg) -> wire.Origin:
+    """What a replica keeps of a leg, for whoever books it if this gateway cannot."""
+    request, attempt, model = run.request, run.attempt, run.model
+    return wire.Origin(
+        leg_id(request.serial, attempt.number, choice.index, len(choice.legs) - 1),
+        request.id,
+        request.tenant.id,
+        request.caller.key.id,
+        model.name,
+        request.adapter.id if request.adapter is not None else request.body.model,
+        attempt.adapter.id if attempt.adapter is not None else "",
+        model.pool_of(leg.replica_id),
+        leg.replica_id,
+        request.priority_class,
+        request.dialect.name,
+        request.batch is not None,
+    )
 
 
 def _loss(failure: ReplicaFailedError) -> Loss:

@@ -25,6 +25,7 @@ from deployments.gateway.fleet import Fleet
 from deployments.gateway.legs import Leg
 from deployments.gateway.outputs import Output
 from weir.errors import ReplicaFailedError, UnsupportedError
+from weir.ledger.record import PREFILLED
 
 _LOG = logging.getLogger("weir.gateway")
 #: So long the answering replica may take for its first output in any case.
@@ -47,8 +48,12 @@ def can_hand_off(request: wire.Submit | wire.Embed) -> bool:
     )
 
 
-def prompt_alone(request: wire.Submit) -> wire.Submit:
-    """What the prefill replica is asked for."""
+def prompt_alone(request: wire.Submit, leg: Leg, pool: str) -> wire.Submit:
+    """What the prefill replica, which is in ``pool``, is asked for."""
+    origin = request.origin
+    if origin is not None:
+        own = {"leg": origin.leg + PREFILLED, "replica": leg.prefill_id, "pool": pool}
+        origin = msgspec.structs.replace(origin, **own)
     return wire.Submit(
         request.stream,
         request.request_id,
@@ -59,6 +64,7 @@ def prompt_alone(request: wire.Submit) -> wire.Submit:
         adapter=request.adapter,
         handoff=wire.Keep(),
         trace=request.trace,
+        origin=origin,
     )
 
 
@@ -104,7 +110,9 @@ class Handoff:
         raise ReplicaLostError(f"Replica {leg.failed_id} did not hand its KV blocks over.")
 
 
-async def compute_prompt(fleet: Fleet, leg: Leg, request: wire.Submit) -> Handoff | None:
+async def compute_prompt(
+    fleet: Fleet, leg: Leg, request: wire.Submit, pool: str = ""
+) -> Handoff | None:
     """Have the leg's prefill replica compute the prompt. None: its engine hands nothing over.
 
     Raises:
@@ -113,7 +121,7 @@ async def compute_prompt(fleet: Fleet, leg: Leg, request: wire.Submit) -> Handof
     """
     try:
         source = await fleet.connection(leg.prefill_id)
-        stream = leg.prefill_stream = source.submit(prompt_alone(request))
+        stream = leg.prefill_stream = source.submit(prompt_alone(request, leg, pool))
         stream.stays = True
         try:
             told = await _answer(fleet, leg.prefill_id, stream)

@@ -134,9 +134,10 @@ class Attempt:
     Times are on the loop's clock; ``admitted`` is set with ``admitted_s``, and ``waited_s`` is how
     long the first choice was in the queue. ``shown``: it was
     given to the client, in part or whole. ``doubtful``: it was held back and not good enough;
-    ``doubt`` tells how sure the model was. ``adapter``: the model's, that answers. ``charge``:
-    what is reserved of the tenant's quotas and budget, where it has any. ``error``: what it ended
-    with; ``content``: prompt and answer for its trace, where the tenant wants them there.
+    ``doubt`` tells how sure the model was. ``number``: from 0 in its request. ``adapter``: the
+    model's, that answers. ``charge``: what is reserved of the tenant's quotas and budget, where it
+    has any. ``error``: what it ended with; ``content``: prompt and answer for its trace, where the
+    tenant wants them there.
     """
 
     step: Step
@@ -147,6 +148,7 @@ class Attempt:
     shown: bool = False
     doubtful: bool = False
     doubt: str = ""
+    number: int = 0
     adapter: Adapter | None = None
     charge: Charge | None = None
     begun_s: float = 0.0
@@ -156,6 +158,13 @@ class Attempt:
     error: WeirError | None = None
     content: dict[str, Value] = field(default_factory=dict)
     waited_s: float | None = None
+
+    def tpot_s(self, ended_s: float) -> float | None:
+        """Mean time per token after the first, of the longest choice; None where there is none."""
+        longest = max((choice.counts.output_tokens for choice in self.choices), default=0)
+        if self.first_output_s is None or longest < 2:
+            return None
+        return (ended_s - self.first_output_s) / (longest - 1)
 
     @property
     def counts(self) -> Counts:
@@ -171,6 +180,11 @@ class Attempt:
                 prompts[choice.prompt_number] = counts
         once = total(prompts.values())
         return Counts(once.prompt_tokens, once.cached_tokens, output)
+
+
+def leg_id(serial: str, attempt: int, choice: int, leg: int) -> str:
+    """By which the ledger knows a leg: numbers from 0, of a request with a ``serial``."""
+    return f"{serial}.{attempt}.{choice}.{leg}"
 
 
 def billed(attempts: Sequence[Attempt], client_left: bool) -> list[tuple[Attempt, Counts]]:

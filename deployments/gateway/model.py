@@ -15,6 +15,7 @@ from deployments.gateway.plan import MoveBudget
 from deployments.gateway.prefixes import PromptHasher
 from deployments.gateway.prompts import PromptEncoder
 from deployments.gateway.transport import CacheFeed, ReplicaTransport
+from deployments.gateway.waking import Waking
 from router.admission import AdmissionSettings
 from router.admission.gate import Gate
 from router.admission.outcomes import SpillRule
@@ -31,7 +32,8 @@ _REMEMBERED = 1024
 class Model:
     """Needs a running event loop: its clock is the only one. ``spill``: asked by admission whether
     a request should go to the student. ``wall_clock``: seconds since the epoch, for engine
-    priorities. ``rng``: the router's randomness; ``weights``: of tenants, as they are now."""
+    priorities. ``rng``: the router's randomness; ``weights``: of tenants, as they are now;
+    ``hold_s``: so long a request waits for a model that sleeps."""
 
     def __init__(
         self,
@@ -45,6 +47,7 @@ class Model:
         wall_clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
         weights: TenantWeights | None = None,
+        hold_s: float = 0.0,
     ) -> None:
         clock = asyncio.get_running_loop().time
         self.settings = settings
@@ -52,6 +55,10 @@ class Model:
         self.off_loop = off_loop
         self.hasher = PromptHasher()
         self._pools: dict[str, str] = {}
+        classes = admission.classes
+        self._most_output_tokens = {
+            c.name: c.max_output_tokens for c in classes if c.max_output_tokens is not None
+        }
         routing = settings.routing
         profile = RoutingProfile(
             routing.policy,
@@ -68,6 +75,7 @@ class Model:
         self.router.listeners.append(self._members_changed)
         self.fleet = Fleet(self.router, transport, feed, self.gate.wake)
         self.moves = MoveBudget()
+        self.waking = Waking(self.router, clock, hold_s if may_sleep(settings) else 0.0)
         self.generating = 0  # choices admitted and not at their end
 
     @property
@@ -115,10 +123,16 @@ class Model:
         return self.max_model_len
 
     def output_limit(
-        self, prompt_tokens: int, requested: int | None, param: str, limit_param: str
+        self,
+        prompt_tokens: int,
+        requested: int | None,
+        param: str,
+        limit_param: str,
+        priority_class: str = "",
     ) -> int:
         """The most tokens the answer may have. ``param`` and ``limit_param`` name the prompt and
-        the requested limit in errors.
+        the requested limit in errors. What is beyond the class's most is cut, not refused: clients
+        send a usual limit of their own with every request.
 
         Raises:
             NoReplicaError: no replica is up, so the context length is not known.
@@ -139,7 +153,8 @@ class Model:
                 f"{requested} more were asked for.",
                 param=limit_param,
             )
-        return requested if requested is not None else room
+        limit = requested if requested is not None else room
+        return min(limit, self._most_output_tokens.get(priority_class, limit))
 
     async def close(self) -> None:
         """Refuse who waits, and let go of the replicas."""
@@ -163,3 +178,9 @@ class Model:
             members = {info.replica_id: info.pool for info in new}
             recent = list(self._pools.items())[-_REMEMBERED:]
             self._pools = dict(recent) | members
+
+
+def may_sleep(settings: ModelSettings) -> bool:
+    """Whether a model may have no replica because nobody asks for it."""
+    bounds = [each.autoscaling for each in settings.pools] or [settings.autoscaling]
+    return all(each is not None and not each.min_replicas for each in bounds)

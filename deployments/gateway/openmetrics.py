@@ -1,30 +1,69 @@
-"""``/metrics`` as OpenMetrics, for who asks for it: the one format that has exemplars, which lead
-from a histogram's bucket to a trace."""
+"""``/metrics`` in the older format of Prometheus, and as OpenMetrics for who asks for it: the one
+that has exemplars, which lead from a histogram's bucket to a trace."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
+import prometheus_client
 from prometheus_client import CollectorRegistry
-from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.openmetrics import exposition
 
-CONTENT_TYPE = CONTENT_TYPE_LATEST
-_MEDIA_TYPE = "application/openmetrics-text"
+_OPENMETRICS = "application/openmetrics-text"
 _END = "# EOF\n"
 
 
-def wants_openmetrics(accept: str | None) -> bool:
-    """Whether a client takes it. Prometheus does, and prefers it."""
-    return accept is not None and _MEDIA_TYPE in accept
+class Form(Protocol):
+    """How the page is written. ``end``: its last line."""
+
+    media_type: str
+    end: str
+
+    def write(self, registry: CollectorRegistry) -> str:
+        """The registry's metrics, without the end."""
+        ...
+
+    def read(self, text: str) -> str:
+        """What another process has written, in this form or the older one; without the end."""
+        ...
 
 
-def openmetrics_page(registry: CollectorRegistry, engines: str) -> str:
-    """The registry's metrics, and those of ``engines``, which come in Prometheus' older format."""
-    own: str = generate_latest(registry).decode()  # type: ignore[no-untyped-call]
-    return own.removesuffix(_END) + "".join(f"{line}\n" for line in _lines(engines)) + _END
+class _Older:
+    media_type = prometheus_client.CONTENT_TYPE_LATEST
+    end = ""
+
+    def write(self, registry: CollectorRegistry) -> str:
+        return prometheus_client.generate_latest(registry).decode()
+
+    def read(self, text: str) -> str:
+        return text
 
 
-def _lines(text: str) -> Iterator[str]:
+class _OpenMetrics:
+    media_type = exposition.CONTENT_TYPE_LATEST
+    end = _END
+
+    def write(self, registry: CollectorRegistry) -> str:
+        text: str = exposition.generate_latest(registry).decode()  # type: ignore[no-untyped-call]
+        return text.removesuffix(_END)
+
+    def read(self, text: str) -> str:
+        if text.endswith(_END):
+            return text.removesuffix(_END)
+        return "".join(f"{line}\n" for line in _newer(text))
+
+
+OLDER: Form = _Older()
+OPENMETRICS: Form = _OpenMetrics()
+
+
+def form_for(accept: str | None) -> Form:
+    """The one that a client gets. Prometheus asks for OpenMetrics."""
+    return OPENMETRICS if accept is not None and _OPENMETRICS in accept else OLDER
+
+
+def _newer(text: str) -> Iterator[str]:
     """The same samples. A counter's family is named without ``_total``, and when a counter was
     created is no family of its own."""
     for line in text.splitlines():
@@ -35,12 +74,11 @@ def _lines(text: str) -> Iterator[str]:
         _, keyword, family, rest = [*line.split(" ", 3), ""][:4]
         if family.endswith("_created"):
             continue
-        family = family.removesuffix("_total")
         if keyword == "HELP":
             rest = rest.replace('"', '\\"')
         elif rest == "untyped":
             rest = "unknown"
-        yield f"# {keyword} {family} {rest}"
+        yield f"# {keyword} {family.removesuffix('_total')} {rest}"
 
 
 def _sample_name(line: str) -> str:

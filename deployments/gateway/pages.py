@@ -23,7 +23,7 @@ from deployments.gateway.api_docs import describe_api
 from deployments.gateway.callers import Callers, caller_of
 from deployments.gateway.dialects.message_writer import error_body as message_error
 from deployments.gateway.handle import Gateway
-from deployments.gateway.metrics_page import add_metrics
+from deployments.gateway.metrics_page import Peers, add_metrics
 from deployments.gateway.model import Model
 from deployments.gateway.readiness import Answers, DeploymentStates, add_health
 from deployments.gateway.response_pages import add_responses
@@ -54,7 +54,8 @@ _MESSAGES = "/v1/messages"
 class Surroundings:
     """What the pages need to know beside the gateway. ``services`` and ``directory``: see
     :func:`deployments.gateway.readiness.add_health`. ``batches``: None where there are no files
-    and batches. ``gateways``: how many share the requests."""
+    and batches. ``peers``: see :class:`deployments.gateway.metrics_page.Peers`. ``gateways``: how
+    many share the requests."""
 
     session: aiohttp.ClientSession
     internal_token: str
@@ -63,6 +64,7 @@ class Surroundings:
     services: Mapping[str, Answers] = field(default_factory=dict)
     directory: Callable[[], dict[str, Any]] = dict
     batches: Batches | None = None
+    peers: Peers | None = None
     gateways: int = 1
 
 
@@ -77,7 +79,7 @@ def build_pages(gateway: Gateway, responses: Responses, around: Surroundings) ->
     add_responses(app, responses)
     if around.batches is not None:
         add_batches(app, around.batches)
-    add_metrics(app, gateway, callers, around.session)
+    add_metrics(app, gateway, callers, around.session, around.internal_token, around.peers)
     _add_status(app, gateway, callers, around.deployment_states)
     add_roles(app, gateway, callers, Replicas(around.session, around.internal_token))
     if gateway.parts.tracer is not None:

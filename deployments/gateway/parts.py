@@ -12,6 +12,7 @@ from deployments.gateway.accounts import Account
 from deployments.gateway.adapters import AdapterNames
 from deployments.gateway.bodies import TextBody
 from deployments.gateway.booking import Ledger
+from deployments.gateway.demand import Answered
 from deployments.gateway.fallbacks import Fallback
 from deployments.gateway.model import Model
 from deployments.gateway.off_loop import OffLoop
@@ -50,9 +51,11 @@ class Enricher(Protocol):
 class Parts:
     """Everything that a gateway needs. ``classes``: the priority classes' names; ``slo_s``: the
     time-to-first-token limit of those that have one, ``tpot_slo_s`` that of the time per later
-    token. ``ledger``: where what was used is kept. ``tracer``: None where requests are not traced.
-    ``ids`` makes unique ids; ``wall_clock`` gives seconds since the epoch, for what clients are
-    told. The event loop's clock is the only other."""
+    token. ``ledger``: where what was used is kept. ``tracer``: None where requests are not traced;
+    ``answered`` is told how fast requests were answered. ``rng`` draws which requests a candidate
+    version gets to see as well, in the least urgent class (``lazy_class``). ``ids`` makes
+    unique ids; ``wall_clock`` gives seconds since the epoch, for what clients are told. The event
+    loop's clock is the only other."""
 
     directory: LiveDirectory
     models: Mapping[str, Model]
@@ -68,5 +71,8 @@ class Parts:
     adapters: AdapterNames = field(default_factory=lambda: AdapterNames(()))
     ledger: Ledger | None = None
     tracer: Tracer | None = None
+    answered: Answered | None = None
+    rng: random.Random = field(default_factory=random.Random)
+    lazy_class: str = "batch"
     ids: Callable[[], str] = field(default_factory=random_ids)
     wall_clock: Callable[[], float] = time.time

@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request
 
 from deployments.gateway.callers import Callers
 from deployments.gateway.handle import Gateway
-from deployments.gateway.model import Model
+from deployments.gateway.model import Model, may_sleep
 from deployments.pools import pools_of
 from weir.errors import NoReplicaError, WeirError
 
@@ -66,7 +66,10 @@ def _without_replica(gateway: Gateway) -> list[str]:
     return sorted(
         name
         for name, model in gateway.models.items()
-        if model.settings.replicas and not model.router.members and not gateway.covers(name)
+        if model.settings.replicas
+        and not model.router.members
+        and not may_sleep(model.settings)
+        and not gateway.covers(name)
     )
 
 

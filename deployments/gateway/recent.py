@@ -165,9 +165,8 @@ def _fold(
         prompt, cached, output = counts.prompt_tokens, counts.cached_tokens, counts.output_tokens
         if first_s is not None and not record.error_code:
             ttft_ms = _after(first_s, arrival_s)
-            longest = max(choice.counts.output_tokens for choice in last.choices)
-            if longest > 1:
-                tpot_ms = round((now_s - first_s) * 1000 / (longest - 1), 2)
+            tpot_s = last.tpot_s(now_s)
+            tpot_ms = None if tpot_s is None else round(tpot_s * 1000, 2)
     ended = EndedRequest(
         record.serial,
         record.id,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from deployments.gateway.accounts import Tab
 from deployments.gateway.bodies.unknown import Unknown
+from deployments.gateway.demand import Answered
 from deployments.gateway.legs import Attempt, billed
 from deployments.gateway.pricing import PriceLists, used_of
 from deployments.gateway.request import Request
 from deployments.gateway.tracing.context import RESPONSE_HEADER, Trace
+from fallback.policies.kinds import FAILURE, OVERLOAD
 from weir.cost import usd_of
 from weir.errors import WeirError
 from weir.metrics import GatewayMetrics
@@ -18,6 +21,8 @@ from weir.metrics import GatewayMetrics
 SPILL_HEADER = b"x-weir-spill"
 CASCADE_HEADER = b"x-weir-cascade"
 _Pairs = list[tuple[bytes, bytes]]
+#: Why a student answers although its tenant and its request did not ask for that.
+_DEGRADED = frozenset({FAILURE, OVERLOAD})
 
 
 @dataclass(slots=True)
@@ -25,9 +30,9 @@ class Record:
     """Filled step by step; everything told at the end follows from it. ``tenant`` and ``model``
     stay empty for a request that came to its end before they were known. ``id`` and ``serial`` are
     the request's; ``key`` is the key's that it came with. ``booked``: it is in the ledger. ``tab``:
-    its account, where its tenant has quotas or a budget. ``trace``: where requests are traced.
-    ``nano_usd``: what it was billed, once it is settled.
-    Times are on the loop's clock; ``validated_s`` and ``enriched_s`` are 0 until then."""
+    its account, where its tenant has quotas or a budget. ``nano_usd``: what it was billed, once it
+    is settled. ``trace``: where requests are traced. Times are on the loop's clock; ``validated_s``
+    and ``enriched_s`` are 0 until then."""
 
     endpoint: str
     arrival_s: float
@@ -109,17 +114,25 @@ def _answered_by(attempts: list[Attempt]) -> _Pairs:
 
 
 class Settlement:
-    """``slo_s``: time-to-first-token limit per priority class."""
+    """``slo_s``: time-to-first-token limit per priority class; ``tpot_slo_s``: limit of the mean
+    time per later token. ``with_student``: models for which a student can answer. ``answered`` is
+    told how fast."""
 
     def __init__(
         self,
         prices: PriceLists,
         metrics: GatewayMetrics,
         slo_s: Mapping[str, float],
+        tpot_slo_s: Mapping[str, float] = MappingProxyType({}),
+        with_student: Collection[str] = (),
+        answered: Answered | None = None,
     ) -> None:
+        self._answered = answered or Answered()
         self._prices = prices
         self._metrics = metrics
         self._slo_s = slo_s
+        self._tpot_slo_s = tpot_slo_s
+        self._with_student = frozenset(with_student)
 
     def settle(self, record: Record, status: int, now_s: float) -> None:
         """Bill and count a request that has ended. ``status``: as the client saw it (0: it had
@@ -130,11 +143,34 @@ class Settlement:
         metrics = self._metrics
         told = (record.endpoint, str(status or 499), record.error_code)
         metrics.of(metrics.requests, *labels, *told).inc(1, record.exemplar)
+        self._judge_answer(record, status)
         if record.client_left:
             metrics.cancelled.labels(*labels).inc()
         shown = [a for a in record.attempts if a.shown and a.choices]
         if shown:
             self._observe(record, shown[-1], now_s)
+
+    def _judge_answer(self, record: Record, status: int) -> None:
+        """Availability: what the platform failed is missed, what the client did wrong is no request
+        of this objective. Quality: a student answered where the model itself could not."""
+        request = record.request
+        failed = record.error.status >= 500 if record.error is not None else status >= 500
+        if not failed and (record.client_left or record.error is not None or request is None):
+            return
+        priority = request.priority_class if request is not None else ""
+        self._count_verdict(record, priority, "availability", not failed)
+        if not failed and record.model in self._with_student:
+            shown = [attempt for attempt in record.attempts if attempt.shown]
+            degraded = bool(shown) and shown[-1].step.spill in _DEGRADED
+            self._count_verdict(record, priority, "quality", not degraded)
+
+    def _count_verdict(self, record: Record, priority: str, slo: str, met: bool) -> None:
+        metrics = self._metrics
+        of_slo = (record.tenant, record.model, priority, slo)
+        # Both are there from the first request on: a rate misses what a new series begins with.
+        kept = metrics.of(metrics.slo, *of_slo, "met")
+        missed = metrics.of(metrics.slo, *of_slo, "missed")
+        (kept if met else missed).inc()
 
     def _bill(self, record: Record) -> None:
         request, metrics = record.request, self._metrics
@@ -169,22 +205,25 @@ class Settlement:
 
     def _observe(self, record: Record, attempt: Attempt, now_s: float) -> None:
         """Times of an answer. One that ended with an error has none, and has missed its SLO."""
-        labels = (record.tenant, record.model)
         metrics = self._metrics
         first_s = attempt.first_output_s
-        if record.request is not None and record.request.priority_class in self._slo_s:
-            limit_s = self._slo_s[record.request.priority_class]
+        priority = record.request.priority_class if record.request is not None else ""
+        failed = bool(record.error_code)
+        if (limit_s := self._slo_s.get(priority)) is not None:
             in_time = first_s is not None and first_s - record.arrival_s <= limit_s
-            met = "met" if in_time and not record.error_code else "missed"
-            metrics.of(metrics.slo, *labels, record.request.priority_class, met).inc()
-        if record.error_code or first_s is None:
+            self._count_verdict(record, priority, "ttft", in_time and not failed)
+            self._answered.judged(record.model, priority, in_time and not failed)
+        if failed or first_s is None:
             return
-        counts = attempt.counts
-        example = record.exemplar
-        metrics.of(metrics.ttft, *labels).observe(first_s - record.arrival_s, example)
-        metrics.of(metrics.duration, *labels).observe(now_s - record.arrival_s, example)
-        metrics.of(metrics.prompt_size, *labels).observe(counts.prompt_tokens)
-        longest = max(choice.counts.output_tokens for choice in attempt.choices)
-        if longest > 1:
-            per_token_s = (now_s - first_s) / (longest - 1)
-            metrics.of(metrics.tpot, *labels).observe(per_token_s, example)
+        kind, counts = (record.model, priority), attempt.counts
+        ttft_s, example = first_s - record.arrival_s, record.exemplar
+        metrics.of(metrics.ttft, *kind).observe(ttft_s, example)
+        metrics.of(metrics.tenant_ttft, record.tenant, record.model).observe(ttft_s)
+        metrics.of(metrics.duration, *kind).observe(now_s - record.arrival_s, example)
+        metrics.of(metrics.prompt_size, *kind).observe(counts.prompt_tokens)
+        tpot_s = attempt.tpot_s(now_s)
+        self._answered.timed(record.model, priority, ttft_s, tpot_s)
+        if tpot_s is not None:
+            metrics.of(metrics.tpot, *kind).observe(tpot_s, example)
+            if (limit_s := self._tpot_slo_s.get(priority)) is not None:
+                self._count_verdict(record, priority, "tpot", tpot_s <= limit_s)

@@ -18,7 +18,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 @dataclass
 class Collector:
     """``spans``: what it has taken. ``status``: what it answers; ``wait_s``: after so long, unless
-    ``released`` is set before. ``asked``: exports that have come."""
+    ``released`` is set before. ``asked``: exports that have come; ``taken_bytes``: of those that
+    were taken. ``keep``: spans are read and kept, not only counted in bytes."""
 
     url: str = ""
     spans: list[Span] = field(default_factory=list)
@@ -26,10 +27,15 @@ class Collector:
     status: int = 200
     wait_s: float = 0.0
     asked: int = 0
+    taken_bytes: int = 0
+    keep: bool = True
     released: threading.Event = field(default_factory=threading.Event)
 
     def take(self, body: bytes) -> None:
         """An export."""
+        self.taken_bytes += len(body)
+        if not self.keep:
+            return
         request = ExportTraceServiceRequest.FromString(body)
         for each in request.resource_spans:
             attributes = each.resource.attributes
@@ -38,9 +44,9 @@ class Collector:
 
 
 @contextmanager
-def collecting() -> Iterator[Collector]:
+def collecting(keep: bool = True) -> Iterator[Collector]:
     """A collector at ``url``, on a free port of the loopback interface."""
-    collector = Collector()
+    collector = Collector(keep=keep)
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:

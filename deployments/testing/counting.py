@@ -139,7 +139,7 @@ class CountingGenerator:
         self.meter.streams.append(served)
         self._open[id(served)] = served
 
-        def count(message: wire.FromReplica) -> None:
+        def count(message: wire.OfStream) -> None:
             put(self._counted(served, message))
 
         abort: Abort = await start(request, count)
@@ -161,7 +161,7 @@ class CountingGenerator:
         finally:
             self._fetching -= 1
 
-    def _counted(self, served: Served, message: Any) -> wire.FromReplica:
+    def _counted(self, served: Served, message: Any) -> wire.OfStream:
         """The message with the prefix cache's share in it; what it says is counted."""
         if isinstance(message, wire.Chunk | wire.Done):
             served.output_tokens += len(message.tokens)

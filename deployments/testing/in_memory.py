@@ -43,6 +43,10 @@ class MemoryHost(Host):
     def address(self) -> str:
         return self.name
 
+    @property
+    def survived(self) -> bool:
+        return self.node.up and self.node.starts == 1
+
     async def _kill(self) -> None:
         self.node.kill()
 

@@ -50,6 +50,10 @@ class _SocketHost(Host):
         telling = self.streams.tell_load_forever()
         self._telling = asyncio.get_running_loop().create_task(telling)
 
+    @property
+    def survived(self) -> bool:
+        return not self._telling.cancelled()
+
     async def _kill(self) -> None:
         self._running.set()
         self._telling.cancel()

@@ -17,7 +17,7 @@ class ScriptedGenerator:
     """``started`` and ``aborted`` hold request ids; ``refuse`` is raised instead of starting, and
     ``submitting`` waited for before. ``prefilled``: requests whose prompt was told to be done."""
 
-    started: dict[str, Callable[[wire.FromReplica], None]] = field(default_factory=dict)
+    started: dict[str, Callable[[wire.OfStream], None]] = field(default_factory=dict)
     requests: dict[str, wire.Submit | wire.Embed] = field(default_factory=dict)
     aborted: list[str] = field(default_factory=list)
     refuse: Exception | None = None

@@ -22,6 +22,7 @@ from deployments.gateway.bodies import TextBody
 from deployments.gateway.booking import Ledger
 from deployments.gateway.building import build_gateway
 from deployments.gateway.handle import Gateway
+from deployments.gateway.metrics_page import Peers
 from deployments.gateway.model import Model
 from deployments.gateway.pages import Surroundings, build_pages
 from deployments.gateway.parts import Enricher
@@ -114,6 +115,8 @@ class World:
         self.session = session
         self.replicas: list[Replica] = []
         self.batches: Batches | None = None
+        #: What new replicas answer for ``/health`` and ``/metrics``.
+        self.probes: Any = _no_metrics
         self.url = ""
 
     async def add_replica(
@@ -134,7 +137,7 @@ class World:
         changes = details.get("changes_role", False)
         roles = RoleKeeper(details.get("role", "mixed"), changes, least_s=0.0)
         streams = TokenStreams(made, roles)
-        app = ReplicaApp(_no_metrics, streams, TOKEN, {PATH: RolePage(roles)})
+        app = ReplicaApp(self.probes, streams, TOKEN, {PATH: RolePage(roles)})
         listener = Listener(app, "127.0.0.1")
         await listener.start()
         replica = Replica(name, made, streams, app, listener, **details)
@@ -167,6 +170,7 @@ async def http_world(
     describe: Callable[[], dict[str, Any]] = dict,
     account: Account | None = None,
     shipping: Shipping | None = None,
+    peers: Peers | None = None,
 ) -> AsyncIterator[World]:
     """A world over real sockets, without replicas yet. ``files``: a folder for files and batches,
     where there are to be any."""
@@ -177,7 +181,7 @@ async def http_world(
             WebSocketTransport(session, TOKEN),
             feed or KvEventFeed(),
             enricher or PlainEnricher(),
-            GatewayMetrics(CollectorRegistry()),
+            GatewayMetrics(CollectorRegistry(), settings.server.metrics.max_tenants),
             ledger=ledger,
             directory=directory,
             account=account,
@@ -195,6 +199,7 @@ async def http_world(
             services or {},
             describe,
             world.batches,
+            peers,
         )
         pages = build_pages(gateway, world.responses, around)
         app = CancelOnDisconnect(GatewayApp(gateway, world.responses, pages, traffic))

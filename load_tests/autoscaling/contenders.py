@@ -1,8 +1,11 @@
 """Which policies compete, each with a grid that it is tuned on, on a week that is not reported.
 
 A peer manages one kind of replica, as its makers' deployments do; it gets the kind that is cheapest
-for the traffic, and its grid says from which market. Streams of a replica at its planned load
-(``streams``) are the unit of those that count requests.
+for the traffic, and the row's name says from which market. Values that count requests or KV use are
+multiples of what a replica has at its planned load, so that each grid lies around the right value
+whatever the traffic. ``gated``: batch work stands behind a gate that the policy does not see and
+gets what urgent work leaves. That is what llm-d's async processor does, so it is part of its grids;
+no other peer has such a thing, and one row shows what it would be worth to Dynamo's planner.
 """
 
 from __future__ import annotations
@@ -27,16 +30,32 @@ class Contender:
     markets: tuple[str, ...] = ("on_demand",)
     all_kinds: bool = False
     spills: bool = False
+    gates: tuple[bool, ...] = (False,)
 
-    def choices(self, streams: float) -> Iterator[dict[str, Any]]:
-        """Every combination of parameters. Values named ``target*`` are multiples of
-        ``streams``."""
-        for values in itertools.product(*self.grid.values()):
-            chosen = dict(zip(self.grid, values, strict=True))
-            yield dict(self.fixed) | {
-                name: value * streams if name.startswith("target") else value
-                for name, value in chosen.items()
-            }
+    @property
+    def ours(self) -> bool:
+        """weir's own policy."""
+        return self.policy == "weir"
+
+    @property
+    def spot(self) -> bool:
+        """Whether it may use spot replicas."""
+        return "spot" in self.markets
+
+    def choices(self, first: PoolKind, has_batch: bool) -> Iterator[dict[str, Any]]:
+        """Every combination of parameters; ``gated`` is one where there is batch work. Values
+        named ``target*`` and ``kv_use`` are multiples of what ``first`` has at its planned load."""
+        row = first.table.at(first.table.capacity.usable)
+        for gated in self.gates if has_batch else self.gates[:1]:
+            for values in itertools.product(*self.grid.values()):
+                chosen = dict(self.fixed)
+                for name, value in zip(self.grid, values, strict=True):
+                    if name == "kv_use":
+                        value = min(1.0, value * row.streams / first.table.room)
+                    elif name.startswith("target"):
+                        value *= row.streams
+                    chosen[name] = value
+                yield {**chosen, "gated": gated} if len(self.gates) > 1 or gated else chosen
 
     def pools(self, kinds: Sequence[PoolKind]) -> tuple[PoolKind, ...]:
         """Those that it is given, in the order of its markets; the cheapest kind first."""
@@ -50,9 +69,9 @@ class Contender:
 
 
 def usd_per_request(kind: PoolKind) -> float:
-    """At the load that keeps the limits, on demand prices left aside: what the work costs."""
+    """At the load that keeps the limits: what the work costs."""
     usable = kind.table.saturated_per_s * kind.table.capacity.usable
-    return kind.state.usd_per_hour / usable
+    return kind.state.usd_per_hour / 3600 / usable
 
 
 def _cheapest(kinds: Sequence[PoolKind]) -> list[PoolKind]:
@@ -62,69 +81,96 @@ def _cheapest(kinds: Sequence[PoolKind]) -> list[PoolKind]:
     return [kind for kind in kinds if kind.state.accelerator == best]
 
 
-_WEIR = {"headroom": (0.3, 0.5, 0.7), "down_after_s": (300.0,)}
+_SHARES = (0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
+_LEARNED_S = 12 * 3600.0
+_WEIR = {"headroom": (0.3, 0.45, 0.6, 0.7, 0.8), "down_after_s": (120.0, 300.0)}
+_SPILLING = {"headroom": (0.0, 0.1, 0.2, 0.3, 0.4), "down_after_s": (120.0, 300.0)}
+#: Room by the past's own errors, without a season: the twin that a forecast has to beat.
+_MARGIN = {"risk": (0.01, 0.03, 0.06, 0.12), "headroom": (0.15, 0.3), "down_after_s": (120.0,)}
+_DYNAMO = {
+    "headroom": (0.15, 0.3, 0.45, 0.6, 0.7, 0.85),
+    "interval_s": (60.0, 180.0),
+    "predictor": ("constant", "trend"),
+}
 ON_DEMAND = (
+    Contender("weir", "weir", _WEIR, all_kinds=True),
+    Contender("weir, 2 % may spill", "weir", _SPILLING, all_kinds=True, spills=True),
     Contender(
-        "weir, foretelling",
+        "weir, margin by its own errors",
         "weir",
-        {**_WEIR, "risk": (0.02,)},
-        {"checked_s": 6 * 3600.0},
+        _MARGIN,
+        {"checked_s": _LEARNED_S},
         all_kinds=True,
     ),
-    Contender("weir", "weir", _WEIR, all_kinds=True),
-    Contender("weir, 2 % may spill", "weir", _WEIR, all_kinds=True, spills=True),
+    Contender(
+        "weir, foretelling by the day before",
+        "weir",
+        _MARGIN,
+        {"checked_s": _LEARNED_S, "season_s": 86_400.0},
+        all_kinds=True,
+    ),
     Contender(
         "Ray Serve",
         "ray-serve",
-        {
-            "target_ongoing_requests": (0.05, 0.1, 0.15, 0.2, 0.3),
-            "downscale_delay_s": (300.0, 600.0),
-        },
+        {"target_ongoing_requests": _SHARES, "downscale_delay_s": (150.0, 300.0, 600.0)},
     ),
+    Contender("KPA", "kpa", {"target": _SHARES, "scale_down_delay_s": (0.0, 300.0)}),
+    Contender("Dynamo, SLA planner", "dynamo-sla", _DYNAMO),
     Contender(
-        "KPA",
-        "kpa",
-        {"target": (0.1, 0.2, 0.3, 0.4), "scale_down_delay_s": (0.0, 300.0)},
-    ),
-    Contender(
-        "Dynamo, SLA planner",
+        "Dynamo, SLA planner with load mode",
         "dynamo-sla",
-        {"headroom": (0.2, 0.5, 0.7, 0.9, 1.2), "interval_s": (60.0, 180.0)},
+        {"headroom": (0.0, 0.2, 0.4, 0.6), "interval_s": (180.0,), "down_share": (0.8, 0.95)},
+        {"fast": True},
     ),
     Contender(
-        "llm-d, latency",
-        "llm-d-slo",
-        {"aim": (0.2, 0.3, 0.5, 0.7, 0.9), "down_window_s": (300.0, 900.0)},
+        "llm-d, requests",
+        "llm-d-requests",
+        {
+            "target_running": (0.4, 0.5, 0.6, 0.75, 0.9),
+            "target_waiting": (0.1,),
+            "down_window_s": (150.0, 300.0),
+        },
+        gates=(False, True),
     ),
     Contender(
         "llm-d, tokens",
         "llm-d-token",
-        {"kv_use": (0.03, 0.04, 0.05, 0.07), "down_window_s": (300.0, 900.0)},
+        {"kv_use": _SHARES, "down_window_s": (150.0, 300.0)},
+        gates=(False, True),
+    ),
+    Contender(
+        "llm-d, latency",
+        "llm-d-slo",
+        {"up": (0.45, 0.55, 0.65, 0.75), "down": (0.4, 0.5), "down_pods": (1, 4, 16)},
+        gates=(False, True),
     ),
     Contender(
         "AIBrix, APA",
         "aibrix-apa",
-        {"kv_use": (0.03, 0.04, 0.05, 0.07), "down_delay_s": (300.0, 900.0)},
+        {"kv_use": _SHARES, "down_cooldown_s": (150.0, 300.0)},
     ),
+    Contender("Dynamo, batch gated by hand", "dynamo-sla", _DYNAMO, gates=(True,)),
 )
 SPOT = (
+    Contender("weir, with spot", "weir", _WEIR, markets=("on_demand", "spot"), all_kinds=True),
     Contender(
-        "weir, with spot",
+        "weir, with spot, 2 % may spill",
         "weir",
-        _WEIR,
+        _SPILLING,
         markets=("on_demand", "spot"),
         all_kinds=True,
+        spills=True,
     ),
     Contender(
         "Dynamo, SLA planner, spot first",
         "dynamo-sla",
-        {"headroom": (0.5, 0.9, 1.2, 1.6), "interval_s": (60.0,)},
+        {"headroom": (0.3, 0.45, 0.6, 0.8, 1.1, 1.5), "interval_s": (60.0,)},
         markets=("spot", "on_demand"),
     ),
     Contender(
         "Ray Serve, spot first",
         "ray-serve",
-        {"target_ongoing_requests": (0.05, 0.1, 0.15), "downscale_delay_s": (300.0,)},
+        {"target_ongoing_requests": (0.3, 0.4, 0.5, 0.6, 0.75), "downscale_delay_s": (300.0,)},
         markets=("spot", "on_demand"),
     ),
 )

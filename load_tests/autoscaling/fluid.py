@@ -1,11 +1,12 @@
 """A fleet as a fluid: tokens arrive, replicas work them off, a policy says how many there are.
 
 In each tick prompts and answers take their share of the ready replicas' time, urgent work first and
-batch work with what is left. What does not fit waits. Requests are within their limits as the
-replica's table says at that load, and none are whose wait alone is longer than the limit. Replicas
-that were asked for serve after ``start_s``; those to go are drained by migration, within
-``drain_s``; spot replicas are taken away after a notice, at random and now and then all of a place
-at once. Every replica is paid from the time that it is asked for.
+batch work with what is left up to the load that keeps the limits. What does not fit waits. Requests
+are within their limits as the replica's measured table says at that load (:mod:`.engines`), and
+none are whose wait alone is longer than the limit. Replicas that were asked for serve after
+``start_s``; those to go are drained by migration, within ``drain_s``; spot replicas are taken away
+after a notice, at random and now and then all of a place at once. Every replica is paid from the
+time that it is asked for until it is gone.
 """
 
 from __future__ import annotations
@@ -15,19 +16,14 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from load_tests.autoscaling.engines import LoadRow, ReplicaTable
+from load_tests.autoscaling.engines import ReplicaTable
 from load_tests.autoscaling.traces import Ticks
 from weir.autoscaling.registry import AutoscalingPolicy
-from weir.autoscaling.report import (
-    Demand,
-    ModelState,
-    PoolState,
-    Sample,
-)
+from weir.autoscaling.report import Demand, ModelState, PoolState, Sample
 
-_SAMPLE_S = 120.0
-_HISTORY = 1500
-_SMOOTHING_S = 60.0
+SAMPLE_S = 120.0
+HISTORY = 1500
+SMOOTHING_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +40,45 @@ class PoolKind:
 @dataclass(frozen=True, slots=True)
 class World:
     """``decide_s``: between two decisions. ``batch_within_s``: batch work has so long.
-    ``spill_share``: of all urgent requests, that a student may answer which would be late."""
+    ``spill_share``: of all urgent requests so far, that a student may answer for
+    ``spill_usd`` each when there are more than the replicas keep in time. ``sees_batch``: False
+    where batch work stands behind a gate that the policy does not see."""
 
     pools: tuple[PoolKind, ...]
     ttft_slo_s: float
     tpot_slo_s: float
-    decide_s: float = 60.0
+    decide_s: float = 30.0
     drain_s: float = 30.0
     batch_within_s: float = 6 * 3600.0
     spill_share: float = 0.0
+    spill_usd: float = 0.0
+    sees_batch: bool = True
     seed: int = 7
+
+
+@dataclass(slots=True)
+class Moment:
+    """Of one stretch of time, for pictures and for recovery: means, and the worst share in time."""
+
+    at_s: float
+    replicas: float = 0.0
+    usd_per_hour: float = 0.0
+    waiting: float = 0.0
+    urgent: float = 0.0
+    urgent_met: float = 0.0
+    ticks: int = 0
+
+    @property
+    def met(self) -> float:
+        """Share of urgent requests in time; 1 without any."""
+        return self.urgent_met / self.urgent if self.urgent else 1.0
 
 
 @dataclass(slots=True)
 class Outcome:
     """Of one run. ``met``: share of urgent requests within TTFT and TPOT. ``flaps``: changes of
-    direction. ``late_batch``: share of batch tokens done after their time."""
+    direction. ``late_batch``: tokens of batch work done, or still undone, after their time.
+    ``moments``: one for each ``every_s``."""
 
     usd: float = 0.0
     replica_hours: float = 0.0
@@ -73,60 +92,83 @@ class Outcome:
     late_batch: float = 0.0
     spilt: float = 0.0
     seconds: float = 0.0
-    replicas: list[int] = field(default_factory=list)
+    moments: list[Moment] = field(default_factory=list)
 
     @property
     def met(self) -> float:
         """In [0, 1]; 1 without urgent requests."""
         return self.urgent_met / self.urgent if self.urgent else 1.0
 
+    @property
+    def late_batch_share(self) -> float:
+        """In [0, 1]; 0 without batch work."""
+        return self.late_batch / self.batch if self.batch else 0.0
+
+
+@dataclass(slots=True)
+class _Speeds:
+    """Of the ready replicas together; made anew when their number changes. ``prompts``,
+    ``outputs``: tokens per second of either alone. ``weights``: of each table, the share of the
+    requests that its replicas take."""
+
+    prompts: float = 0.0
+    outputs: float = 0.0
+    usable: float = 0.0
+    replicas: int = 0
+    usd_per_hour: float = 0.0
+    weights: list[tuple[float, ReplicaTable]] = field(default_factory=list)
+
 
 class Fluid:
     """One run over one trace with one policy."""
 
-    def __init__(self, world: World, policy: AutoscalingPolicy, ticks: Ticks) -> None:
-        self._world, self._policy, self._ticks = world, policy, ticks
+    def __init__(
+        self, world: World, policy: AutoscalingPolicy, ticks: Ticks, every_s: float = 300.0
+    ) -> None:
+        self._world, self._policy, self._ticks, self._every_s = world, policy, ticks, every_s
         self._rng = random.Random(world.seed)
         self._ready = {kind.state.name: 0 for kind in world.pools}
         self._starting: dict[str, list[float]] = {kind.state.name: [] for kind in world.pools}
         self._leaving: list[tuple[float, str]] = []
         self._waiting = [0.0, 0.0, 0.0]  # urgent requests, prompt tokens, output tokens
         self._batch: deque[list[float]] = deque()  # arrival, requests, prompt and output tokens
-        self._history: deque[Sample] = deque(maxlen=_HISTORY)
+        self._batch_left = [0.0, 0.0, 0.0]  # the sums of its columns
+        self._history: deque[Sample] = deque(maxlen=HISTORY)
+        self._kept_history: tuple[Sample, ...] = ()
         self._rates = [0.0] * 6
-        self._row = LoadRow(0.0, 0.0, 0.0, 1.0, 1.0, 0.0)
+        # TTFT and TPOT p90, share in time, load by urgent work, and with batch work.
+        self._latest = (0.0, 0.0, 1.0, 0.0, 0.0)
         self._state: object = None
         self._direction = 0
-        self._sampled = [0.0, 0.0, 0.0]
+        self._sampled = [0.0, 0.0]
+        self._speeds = _Speeds()
+        self._changed = True
+        self._has_batch = bool(ticks.batch_requests.any())
         self.outcome = Outcome()
 
     def run(self, at_first: int) -> Outcome:
         """From ``at_first`` ready replicas of the first pool on."""
-        first = self._world.pools[0].state.name
-        self._ready[first] = at_first
-        tick_s, ticks = self._ticks.tick_s, self._ticks
+        self._ready[self._world.pools[0].state.name] = at_first
+        tick_s, ticks, out = self._ticks.tick_s, self._ticks, self.outcome
         every = max(1, round(self._world.decide_s / tick_s))
-        columns = zip(
-            ticks.urgent_requests.tolist(),
-            ticks.urgent_prompts.tolist(),
-            ticks.urgent_outputs.tolist(),
-            ticks.batch_requests.tolist(),
-            ticks.batch_prompts.tolist(),
-            ticks.batch_outputs.tolist(),
-            strict=True,
-        )
+        per_moment = max(1, round(self._every_s / tick_s))
+        columns = zip(*(column.tolist() for column in ticks.columns), strict=True)
         for number, arrived in enumerate(columns):
             now_s = number * tick_s
+            if number % per_moment == 0:
+                out.moments.append(Moment(now_s))
             self._replicas_change(now_s, tick_s)
             self._arrive(now_s, arrived)
             self._serve(now_s, tick_s, arrived[0])
             self._pay(tick_s)
             if number % every == 0:
                 self._decide(now_s)
-            if number % 360 == 0:
-                self.outcome.replicas.append(sum(self._ready.values()))
-        self.outcome.seconds = len(ticks) * tick_s
-        return self.outcome
+        out.seconds = len(ticks) * tick_s
+        for at_s, _, prompts, outputs in self._batch:
+            if out.seconds - at_s > self._world.batch_within_s:
+                out.batch += prompts + outputs
+                out.late_batch += prompts + outputs
+        return out
 
     def _replicas_change(self, now_s: float, tick_s: float) -> None:
         for kind in self._world.pools:
@@ -135,131 +177,168 @@ class Fluid:
             while begun and begun[0] <= now_s:
                 begun.pop(0)
                 self._ready[name] += 1
+                self._changed = True
             if kind.state.market == "spot" and self._ready[name]:
                 self._interrupt(kind, now_s, tick_s)
-        self._leaving = [(at, name) for at, name in self._leaving if at > now_s]
+        if self._leaving and min(self._leaving)[0] <= now_s:
+            self._leaving = [(at, name) for at, name in self._leaving if at > now_s]
+            self._changed = True
 
     def _interrupt(self, kind: PoolKind, now_s: float, tick_s: float) -> None:
         """A notice: the streams move within it, so the replica serves nothing new from then on."""
-        name, hour = kind.state.name, tick_s / 3600
-        lost = sum(
-            self._rng.random() < kind.state.interruptions_per_hour * hour
-            for _ in range(self._ready[name])
-        )
-        if self._rng.random() < kind.outages_per_day * tick_s / 86_400:
+        name, chance = kind.state.name, kind.state.interruptions_per_hour * tick_s / 3600
+        rng = self._rng
+        # Of all replicas at once: the chance of more than one in a tick is next to nothing.
+        lost = int(rng.random() < chance * self._ready[name])
+        if rng.random() < kind.outages_per_day * tick_s / 86_400:
             lost = self._ready[name]
-        self._ready[name] -= lost
-        self.outcome.interrupted += lost
-        self._leaving += [(now_s + kind.notice_s, name)] * lost
+        if lost:
+            self._ready[name] -= lost
+            self.outcome.interrupted += lost
+            self._leaving += [(now_s + kind.notice_s, name)] * lost
+            self._changed = True
 
     def _arrive(self, now_s: float, arrived: Sequence[float]) -> None:
         requests, prompts, outputs, batch, batch_prompts, batch_outputs = arrived
-        for index, amount in enumerate((requests, prompts, outputs)):
-            self._waiting[index] += amount
-            self._sampled[index] += amount
+        self._waiting[0] += requests
+        self._waiting[1] += prompts
+        self._waiting[2] += outputs
+        self._sampled[0] += prompts
+        self._sampled[1] += outputs
         if batch:
             self._batch.append([now_s, batch, batch_prompts, batch_outputs])
-        keep = 0.5 ** (self._ticks.tick_s / _SMOOTHING_S) if now_s else 0.0
+            for index, amount in enumerate(arrived[3:]):
+                self._batch_left[index] += amount
+        tick_s, rates = self._ticks.tick_s, self._rates
+        new = (1 - 0.5 ** (tick_s / SMOOTHING_S) if now_s else 1.0) / tick_s
+        keep = 1 - new * tick_s
         for index, amount in enumerate(arrived):
-            rate = amount / self._ticks.tick_s
-            self._rates[index] = keep * self._rates[index] + (1 - keep) * rate
-        if (now_s + self._ticks.tick_s) % _SAMPLE_S < self._ticks.tick_s:
-            rates = [amount / _SAMPLE_S for amount in self._sampled]
-            self._history.append(Sample(now_s, rates[1], rates[2]))
-            self._sampled = [0.0, 0.0, 0.0]
+            rates[index] = keep * rates[index] + new * amount
+        if (now_s + tick_s) % SAMPLE_S < tick_s:
+            self._history.append(
+                Sample(now_s, self._sampled[0] / SAMPLE_S, self._sampled[1] / SAMPLE_S)
+            )
+            self._kept_history = ()
+            self._sampled = [0.0, 0.0]
 
     def _serve(self, now_s: float, tick_s: float, arrived: float) -> None:
-        prompt_rate, output_rate, usable = self._speeds()
-        requests, prompts, outputs = self._waiting
-        if not prompt_rate:
-            self._judge(0.0, arrived, tick_s, None)
+        if self._changed:
+            self._speeds, self._changed = self._added_up(), False
+        speeds = self._speeds
+        if not speeds.replicas:
+            self._judge(0.0, arrived, arrived, tick_s)
             return
-        needed = prompts / prompt_rate + outputs / output_rate  # seconds of the whole fleet
-        before = max(0.0, needed - self._seconds_of(arrived, requests, needed))
+        requests, prompts, outputs = self._waiting
+        needed = prompts / speeds.prompts + outputs / speeds.outputs  # seconds of the whole fleet
+        spilt = self._spilt(arrived, requests, needed, speeds.usable * tick_s)
+        if spilt:
+            needed *= 1 - spilt / requests
+        before = needed * max(0.0, 1 - (arrived - spilt) / (requests - spilt)) if requests else 0.0
         done = min(1.0, tick_s / needed) if needed > 0 else 1.0
-        load = min(1.0, needed / tick_s)
-        self._waiting = [amount * (1 - done) for amount in self._waiting]
-        self._row = self._fleet_row(load)
-        self._judge(before, arrived, tick_s, self._row)
+        kept = (1 - done) * (1 - spilt / requests) if requests else 0.0
+        self._waiting = [requests * kept, prompts * kept, outputs * kept]
+        load = needed / tick_s
+        ttft_s, tpot_s, met = self._table(load)
+        waits_s = max(before, needed - tick_s)
+        if before > self._world.ttft_slo_s:
+            met = 0.0
         # Batch work fills replicas up to the load at which urgent work keeps its limits.
-        self._work_off_batch(now_s, max(0.0, usable * tick_s - needed), prompt_rate, output_rate)
+        filled = max(0.0, speeds.usable * tick_s - needed)
+        left = self._work_off_batch(now_s, filled, speeds)
+        total = load + (filled - left) / tick_s
+        self._latest = (ttft_s + max(0.0, waits_s), tpot_s, met, load, total)
+        self._judge(met, arrived, spilt, tick_s)
 
-    def _seconds_of(self, arrived: float, requests: float, needed: float) -> float:
-        return needed * arrived / requests if requests > 0 else 0.0
+    def _spilt(self, arrived: float, requests: float, needed: float, usable_s: float) -> float:
+        """Requests of this tick that the student answers, so that the others stay in time."""
+        share = self._world.spill_share
+        if not share or needed <= usable_s or not arrived:
+            return 0.0
+        allowed = share * (self.outcome.urgent + arrived) - self.outcome.spilt
+        wanted = requests * (1 - usable_s / needed)
+        return max(0.0, min(wanted, allowed, arrived * 0.9))
 
-    def _judge(self, waited_s: float, arrived: float, tick_s: float, row: LoadRow | None) -> None:
-        out = self.outcome
-        met = 0.0
-        if row is not None and waited_s <= self._world.ttft_slo_s:
-            met = row.met
+    def _table(self, load: float) -> tuple[float, float, float]:
+        """The router keeps replicas equally loaded: the mean over tables, by what they do."""
+        ttft_s = tpot_s = met = 0.0
+        for weight, table in self._speeds.weights:
+            row = table.at(load)
+            ttft_s, tpot_s = max(ttft_s, row.ttft_p90_s), max(tpot_s, row.tpot_p90_s)
+            met += weight * row.met
+        return ttft_s, tpot_s, met
+
+    def _judge(self, met: float, arrived: float, spilt: float, tick_s: float) -> None:
+        out, moment = self.outcome, self.outcome.moments[-1]
+        if not self._speeds.replicas:
+            spilt = 0.0
+        good = met * (arrived - spilt) + spilt
         out.urgent += arrived
-        late = (1 - met) * arrived
-        spilt = min(late, max(0.0, self._world.spill_share * out.urgent - out.spilt))
-        if spilt > 0:
-            out.spilt += spilt
-            met += spilt / arrived
-        out.urgent_met += met * arrived
-        if arrived and met < 0.95:
+        out.spilt += spilt
+        out.usd += spilt * self._world.spill_usd
+        out.urgent_met += good
+        moment.urgent += arrived
+        moment.urgent_met += good
+        if arrived and good < 0.95 * arrived:
             out.minutes_lost += tick_s / 60
 
-    def _work_off_batch(
-        self, now_s: float, left_s: float, prompt_rate: float, output_rate: float
-    ) -> None:
-        while self._batch and left_s > 0:
-            at_s, _, prompts, outputs = self._batch[0]
-            needs_s = prompts / prompt_rate + outputs / output_rate
+    def _work_off_batch(self, now_s: float, left_s: float, speeds: _Speeds) -> float:
+        while self._batch and left_s > 1e-9:
+            row = self._batch[0]
+            at_s, requests, prompts, outputs = row
+            needs_s = prompts / speeds.prompts + outputs / speeds.outputs
             done = min(1.0, left_s / needs_s) if needs_s > 0 else 1.0
             left_s -= needs_s * done
             tokens = (prompts + outputs) * done
             self.outcome.batch += tokens
             if now_s - at_s > self._world.batch_within_s:
                 self.outcome.late_batch += tokens
+            for index, amount in enumerate((requests, prompts, outputs)):
+                self._batch_left[index] = max(0.0, self._batch_left[index] - amount * done)
             if done < 1:
-                self._batch[0][1:] = [amount * (1 - done) for amount in self._batch[0][1:]]
+                row[1:] = [requests * (1 - done), prompts * (1 - done), outputs * (1 - done)]
                 break
             self._batch.popleft()
+        return left_s
 
-    def _speeds(self) -> tuple[float, float, float]:
-        """Tokens per second of prompts alone, of answers alone, and the usable share of time."""
-        prompts = outputs = usable = 0.0
+    def _added_up(self) -> _Speeds:
+        speeds, shares = _Speeds(), dict[int, tuple[float, ReplicaTable]]()
         for kind in self._world.pools:
-            count, capacity = self._ready[kind.state.name], kind.table.capacity
-            prompts += count * capacity.prefill_tokens_per_s
-            outputs += count * capacity.decode_tokens_per_s
-            usable += count * capacity.decode_tokens_per_s * capacity.usable
-        return prompts, outputs, usable / outputs if outputs else 0.0
-
-    def _fleet_row(self, load: float) -> LoadRow:
-        """The router keeps replicas equally loaded: the mean over pools, by what they do."""
-        weights, rows = [], []
-        for kind in self._world.pools:
-            count = self._ready[kind.state.name]
-            if count:
-                weights.append(count * kind.table.saturated_per_s)
-                rows.append(kind.table.at(load))
-        total = sum(weights)
-        parts = [(weight / total, row) for weight, row in zip(weights, rows, strict=True)]
-        return LoadRow(
-            load,
-            max(row.ttft_p90_s for row in rows),
-            max(row.tpot_s for row in rows),
-            sum(w * row.ttft_met for w, row in parts),
-            sum(w * row.tpot_met for w, row in parts),
-            sum(w * row.streams for w, row in parts),
-        )
+            name, capacity = kind.state.name, kind.table.capacity
+            count = self._ready[name]
+            leaving = sum(gone == name for _, gone in self._leaving)
+            paid = count + len(self._starting[name]) + leaving
+            speeds.usd_per_hour += paid * kind.state.usd_per_hour
+            if not count:
+                continue
+            speeds.replicas += count
+            speeds.prompts += count * capacity.prefill_tokens_per_s
+            speeds.outputs += count * capacity.decode_tokens_per_s
+            does = count * kind.table.saturated_per_s
+            speeds.usable += does * capacity.usable
+            before = shares.get(id(kind.table), (0.0, kind.table))[0]
+            shares[id(kind.table)] = (before + does, kind.table)
+        total = sum(does for does, _ in shares.values())
+        if total:
+            speeds.usable /= total
+            speeds.weights = [(does / total, table) for does, table in shares.values()]
+        return speeds
 
     def _pay(self, tick_s: float) -> None:
-        hour = tick_s / 3600
-        for kind in self._world.pools:
-            name = kind.state.name
-            leaving = sum(gone == name for _, gone in self._leaving)
-            count = self._ready[name] + len(self._starting[name]) + leaving
-            self.outcome.replica_hours += count * hour
-            self.outcome.usd += count * kind.state.usd_per_hour * hour
+        if self._changed:
+            self._speeds, self._changed = self._added_up(), False
+        hour, moment = tick_s / 3600, self.outcome.moments[-1]
+        usd_per_hour = self._speeds.usd_per_hour
+        paid = self._speeds.replicas + len(self._leaving)
+        paid += sum(map(len, self._starting.values()))
+        self.outcome.replica_hours += paid * hour
+        self.outcome.usd += usd_per_hour * hour
+        moment.ticks += 1
+        moment.replicas += self._speeds.replicas
+        moment.usd_per_hour += usd_per_hour
+        moment.waiting += self._waiting[0]
 
     def _decide(self, now_s: float) -> None:
-        model = self._report(now_s)
-        decision = self._policy.decide(model, now_s, self._state)
+        decision = self._policy.decide(self._report(now_s), now_s, self._state)
         self._state = decision.state
         change = 0
         for kind in self._world.pools:
@@ -274,6 +353,9 @@ class Fluid:
         name = kind.state.name
         target = max(kind.state.least, min(kind.state.most, target))
         begun, change = self._starting[name], target - self._ready[name] - len(self._starting[name])
+        if not change:
+            return 0
+        self._changed = True
         if change > 0:
             lag_s = kind.state.start_s * self._rng.uniform(0.9, 1.1)
             begun += [now_s + lag_s] * change
@@ -288,58 +370,58 @@ class Fluid:
 
     def _report(self, now_s: float) -> ModelState:
         requests, prompts, outputs = self._waiting
-        row, rates = self._row, self._rates
-        slow_s = row.ttft_p90_s + self._queue_s()
+        ttft_s, tpot_s, met, load, total = self._latest
+        rates = self._rates
+        # Dispatched but not yet computed: by Little's law.
+        prefilling = rates[1] * min(ttft_s, 2.0) / 2
         urgent = Demand(
             rates[0],
             rates[1],
             rates[2],
             round(requests),
-            prompts,
+            prompts + prefilling,
             outputs,
-            self._queue_s(),
-            min(slow_s, 600.0),
-            min(row.tpot_s, 10.0),
-        )
-        waiting = [sum(column) for column in zip(*self._batch, strict=True)] or [0.0] * 4
-        batch = Demand(
-            rates[3],
-            rates[4],
-            rates[5],
-            round(waiting[1]),
-            waiting[2],
-            waiting[3],
-            now_s - self._batch[0][0] if self._batch else 0.0,
-            deferrable_s=self._deferrable_s(now_s),
+            0.0,
+            min(ttft_s, 600.0),
+            min(tpot_s, 10.0),
+            met,
+            met,
         )
         classes = {"interactive": urgent}
-        if self._ticks.batch_requests.any():
-            classes["batch"] = batch
-        pools = tuple(self._pool_state(kind) for kind in self._world.pools)
+        if self._has_batch and self._world.sees_batch:
+            classes["batch"], load = self._batch_demand(now_s), total
+        pools = tuple(self._pool_state(kind, load) for kind in self._world.pools)
+        if not self._kept_history:
+            self._kept_history = tuple(self._history)
         slo = (self._world.ttft_slo_s, self._world.tpot_slo_s)
-        return ModelState("model", classes, pools, *slo, tuple(self._history))
+        return ModelState("model", classes, pools, *slo, self._kept_history)
 
-    def _deferrable_s(self, now_s: float) -> float:
-        """What is left of the oldest work's time, with a margin of half."""
-        within_s = self._world.batch_within_s
+    def _batch_demand(self, now_s: float) -> Demand:
         oldest_s = now_s - self._batch[0][0] if self._batch else 0.0
-        return max(300.0, (within_s - oldest_s) / 2)
+        # What is left of the oldest work's time, with a margin of half.
+        left_s = max(300.0, (self._world.batch_within_s - oldest_s) / 2)
+        requests, prompts, outputs = self._batch_left
+        arrivals, computed, output = self._rates[3:]
+        return Demand(
+            arrivals,
+            computed,
+            output,
+            round(requests),
+            prompts,
+            outputs,
+            oldest_s,
+            deferrable_s=left_s,
+        )
 
-    def _queue_s(self) -> float:
-        prompt_rate, output_rate, _ = self._speeds()
-        if not prompt_rate:
-            return 0.0
-        return self._waiting[1] / prompt_rate + self._waiting[2] / output_rate
-
-    def _pool_state(self, kind: PoolKind) -> PoolState:
-        name, row = kind.state.name, self._row
-        ready = self._ready[name]
-        streams = kind.table.at(row.load).streams if ready else 0.0
+    def _pool_state(self, kind: PoolKind, load: float) -> PoolState:
+        name, ready = kind.state.name, self._ready[kind.state.name]
+        streams = kind.table.at(load).streams if ready else 0.0
         return replace(
             kind.state,
             capacity=kind.table.capacity,
             ready=ready,
             starting=len(self._starting[name]),
+            draining=sum(gone == name for _, gone in self._leaving),
             running_requests=round(streams * ready),
             kv_use=min(1.0, streams / kind.table.room),
         )

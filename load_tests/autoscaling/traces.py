@@ -35,23 +35,22 @@ class Ticks:
     batch_prompts: np.ndarray
     batch_outputs: np.ndarray
 
+    @property
+    def columns(self) -> tuple[np.ndarray, ...]:
+        """The six arrays, in the order of the fields."""
+        return (
+            self.urgent_requests,
+            self.urgent_prompts,
+            self.urgent_outputs,
+            self.batch_requests,
+            self.batch_prompts,
+            self.batch_outputs,
+        )
+
     def part(self, first_s: float, last_s: float) -> Ticks:
         """Those between two times."""
         a, b = int(first_s / self.tick_s), int(last_s / self.tick_s)
-        return Ticks(
-            self.tick_s,
-            *(
-                array[a:b]
-                for array in (
-                    self.urgent_requests,
-                    self.urgent_prompts,
-                    self.urgent_outputs,
-                    self.batch_requests,
-                    self.batch_prompts,
-                    self.batch_outputs,
-                )
-            ),
-        )
+        return Ticks(self.tick_s, *(column[a:b] for column in self.columns))
 
     def __len__(self) -> int:
         return len(self.urgent_requests)

@@ -1,18 +1,24 @@
 """Two real replicas behind the real platform: as a pair of halves, or as two equal ones.
 
+Every row has the same number of replicas, and on a machine with as many cores each replica has one
+for itself alone (all threads of its processes are bound to it), so that a row is not faster because
+one replica takes the other one's core. Gateway and clients run where the system puts them.
+
 Three things are measured on each fleet, one after the other, with prompts that nobody has cached:
 
 - answers: greedy ones to prompts of several lengths, compared with those of the first fleet;
 - first tokens: of long prompts, alone on the fleet;
 - gaps: between the outputs of streams that decode all the time, while long prompts arrive beside
-  them at fixed times.
+  them at fixed times, so often that more than a hundredth of a mixed replica's gaps are theirs.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
+import os
 import re
 import tempfile
 import time
@@ -25,12 +31,15 @@ import aiohttp
 
 from load_tests.loadgen import Target, chat_bodies
 from load_tests.loadgen.prompts import prompt_texts
+from load_tests.migration.replicas import Fleet
 from load_tests.report.stats import percentile
-from load_tests.servers import EngineWorkload, Launch, start
+from load_tests.servers import EngineWorkload, Launch, StartError, start
 from load_tests.servers.first_answer import await_answer
 from load_tests.servers.weir_platform import weir_platform
 
 LONG_TOKENS = 1500
+#: The target that decisions are for, as in the simulator's faster traffic.
+TPOT_TARGET_MS = 25.0
 _LENGTHS = (20, 120, 400, 900, LONG_TOKENS)
 _PATIENCE_S = 240.0
 _QUERIES = "vllm:external_prefix_cache_queries_total"
@@ -48,6 +57,11 @@ class LiveFleet:
     pools: Sequence[Mapping[str, Any]]
     rule: str
     policy: str = "weir"
+
+    @property
+    def replicas(self) -> int:
+        """Of all pools."""
+        return sum(pool.get("replicas", 1) for pool in self.pools)
 
 
 _HALVES = ({"name": "p", "role": "prefill"}, {"name": "d", "role": "decode"})
@@ -75,7 +89,7 @@ class LivePlan:
     answers: int
     first_tokens: int
     streams: int = 4
-    every_s: float = 0.4
+    every_s: float = 0.2
 
 
 @dataclass(slots=True)
@@ -89,6 +103,14 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True)
+class Placed:
+    """``bound``: each of the ``replicas`` has a core for itself alone."""
+
+    replicas: int
+    bound: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Live:
     """What was measured on one fleet. ``counters``: of the whole run."""
 
@@ -99,6 +121,7 @@ class Live:
     long_first_s: Sequence[float]
     counters: Mapping[str, float]
     errors: Sequence[str]
+    placed: Placed
 
     def row(self, reference: Live) -> dict[str, Any]:
         """The figures; ``reference``: whose answers are right."""
@@ -106,12 +129,16 @@ class Live:
         return {
             "system": self.fleet.name,
             "rule": self.fleet.rule,
+            "replicas": self.placed.replicas,
+            "cores_per_replica": 1 if self.placed.bound else None,
             "answers_identical_ratio": sum(a == b for a, b in pairs) / len(pairs),
             "ttft_alone_p50_ms": _ms(percentile(self.first_s, 50)),
             "added_ttft_p50_ms": _difference_ms(self.first_s, reference.first_s),
             "itl_p50_ms": _ms(percentile(self.gaps_s, 50)),
             "itl_p99_ms": _ms(percentile(self.gaps_s, 99)),
+            "gaps_within_target_ratio": _share_within(self.gaps_s, TPOT_TARGET_MS / 1e3),
             "ttft_beside_streams_p50_ms": _ms(percentile(self.long_first_s, 50)),
+            "long_prompts": len(self.long_first_s),
             "prompts_handed_over": self.counters.get("weir_handoffs_total taken", 0.0),
             "prompt_tokens_not_computed_again_ratio": _taken_share(self.counters),
             "errors": len(self.errors),
@@ -130,13 +157,41 @@ def measure_live(
     routing = {"policy": fleet.policy, "disaggregation": {"rule": fleet.rule}}
     with tempfile.TemporaryDirectory(prefix="weir-bench-") as folder:
         launches, target = weir_platform(
-            workload, 1, Path(folder), pools=[dict(p) for p in fleet.pools], routing=routing
+            workload,
+            1,
+            Path(folder),
+            targets={"tpot_slo_ms": TPOT_TARGET_MS},
+            pools=[dict(p) for p in fleet.pools],
+            routing=routing,
         )
-        with start(launches, target, keep_logs):
+        with start(launches, target, keep_logs) as started:
             body = chat_bodies(workload.served_name, ["hello"], 2)[0]
             await_answer(target, body, _PATIENCE_S)
-            run = _Run(target, workload, plan, seed, _token(launches))
-            return asyncio.run(run.all(fleet))
+            token = _token(launches)
+            replicas = Fleet(target, workload.served_name, token, started)
+            placed = asyncio.run(_bind(replicas, fleet.replicas))
+            run = _Run(target, workload, plan, seed, token)
+            return asyncio.run(run.all(fleet, placed))
+
+
+async def _bind(replicas: Fleet, count: int) -> Placed:
+    """Give each replica a core, where there are as many, when all of them are up."""
+    give_up_s = time.monotonic() + _PATIENCE_S
+    async with aiohttp.ClientSession() as http:
+        while len(replicas.up) < count:
+            if time.monotonic() > give_up_s:
+                raise StartError(f"{len(replicas.up)} of {count} replicas are up", "")
+            await asyncio.sleep(0.5)
+            await replicas.ask(http)
+    cores, up = sorted(os.sched_getaffinity(0)), replicas.up
+    if len(cores) < len(up):
+        return Placed(len(up), False)
+    for core, replica_id in zip(cores, sorted(up), strict=False):
+        for process in replicas.families[replica_id]:
+            for thread in process.threads():
+                with contextlib.suppress(ProcessLookupError):
+                    os.sched_setaffinity(thread.id, {core})
+    return Placed(len(up), True)
 
 
 def _token(launches: Sequence[Launch]) -> str:
@@ -157,7 +212,7 @@ class _Run:
         self._token = token
         self._errors: list[str] = []
 
-    async def all(self, fleet: LiveFleet) -> Live:
+    async def all(self, fleet: LiveFleet, placed: Placed) -> Live:
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector) as http:
             for body in self._bodies(8, LONG_TOKENS, 2):  # engines connect to each other
@@ -175,6 +230,7 @@ class _Run:
             _firsts(beside),
             counters,
             self._errors,
+            placed,
         )
 
     def _answer_bodies(self) -> list[bytes]:
@@ -244,6 +300,10 @@ class _Run:
                         key = f"{name} {replica[1]}"
                     found[key] = found.get(key, 0.0) + float(line.rpartition(" ")[2])
         return found
+
+
+def _share_within(gaps_s: Sequence[float], target_s: float) -> float | None:
+    return sum(gap_s <= target_s for gap_s in gaps_s) / len(gaps_s) if gaps_s else None
 
 
 def _taken_share(counters: Mapping[str, float]) -> float | None:

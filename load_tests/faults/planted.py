@@ -13,6 +13,7 @@ import msgspec
 from deployments import wire
 from deployments.gateway.accounts import Tab
 from deployments.gateway.connection import ReplicaConnection, TokenStream
+from deployments.gateway.fleet import Fleet
 from deployments.gateway.legs import Choice
 from deployments.gateway.outputs import Counts
 from deployments.gateway.pulse import Pulse
@@ -110,12 +111,18 @@ def kept_account() -> AbstractContextManager[Any]:
     return patch.object(Tab, "close", forget)
 
 
+def orphans_forgotten() -> AbstractContextManager[Any]:
+    """What a replica owes the ledger when its connection broke is not booked."""
+    return patch.object(Fleet, "heard_owed", lambda self, connection, owed: None)
+
+
 #: Each bug with the rules of :mod:`load_tests.faults.checks` that may find it.
 PLANTED: Mapping[str, tuple[Plant, frozenset[str]]] = {
     "resumed one token short": (short_resume, frozenset({"text", "bill"})),
     "ticket not closed on cancel": (kept_ticket, frozenset({"reservations"})),
     "counted twice after a move": (double_count, frozenset({"bill"})),
     "freeze never noticed": (unnoticed_freeze, frozenset({"ends"})),
+    "counts of a broken connection forgotten": (orphans_forgotten, frozenset({"reservations"})),
     "stream fed twice": (fed_twice, frozenset({"text", "bill", "reservations"})),
     "replica not told that a client left": (silent_leaving, frozenset({"reservations"})),
     "reservation kept after a move": (kept_reservation, frozenset({"reservations"})),

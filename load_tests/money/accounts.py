@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -12,25 +13,32 @@ from typing import Any
 
 from deployments.redis_server import RedisServer
 from load_tests.report import Mark, Row, median
-from load_tests.servers import free_port
+from load_tests.servers import EngineWorkload, free_port
 from load_tests.servers.process import bench_environment
 
 TABLE = "accounts: quotas and a budget, real Redis"
 _STREAMS = 32
+#: Between two requests where they are not to follow each other: other work has the caches then.
+PAUSE_S = 0.002
 _TIMEOUT_S = 120
 
 
-def account_rows(seconds: float, rounds: int) -> tuple[list[Row], list[Mark]]:
+def account_rows(
+    workload: EngineWorkload, options: argparse.Namespace
+) -> tuple[list[Row], list[Mark]]:
     """Medians over rounds; each measurement in fresh processes before a fresh Redis."""
+    seconds = options.seconds or (1.0 if options.quick else 5.0)
+    rounds = options.rounds or (1 if options.quick else 3)
     found: dict[str, list[dict[str, float]]] = {}
     for _ in range(rounds):
-        for name, count, streams, caller in (
-            ("one at a time", 1, 0, "usual"),
-            ("one at a time, 21 bounds", 1, 0, "every"),
-            ("1 gateway", 1, _STREAMS, "usual"),
-            ("4 gateways", 4, _STREAMS, "usual"),
+        for name, count, streams, caller, pause_s in (
+            ("one at a time", 1, 0, "usual", PAUSE_S),
+            ("one at a time, 21 bounds", 1, 0, "every", PAUSE_S),
+            ("one after the other", 1, 0, "usual", 0.0),
+            ("1 gateway", 1, _STREAMS, "usual", 0.0),
+            ("4 gateways", 4, _STREAMS, "usual", 0.0),
         ):
-            found.setdefault(name, []).append(_run(count, streams, seconds, caller))
+            found.setdefault(name, []).append(_run(count, streams, seconds, caller, pause_s))
     rows: list[Row] = [
         {
             "table": TABLE,
@@ -40,19 +48,24 @@ def account_rows(seconds: float, rounds: int) -> tuple[list[Row], list[Mark]]:
         }
         for name, runs in found.items()
     ]
-    alone = rows[0]
-    return rows, [
-        Mark("reserve + settle p50", alone["reserve_settle_p50_us"] / 1e3, "ms", 0.2, "lower"),
-        Mark("reserve + settle p99", alone["reserve_settle_p99_us"] / 1e3, "ms", 1.0, "lower"),
-    ]
+    return rows, account_marks(None, rows[0])
 
 
-def _run(count: int, streams: int, seconds: float, caller: str) -> dict[str, float]:
+def account_marks(reason: str | None, alone: Row | None = None) -> list[Mark]:
+    """Of the usual tenant, one request at a time."""
+    marks = []
+    for at, target in ((50, 0.2), (99, 1.0)):
+        value = None if alone is None else alone[f"reserve_settle_p{at}_us"] / 1e3
+        marks.append(Mark(f"reserve + settle p{at}", value, "ms", target, "lower", reason))
+    return marks
+
+
+def _run(count: int, streams: int, seconds: float, caller: str, pause_s: float) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         redis = RedisServer(Path(folder), free_port(), Path(folder) / "log")
         redis.start()
         try:
-            told = _asked(redis.url, count, streams, seconds, caller)
+            told = _asked(redis.url, count, streams, seconds, caller, pause_s)
         finally:
             redis.stop()
     if "requests_per_s" in told[0]:
@@ -61,10 +74,11 @@ def _run(count: int, streams: int, seconds: float, caller: str) -> dict[str, flo
 
 
 def _asked(
-    url: str, count: int, streams: int, seconds: float, caller: str
+    url: str, count: int, streams: int, seconds: float, caller: str, pause_s: float
 ) -> list[dict[str, float]]:
     command = [sys.executable, "-m", "load_tests.money.asking", "--redis", url]
     command += ["--seconds", str(seconds), "--streams", str(streams), "--caller", caller]
+    command += ["--pause-s", str(pause_s)]
     children = [_start(command) for _ in range(count)]
     try:
         said: Sequence[str] = [child.communicate(timeout=_TIMEOUT_S)[0] for child in children]

@@ -65,7 +65,7 @@ class WatchedGenerator:
             return _nothing
         tokens = 0
 
-        def told(message: wire.FromReplica) -> None:
+        def told(message: wire.OfStream) -> None:
             nonlocal tokens
             if isinstance(message, wire.Kept):
                 self._soon(lambda: self._kept(message, request.request_id, put))

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -31,19 +32,31 @@ class Keys:
 
 
 def weir_platform(
-    workload: EngineWorkload, replicas: int, folder: Path, **model: Any
+    workload: EngineWorkload,
+    replicas: int,
+    folder: Path,
+    *,
+    targets: Mapping[str, float] | None = None,
+    sections: Mapping[str, Any] | None = None,
+    **model: Any,
 ) -> tuple[list[Launch], Target]:
     """The platform with ``replicas`` replicas of the workload's model; ``folder`` gets its state.
-    ``model`` changes more of the model's settings.
+    ``model`` changes more of the model's settings, ``targets`` (``ttft_slo_ms``, ``tpot_slo_ms``)
+    those of all classes, ``sections`` other sections of the tree.
 
     Raises:
         Unavailable: this checkout has no platform to start.
     """
-    return _platform(workload, {"replicas": replicas, **model}, folder)
+    return _platform(workload, {"replicas": replicas, **model}, folder, targets, sections)
 
 
 def weir_gateway(
-    workload: EngineWorkload, interval_ms: float, folder: Path, replicas: int = 1
+    workload: EngineWorkload,
+    interval_ms: float,
+    folder: Path,
+    replicas: int = 1,
+    *,
+    sections: Mapping[str, Any] | None = None,
 ) -> tuple[list[Launch], Target]:
     """The same platform, whose replicas have no engine and only emit chunks: the gateway alone
     behind its front door. Everything a request passes on its way is there.
@@ -52,17 +65,21 @@ def weir_gateway(
         Unavailable: this checkout has no platform to start.
     """
     engine = {"mode": "stub", "args": {"interval_ms": interval_ms}}
-    return _platform(workload, {"replicas": replicas, "engine": engine}, folder)
+    return _platform(workload, {"replicas": replicas, "engine": engine}, folder, None, sections)
 
 
 def _platform(
-    workload: EngineWorkload, model: Mapping[str, Any], folder: Path
+    workload: EngineWorkload,
+    model: Mapping[str, Any],
+    folder: Path,
+    targets: Mapping[str, float] | None = None,
+    sections: Mapping[str, Any] | None = None,
 ) -> tuple[list[Launch], Target]:
     if find_spec(MODULE) is None:
         raise Unavailable(f"this checkout has no {MODULE}")
     keys = Keys(new_key(), secrets.token_urlsafe(24))
     port = free_port()
-    settings = platform_settings(workload, model, port, keys)
+    settings = platform_settings(workload, model, port, keys, targets or {}, sections or {})
     state = write_state(settings, keys, folder)
     command = [sys.executable, "-P", "-m", MODULE, "--settings", str(state / "settings.yaml")]
     command += ["--state", str(state)]
@@ -73,10 +90,15 @@ def _platform(
 
 
 def platform_settings(
-    workload: EngineWorkload, changes: Mapping[str, Any], port: int, keys: Keys
+    workload: EngineWorkload,
+    changes: Mapping[str, Any],
+    port: int,
+    keys: Keys,
+    targets: Mapping[str, float] = MappingProxyType({}),
+    sections: Mapping[str, Any] = MappingProxyType({}),
 ) -> Settings:
     """The laptop profile with the workload's model and ``changes`` to it, on free ports, for one
-    tenant."""
+    tenant; ``targets`` of all classes; ``sections``: changes to other sections of the tree."""
     profile = load_settings(PROFILE)
     model = profile.models[0].model_dump(mode="json")
     alone = {"name": workload.served_name, "source": str(workload.model), "fallback": None}
@@ -86,10 +108,13 @@ def platform_settings(
         "redis": {"port": free_port()},
         "models": [model],
         "tenants": [{"id": "bench", "key_sha256": [hash_key(keys.tenant)], "retention_days": 1}],
+        **sections,
     }
     tree = profile.model_dump(mode="json")
     for section, values in overlay.items():
         tree[section] = {**tree[section], **values} if isinstance(values, dict) else values
+    for each in tree["admission"]["classes"].values():
+        each.update(targets)
     return parse_settings(tree, "the bench's settings")
 
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from router.admission.arrivals import Waits, waiting_work
 from router.admission.backlog import Backlog
 from router.admission.capacity import Capacity
 from router.admission.engine_priority import EnginePriority
@@ -210,6 +211,10 @@ class AdmissionQueue:
         """Every class, in the order of the settings."""
         now = self._clock()
         return tuple(_stats(c, now) for c in self._backlog.classes.values())
+
+    def waiting_work(self) -> dict[str, Waits]:
+        """What waits, by class."""
+        return waiting_work(self._items.values(), self._backlog.waiting)
 
     def _set_due(self, item: Item, foreseen: Foreseen | None) -> None:
         """What it has to compute, and the latest dispatch at which the first token and the whole

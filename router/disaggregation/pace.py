@@ -39,8 +39,10 @@ class Prices:
     target, so what cannot be in time does not cost others theirs. ``others``: what the lateness of
     the answers under way weighs (1: as one's own), ``waiting``: that of who waits in the gateway.
     ``work``: what expected work costs, the time that it takes being counted in TTFT targets.
-    ``step_tokens``: prompt tokens that an engine computes in one step at most; no token waits for
-    more than that."""
+    ``step_tokens``: prompt tokens that an engine computes in one step at most, where it does not
+    say so itself; no token waits for more than that. ``gap_tokens``: one gap as long as a step with
+    a prompt costs an answer of so many tokens as much as if all of its tokens took that long (100:
+    every hundredth gap decides, as it does of a 99th percentile; 0: only means count)."""
 
     power: float = 4.0
     late: float = 2.0
@@ -48,6 +50,7 @@ class Prices:
     waiting: float = 0.1
     work: float = 0.1
     step_tokens: int = 2048
+    gap_tokens: float = 0.1
 
     def lateness(self, ratio: float) -> float:
         """What a latency costs that is ``ratio`` times its target."""
@@ -150,6 +153,15 @@ class ReplicaPace:
             for weight, part in zip(spread.in_flight, spread.parts, strict=True)
         )
         return count * (after - prices.lateness(before))
+
+    def gap_harm(self, step_s: float, longest_s: float, gaps: float, prices: Prices) -> float:
+        """What it costs the answers under way, together, that each has ``gaps`` gaps of
+        ``longest_s`` instead of ``step_s``, however little that changes their mean. Targets and
+        lengths are taken to be like their means."""
+        urgency = self.urgency / self.decoding
+        share = min(1.0, prices.gap_tokens * gaps * self.frailty / self.urgency)
+        late = prices.lateness(longest_s * urgency) - prices.lateness(step_s * urgency)
+        return self.decoding * share * max(0.0, late)
 
     def join(self, slo: Slo, tokens: int) -> None:
         """An answer of that many tokens is to be generated there."""

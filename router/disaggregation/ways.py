@@ -12,6 +12,8 @@ Every way has a cost without a unit, made of
 - how much later everybody else's would be: the answers that decode where the prompt is computed
   wait for it, those that decode beside the new answer take longer steps, and who waits in the
   gateway is let in later, the later the fewer replicas share the work;
+- the gaps that a prompt makes: each of its steps is one in every answer beside it, as long as the
+  step. Means do not show them, so that they weigh little, and decide while means are in time;
 - a little of the expected work of :mod:`router.scorers.expected_work`, which decides while nothing
   is near its target: what is computed again is work that someone else waits for.
 """
@@ -27,7 +29,7 @@ from heapq import nsmallest
 from operator import attrgetter
 from typing import NamedTuple
 
-from router.disaggregation.pace import PaceBook, Prices, Slo
+from router.disaggregation.pace import PaceBook, Prices, ReplicaPace, Slo
 from router.disaggregation.transfer import TransferBook
 from router.ledger import prefill_work
 from router.policy import Policy
@@ -253,12 +255,26 @@ class Ways:
             cost = prices.work * work * token_s / self.slo.ttft_s
             cost += prices.waiting * self._delay(first_s, own * token_s / count, prices)
             if pace.decoding:
-                step_s = self._step_s(slot, 0, 0)
-                cost += prices.others * pace.harm(
-                    step_s, own * token_s, self._longest_s(slot, prices), prices, self._pace.spread
-                )
+                cost += prices.others * self._stalled(pace, slot, own * token_s, prices)
             found.append(_Prefill(slot, first_s, cost))
         return found
+
+    def _stalled(self, pace: ReplicaPace, slot: int, prompt_s: float, prices: Prices) -> float:
+        """What it costs those who decode in a slot that a prompt of that many seconds is computed
+        there: each of its steps is a gap in their answers, all of them together a delay."""
+        step_s, longest_s = self._step_s(slot, 0, 0), self._longest_s(slot, prices)
+        harm = pace.harm(step_s, prompt_s, longest_s, prices, self._pace.spread)
+        if prices.gap_tokens:
+            gaps, gap_s = self._gaps(slot, prompt_s, prices)
+            harm += pace.gap_harm(step_s, gap_s, gaps, prices)
+        return harm
+
+    def _gaps(self, slot: int, prompt_s: float, prices: Prices) -> tuple[float, float]:
+        """Steps that a prompt of that many seconds takes part in, and seconds of the longest."""
+        plain_s, longest_s = self._plain_step_s(slot), self._longest_s(slot, prices)
+        most_s = longest_s - plain_s
+        gaps = max(1.0, math.ceil(prompt_s / most_s)) if most_s > 0.0 else 1.0
+        return gaps, min(prompt_s + plain_s, longest_s)
 
     def _decodes(self, slots: Sequence[int], prices: Prices) -> list[_Decode]:
         for slot in slots:
@@ -309,6 +325,10 @@ class Ways:
             late_s = step_s + met / max(once, 1e-9) * stall_s / tokens
             late = prices.lateness(min(late_s, longest_s) / target_s)
             cost += (once * late + (1.0 - once) * alone) / len(parts)
+        if prices.gap_tokens:
+            gaps, gap_s = self._gaps(slot, stall_s, prices)
+            share = min(1.0, prices.gap_tokens * gaps * tpot_s * busy / stall_s)
+            cost += share * max(0.0, prices.lateness(gap_s / target_s) - alone)
         return cost
 
     def _longest_s(self, slot: int, prices: Prices) -> float:
@@ -320,9 +340,13 @@ class Ways:
 
     def _full_step_s(self, slot: int, prices: Prices) -> float:
         token_s = max(0.0, self.columns.latency[slot].ttft[1] / 1000.0)
+        tokens = self.fleet.infos[slot].yielding_step_tokens or prices.step_tokens
+        return tokens * token_s + self._plain_step_s(slot)
+
+    def _plain_step_s(self, slot: int) -> float:
+        """Seconds of a step without a prompt."""
         fit = self._pace.steps.fit(self.fleet.ids[slot])
-        step_s = fit.tpot_s(self.columns.requests[slot] + 1, self.columns.context_tokens[slot])
-        return prices.step_tokens * token_s + step_s
+        return fit.tpot_s(self.columns.requests[slot] + 1, self.columns.context_tokens[slot])
 
     def _busy(self, slot: int) -> float:
         return self._shares[slot]

@@ -1,37 +1,193 @@
-"""The number of replicas from what replicas say, and how settings reach Serve."""
+"""From a gateway's report through the process that decides to what Serve is told."""
 
 from __future__ import annotations
 
+import socket
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from redis import Redis
+from sqlalchemy import Engine
 
-from deployments.autoscaling import ONGOING, replicas_for_load, wanted_replicas
+from deployments.autoscaling import TARGETS, DecidedReplicas, decided, decided_by, written
+from deployments.control.scaling import LEASE, Round
+from deployments.gateway.demand import FIGURES, REPORTS
+from deployments.pools import pools_of
+from deployments.redis_server import RedisServer
+from deployments.scaling_plans import scaling_plans
+from weir.autoscaling.keeping import find, of_each_model
+from weir.autoscaling.telling import (
+    ClassTold,
+    GatewayTold,
+    ModelTold,
+    ReplicaTold,
+    pack,
+    unpack_figures,
+)
+from weir.database import migrate, open_database, reading
+from weir.settings import Settings, parse_settings
+
+TREE: dict[str, Any] = {
+    "models": [
+        {
+            "name": "m",
+            "source": "x",
+            "autoscaling": {
+                "min_replicas": 0,
+                "max_replicas": 4,
+                "capacity": {"prefill_tokens_per_s": 2000.0, "decode_tokens_per_s": 400.0},
+            },
+        },
+        {"name": "fixed", "source": "x"},
+    ],
+    "autoscaling": {"params": {"down_after_s": 30.0}},
+}
 
 
-def context(current: int, reported: dict[str, float] | None, target: int = 1) -> Any:
-    return SimpleNamespace(
-        current_num_replicas=current,
-        target_num_replicas=target,
-        aggregated_metrics=None if reported is None else {ONGOING: reported},
-        config=SimpleNamespace(get_target_ongoing_requests=lambda: 8.0),
-    )
+def settings_of(**more: Any) -> Settings:
+    return parse_settings({**TREE, **more}, "test")
 
 
-@pytest.mark.parametrize(("ongoing", "replicas"), [(0, 1), (8, 1), (8.1, 2), (16, 2), (80, 10)])
-def test_nobody_has_more_than_its_target(ongoing: float, replicas: int) -> None:
-    assert wanted_replicas(ongoing, 8.0) == replicas
+@pytest.fixture(scope="module")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folder = tmp_path_factory.mktemp("redis")
+    server = RedisServer(folder, port, folder / "redis.log")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        server.start()
+    yield server
+    server.stop()
 
 
-def test_the_sum_over_the_replicas_decides() -> None:
-    assert replicas_for_load(context(2, {"a": 20.0, "b": 4.0})) == (3, {})
+@pytest.fixture
+def redis(redis_server: RedisServer) -> Iterator[Redis]:
+    client = Redis.from_url(redis_server.url)
+    client.flushdb()
+    yield client
+    client.close()
 
 
-def test_a_replica_that_has_not_reported_counts_as_the_others() -> None:
-    assert replicas_for_load(context(2, {"a": 16.0})) == (4, {})
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    made = open_database(f"sqlite:///{tmp_path / 'weir.db'}")
+    migrate(made)
+    yield made
+    made.dispose()
 
 
-def test_without_reports_nothing_changes() -> None:
-    assert replicas_for_load(context(2, None, target=3)) == (3, {})
-    assert replicas_for_load(context(0, {}, target=1)) == (1, {})
+def tell(redis: Redis, at_s: float, arrivals: int, replicas: int, waiting: int = 0) -> None:
+    """Requests of 50 tokens to compute and 50 to generate."""
+    seen = ClassTold(arrivals, arrivals * 100, arrivals * 50, arrivals * 50)
+    seen.waiting_requests, seen.waiting_tokens = waiting, 50.0 * waiting
+    seen.waiting_output_tokens = 50.0 * waiting
+    up = {f"r{i}": ReplicaTold("", True) for i in range(replicas)}
+    told = GatewayTold("g", 900.0, at_s, {"m": ModelTold({"standard": seen}, up)})
+    redis.hset(REPORTS, "g", pack(told))
+
+
+def target(redis: Redis, at_s: float) -> int | None:
+    raw: Any = redis.hget(TARGETS, "model-m")
+    return decided(raw, at_s)
+
+
+def test_only_models_that_scale_have_a_plan() -> None:
+    (plan,) = scaling_plans(settings_of())
+    assert plan.name == "m"
+    assert (plan.pools[0].state.least, plan.pools[0].state.most) == (0, 4)
+    assert plan.pools[0].state.usd_per_hour > 0
+    assert plan.ttft_slo_s == 2.0
+    assert set(plan.deferrable_s) == {"batch"}
+
+
+def test_a_round_decides_writes_and_keeps(redis: Redis, engine: Engine) -> None:
+    now = [1000.0]
+    round_ = Round(settings_of(), redis, engine, lambda: now[0])
+    assert round_.run() == []
+    for second in range(0, 200, 5):
+        now[0] = 1000.0 + second
+        tell(redis, now[0], 20 * second, 1)
+        round_.run()
+    assert target(redis, now[0]) == 4
+    assert set(redis.hkeys(TARGETS)) == {b"model-m"}
+    for second in range(200, 500, 5):
+        now[0] = 1000.0 + second
+        tell(redis, now[0], 4000, 4)
+        round_.run()
+    assert target(redis, now[0]) == 0
+    (figures,) = unpack_figures(redis.get(FIGURES))
+    assert (figures.model, figures.pool, figures.target) == ("m", "m", 0)
+    assert figures.start_seconds > 0
+    with reading(engine) as connection:
+        rows = find(connection, "m")
+        (last,) = of_each_model(connection, now[0])
+    assert last == rows[0]
+    assert [row.changed for row in rows].count(True) >= 2
+    # Kept once a minute where nothing changes, not every five seconds.
+    assert 8 <= len(rows) <= 25
+    assert {row.targets["m"] for row in rows} >= {0, 4}
+    assert rows[-1].explanation.because
+    assert rows[0].state.pools[0].capacity.usable == 0.8
+
+
+def test_another_process_goes_on_where_the_first_one_was(redis: Redis, engine: Engine) -> None:
+    now = [1000.0]
+    first = Round(settings_of(), redis, engine, lambda: now[0])
+    second = Round(settings_of(), redis, engine, lambda: now[0])
+    tell(redis, now[0], 0, 2)
+    assert first.run()[0].targets == {"m": 2}
+    assert second.run() == []
+    assert redis.pttl(LEASE) > 0
+    first.resign()
+    now[0] += 40.0
+    tell(redis, now[0], 0, 2)
+    # A process without a memory would let nothing shrink for a minute.
+    assert second.run()[0].targets == {"m": 0}
+    assert first.run() == []
+
+
+def test_a_gateway_that_is_gone_is_forgotten(redis: Redis, engine: Engine) -> None:
+    tell(redis, 1000.0, 0, 1)
+    redis.hset(REPORTS, "odd", b"\xff")
+    Round(settings_of(), redis, engine, lambda: 1400.0).run()
+    assert redis.hlen(REPORTS) == 0
+
+
+def context(target_replicas: int) -> Any:
+    return SimpleNamespace(target_num_replicas=target_replicas)
+
+
+def test_serve_is_told_the_number_that_was_decided(redis_server: RedisServer, redis: Redis) -> None:
+    policy = DecidedReplicas("model-m", redis_server.url, external=False)
+    assert policy(context(2)) == (2, {})
+    policy = DecidedReplicas("model-m", redis_server.url, external=False)
+    redis.hset(TARGETS, "model-m", written(3, time.time()))
+    assert policy(context(2)) == (3, {})
+    # What another platform decided before this one began is not for this one.
+    policy = DecidedReplicas("model-m", redis_server.url, external=False)
+    assert policy(context(2)) == (2, {})
+
+
+def test_an_old_number_or_none_leaves_what_is(redis_server: RedisServer, redis: Redis) -> None:
+    redis.hset(TARGETS, "model-m", written(3, time.time() - 600.0))
+    assert DecidedReplicas("model-m", redis_server.url, external=False)(context(2)) == (2, {})
+    away = DecidedReplicas("model-m", "redis://127.0.0.1:1", external=False)
+    assert away(context(5)) == (5, {})
+    assert decided(b"much@too odd", 0.0) is None
+
+
+def test_a_password_is_not_shown_by_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {"mode": "external", "url": "redis://somewhere:6379/0"}
+    monkeypatch.setenv("WEIR_REDIS_URL", "redis://:secret@somewhere:6379/0")
+    settings = settings_of(redis=told)
+    (pool,) = pools_of(settings.models[0])
+    kwargs = decided_by(pool, settings)
+    assert "secret" not in str(kwargs)
+    assert kwargs["deployment"] == "model-m"

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from deployments.gateway.metrics_page import merge_metrics
+from deployments.gateway.metrics_page import merge_engines
 from deployments.gateway.pages import list_replicas
 from deployments.testing.world import KEY, http_world
 from router.tiers import TierUse
@@ -184,7 +184,7 @@ def test_metrics_of_tiers_are_told_apart_by_replica() -> None:
         "# HELP weir_kv_tier_bytes b\n# TYPE weir_kv_tier_bytes gauge\n"
         'weir_kv_tier_bytes{engine="0",tier="disk"} 7.0\n'
     )
-    merged = merge_metrics({"a": text, "b": text.replace("7.0", "8.0")})
+    merged = merge_engines({"a": text, "b": text.replace("7.0", "8.0")})
     assert 'weir_kv_tier_bytes{replica="a",engine="0",tier="disk"} 7.0' in merged
     assert 'weir_kv_tier_bytes{replica="b",engine="0",tier="disk"} 8.0' in merged
 
@@ -192,9 +192,10 @@ def test_metrics_of_tiers_are_told_apart_by_replica() -> None:
 def test_vllm_metrics_are_told_apart_by_replica() -> None:
     text = (
         "# HELP vllm:running r\n# TYPE vllm:running gauge\n"
-        'vllm:running{engine="0"} 2.0\npython_gc_total 5\n'
+        'vllm:running{engine="0"} 2.0\n'
+        "# HELP python_gc g\n# TYPE python_gc counter\npython_gc_total 5\n"
     )
-    merged = merge_metrics({"a": text, "b": text})
+    merged = merge_engines({"a": text, "b": text})
     assert merged.count("# TYPE vllm:running gauge") == 1
     assert 'vllm:running{replica="a",engine="0"} 2.0' in merged
     assert 'vllm:running{replica="b",engine="0"} 2.0' in merged

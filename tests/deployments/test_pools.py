@@ -130,23 +130,25 @@ def test_every_pool_fills_its_part_of_one_router() -> None:
 # Ray's imports warn in ways that are not ours to fix.
 _SCRIPT = """
 import json, sys
-from deployments.deploy import _market, _pool, application, gateway_view, llm_config
+from deployments.deploy import (
+    _gateway_nodes, _nodes, _pool, _replicas, application, gateway_view, llm_config)
 from deployments.pools import pools_of
 from deployments.versions import gateway_version
 from weir.settings import parse_settings
 
 GPU = {"accelerator": "H100"}
 
-def settings_of(*pools, address="local", **model):
+def settings_of(*pools, address="local", labels=False, **model):
     tree = {"name": "a/m", "source": "x", "pools": list(pools), **model}
-    return parse_settings({"models": [tree], "ray": {"address": address}}, "test")
+    ray = {"address": address, "pool_labels": labels}
+    return parse_settings({"models": [tree], "ray": ray}, "test")
 
 def pair(prefill={}, decode={}, **more):
     return settings_of({"name": "p", "role": "prefill", **prefill},
                        {"name": "d", "role": "decode", **decode}, **more)
 
 def configs(settings):
-    return [llm_config(pool) for pool in pools_of(settings.models[0])]
+    return [llm_config(pool, settings) for pool in pools_of(settings.models[0])]
 
 def bundles(settings, number):
     options = _pool(pools_of(settings.models[0])[number], settings)._bound_deployment
@@ -155,6 +157,11 @@ def bundles(settings, number):
 
 def version(settings):
     return gateway_version(gateway_view(settings), {})
+
+def scaled(least=1, most=2, policy="weir"):
+    bounds = {"min_replicas": least, "max_replicas": most}
+    return parse_settings({"models": [{"name": "m", "source": "x", "autoscaling": bounds}],
+                           "autoscaling": {"policy": policy}}, "test")
 
 parallel = pair({"parallel": {"tensor": 4, "pipeline": 2}, **GPU},
                 {"parallel": {"data": 8, "experts": True}, **GPU})
@@ -171,11 +178,18 @@ out = {
     "accelerators": [c.accelerator_type for c in configs(parallel)],
     "spot": [bundles(pair(spot, GPU, address="ray://x"), n)[1] for n in (0, 1)],
     "spot_bundles": len(bundles(pair(spot, GPU, address="ray://x"), 0)[0]),
-    "spot_on_one_machine": _market(pools_of(pair(spot).models[0])[0], pair(spot)),
+    "spot_on_one_machine": _nodes(pools_of(pair(spot).models[0])[0], pair(spot)),
+    "labels": [bundles(pair(spot, GPU, address="auto", labels=True), n)[1][0] for n in (0, 1)],
+    "gateways": [_gateway_nodes(settings_of(address=to, labels=True)) for to in ("auto", "local")],
     "workers": len(bundles(parallel, 0)[0]),
     "application": application(pair(engine={"mode": "stub"})) is not None,
     "same_gateway": version(pair()) == version(pair({"replicas": 3, "num_cpus": 2})),
     "other_gateway": version(pair()) == version(settings_of({"name": "x"})),
+    "bounds": len({version(scaled(**each)) for each in (
+        {"most": 2}, {"most": 9}, {"policy": "kpa"}, {"least": 2})}),
+    "sleeping": version(scaled(least=0)) != version(scaled(least=1)),
+    "serve": [_replicas(pool, scaled(most=5))["autoscaling_config"]
+              for pool in pools_of(scaled(most=5).models[0])],
     "wanted": [gateway_view(pair({"replicas": 0}, {"replicas": n})).models[0].replicas
                for n in (0, 3)],
 }
@@ -228,9 +242,28 @@ class TestRendered:
         assert out["spot"] == [[label] * out["spot_bundles"], None]
         assert out["spot_on_one_machine"] == {}
 
+    def test_pools_and_gateways_stay_on_nodes_with_their_label(self, out: dict[str, Any]) -> None:
+        market = {"ray.io/market-type": "spot"}
+        assert out["labels"] == [{"weir/pool": "a--m.p", **market}, {"weir/pool": "a--m.d"}]
+        cluster, one_machine = out["gateways"]
+        assert cluster["ray_actor_options"]["label_selector"] == {"weir/pool": "gateway"}
+        assert cluster["max_replicas_per_node"] == 1
+        assert one_machine == {"ray_actor_options": {"num_cpus": 0.0}}
+
     def test_a_gateway_restarts_for_another_set_of_pools_only(self, out: dict[str, Any]) -> None:
         assert out["same_gateway"]
         assert not out["other_gateway"]
 
     def test_a_gateway_waits_where_a_pool_has_replicas(self, out: dict[str, Any]) -> None:
         assert out["wanted"] == [0, 1]
+
+    def test_bounds_and_policies_restart_no_gateway(self, out: dict[str, Any]) -> None:
+        assert out["bounds"] == 1
+        assert out["sleeping"]  # it has to hold requests from then on
+
+    def test_serve_follows_what_is_decided_elsewhere(self, out: dict[str, Any]) -> None:
+        (told,) = out["serve"]
+        assert (told["min_replicas"], told["max_replicas"], told["initial_replicas"]) == (1, 5, 1)
+        assert told["policy"]["policy_function"] == "deployments.autoscaling:DecidedReplicas"
+        assert told["policy"]["policy_kwargs"]["deployment"] == "model-m"
+        assert told["upscale_delay_s"] == told["downscale_delay_s"] == 0.0

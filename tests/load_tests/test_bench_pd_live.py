@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from load_tests.bench_pd import live_marks
-from load_tests.disaggregation.live import LIVE_FLEETS, MIXED, SPLIT, Live, _delta
+from load_tests.disaggregation.live import LIVE_FLEETS, MIXED, SPLIT, Live, Placed, _delta
 
 
 def _live(number: int, **more: Any) -> Live:
@@ -16,6 +16,7 @@ def _live(number: int, **more: Any) -> Live:
         "long_first_s": [0.4],
         "counters": {},
         "errors": (),
+        "placed": Placed(2, True),
     }
     return Live(LIVE_FLEETS[number], **{**measured, **more})
 
@@ -39,6 +40,8 @@ def test_marks_compare_the_split_fleet_with_the_mixed_one() -> None:
     assert rows[0]["answers_identical_ratio"] == 1.0
     assert rows[0]["prompt_tokens_not_computed_again_ratio"] is None
     assert rows[1]["prompts_handed_over"] == 7.0
+    assert {(row["replicas"], row["cores_per_replica"]) for row in rows} == {(2, 1)}
+    assert rows[0]["gaps_within_target_ratio"] == 0.9
     assert abs(rows[1]["added_ttft_p50_ms"] - 200) < 1e-6
 
 
@@ -47,6 +50,7 @@ def test_what_was_not_measured_is_said() -> None:
     assert [mark.value for mark in marks] == [None, None, None]
     assert all(mark.reason for mark in marks)
     assert {fleet.name for fleet in LIVE_FLEETS} >= {MIXED, SPLIT}
+    assert {fleet.replicas for fleet in LIVE_FLEETS} == {2}, "equal hardware"
 
 
 def test_only_text_counts_as_output() -> None:

@@ -6,10 +6,13 @@ import random
 
 import pytest
 
-from router.adapters import ALL_BUSY, USUAL_LOAD_S, AdapterBook
+from router.adapters import ALL_BUSY, EVICTION, USUAL_LOAD_S, AdapterBook
 from router.policy import build_policy
 from router.router import Router
 from router.types import ReplicaInfo, RouteRequest
+
+#: Into full slots, of which some are free: 10 tokens a load.
+FULL = 10.0 * (1.0 + EVICTION)
 
 
 def _request(number: int, adapter: str | None, prompt_tokens: int = 10) -> RouteRequest:
@@ -29,7 +32,7 @@ def test_a_load_costs_by_what_it_takes() -> None:
     book.told("full", ["y", "z"], ["y"], 2, 0.01)
     book.told("busy", ["y", "z"], ["y", "z"], 2, 0.01)
     costs = book.work("x", ["warm", "room", "full", "busy", "unheard"], 0.001)
-    assert costs == pytest.approx([0.0, 10.0, 20.0, 10.0 * ALL_BUSY, USUAL_LOAD_S * 1000])
+    assert costs == pytest.approx([0.0, 10.0, FULL, 10.0 * ALL_BUSY, USUAL_LOAD_S * 1000])
 
 
 def test_a_dispatch_counts_at_once_and_the_oldest_idle_adapter_leaves() -> None:
@@ -48,6 +51,48 @@ def test_nothing_leaves_slots_that_are_all_in_use() -> None:
     book.told("a", ["x"], ["x"], 1, 0.01)
     book.dispatched("a", "y")
     assert book.loaded("a") == ("x",)
+
+
+def test_a_slot_is_in_use_from_the_dispatch_to_the_end_whatever_the_replica_told_before() -> None:
+    """It tells every 50 ms; two cold adapters within that time must not count on one slot."""
+    book = AdapterBook()
+    book.told("a", ["x", "y"], ["x"], 2, 0.01)
+    book.told("b", ["x", "y"], ["x"], 2, 0.01)
+    book.dispatched("a", "z")
+    waits = 10.0 * ALL_BUSY
+    assert book.work("w", ["a", "b"], 0.001) == pytest.approx([10.0 + waits, FULL])
+    book.told("a", ["x", "y"], ["x"], 2, 0.01)  # it has not heard of z
+    assert book.work("w", ["a", "b"], 0.001) == pytest.approx([10.0 + waits, FULL])
+    book.dispatched("a", "w")
+    assert book.work("v", ["a"], 0.001) == pytest.approx([20.0 + 2 * waits])
+    book.released("a", "z")
+    book.released("a", "w")
+    assert book.work("v", ["a", "b"], 0.001) == pytest.approx([FULL, FULL])
+
+
+def test_an_engine_stands_still_for_loads_that_are_still_to_come() -> None:
+    book = AdapterBook()
+    book.told("a", ["x"], [], 4, 0.01)
+    book.dispatched("a", "y")
+    assert book.work("x", ["a"], 0.001) == pytest.approx([10.0])
+    book.started("a", "y")
+    assert book.work("x", ["a"], 0.001) == pytest.approx([0.0])
+    book.dispatched("a", "z")
+    book.told("a", ["x", "y", "z"], ["y", "z"], 4, 0.01)
+    assert book.work("x", ["a"], 0.001) == pytest.approx([0.0])
+
+
+def test_who_ends_frees_the_slot_in_the_routers_eyes() -> None:
+    router = _router()
+    for name in ("a", "b"):
+        router.adapters.told(name, ["x"], [], 1, 0.05)
+    first = router.choose(_request(1, "x"))
+    ids = [first.replica_id]
+    before = router.adapters.work("y", ids, 0.001)
+    first.release()
+    first.release()
+    assert before == pytest.approx([50.0 * ALL_BUSY])
+    assert router.adapters.work("y", ids, 0.001) == pytest.approx([50.0 * (1.0 + EVICTION)])
 
 
 def test_requests_follow_their_adapter() -> None:

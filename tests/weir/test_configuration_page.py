@@ -76,6 +76,7 @@ def test_every_key_is_described_in_its_chapter() -> None:
         (PARTS.rules, "models."),
         (PARTS.limits, "admission.limits."),
         (SCORERS, "models.weighted.scorers."),
+        (PARTS.autoscaling, "autoscaling."),
     ],
 )
 def test_every_parameter_is_described(registry: Registry[Any], prefix: str) -> None:
@@ -103,6 +104,7 @@ def test_nothing_is_described_that_there_is_not() -> None:
             (PARTS.rules, "models."),
             (PARTS.limits, "admission.limits."),
             (SCORERS, "models.weighted.scorers."),
+            (PARTS.autoscaling, "autoscaling."),
         )
         for name in registry.names()
         for field in dataclasses.fields(registry.params(name))

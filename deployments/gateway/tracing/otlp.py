@@ -16,7 +16,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import (
     OTLPSpanExporter as OTLPHttpExporter,
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Status
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
@@ -35,6 +35,12 @@ _KINDS = {
     "client": OtlpSpan.SPAN_KIND_CLIENT,
 }
 _SAMPLED_FLAG = 1
+_FIELDS: Mapping[type, str] = {
+    str: "string_value",
+    bool: "bool_value",
+    int: "int_value",
+    float: "double_value",
+}
 
 
 class OtlpEncoder:
@@ -43,7 +49,7 @@ class OtlpEncoder:
     def __init__(self, resource: Mapping[str, Any]) -> None:
         self._resource = Resource()
         for name, value in resource.items():
-            _set(self._resource.attributes.add(key=name).value, value)
+            self._resource.attributes.add(key=name, value=_any(value))
         self._scope = InstrumentationScope(name="weir.gateway", version=__version__)
 
     def encode(self, traces: list[KeptTrace]) -> ExportTraceServiceRequest:
@@ -71,25 +77,23 @@ def _add(scope: ScopeSpans, trace_id: bytes, trace: KeptTrace, span: Span) -> No
         start_time_unix_nano=int((span.start_s + trace.ahead_s) * 1e9),
         end_time_unix_nano=int((span.end_s + trace.ahead_s) * 1e9),
     )
+    add = made.attributes.add
     for name, value in span.attributes.items():
-        _set(made.attributes.add(key=name).value, value)
+        add(key=name, value=_any(value))
     if span.error:
-        made.attributes.add(key=names.ERROR_TYPE).value.string_value = span.error
+        add(key=names.ERROR_TYPE, value=_any(span.error))
         made.status.code = Status.STATUS_CODE_ERROR
 
 
-def _set(into: AnyValue, value: Value) -> None:
-    if isinstance(value, str):
-        into.string_value = value
-    elif isinstance(value, bool):
-        into.bool_value = value
-    elif isinstance(value, int):
-        into.int_value = value
-    elif isinstance(value, float):
-        into.double_value = value
-    else:
-        for each in value:
-            _set(into.array_value.values.add(), each)
+def _any(value: Value) -> dict[str, Any]:
+    """The fields of an ``AnyValue``: given as a dictionary they are set in one call."""
+    field = _FIELDS.get(type(value))
+    if field is not None:
+        return {field: value}
+    if isinstance(value, str):  # of a kind of its own, as an enumeration's are
+        return {"string_value": str(value)}
+    assert not isinstance(value, int | float)
+    return {"array_value": {"values": [_any(each) for each in value]}}
 
 
 class _HttpExporter(OTLPHttpExporter):

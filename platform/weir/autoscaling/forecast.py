@@ -44,6 +44,8 @@ def foretell(
     spacing_s = (history[-1].at_s - history[0].at_s) / (len(history) - 1)
     ahead = max(1, round(horizon_s / spacing_s))
     season = round(season_s / spacing_s) if season_s else 0
+    if not season:  # nothing older than what is checked matters
+        history = history[-(max(1, round(checked_s / spacing_s)) + ahead + 1) :]
     computed = np.array([sample.computed_tokens_per_s for sample in history])
     output = np.array([sample.output_tokens_per_s for sample in history])
     work = computed / max(computed.mean(), 1e-9) + output / max(output.mean(), 1e-9)

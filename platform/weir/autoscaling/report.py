@@ -16,7 +16,8 @@ Role = Literal["mixed", "prefill", "decode"]
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Of one priority class. ``computed``: prompt tokens that no cache is expected to have.
+    """Of one priority class. ``prompt``: all prompt tokens; ``computed``: those that no cache is
+    expected to have.
     ``waiting_*``: at gateways and replicas, not begun. ``*_met``: shares of what was answered in
     the window, in [0, 1]. ``deferrable_s``: so long it may wait for cheaper hours (0: not at all).
     """
@@ -33,6 +34,7 @@ class Demand:
     ttft_met: float = 1.0
     tpot_met: float = 1.0
     deferrable_s: float = 0.0
+    prompt_tokens_per_s: float = field(default=0.0, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from weir.cli.admin import admin_app
+from weir.cli.autoscale import autoscale_app
 from weir.cli.batches import batches_app
 from weir.cli.directory import DatabaseOption, JsonOption
 from weir.cli.keys import keys_app
@@ -17,6 +18,8 @@ from weir.cli.ledger import CsvOption, SinceOption, TenantOption, UntilOption, c
 from weir.cli.models import models_app
 from weir.cli.plan import plan
 from weir.cli.pools import pools_app
+from weir.cli.rollout import rollout_app
+from weir.cli.slo import slo_app
 from weir.cli.tenants import tenants_app
 from weir.cli.trace import trace
 
@@ -52,6 +55,7 @@ config_app = typer.Typer(
 app.add_typer(config_app, name="config")
 app.add_typer(models_app, name="models")
 app.add_typer(pools_app, name="pools")
+app.add_typer(rollout_app, name="rollout")
 app.command(epilog="Example: [bold]weir trace 3f6c0a9e[/]")(trace)
 app.add_typer(admin_app, name="admin")
 app.add_typer(batches_app, name="batches")
@@ -61,6 +65,8 @@ app.command(
 app.add_typer(tenants_app, name="tenants")
 app.add_typer(keys_app, name="keys")
 app.add_typer(cost_app, name="cost")
+app.add_typer(slo_app, name="slo")
+app.add_typer(autoscale_app, name="autoscale")
 
 ProfileOption = Annotated[
     str, typer.Option("--profile", help="Settings that ship with weir: laptop or gpu.")

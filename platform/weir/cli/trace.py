@@ -19,7 +19,6 @@ _NAME_WIDTH = 34
 _PAGE = "/weir/traces"
 #: Several gateways answer in turn, each for itself: so often each is asked on average.
 _ROUNDS = 4
-_MOST_CANDIDATES = 3
 
 
 def trace(
@@ -130,16 +129,10 @@ def _notes(span: Mapping[str, Any]) -> str:
 
 
 def _decision(told: Mapping[str, Any]) -> str:
-    scores = zip(
-        told.get("weir.decision.replicas", ()),
-        told.get("weir.decision.scores", ()),
-        told.get("weir.decision.cached_blocks", ()),
-        strict=False,
-    )
-    rated = [f"{replica} {score:.3f} ({cached} cached)" for replica, score, cached in scores]
-    more = told.get("weir.decision.candidates", 0) - _MOST_CANDIDATES
-    shown = ", ".join(rated[:_MOST_CANDIDATES]) + (f", {more} more" if more > 0 else "")
     reason = str(told["weir.decision.reason"])
+    best = told.get("weir.decision.best", ())
+    more = int(told.get("weir.decision.candidates", 0)) - len(best)
+    shown = ", ".join(best) + (f", {more} more" if more > 0 else "")
     return f"{reason}: {shown}" if shown else reason
 
 

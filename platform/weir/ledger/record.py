@@ -9,17 +9,22 @@ import msgspec
 
 #: Longest label that a request may carry into the ledger, in characters.
 MAX_LABEL_CHARS = 64
+#: Behind the id of a leg: its prefill replica's half; what was told of it or of that half later;
+#: what was told by the replica itself.
+PREFILLED, LATER, ORPHANED = "p", "l", "o"
 
 
 class Part(StrEnum):
     """Which part of a leg a record is about. ``WHOLE``: the replica that answered. ``PREFILL``:
     another replica, which computed the prompt for that one. ``LATE``: what an engine had generated
     that the gateway did not wait for, told after the leg's own record was written; it is added to
-    that one."""
+    that one. ``ORPHAN``: all that a replica's engine has counted for a leg, told because nobody had
+    confirmed that it is booked; what is booked of it is taken off (:mod:`weir.ledger.orphans`)."""
 
     WHOLE = "whole"
     PREFILL = "prefill"
     LATE = "late"
+    ORPHAN = "orphan"
 
 
 class Loss(StrEnum):
@@ -29,7 +34,9 @@ class Loss(StrEnum):
     another choice of the request has the same prompt, and pays for it. ``HANDED_OVER``: the prompt
     is paid for in the record of the replica that answered. ``FAILED``: nobody saw anything of this
     attempt: it failed, and another model answered or an error did. ``UNSEEN``: the engine put this
-    out and nobody waited for it.
+    out and nobody waited for it. ``ORPHANED``: the gateway was killed, or the connection to the
+    replica broke. ``REPEATED``: a batch's line that another gateway had computed, and not published
+    before it was killed.
     """
 
     NONE = ""
@@ -38,13 +45,15 @@ class Loss(StrEnum):
     HANDED_OVER = "handed_over"
     FAILED = "failed"
     UNSEEN = "unseen"
+    ORPHANED = "orphaned"
+    REPEATED = "repeated"
 
 
 class UsageRecord(msgspec.Struct, frozen=True, array_like=True, tag="u", kw_only=True):
     """One leg: one placement of a choice on a replica, and what came of it.
 
-    ``leg`` is unique: ``serial.attempt.choice.leg``, with ``p`` or ``l`` behind it for the parts
-    that are not whole. Writing a record twice is writing it once.
+    ``leg`` is unique: ``serial.attempt.choice.leg``, with letters behind it for the parts that are
+    not whole. Writing a record twice is writing it once.
 
     Token counts are of two kinds. ``prompt_tokens``, ``cached_tokens`` and ``output_tokens`` are
     the engine's own: their sums over all records are what the engines' counters say.

@@ -12,6 +12,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from weir.database import writing
+from weir.ledger.lines import paid_once
+from weir.ledger.orphans import Row, hold_others_back, take_off, without_booked
 from weir.ledger.rates import FREE, Rates
 from weir.ledger.record import Entry, Part, ReplicaTime, UsageRecord
 from weir.ledger.slo import SLO_KEYS, SLO_SUMS, slo_rows, slo_sums
@@ -19,6 +21,7 @@ from weir.ledger.tables import (
     HOUR_MS,
     SUM_KEYS,
     SUMS,
+    billed_lines,
     ledger_outboxes,
     replica_hours,
     usage_records,
@@ -70,7 +73,8 @@ def prune(engine: Engine, before_ms: int) -> None:
         DatabaseAwayError: the database does not answer.
     """
     with writing(engine) as connection:
-        connection.execute(delete(usage_records).where(usage_records.c.ended_ms < before_ms))
+        for table in (usage_records, billed_lines):
+            connection.execute(delete(table).where(table.c.ended_ms < before_ms))
         gone = ledger_outboxes.c.updated_ms < before_ms
         connection.execute(delete(ledger_outboxes).where(gone))
 
@@ -80,12 +84,15 @@ def _store(
 ) -> dict[str, int]:
     entries = [entry for each in arrived for entry in each.entries]
     records = {e.leg: e for e in entries if isinstance(e, UsageRecord)}
+    hold_others_back(connection, records.values())
     for leg in _known(connection, list(records)):
         del records[leg]
+    records = paid_once(connection, without_booked(connection, records))
     if records:
         rows = [_row(record) for record in records.values()]
         connection.execute(insert(usage_records), rows)
-        _add(connection, usage_sums, SUM_KEYS, SUMS, _sums(rows))
+        changed = take_off(connection, records)
+        _add(connection, usage_sums, SUM_KEYS, SUMS, _sums(rows, changed))
         if kept := slo_rows(records.values()):
             _add(connection, slo_sums, SLO_KEYS, SLO_SUMS, kept)
     _store_hours(connection, [e for e in entries if isinstance(e, ReplicaTime)], rates)
@@ -118,16 +125,23 @@ _TEXTS: dict[str, int] = {
 }
 
 
-def _sums(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def _sums(rows: Iterable[Row], changed: Iterable[tuple[Row, Row]] = ()) -> list[Row]:
     """Rows of :data:`usage_sums`, in the order of their keys: writers then lock them in one
-    order."""
+    order. ``changed``: rows that are there, as they were and as they are."""
     found: dict[tuple[Any, ...], list[int]] = {}
-    for row in rows:
+
+    def add(row: Row, sign: int = 1) -> None:
         hour_ms = row["ended_ms"] // HOUR_MS * HOUR_MS
         key = (hour_ms, *(row[name] for name in SUM_KEYS[1:]))
         values = found.setdefault(key, [0] * len(SUMS))
         for i, value in enumerate(_summed(row)):
-            values[i] += value
+            values[i] += sign * value
+
+    for row in rows:
+        add(row)
+    for before, after in changed:
+        add(before, -1)
+        add(after)
     return [
         dict(zip((*SUM_KEYS, *SUMS), (*key, *found[key]), strict=True)) for key in sorted(found)
     ]

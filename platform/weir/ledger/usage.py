@@ -108,16 +108,19 @@ def usage(
     return [_usage(by, row) for row in rows]
 
 
+_UNITS = {"d": "days", "h": "hours", "m": "minutes"}
+
+
 def parse_moment(text: str) -> int:
     """Milliseconds since the epoch of a day (2026-11-27, at its beginning, UTC), a moment (with a
-    time zone, or UTC), or so many days or hours ago (7d, 12h).
+    time zone, or UTC), or so many days, hours or minutes ago (7d, 12h, 15m).
 
     Raises:
         BadRequestError: it is none of these.
     """
     try:
-        if text[-1:] in ("d", "h") and text[:-1].isdigit():
-            ago = timedelta(**{"days" if text[-1] == "d" else "hours": int(text[:-1])})
+        if (unit := _UNITS.get(text[-1:])) is not None and text[:-1].isdigit():
+            ago = timedelta(**{unit: int(text[:-1])})
             return int((datetime.now(UTC) - ago).timestamp() * 1000)
         if len(text) == len("2026-11-27"):
             day = date.fromisoformat(text)

@@ -99,11 +99,12 @@ class Registry(Generic[T]):
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What the settings may choose by name: ``models[].routing.policy``,
-    ``models[].routing.disaggregation.rule``, ``admission.limits``."""
+    ``models[].routing.disaggregation.rule``, ``admission.limits``, ``autoscaling.policy``."""
 
     policies: Registry[Any]
     rules: Registry[Any]
     limits: Registry[Any]
+    autoscaling: Registry[Any]
 
 
 def chosen(

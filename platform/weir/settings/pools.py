@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from weir.settings.autoscaling import AutoscalingSettings
 from weir.settings.engine import EngineSettings, ParallelSettings, check_engine_args
+from weir.settings.notices import NoticeSettings
 from weir.settings.section import Finding, Section
 from weir.settings.tiers import KvTiersSettings
 
@@ -67,7 +68,8 @@ class PoolSettings(Section):
     generates; a ``decode`` one generates those, and takes whole requests; a ``mixed`` one does
     whatever comes. ``changes_role``: the replicas of a mixed pool can be told to do one of the two
     only, also where no pool has a role. ``market``: what kind of capacity the machines are;
-    ``region``: where they are (None: as ``prices.region`` says), for the price of an hour. Where
+    ``region``: where they are (None: as ``prices.region`` says), for the price of an hour.
+    ``notices``: where it is told that one is about to be taken away. Where
     ``parallel``, ``accelerator``, ``num_cpus`` or a part of ``engine`` and ``price`` is not given,
     it is the model's.
     """
@@ -81,6 +83,7 @@ class PoolSettings(Section):
     accelerator: str | None = None
     market: Literal["on_demand", "spot"] = "on_demand"
     region: str | None = None
+    notices: NoticeSettings | None = None
     num_cpus: float | None = Field(None, ge=0)
     engine: PoolEngineSettings = PoolEngineSettings()
     price: PoolPriceSettings = PoolPriceSettings()

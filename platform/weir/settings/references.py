@@ -93,6 +93,8 @@ def references(settings: Settings, known: Known) -> Iterator[Finding]:
         for finding in _of_model(model, names, students):
             yield finding.below("models", number)
     yield from _adapter_names(settings.models)
+    own = settings.slo.classes
+    yield from _each("priority class", own, names.classes, ("slo", "classes"))
     for number, rule in enumerate(settings.features.enrich):
         place = ("features", "enrich", number)
         yield from _each("model", rule.models, names.models, (*place, "models"))

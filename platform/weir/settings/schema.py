@@ -37,6 +37,7 @@ def settings_schema(parts: Parts) -> Schema:
     meant = meanings()
     _choose(sections, "RoutingSettings", "policy", parts.policies, meant)
     _choose(sections, "DisaggregationSettings", "rule", parts.rules, meant)
+    _choose(sections, "ScalingSettings", "policy", parts.autoscaling, meant, "autoscaling")
     limits = sections["AdmissionSettings"]["properties"]["limits"]
     limits |= _limits(sections, parts.limits, meant)
     _describe(whole, whole, "", meant)
@@ -55,7 +56,12 @@ def params_schema(adapter: TypeAdapter[Any]) -> Schema:
 
 
 def _choose(
-    sections: Schema, section: str, key: str, registry: Registry[Any], meant: Mapping[str, str]
+    sections: Schema,
+    section: str,
+    key: str,
+    registry: Registry[Any],
+    meant: Mapping[str, str],
+    chapter: str = "models",
 ) -> None:
     """The section's ``params`` are those of the part that its ``key`` names."""
     properties = sections[section]["properties"]
@@ -63,7 +69,7 @@ def _choose(
     usual = properties[key]["default"]
     cases = []
     for name in registry.names():
-        reference = _add_params(sections, registry, name, "models", meant)
+        reference = _add_params(sections, registry, name, chapter, meant)
         named: Schema = {"properties": {key: {"const": name}}}
         if name != usual:
             named["required"] = [key]

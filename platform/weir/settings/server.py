@@ -41,8 +41,11 @@ class CorsSettings(Section):
 
 class MetricsSettings(Section):
     """Who may read ``/metrics``, and what ``/ready`` says in detail: whoever has one of the keys
-    with these digests, and everybody who reaches ``host:port`` where ``port`` is set."""
+    with these digests, and everybody who reaches ``host:port`` where ``port`` is set.
+    ``max_tenants``: so many tenants have series of their own in each gateway; the others share
+    those of ``_other``."""
 
     host: str = "127.0.0.1"
     port: Port | None = None
     key_sha256: tuple[KeyDigest, ...] = ()
+    max_tenants: int = Field(2000, ge=1)

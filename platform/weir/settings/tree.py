@@ -12,7 +12,7 @@ from pydantic import Field, ValidationInfo, model_validator
 
 from weir.settings.admin import AdminSettings
 from weir.settings.admission import AdmissionSettings
-from weir.settings.autoscaling import AutoscalingSettings
+from weir.settings.autoscaling import AutoscalingSettings, ScalingSettings
 from weir.settings.batches import BatchesSettings, FilesSettings
 from weir.settings.database import DatabaseSettings
 from weir.settings.engine import EngineSettings, ParallelSettings
@@ -30,6 +30,7 @@ from weir.settings.responses import ResponsesSettings
 from weir.settings.routing import RoutingSettings
 from weir.settings.section import Finding, Section, refuse
 from weir.settings.server import CorsSettings, MetricsSettings, Port
+from weir.settings.slo import SloSettings
 from weir.settings.speculative import SpeculativeSettings
 from weir.settings.tenants import ModelName, TenantId, TenantSettings
 from weir.settings.tracing import TracingSettings
@@ -79,12 +80,14 @@ class GatewaySettings(Section):
     share the requests and take over from each other. ``dispatch_attempts``: replicas that may fail
     on a request, or get stuck under it, one after the other without any output (three times as many
     that are lost whole). ``resume_wait_s``: so long a request whose replica was lost waits for
-    another to come.
+    another to come. ``metrics_port``: each gateway answers ``/metrics``, ``/ready`` and ``/health``
+    there too; for gateways that have a machine, or a pod, each.
     """
 
     replicas: int = Field(1, ge=1)
     standbys: int = Field(1, ge=0)
     num_cpus: float = Field(0.0, ge=0)
+    metrics_port: Port | None = None
     dispatch_attempts: int = Field(3, ge=1, le=10)
     resume_wait_s: float = Field(30.0, ge=0)
 
@@ -206,9 +209,14 @@ class LogSettings(Section):
 
 
 class RaySettings(Section):
-    """The Ray cluster: ``local`` starts one; anything else is an address to join."""
+    """The Ray cluster: ``local`` starts one; anything else is an address to join.
+
+    ``pool_labels``: each node of the cluster carries Ray's label ``weir/pool`` with the pool that
+    it is for, and everything runs only on nodes of its own.
+    """
 
     address: str = "local"
+    pool_labels: bool = False
     num_cpus: int | None = Field(None, ge=1)
     object_store_memory_bytes: int = Field(100 * 1024 * 1024, ge=80 * 1024 * 1024)
     dashboard: bool = False
@@ -225,6 +233,8 @@ class Settings(Section):
     registry: RegistrySettings = RegistrySettings()
     database: DatabaseSettings = DatabaseSettings()
     admission: AdmissionSettings = Field(default_factory=AdmissionSettings)
+    slo: SloSettings = SloSettings()
+    autoscaling: ScalingSettings = ScalingSettings()
     ledger: LedgerSettings = LedgerSettings()
     features: FeaturesSettings = FeaturesSettings()
     responses: ResponsesSettings = ResponsesSettings()

@@ -26,6 +26,8 @@ from weir.tenancy.rows import (
     check_tenant_id,
     document,
     key_row,
+    next_revision,
+    put_document,
     require_disjoint,
     require_free,
     require_unrevoked,
@@ -287,12 +289,8 @@ class TenantStore:
                 return
         with self._changing(actor) as change:
             require_disjoint(change.connection, listed)
-            held = directory_documents.c.name == YAML
             before = document(change.connection, YAML)
-            values = {"body": body, "revision": change.revision}
-            changed = update(directory_documents).where(held).values(values)
-            if not change.connection.execute(changed).rowcount:
-                change.connection.execute(insert(directory_documents).values(name=YAML, **values))
+            put_document(change.connection, YAML, body, change.revision)
             append_audit(
                 change.connection,
                 change.now_s,
@@ -338,9 +336,7 @@ class TenantStore:
     def _changing(self, actor: str) -> Iterator[_Change]:
         own = writing(self.engine) if self._joined is None else nullcontext(self._joined)
         with own as connection:
-            bump = update(directory).values(revision=directory.c.revision + 1)
-            revision = connection.execute(bump.returning(directory.c.revision)).scalar_one()
-            yield _Change(connection, actor, self._clock(), int(revision))
+            yield _Change(connection, actor, self._clock(), next_revision(connection))
 
     def _page(
         self,

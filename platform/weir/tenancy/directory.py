@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from weir.errors import AuthenticationError, PermissionDeniedError
+from weir.rollouts.course import Rollout
 from weir.settings.tenants import TenantSettings
 from weir.tenancy.fields import tenant_of_fields
 from weir.tenancy.secret_keys import KEY_PREFIX, hash_key, key_id_of
@@ -23,12 +24,14 @@ _NO_KEY = (
 class Directory:
     """Frozen; a change makes another one. ``callers``: the tenant and key of each key, by the
     key's id and, for keys that are shown without an id, by its digest. ``revision``: that of the
-    database (-1: it was never read). ``conflicts``: what was left out, in words."""
+    database (-1: it was never read). ``conflicts``: what was left out, in words. ``rollouts``: the
+    candidates that are tried now, by the model in whose place."""
 
     tenants: Mapping[str, Tenant]
     callers: Mapping[str, Caller]
     revision: int = -1
     conflicts: tuple[str, ...] = ()
+    rollouts: Mapping[str, Rollout] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -37,6 +40,7 @@ class Directory:
         stored: Iterable[Tenant] = (),
         keys: Iterable[Key] = (),
         revision: int = -1,
+        rollouts: Iterable[Rollout] = (),
     ) -> Directory:
         """``listed``: the tenants of the settings, which hold where both know an id or a key."""
         tenants: dict[str, Tenant] = {}
@@ -60,7 +64,14 @@ class Directory:
                 conflicts.append(f"The key {key.id!r} of the database is in the settings.")
                 continue
             callers[key.id] = Caller(tenants[key.tenant], key)
-        return cls(MappingProxyType(tenants), MappingProxyType(callers), revision, tuple(conflicts))
+        tried = {each.model: each for each in rollouts if each.share or each.mirror}
+        return cls(
+            MappingProxyType(tenants),
+            MappingProxyType(callers),
+            revision,
+            tuple(conflicts),
+            MappingProxyType(tried),
+        )
 
     def caller(self, key_id: str) -> Caller | None:
         """The tenant and key of a key's id; whether it may be used now is not looked at."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from weir.rollouts.course import Rollout, as_document, rollouts_of
 from weir.settings.tenants import TenantFields, TenantSettings
 from weir.tenancy.directory import Directory
 from weir.tenancy.fields import (
@@ -20,7 +21,7 @@ from weir.tenancy.fields import (
     tenant_of_fields,
 )
 from weir.tenancy.records import Changes
-from weir.tenancy.rows import YAML
+from weir.tenancy.rows import ROLLOUTS, YAML
 from weir.tenancy.tenant import Key, Tenant
 
 _VERSION = 1
@@ -34,6 +35,7 @@ class Known:
     tenants: dict[str, Tenant] = field(default_factory=dict)
     keys: dict[str, Key] = field(default_factory=dict)
     revision: int = -1
+    rollouts: tuple[Rollout, ...] = ()
 
     def take(self, changes: Changes) -> None:
         """What was changed in the database."""
@@ -50,17 +52,22 @@ class Known:
         if changes.documents and YAML in changes.documents:
             body = changes.documents[YAML]
             self.listed = tuple(read_fields(TenantSettings, each) for each in body)
+        if changes.documents and ROLLOUTS in changes.documents:
+            self.rollouts = rollouts_of(changes.documents[ROLLOUTS])
         self.revision = changes.revision
 
     def directory(self) -> Directory:
         """All of it, frozen."""
-        return Directory.of(self.listed, self.tenants.values(), self.keys.values(), self.revision)
+        return Directory.of(
+            self.listed, self.tenants.values(), self.keys.values(), self.revision, self.rollouts
+        )
 
     def to_json(self) -> dict[str, Any]:
         """As it is kept in a file."""
         return {
             "version": _VERSION,
             "revision": self.revision,
+            "rollouts": as_document(self.rollouts),
             "listed": [each.model_dump(mode="json") for each in self.listed],
             "tenants": {
                 name: fields_of_tenant(each).model_dump(mode="json")
@@ -101,6 +108,7 @@ class Known:
                 for name, each in kept["keys"].items()
             },
             int(kept["revision"]),
+            rollouts_of(kept.get("rollouts", ())),
         )
 
 

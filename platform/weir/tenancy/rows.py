@@ -5,18 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from weir.database.schema import Row
 from weir.errors import BadRequestError, ConflictError, NotFoundError, VersionMismatchError
 from weir.settings.tenants import TenantFields, TenantSettings
 from weir.tenancy.fields import KeyFields, key_of_fields, read_fields, tenant_of_fields
 from weir.tenancy.records import StoredKey, StoredTenant
-from weir.tenancy.tables import directory_documents, keys, tenants
+from weir.tenancy.tables import directory, directory_documents, keys, tenants
 from weir.tenancy.tenant import Key
 
 #: The document that holds the tenants of the settings.
 YAML = "yaml"
+#: The one that holds the rollouts of candidate versions (:mod:`weir.rollouts.store`).
+ROLLOUTS = "rollouts"
 
 
 def check_tenant_id(tenant_id: str) -> None:
@@ -57,6 +59,20 @@ def require_disjoint(connection: Connection, listed: tuple[TenantSettings, ...])
 def document(connection: Connection, name: str) -> Any:
     query = select(directory_documents.c.body).where(directory_documents.c.name == name)
     return connection.execute(query).scalar_one_or_none()
+
+
+def put_document(connection: Connection, name: str, body: Any, revision: int) -> None:
+    """Write a document, whether it was there or not."""
+    values = {"body": body, "revision": revision}
+    held = directory_documents.c.name == name
+    if not connection.execute(update(directory_documents).where(held).values(values)).rowcount:
+        connection.execute(insert(directory_documents).values(name=name, **values))
+
+
+def next_revision(connection: Connection) -> int:
+    """The number of the change that this transaction makes. Other changes wait for its end."""
+    bump = update(directory).values(revision=directory.c.revision + 1)
+    return int(connection.execute(bump.returning(directory.c.revision)).scalar_one())
 
 
 def without_digests(listed: list[dict[str, Any]]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class AdaptiveParams:
     it gives no more than this part of its time to prompts, or the TPOT target is not shorter than a
     step full of prompt (0: never; vLLM's engines can decode whatever they are for).
     ``pairs_of_mixed``: every engine can hand its KV blocks over, whatever its role.
-    ``power``, ``late``, ``others``, ``waiting``, ``work``, ``step_tokens``: see
+    ``power``, ``late``, ``others``, ``waiting``, ``work``, ``step_tokens``, ``gap_tokens``: see
     :class:`router.disaggregation.pace.Prices`."""
 
     answering_share: Weight = 0.5
@@ -40,6 +40,7 @@ class AdaptiveParams:
     waiting: Weight = 0.1
     work: Weight = 0.1
     step_tokens: Annotated[int, Field(ge=1)] = 2048
+    gap_tokens: Weight = 0.1
 
 
 @register("adaptive", AdaptiveParams)
@@ -56,6 +57,7 @@ class Adaptive:
             params.waiting,
             params.work,
             params.step_tokens,
+            params.gap_tokens,
         )
 
     def choose(self, ways: Ways) -> Way | None:

@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.parser import text_string_to_metric_families as older_families
 
-from deployments.gateway.metrics_page import merge_metrics
-from deployments.gateway.openmetrics import openmetrics_page
+from deployments.gateway.metrics_page import merge_engines
+from deployments.gateway.openmetrics import OPENMETRICS
 from deployments.testing.world import TOKEN
 from weir.metrics import GatewayMetrics
 
@@ -82,10 +82,10 @@ def test_the_engines_metrics_are_the_same_in_both() -> None:
     ).inc(7)
     Gauge("vllm:num_requests_running", "Running.", registry=engine).set(2)
     Histogram("vllm:ttft_seconds", "First.", buckets=(0.1, 1), registry=engine).observe(0.5)
-    merged = merge_metrics({r: generate_latest(engine).decode() for r in ("a", "b")})
+    merged = merge_engines({r: generate_latest(engine).decode() for r in ("a", "b")})
     own = GatewayMetrics(CollectorRegistry())
     own.retries.labels("m").inc()
-    page = openmetrics_page(own.registry, merged)
+    page = OPENMETRICS.write(own.registry) + OPENMETRICS.read(merged) + OPENMETRICS.end
     assert page.endswith("# EOF\n")
 
     def samples(families: Any) -> set[Any]:

@@ -92,8 +92,10 @@ async def test_a_request_step_by_step(traced: Make) -> None:
     assert leg.attributes["weir.replica"] == chosen.name
     decision = spans["decide"].attributes
     assert decision["weir.decision.replica"] == chosen.name
-    assert sorted(decision["weir.decision.replicas"]) == ["a", "b"]
-    assert decision["weir.decision.scores"][0] == max(decision["weir.decision.scores"]) > 0
+    assert decision["weir.decision.candidates"] == 2
+    best = [told.split()[:2] for told in decision["weir.decision.best"]]
+    assert sorted(replica for replica, _ in best) == ["a", "b"]
+    assert 0 < float(best[0][1]) <= float(best[1][1])
     assert len({span.span_id for span in spans.values()}) == len(spans)
 
 

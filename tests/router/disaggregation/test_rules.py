@@ -272,3 +272,37 @@ def test_who_meets_prompts_meets_long_ones() -> None:
         assert way is not None
         costs.append(way.cost)
     assert costs[0] > 1.2 * costs[1]
+
+
+def test_a_prompt_beside_answers_makes_gaps_that_their_means_do_not_show() -> None:
+    """Four long answers with steps of 10 ms and a target of 25: a prompt of 0.24 s changes their
+    means by a tenth, and stops each of them for ten targets. The hand-over costs less."""
+    pace = PaceBook()
+    for _ in range(4):
+        pace.of("d").join(Slo(2.0, 0.025), 2000)
+    for number in range(40):
+        pace.answered("d", Outlook(0.0, 0, number % 5, 1000 * number), 0.01, 100)
+    alone = {"answering_share": 0.0, "work": 0.0}
+    blind = build_rule("adaptive", {**alone, "gap_tokens": 0.0, "others": 0.0})
+    ways_ = [rule.choose(ways(PAIR, pace=pace)) for rule in (blind, build_rule("adaptive", alone))]
+    assert [way.prefill if way else -1 for way in ways_] == [None, 0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    answers=st.integers(1, 40),
+    step_s=st.floats(0.001, 0.02),
+    longest_s=st.floats(0.001, 2.0),
+    gaps=st.integers(1, 50),
+)
+def test_gaps_cost_more_the_longer_and_the_more_they_are(
+    answers: int, step_s: float, longest_s: float, gaps: int
+) -> None:
+    pace, prices = busy(PaceBook(), "d", answers).of("d"), Prices()
+    harm = pace.gap_harm(step_s, longest_s, gaps, prices)
+    assert 0.0 <= harm <= pace.gap_harm(step_s, 2.0 * longest_s, gaps, prices)
+    assert harm <= pace.gap_harm(step_s, longest_s, gaps + 1, prices)
+    assert harm == 0.0 or longest_s > step_s
+    # No answer can be later than with nothing but such gaps.
+    assert harm <= answers * prices.lateness(longest_s / 0.025) + 1e-9
+    assert pace.gap_harm(step_s, longest_s, gaps, Prices(gap_tokens=0.0)) == 0.0

@@ -1,8 +1,8 @@
 """Knative's pod autoscaler: mean concurrency of a minute, and of six seconds in a panic.
 
 After knative/serving, pkg/autoscaler/scaling (stable window 60 s, panic window a tenth of it,
-panic from twice what is there on; in a panic it never scales down; at most tenfold up and halved
-down in one step).
+panic from twice what is there on; in a panic it never scales down; at most a thousandfold up and
+halved down in one step).
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class Kpa:
         each = params.target * params.utilization
         stable = _mean(seen, now_s - params.stable_window_s) / each
         panic = _mean(seen, now_s - params.panic_window_s) / each
-        if panic / current >= params.panic_threshold:
+        ready = max(1, sum(pool.ready for pool in model.pools))
+        if panic / ready >= params.panic_threshold:
             panic_s = now_s
         elif panic_s is not None and now_s - panic_s > params.stable_window_s:
             panic_s, peak = None, 0
@@ -55,7 +56,7 @@ class Kpa:
             wanted = max(peak, stable)
         elif params.scale_down_delay_s:
             wanted = max(stable, *(count / each for _, count in seen))
-        wanted = min(max(wanted, current / 2), current * 10.0)
+        wanted = min(max(wanted, current / 2), current * 1000.0)
         told = {"stable": stable, "panic": panic}
         because = "panic" if panic_s is not None else "mean of the stable window"
         targets = spread(model.pools, bounded(model.pools, wanted))

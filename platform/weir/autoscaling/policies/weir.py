@@ -2,16 +2,18 @@
 
 1. Work is tokens to compute and to generate, counted at arrival, with what waits spread over
    ``drain_s``.
-2. What comes until a replica asked for now would serve is foretold (:mod:`..forecast`); its own
-   past error is the margin. The work is the larger of now and then.
-3. Work that may wait for cheaper hours gets what the others leave, and what its deadline needs.
+2. Room on top: ``headroom``, or what the past asks for: of the last ``checked_s``, how much more
+   came until a replica asked for then would have served (:mod:`..forecast`); it was exceeded in a
+   share ``risk`` of the times. With ``season_s`` the same time a season ago is believed as well.
+3. Work that may wait for cheaper hours uses that room. More is got for it only when what its
+   deadline needs is more than the room.
 4. The cheapest replicas over all pools are found (:mod:`..programme`), spilling to the student
    as a priced alternative.
-5. Up at once; down when less has been enough for ``down_after_s`` (:mod:`..steady`).
+5. Up at once; down when less has been enough for ``down_after_s`` (:mod:`..steady`), and not
+   before those that stay can do the work.
 
-With ``checked_s`` 0, the default, nothing is foretold. Forecasting has not been worth it: on
-ServeGen's m-large, a third of it batch work, it cost 23 % more than its reactive twin at the same
-share of requests in time (``weir bench autoscale``).
+Nothing is foretold by default (``season_s`` and ``checked_s`` are 0): ``weir bench autoscale`` has
+the figures.
 """
 
 from __future__ import annotations
@@ -19,31 +21,39 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from weir.autoscaling.forecast import Forecast, foretell
-from weir.autoscaling.programme import Answer, Risk, Work, cheapest, greedy
+from weir.autoscaling.programme import Answer, Risk, Work, cheapest, greedy, missing_work
 from weir.autoscaling.registry import register
-from weir.autoscaling.report import Alternative, Decision, Explanation, ModelState
+from weir.autoscaling.report import (
+    Alternative,
+    Decision,
+    Explanation,
+    ModelState,
+    PoolState,
+    Student,
+)
 from weir.autoscaling.steady import steadied
 
-_STEP = 1.02
-_REMEMBERED = 4096
+_STEP = 1.03
+_REMEMBERED = 16_384
 
 
 @dataclass(frozen=True, slots=True)
 class WeirParams:
-    """``season_s``: after how long demand is alike (a day; 0: no season). ``checked_s``: over how
-    long the margin is learned (0: nothing is foretold). ``risk``: the share of forecasts that may
-    turn out too low. ``headroom``: more than that, as a share.
+    """``season_s``: after how long demand is alike (0: no season). ``checked_s``: over how long the
+    margin is learned (0: there is none). ``risk``: the share of times at which it may turn out too
+    small. ``headroom``: at least so much room, as a share of the work that cannot wait.
     ``keep``, ``safety``: as in :class:`..programme.Risk`."""
 
-    season_s: Annotated[float, Field(ge=0)] = 86_400.0
+    season_s: Annotated[float, Field(ge=0)] = 0.0
     checked_s: Annotated[float, Field(ge=0)] = 0.0
     risk: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    headroom: Annotated[float, Field(ge=0)] = 0.05
+    headroom: Annotated[float, Field(ge=0)] = 0.3
     drain_s: Annotated[float, Field(gt=0)] = 60.0
     down_after_s: Annotated[float, Field(ge=0)] = 300.0
     keep: Annotated[float, Field(ge=0, le=1)] = 0.7
@@ -56,19 +66,19 @@ class Weir:
 
     def __init__(self, params: WeirParams) -> None:
         self._params = params
-        # The same question comes again and again while demand stands still.
-        self._answers: dict[Any, Answer] = {}
+        self._foretold: tuple[Any, Forecast] | None = None
 
     def decide(self, model: ModelState, now_s: float, state: Any) -> Decision:
         params = self._params
         lag_s = max((pool.start_s for pool in model.pools), default=0.0)
-        now = self._present(model)
+        now, deferred = self._present(model), self._deferred(model)
         ahead = self._ahead(model, lag_s)
-        work = _larger(now, ahead, 1 + params.headroom)
+        work = _rounded(_needed(now, ahead, 1 + params.headroom, deferred), model)
         risk = Risk(params.keep, lag_s, params.safety)
-        found = self._cheapest(model, work, risk)
+        found = _solved(tuple(map(_as_offered, model.pools)), work, risk, model.student)
         taken, kept = steadied(state or (), now_s, found.targets, params.down_after_s)
         targets = {pool.name: min(pool.most, taken.get(pool.name, 0)) for pool in model.pools}
+        targets = _kept_until_replaced(model, targets, work)
         seen = {
             "computed_tokens_per_s": work.computed_tokens_per_s,
             "output_tokens_per_s": work.output_tokens_per_s,
@@ -80,52 +90,101 @@ class Weir:
         explanation = Explanation(seen, _because(found, targets), _others(model, work, risk, found))
         return Decision(targets, explanation, found.spill_share, kept)
 
-    def _cheapest(self, model: ModelState, work: Work, risk: Risk) -> Answer:
-        fixed = tuple(
-            (p.name, p.capacity, p.usd_per_hour, p.least, p.most, p.interruptions_per_hour)
-            for p in model.pools
-        )
-        question = (fixed, work, risk, model.student)
-        if question not in self._answers:
-            if len(self._answers) >= _REMEMBERED:
-                self._answers.clear()
-            self._answers[question] = cheapest(model.pools, work, risk, model.student)
-        return self._answers[question]
-
     def _present(self, model: ModelState) -> Work:
-        """What arrives, and what waits, in tokens per second."""
+        """What arrives and cannot wait for cheaper hours, and what of it waits, per second."""
         computed = output = requests = 0.0
         for demand in model.classes.values():
-            drain_s = demand.deferrable_s or self._params.drain_s
-            computed += demand.waiting_tokens / drain_s
-            output += demand.waiting_output_tokens / drain_s
             if not demand.deferrable_s:
-                computed += demand.computed_tokens_per_s
-                output += demand.output_tokens_per_s
+                drain_s = self._params.drain_s
+                computed += demand.computed_tokens_per_s + demand.waiting_tokens / drain_s
+                output += demand.output_tokens_per_s + demand.waiting_output_tokens / drain_s
                 requests += demand.arrivals_per_s
         return Work(computed, output, requests)
+
+    def _deferred(self, model: ModelState) -> Work:
+        """What the other classes' deadlines need, per second."""
+        late = [demand for demand in model.classes.values() if demand.deferrable_s]
+        return Work(
+            sum(demand.waiting_tokens / demand.deferrable_s for demand in late),
+            sum(demand.waiting_output_tokens / demand.deferrable_s for demand in late),
+        )
 
     def _ahead(self, model: ModelState, lag_s: float) -> Forecast:
         params = self._params
         if not params.checked_s or not model.history:
             return Forecast(0.0, 0.0)
-        return foretell(model.history, lag_s, params.season_s, params.risk, params.checked_s)
+        if self._foretold is None or self._foretold[0] is not model.history:
+            found = foretell(model.history, lag_s, params.season_s, params.risk, params.checked_s)
+            self._foretold = model.history, found
+        return self._foretold[1]
 
 
-def _larger(now: Work, ahead: Forecast, factor: float) -> Work:
-    computed = max(now.computed_tokens_per_s, ahead.computed_tokens_per_s * ahead.upper)
-    output = max(now.output_tokens_per_s, ahead.output_tokens_per_s * ahead.upper)
-    prompts = _stepped(computed * factor)
-    # Answers in steps of their ratio to prompts, which changes little, and requests likewise.
-    answers = (
-        prompts * _stepped(output * factor / prompts) if prompts else _stepped(output * factor)
+@lru_cache(maxsize=_REMEMBERED)
+def _solved(
+    pools: tuple[PoolState, ...], work: Work, risk: Risk, student: Student | None
+) -> Answer:
+    """The same question comes again and again while demand stands still."""
+    return cheapest(pools, work, risk, student)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _alone(pools: tuple[PoolState, ...], work: Work, risk: Risk) -> Answer:
+    return greedy(pools, work, risk)
+
+
+def _as_offered(pool: PoolState) -> PoolState:
+    """Without what changes from moment to moment and does not bear on the question."""
+    return PoolState(
+        pool.name,
+        pool.capacity,
+        pool.usd_per_hour,
+        pool.role,
+        pool.accelerator,
+        pool.region,
+        pool.market,
+        least=pool.least,
+        most=pool.most,
+        interruptions_per_hour=pool.interruptions_per_hour,
     )
-    requests = prompts * _stepped(now.requests_per_s / prompts) if prompts else 0.0
-    return Work(prompts, answers, requests)
+
+
+def _kept_until_replaced(
+    model: ModelState, targets: Mapping[str, int], work: Work
+) -> dict[str, int]:
+    """No replica goes while those that would be left and are ready cannot do the work: one kind
+    is exchanged for another only when the other serves."""
+    left = {pool.name: min(pool.ready, targets[pool.name]) for pool in model.pools}
+    if left == {pool.name: pool.ready for pool in model.pools}:
+        return dict(targets)
+    if missing_work(model.pools, left, work, Risk(keep=0.0)) <= 0:
+        return dict(targets)
+    return {p.name: min(p.most, max(p.ready, targets[p.name])) for p in model.pools}
+
+
+def _needed(now: Work, ahead: Forecast, factor: float, deferred: Work) -> Work:
+    """What cannot wait with its room, or with what may wait in that room, whichever is more."""
+    factor = max(factor, ahead.upper)
+    computed = max(now.computed_tokens_per_s, ahead.computed_tokens_per_s) * factor
+    output = max(now.output_tokens_per_s, ahead.output_tokens_per_s) * factor
+    return Work(
+        max(computed, now.computed_tokens_per_s + deferred.computed_tokens_per_s),
+        max(output, now.output_tokens_per_s + deferred.output_tokens_per_s),
+        now.requests_per_s,
+    )
+
+
+def _rounded(work: Work, model: ModelState) -> Work:
+    """Prompts in steps, answers in steps of their ratio to prompts, which changes little, and
+    requests likewise; noise then asks no new question of the programme."""
+    prompts, output = _stepped(work.computed_tokens_per_s), work.output_tokens_per_s
+    answers = prompts * _stepped(output / prompts) if prompts else _stepped(output)
+    if not prompts or model.student is None:
+        return Work(prompts, answers)
+    return Work(prompts, answers, prompts * _stepped(work.requests_per_s / prompts))
 
 
 def _stepped(value: float) -> float:
-    """Rounded up to a power of 1.02, so that noise asks no new question."""
+    """Rounded up to a power of 1.03, so that noise asks no new question."""
     return _STEP ** math.ceil(math.log(value, _STEP)) if value > 0 else 0.0
 
 
@@ -153,7 +212,7 @@ def _others(model: ModelState, work: Work, risk: Risk, found: Answer) -> tuple[A
     for market in ("on_demand", "spot"):
         pools = tuple(pool for pool in model.pools if pool.market == market)
         if pools and len(pools) < len(model.pools):
-            alone = greedy(pools, work, risk)
+            alone = _alone(tuple(map(_as_offered, pools)), work, risk)
             short = f"{alone.short:.0%} of the work undone" if alone.short else "dearer"
             if alone.short or alone.usd_per_hour > found.usd_per_hour:
                 named = f"{market.replace('_', ' ')} only: {short}"

@@ -1,0 +1,1 @@
+"""What :mod:`load_tests.bench_tracing` measures beside whole platforms."""
