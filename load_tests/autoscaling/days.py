@@ -139,7 +139,7 @@ def tune(contender: Contender, days: Days, seed: int) -> Tuned:
         outcome = run(contender, params, days.kinds, days.tuning, seed)
         tried.append((params, outcome))
     good = [
-        row for row in tried if row[1].met >= TUNED_MET and row[1].late_batch_share <= LATE_BATCH
+        row for row in tried if careful_met(row[1]) >= MET and row[1].late_batch_share <= LATE_BATCH
     ]
     if good:
         params, _ = min(good, key=lambda row: row[1].usd)
