@@ -4,8 +4,9 @@ ServeGen's 14 days of rates per client, through the policies that ship, in a flu
 fleet (``load_tests/autoscaling``): Llama-3.3-70B in FP8 on pairs of H100 or one H200, TTFT 2 s and
 TPOT 50 ms. Each policy is tuned by a grid on the first week, for the least cost at which 99 % of
 urgent requests, less the standard error over days, are within both limits and 99 % of batch work
-within six hours; the second week is reported, and the whole grid with it. Peers get one kind of replica, the cheapest for the traffic;
-weir chooses among kinds. ``usd_over_least`` compares with what perfect knowledge would pay.
+within six hours; the second week is reported, and the whole grid with it. Peers get one kind of
+replica, the cheapest for the traffic; weir chooses among kinds. ``usd_over_least`` compares with
+what perfect knowledge would pay.
 
 The whole takes long; ``--keep FILE`` makes it resumable, and ``--only`` and ``--traces`` make
 pieces: with the same file a later call adds what is missing.
