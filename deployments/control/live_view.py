@@ -205,13 +205,14 @@ def recent_of(picture: Picture) -> list[RecentBody]:
 
 def _recent(request: EndedRequest, operator: bool) -> RecentBody:
     shown = next((a for a in reversed(request.attempts) if a.outcome == "shown"), None)
+    answered = "" if shown is None else shown.adapter or shown.model
     shown = shown or (request.attempts[-1] if request.attempts else None)
     leg = shown.legs[0] if shown is not None and shown.legs else None
     weighed = leg if operator else None
     own, other = _compared(weighed)
     return RecentBody(
         **_head(request),
-        answered=(shown.adapter or shown.model) if shown is not None else "",
+        answered=answered,
         spill=shown.spill if shown is not None else "",
         moved=sum(1 for a in request.attempts for each in a.legs if each.loss),
         replica=leg.replica if leg is not None else "",
