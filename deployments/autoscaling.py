@@ -47,6 +47,8 @@ class DecidedReplicas:
             url or redis_url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S
         )
         self._ask_s = 0.0
+        # What a platform before this one decided is not for this one.
+        self._since_s = time.time()
         self._known: int | None = None
 
     def __call__(self, context: Any) -> tuple[int, dict[str, Any]]:
@@ -55,7 +57,7 @@ class DecidedReplicas:
         if now_s >= self._ask_s:
             try:
                 raw: Any = self._redis.hget(TARGETS, self._deployment)
-                self._known = decided(raw, time.time())
+                self._known = decided(raw, time.time(), self._since_s)
                 self._ask_s = now_s + _PERIOD_S
             except (RedisError, OSError):
                 self._known = None
@@ -69,20 +71,22 @@ def no_replicas(context: Any) -> tuple[int, dict[str, Any]]:
     return 0, {}
 
 
-def decided(raw: bytes | None, now_s: float) -> int | None:
-    """The number that was written; None where none is to be followed."""
+def decided(raw: bytes | None, now_s: float, since_s: float = 0.0) -> int | None:
+    """The number that was written; None where none is to be followed: none at all, too old, or from
+    before ``since_s``."""
     if raw is None:
         return None
     number, _, at_s = raw.partition(b"@")
     try:
-        return int(number) if now_s - float(at_s) < _STALE_S else None
+        fresh = now_s - float(at_s) < _STALE_S and float(at_s) >= since_s
+        return int(number) if fresh else None
     except ValueError:
         return None
 
 
 def written(target: int, now_s: float) -> str:
     """As :func:`decided` reads it."""
-    return f"{target}@{now_s:.3f}"
+    return f"{target}@{now_s:.6f}"
 
 
 def decided_by(pool: Pool, settings: Settings) -> Mapping[str, str | bool]:

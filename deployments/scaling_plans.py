@@ -58,7 +58,8 @@ def _pool(model: ModelSettings, pool: Pool, settings: Settings) -> PoolPlan:
         interruptions_per_hour=bounds.interruptions_per_hour if bounds else 0.0,
     )
     begins_with = bounds.begins_with(fixed) if bounds else fixed
-    return PoolPlan(state, pool.deployment, bounds is not None, begins_with)
+    learns = bounds is None or bounds.capacity.learned
+    return PoolPlan(state, pool.deployment, bounds is not None, begins_with, learns)
 
 
 def _capacity(served: ModelSettings) -> Capacity:

@@ -13,10 +13,9 @@ What is built is what ``weir up`` deploys (:func:`deployments.deploy.application
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from ray.serve._private import application_state
+from ray.serve._private.config import DeploymentConfig
 
 from deployments.checking import checked
 from deployments.deploy import application
@@ -30,26 +29,26 @@ def build(args: dict[str, Any]) -> Any:
         SettingsError: everything that is wrong with the settings; Serve's status shows it.
     """
     built = application(checked(args["settings"], "serveConfigV2"))
-    _keep_versions(versions_of(built))
+    gateway = built._bound_deployment
+    _, handles = gateway.init_args
+    for deployment in (gateway, *(each._bound_deployment for each in handles.values())):
+        _keep_version(deployment)
     return built
 
 
-def versions_of(built: Any) -> dict[str, str]:
-    """Of each deployment of an application, by its name: what it is made from
-    (:mod:`deployments.versions`)."""
-    gateway = built._bound_deployment
-    _, handles = gateway.init_args
-    bound = [gateway, *(each._bound_deployment for each in handles.values())]
-    return {each.name: each._version for each in bound}
-
-
-def _keep_versions(versions: dict[str, str]) -> None:
+def _keep_version(deployment: Any) -> None:
     """Serve's REST API gives all deployments of an application one version, a digest of ``args``,
-    so that each change of the settings would restart every replica of every model. The task that
-    builds the application ends with it; in that process each deployment keeps its own version."""
-    describe: Callable[..., Any] = application_state.get_deploy_args
+    so that each change of the settings would restart every replica of every model. It puts it into
+    the deployment's configuration just before it packs that; what is packed here is the version
+    that :mod:`deployments.versions` made."""
+    version: str = deployment._version
+    given: DeploymentConfig = deployment._deployment_config
 
-    def with_own_version(name: str, *arguments: Any, version: str, **named: Any) -> Any:
-        return describe(name, *arguments, version=versions.get(name, version), **named)
+    class OwnVersion(DeploymentConfig):  # type: ignore[misc]
+        def to_proto_bytes(self) -> bytes:
+            self.version = version
+            return bytes(super().to_proto_bytes())
 
-    application_state.get_deploy_args = with_own_version
+    deployment._deployment_config = OwnVersion.model_construct(
+        _fields_set=set(given.model_fields_set), **dict(given)
+    )

@@ -23,7 +23,7 @@ from typing import Any, Final
 
 import yaml
 
-from k8s.rendering import CHART, GOLDEN, ROOT, VALUES, helm_binary, rendered
+from k8s.rendering import CHART, GOLDEN, ROOT, VALUES, WITHOUT_CONTENTS, helm_binary, rendered
 
 #: Helm's own validators know this one; what differs in the settings' schema is put into its words.
 DIALECT: Final = "http://json-schema.org/draft-07/schema#"
@@ -201,7 +201,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def golden(helm: Path) -> dict[Path, str]:
     """Each values file, rendered."""
-    return {GOLDEN / f"{name}.yaml": rendered(helm, name) for name in VALUES}
+    return {GOLDEN / f"{name}.yaml": rendered(helm, name, *WITHOUT_CONTENTS) for name in VALUES}
 
 
 def _write(files: dict[Path, str], *, check: bool) -> list[Path]:

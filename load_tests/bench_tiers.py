@@ -5,6 +5,10 @@ round again and again in changing order: once to fill whatever there is, then so
 count. With a disk, the replica is then killed with SIGKILL; Ray Serve starts another, and one more
 round is asked. Each system on a fresh platform, in turn, medians over the repetitions. Hit rate is
 what the engine says it did not compute of the prompts' tokens.
+
+Most of the time is starts of the platform, one for each system and repetition (half a minute on a
+quiet machine), and of the replica that is killed. ``--keep FILE`` keeps each of them when it is
+measured, so that a run that was ended goes on where it was.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ from load_tests.loadgen import Target, chat_bodies
 from load_tests.loadgen.prompts import prompt_texts
 from load_tests.migration.replicas import Fleet
 from load_tests.report import Mark, Report, bench_parser, emit
+from load_tests.routing.kept import KeptRuns
 from load_tests.servers import EngineWorkload, Started, engine_workload, start, unwind_on_sigterm
 from load_tests.servers.first_answer import await_answer
 from load_tests.servers.weir_platform import weir_platform
@@ -69,18 +74,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     workload = engine_workload(None)
     rows: list[dict[str, Any]] = []
     right: dict[int, str] = {}
+    kept = KeptRuns(options.keep)
     for repetition in range(plan.repetitions):
         for system in options.systems or SYSTEMS:
-            measured = _measure(workload, system, plan, right, options.keep_logs)
-            rows += [{"repetition": repetition, **row} for row in measured]
+
+            def measured(system: str = system) -> dict[str, Any]:
+                return {"rows": _measure(workload, system, plan, right, options.keep_logs)}
+
+            told = kept.once(f"{system} {repetition} {plan}", measured)
+            rows += [{"repetition": repetition, **row} for row in told["rows"]]
     return emit(Report("tiers", plan.seed, rows, marks_of(rows), _notes(plan)), options, argv)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = bench_parser("tiers", __doc__)
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, help="default: all")
-    parser.add_argument("--rounds", type=int, help="that count; default 4, quick 1")
-    parser.add_argument("--repetitions", type=int, help="default 3, quick 1")
+    parser.add_argument("--rounds", type=int, help="that count; default 6, quick 1")
+    parser.add_argument("--repetitions", type=int, help="default 2, quick 1")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="what was measured already")
     parser.add_argument("--streams", type=int, default=1, help="at a time; default %(default)s")
     parser.add_argument("--keep-logs", type=Path, help="a folder for the platform's logs")
     return parser
@@ -90,9 +101,9 @@ def _plan(options: argparse.Namespace) -> Plan:
     quick = options.quick
     return Plan(
         cache_blocks=100 if quick else 200,
-        prompt_tokens=800 if quick else 1600,
-        rounds=options.rounds or (1 if quick else 4),
-        repetitions=options.repetitions or (1 if quick else 3),
+        prompt_tokens=800 if quick else 1900,
+        rounds=options.rounds or (1 if quick else 6),
+        repetitions=options.repetitions or (1 if quick else 2),
         streams=options.streams,
         seed=options.seed,
     )

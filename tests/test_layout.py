@@ -48,7 +48,7 @@ ALLOWED_IMPORTS = {
 # deployments/batches/runner.py works in the background of a gateway;
 # weir/tenancy/watch.py has a thread of its own, without which a gateway would know no new key;
 # gateway/tracing/shipping.py has another, which sends traces: what fails there costs spans only.
-BROAD_EXCEPT_LIMIT = 19
+BROAD_EXCEPT_LIMIT = 20
 
 
 @cache

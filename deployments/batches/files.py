@@ -14,6 +14,7 @@ from deployments.batches.tables import batches, file_usage, files
 from weir.database import reading, writing
 from weir.errors import BadRequestError, FileInUseError, NotFoundError, StorageFullError
 from weir.settings.batches import FilesSettings
+from weir.tenancy.tables import tenants
 
 BATCH = "batch"
 BATCH_OUTPUT = "batch_output"
@@ -164,12 +165,14 @@ class FileTable:
         return _file(row)
 
     def drop_expired(self, now_s: float, most: int = 100) -> list[StoredFile]:
-        """Forget files whose time is over, and uploads that never ended; their contents are then to
-        be removed. What a batch reads stays until it has ended."""
+        """Forget files whose time is over, those of tenants that are deleted, and uploads that
+        never ended; their contents are then to be removed. What a batch reads stays until it has
+        ended."""
         read = select(batches.c.input_file_id).where(batches.c.status.in_(ACTIVE))
         over = or_(
             and_(files.c.ready, files.c.expires_s <= now_s),
             and_(files.c.ready.is_(False), files.c.created_s <= now_s - 2 * UPLOAD_LIMIT_S),
+            files.c.tenant.in_(deleted_tenants()),
         )
         query = select(files).where(over, files.c.id.not_in(read)).limit(most)
         with reading(self._engine) as connection:
@@ -179,6 +182,11 @@ class FileTable:
             rows = connection.execute(query).mappings().all()
             _drop(connection, rows)
         return [_file(row) for row in rows]
+
+
+def deleted_tenants() -> Any:
+    """The ids of tenants of the database that are deleted."""
+    return select(tenants.c.id).where(tenants.c.deleted_s.is_not(None))
 
 
 def add_output(connection: Connection, made: StoredFile) -> None:

@@ -7,9 +7,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Connection, Engine, RowMapping, and_, delete, func, insert, select, update
+from sqlalchemy import (
+    Connection,
+    Engine,
+    RowMapping,
+    and_,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
-from deployments.batches.files import BATCH, lock_tenant, require_file
+from deployments.batches.files import BATCH, deleted_tenants, lock_tenant, require_file
 from deployments.batches.life import ACTIVE, CANCELLABLE, Status
 from deployments.batches.tables import batches
 from weir.database import reading, writing
@@ -218,10 +229,12 @@ class BatchTable:
             return found
 
     def drop_old(self, now_s: float, ttl_s: float) -> int:
-        """Forget batches that ended so long ago that their outputs are gone; how many.
+        """Forget batches that ended so long ago that their outputs are gone, and those of tenants
+        that are deleted, once they have ended; how many.
         ``ttl_s``: how long outputs are kept that nobody asked to be kept otherwise."""
         kept_s = func.coalesce(batches.c.output_ttl_s, 0.0) + ttl_s
-        old = and_(batches.c.status.not_in(ACTIVE), batches.c.expires_s + kept_s <= now_s)
+        over = or_(batches.c.expires_s + kept_s <= now_s, batches.c.tenant.in_(deleted_tenants()))
+        old = and_(batches.c.status.not_in(ACTIVE), over)
         with reading(self._engine) as connection:
             if connection.execute(select(batches.c.number).where(old).limit(1)).first() is None:
                 return 0

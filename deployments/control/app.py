@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
@@ -23,14 +23,17 @@ from deployments.control.feature_pages import feature_routes
 from deployments.control.keys import key_routes
 from deployments.control.limits import limit_routes
 from deployments.control.live_pages import live_routes
+from deployments.control.metrics import add_metrics
 from deployments.control.models import model_routes
 from deployments.control.oidc import OidcProviders
 from deployments.control.page_files import add_page
 from deployments.control.parts import Parts
 from deployments.control.principals import Doorkeeper
 from deployments.control.reports import report_routes
+from deployments.control.rollouts import rollout_routes
 from deployments.control.tenants import tenant_routes
 from weir import __version__
+from weir.metrics import ControlMetrics
 
 OPENAPI_PATH = "/admin/v1/openapi.json"
 DOCS_PATH = "/admin/v1/docs"
@@ -47,6 +50,7 @@ class Surroundings:
     balances: Balances
     boards: Boards
     background: Sequence[Background] = ()
+    metrics: ControlMetrics = field(default_factory=ControlMetrics)
 
 
 def build_app(parts: Parts, around: Surroundings) -> FastAPI:
@@ -84,6 +88,7 @@ def build_app(parts: Parts, around: Surroundings) -> FastAPI:
     add_errors(app)
     app.add_route(HEALTH_PATH, _health, include_in_schema=False)
     add_page(app)
+    add_metrics(app, parts, around.metrics)
     for router in (
         tenant_routes(parts),
         key_routes(parts),
@@ -95,6 +100,7 @@ def build_app(parts: Parts, around: Surroundings) -> FastAPI:
         batch_routes(parts),
         live_routes(parts, around.boards, around.balances),
         audit_routes(parts),
+        rollout_routes(parts),
     ):
         app.include_router(router)
     return app

@@ -10,20 +10,21 @@ from fastapi import FastAPI
 from sqlalchemy import Engine
 
 from deployments.control.app import Surroundings, build_app
-from deployments.control.background import Background, LedgerWriter
+from deployments.control.background import Background, LedgerWriter, RolloutKeeper
 from deployments.control.balances import Balances
 from deployments.control.boards import Boards
 from deployments.control.callers import Callers
 from deployments.control.changes import Changes
 from deployments.control.entity_features import EntityFeatures
+from deployments.control.metrics import ScalingMetrics
 from deployments.control.oidc import OidcProviders
 from deployments.control.parts import Parts
 from deployments.control.principals import Doorkeeper
-from deployments.control.scaling import ScalingThread
 from deployments.control.store import Store
 from deployments.control.webhooks import Webhooks
 from deployments.pools import scales
 from weir.database import database_url, open_database
+from weir.metrics import ControlMetrics
 from weir.settings import Settings
 from weir.tenancy import Directory, LiveDirectory
 from weir.tenancy.database import TenantStore
@@ -52,6 +53,7 @@ def build_control(
     providers = OidcProviders(admin.oidc)
     doorkeeper = Doorkeeper(admin.key_sha256, callers.find, providers, callers.knows, now_s)
     secret = environment.get("WEIR_INTERNAL_TOKEN", "").encode()
+    metrics = ControlMetrics()
     parts = Parts(settings, store, tenants, Changes(store, secret, now_s), now_s)
     around = Surroundings(
         doorkeeper,
@@ -59,17 +61,28 @@ def build_control(
         EntityFeatures(settings, environment),
         Balances(settings, environment, now_s),
         Boards(settings, environment, now_s),
-        _background(settings, environment, engine, callers) if background else (),
+        _background(settings, environment, engine, callers, metrics) if background else (),
+        metrics,
     )
     return build_app(parts, around)
 
 
 def _background(
-    settings: Settings, environment: Mapping[str, str], engine: Engine, callers: Callers
+    settings: Settings,
+    environment: Mapping[str, str],
+    engine: Engine,
+    callers: Callers,
+    metrics: ControlMetrics,
 ) -> tuple[Background, ...]:
-    made: list[Background] = [Webhooks(settings, environment, callers.tenants)]
+    made: list[Background] = [
+        Webhooks(settings, environment, callers.tenants),
+        RolloutKeeper(settings, environment, engine),
+    ]
     if settings.ledger.enabled:
         made.append(LedgerWriter(settings, environment, engine))
     if scales(settings):
-        made.append(ScalingThread(settings, environment, engine))
+        # The solver takes memory that a platform of fixed numbers has no use for.
+        from deployments.control.scaling import ScalingThread
+
+        made.append(ScalingThread(settings, environment, engine, ScalingMetrics(metrics)))
     return tuple(made)

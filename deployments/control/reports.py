@@ -34,7 +34,7 @@ _SINCE = Query(
 )
 _UNTIL = Query(None, max_length=40, description="Up to then; left out: until now.")
 _FORMAT = Query(None, description="`csv`, or `Accept: text/csv`, for a table.")
-_TENANT_ID = r"^[a-z0-9][a-z0-9-]{0,62}$"
+_TENANT = Query(None, pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
 
 
 class UsageRow(BaseModel):
@@ -167,6 +167,33 @@ class _Table:
         return Response(out.getvalue(), headers=headers, media_type=_CSV)
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What all reports can be asked: of which period, and in which form."""
+
+    period: Period
+    as_csv: bool
+
+    def answer(self, table: _Table) -> Response:
+        """In that form."""
+        return table.answer(self.as_csv)
+
+
+def _asked(
+    request: Request,
+    since: str | None = _SINCE,
+    until: str | None = _UNTIL,
+    format: Literal["csv", "json"] | None = _FORMAT,
+) -> _Asked:
+    """A dependency of every report.
+
+    Raises:
+        BadRequestError: a moment cannot be read.
+    """
+    period = Period(_moment("since", since), _moment("until", until))
+    return _Asked(period, _wants_csv(request, format))
+
+
 _TABLE = {200: {"content": {"text/csv": {"schema": {"type": "string"}}}}}
 
 
@@ -190,15 +217,11 @@ def _add_all(routes: Routes, parts: Parts) -> None:
         summary="What was used, and what it is billed, of all tenants",
     )
     async def list_usage(
-        request: Request,
         by: str = _groups("tenant"),
-        since: str | None = _SINCE,
-        until: str | None = _UNTIL,
-        tenant: str | None = Query(None, pattern=_TENANT_ID),
-        format: Literal["csv", "json"] | None = _FORMAT,
+        tenant: str | None = _TENANT,
+        asked: _Asked = Depends(_asked),
     ) -> Response:
-        asked = _Asked(by, since, until, tenant)
-        return (await _usage(parts, asked)).answer(_wants_csv(request, format))
+        return asked.answer(await _usage(parts, by, asked.period, tenant))
 
     @routes.get(
         "/admin/v1/slo",
@@ -208,15 +231,11 @@ def _add_all(routes: Routes, parts: Parts) -> None:
         summary="How often limits for the first token were kept, of all tenants",
     )
     async def list_slo(
-        request: Request,
         by: str = _slo_groups(),
-        since: str | None = _SINCE,
-        until: str | None = _UNTIL,
-        tenant: str | None = Query(None, pattern=_TENANT_ID),
-        format: Literal["csv", "json"] | None = _FORMAT,
+        tenant: str | None = _TENANT,
+        asked: _Asked = Depends(_asked),
     ) -> Response:
-        asked = _Asked(by, since, until, tenant)
-        return (await _slo(parts, asked)).answer(_wants_csv(request, format))
+        return asked.answer(await _slo(parts, by, asked.period, tenant))
 
 
 def _add_cost(routes: Routes, parts: Parts) -> None:
@@ -228,19 +247,16 @@ def _add_cost(routes: Routes, parts: Parts) -> None:
         summary="Who bears what the replicas cost, what was idle, what was saved",
     )
     async def get_cost(
-        request: Request,
         by: Literal["tenant", "model", "class", "key", "label", "day", "endpoint", "pool"] = (
             "tenant"
         ),
-        since: str | None = _SINCE,
-        until: str | None = _UNTIL,
-        tenant: str | None = Query(None, pattern=_TENANT_ID),
-        format: Literal["csv", "json"] | None = _FORMAT,
+        tenant: str | None = _TENANT,
+        asked: _Asked = Depends(_asked),
     ) -> Response:
-        period, engine = _period(since, until), parts.tenants.engine
-        report = await parts.store.in_thread(lambda: cost_report(engine, by, period, tenant))
+        engine = parts.tenants.engine
+        report = await parts.store.in_thread(lambda: cost_report(engine, by, asked.period, tenant))
         told = report.told()
-        return _Table(CostBody(**told), told["rows"]).answer(_wants_csv(request, format))
+        return asked.answer(_Table(CostBody(**told), told["rows"]))
 
 
 def _add_usage(routes: Routes, parts: Parts, face: Face) -> None:
@@ -253,16 +269,12 @@ def _add_usage(routes: Routes, parts: Parts, face: Face) -> None:
         name=f"{face.name}_list_usage",
     )
     async def list_own_usage(
-        request: Request,
         tenant: str = Depends(face.subject),
         by: str = _groups("day,model"),
-        since: str | None = _SINCE,
-        until: str | None = _UNTIL,
-        format: Literal["csv", "json"] | None = _FORMAT,
+        asked: _Asked = Depends(_asked),
     ) -> Response:
         await find_tenant(parts, tenant)
-        asked = _Asked(by, since, until, tenant)
-        return (await _usage(parts, asked)).answer(_wants_csv(request, format))
+        return asked.answer(await _usage(parts, by, asked.period, tenant))
 
 
 def _add_slo(routes: Routes, parts: Parts, face: Face) -> None:
@@ -275,56 +287,40 @@ def _add_slo(routes: Routes, parts: Parts, face: Face) -> None:
         name=f"{face.name}_list_slo",
     )
     async def list_own_slo(
-        request: Request,
         tenant: str = Depends(face.subject),
         by: str = _slo_groups(),
-        since: str | None = _SINCE,
-        until: str | None = _UNTIL,
-        format: Literal["csv", "json"] | None = _FORMAT,
+        asked: _Asked = Depends(_asked),
     ) -> Response:
         await find_tenant(parts, tenant)
-        asked = _Asked(by, since, until, tenant)
-        return (await _slo(parts, asked)).answer(_wants_csv(request, format))
+        return asked.answer(await _slo(parts, by, asked.period, tenant))
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """What is to be summed."""
-
-    by: str
-    since: str | None
-    until: str | None
-    tenant: str | None
-
-    @property
-    def groups(self) -> list[str]:
-        """Raises:
-        BadRequestError: there are too many of them, or one twice.
-        """
-        names = [name.strip() for name in self.by.split(",") if name.strip()]
-        if len(names) > _MOST_GROUPS or len(set(names)) < len(names):
-            raise BadRequestError(
-                f"by: at most {_MOST_GROUPS} names, each once, are expected.", param="by"
-            )
-        return names
+def _groups_of(by: str) -> list[str]:
+    """Raises:
+    BadRequestError: there are too many of them, or one twice.
+    """
+    names = [name.strip() for name in by.split(",") if name.strip()]
+    if len(names) > _MOST_GROUPS or len(set(names)) < len(names):
+        raise BadRequestError(
+            f"by: at most {_MOST_GROUPS} names, each once, are expected.", param="by"
+        )
+    return names
 
 
-async def _usage(parts: Parts, asked: _Asked) -> _Table:
-    groups, period = cast("list[By]", asked.groups), _period(asked.since, asked.until)
-    engine = parts.tenants.engine
+async def _usage(parts: Parts, by: str, period: Period, tenant: str | None) -> _Table:
+    groups, engine = cast("list[By]", _groups_of(by)), parts.tenants.engine
     found = await _bounded(
-        parts, lambda: usage(engine, groups, period, asked.tenant, limit=_MOST_ROWS + 1)
+        parts, lambda: usage(engine, groups, period, tenant, limit=_MOST_ROWS + 1)
     )
     rows = [row.told(groups) for row in found]
     body = UsageBody(by=list(groups), data=[UsageRow(**row) for row in rows])
     return _Table(body, rows)
 
 
-async def _slo(parts: Parts, asked: _Asked) -> _Table:
-    groups, period = cast("list[slo.By]", asked.groups), _period(asked.since, asked.until)
-    engine = parts.tenants.engine
+async def _slo(parts: Parts, by: str, period: Period, tenant: str | None) -> _Table:
+    groups, engine = cast("list[slo.By]", _groups_of(by)), parts.tenants.engine
     found = await _bounded(
-        parts, lambda: slo.slo_report(engine, groups, period, asked.tenant, _MOST_ROWS + 1)
+        parts, lambda: slo.slo_report(engine, groups, period, tenant, _MOST_ROWS + 1)
     )
     rows = [row.told(groups) for row in found]
     return _Table(SloBody(by=list(groups), data=[SloRowBody(**row) for row in rows]), rows)
@@ -360,10 +356,6 @@ def _slo_groups() -> Any:
         description="What to sum by, up to four: tenant, model, class, day, hour.",
         examples=["class,day"],
     )
-
-
-def _period(since: str | None, until: str | None) -> Period:
-    return Period(_moment("since", since), _moment("until", until))
 
 
 def _moment(name: str, text: str | None) -> int | None:

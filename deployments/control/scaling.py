@@ -23,13 +23,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 import weir.autoscaling.policies  # noqa: F401 - registers them
 from deployments.autoscaling import TARGETS, written
-from deployments.gateway.demand import REPORTS
+from deployments.gateway.demand import FIGURES, REPORTS
 from deployments.gateway.feature_store import platform_redis_url
 from deployments.scaling_plans import scaling_plans
-from weir.autoscaling.deciding import Decided, Scaler
+from weir.autoscaling.deciding import Decided, Scaler, figures_of
 from weir.autoscaling.keeping import Keeper, forget_before, keep
 from weir.autoscaling.registry import build_policy
-from weir.autoscaling.telling import GatewayTold, unpack
+from weir.autoscaling.telling import GatewayTold, pack_figures, unpack
 from weir.database import writing
 from weir.errors import DatabaseAwayError
 from weir.settings import Settings
@@ -40,6 +40,8 @@ LEASE = "weir:autoscaling:lease"
 _STOP_S = 10.0
 _FORGET_PERIOD_S = 3600.0
 _REDIS_TIMEOUT_S = 2.0
+#: Figures of decisions that are older are shown no longer.
+_FIGURES_S = 120.0
 #: Reports of gateways that are gone are removed after so long.
 _GONE_S = 300.0
 
@@ -130,6 +132,8 @@ class Round:
         pipeline = self._redis.pipeline(transaction=False)
         pipeline.hset(TARGETS, mapping=numbers)
         pipeline.set(MEMORY, self._scaler.memory(now_s))
+        figures = [figure for each in decided for figure in figures_of(each)]
+        pipeline.set(FIGURES, pack_figures(figures), px=int(_FIGURES_S * 1000))
         pipeline.execute()
         for each in decided:
             if each.changes:
@@ -154,10 +158,19 @@ class Round:
 class ScalingThread:
     """Rounds, one every ``autoscaling.period_s``, from the application's start to its end."""
 
-    def __init__(self, settings: Settings, environment: Mapping[str, str], engine: Engine) -> None:
-        """Raises:
-        ConfigError: the platform's Redis has no URL, or the policy is not known.
+    def __init__(
+        self,
+        settings: Settings,
+        environment: Mapping[str, str],
+        engine: Engine,
+        tell: Callable[[list[Decided]], None] = lambda _: None,
+    ) -> None:
+        """``tell`` is called with what each round decided.
+
+        Raises:
+            ConfigError: the platform's Redis has no URL, or the policy is not known.
         """
+        self._tell = tell
         self._stop = threading.Event()
         self._period_s = settings.autoscaling.period_s
         self._redis = Redis.from_url(
@@ -181,7 +194,7 @@ class ScalingThread:
         failing = False
         while not self._stop.wait(self._period_s):
             try:
-                self._round.run()
+                self._tell(self._round.run())
                 failing = False
             except (RedisError, OSError, DatabaseAwayError, SQLAlchemyError) as error:
                 if not failing:

@@ -10,13 +10,14 @@ from deployments.gateway.dialects import DIALECTS
 from deployments.gateway.dialects.responses import ResponsesDialect
 from deployments.gateway.forwarding import ControlDoor
 from deployments.gateway.handle import Gateway
+from deployments.gateway.metrics_page import PATHS
 from deployments.gateway.request import HttpDoor
 from deployments.gateway.responses import Responses
 from deployments.gateway.sink import HttpSink
 from weir.errors import MethodNotAllowedError
 
 #: Asked of every gateway, also of one that stands by.
-_PROBES = frozenset({"/health", "/ready", "/metrics", "/metrics/gateway"})
+_PROBES = frozenset({"/health", "/ready", *PATHS})
 
 
 @dataclass(slots=True)

@@ -68,7 +68,7 @@ class Attempts:
                 raise
             if step.spill is not None:
                 told = {"spill": step.spill, "reason": error.code}
-                _LOG.info("the student cannot answer", extra=told)
+                _LOG.info("the other model cannot answer", extra=told)
             return Outcome(step, error, admitted=attempt.admitted_s is not None)
         finally:
             attempt.ended_s, attempt.shown = self._clock(), sink.committed

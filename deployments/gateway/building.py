@@ -112,6 +112,8 @@ def build_gateway(
             ledger=ledger,
             tracer=tracer,
             answered=answered or Answered(),
+            rng=random.Random(0) if rng else random.Random(),
+            lazy_class=max(shared.classes, key=lambda each: each.urgency).name,
             ids=ids or random_ids(),
             wall_clock=wall_clock,
         )

@@ -11,6 +11,7 @@ from deployments.gateway.model import Model
 from deployments.gateway.plan import Course
 from deployments.gateway.pricing import PriceLists
 from deployments.gateway.request import Request
+from deployments.gateway.rollouts import Rollouts
 from deployments.gateway.settle import Record
 from deployments.gateway.tokenizing import Prompts
 from fallback.policies import RequestFacts
@@ -20,11 +21,16 @@ INTENT_HEADER = b"x-weir-intent"
 
 
 class Courses:
-    """``fallbacks``: of the models that have a student."""
+    """``fallbacks``: of the models that have a student; ``rollouts``: of candidate versions."""
 
     def __init__(
-        self, models: Mapping[str, Model], fallbacks: Mapping[str, Fallback], prices: PriceLists
+        self,
+        models: Mapping[str, Model],
+        fallbacks: Mapping[str, Fallback],
+        prices: PriceLists,
+        rollouts: Rollouts,
     ) -> None:
+        self._rollouts = rollouts
         self._models = models
         self._fallbacks = fallbacks
         self._prices = prices
@@ -33,6 +39,16 @@ class Courses:
         self, record: Record, request: Request, prompts: Prompts
     ) -> tuple[Course, RequestFacts]:
         """Who may answer, and what the rules want to know."""
+        course, facts = await self._own(record, request, prompts)
+        candidate = self._rollouts.candidate_of(request)
+        if candidate in self._models:
+            course = replace(course, candidate=candidate)
+        return course, facts
+
+    async def _own(
+        self, record: Record, request: Request, prompts: Prompts
+    ) -> tuple[Course, RequestFacts]:
+        """The same without a candidate."""
         body, enrichment = request.body, request.enrichment
         fallback = self._fallbacks.get(body.model)
         tenant = request.tenant

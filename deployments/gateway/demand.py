@@ -25,11 +25,15 @@ from weir.autoscaling.telling import (
     bin_of,
     no_times,
     pack,
+    unpack_figures,
 )
+from weir.metrics import GatewayMetrics
 
 _LOG = logging.getLogger("weir.gateway")
 #: Where the reports are: field = the gateway's name.
 REPORTS = "weir:autoscaling:reports"
+#: What was decided last, for the metrics.
+FIGURES = "weir:autoscaling:figures"
 PERIOD_S = 2.0
 _REDIS_TIMEOUT_S = 2.0
 
@@ -122,7 +126,7 @@ def _replicas(model: Model) -> dict[str, ReplicaTold]:
 
 
 class DemandTeller:
-    """Tells who decides. ``redis``: the platform's."""
+    """Tells who decides, and shows in ``metrics`` what was decided. ``redis``: the platform's."""
 
     def __init__(
         self,
@@ -130,7 +134,9 @@ class DemandTeller:
         answered: Answered,
         redis: Any,
         wall_clock: Callable[[], float],
+        metrics: GatewayMetrics | None = None,
     ) -> None:
+        self._metrics = metrics
         self._models = models
         self._answered = answered
         self._redis = redis
@@ -154,6 +160,14 @@ class DemandTeller:
         """
         async with asyncio.timeout(_REDIS_TIMEOUT_S):
             await self._redis.hset(REPORTS, self._name, pack(self.told()))
+            if self._metrics is not None:
+                self._show(await self._redis.get(FIGURES))
+
+    def _show(self, raw: bytes | None) -> None:
+        assert self._metrics is not None
+        for figures in unpack_figures(raw):
+            for name, gauge in self._metrics.autoscaling.items():
+                gauge.labels(figures.model, figures.pool).set(getattr(figures, name))
 
     async def run(self) -> None:
         """Until cancelled; then the report is taken back."""

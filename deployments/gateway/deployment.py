@@ -136,8 +136,9 @@ class GatewayReplica:
         name = f"{os.uname().nodename}-{os.getpid()}-{secrets.token_hex(4)}"
         boards = BoardWriter(self._gateway, self._redis, name, time.time)
         self._tasks.append(loop.create_task(boards.run()))
+        self._tasks.append(loop.create_task(self._gateway.rollouts.run(self._gateway, self._redis)))
         if scales(settings):
-            teller = DemandTeller(self._gateway.models, answered, self._redis, time.time)
+            teller = DemandTeller(self._gateway.models, answered, self._redis, time.time, metrics)
             self._tasks.append(loop.create_task(teller.run()))
         if self._ledger is not None:
             self._ledger.start(self._gateway.models.values())

@@ -214,6 +214,8 @@ class FeatureEnricher:
         metrics.feature_lookups.labels(who.tenant_id, model, enrichment.outcome).inc()
         metrics.feature_wait.labels(model).observe(waited_s)
         metrics.feature_reads.labels(source).inc()
+        if enrichment.age_s is not None:
+            metrics.feature_age.labels(model).observe(enrichment.age_s)
         for reason in row.reasons.values():
             metrics.feature_defaults.labels(rule.plan.spec.name, reason).inc()
         if row.long_tail:

@@ -118,6 +118,7 @@ class Generation:
                         try:
                             await self._stream(run, choice, leg, ticket)
                             ticket.close(complete=True)
+                            run.model.moves.give_back(len(choice.legs) - 1)
                             return
                         except ReplicaFailedError as failure:
                             await self._place_again(run, choice, ticket, failure)

@@ -29,6 +29,7 @@ from deployments.gateway.plan import (
 from deployments.gateway.pricing import PriceLists
 from deployments.gateway.recent import ClassLimits, RecentRequests
 from deployments.gateway.request import Door, Request, patience_s, streams
+from deployments.gateway.rollouts import Rollouts
 from deployments.gateway.settle import Record, Settlement
 from deployments.gateway.silence import Silence
 from deployments.gateway.sink import Sink
@@ -69,7 +70,10 @@ class Gateway:
             parts.wall_clock,
             parts.slo_s,
         )
-        self._courses = Courses(parts.models, parts.fallbacks, prices)
+        self.rollouts = Rollouts(
+            parts.directory, parts.models, self._clock, parts.rng, parts.lazy_class
+        )
+        self._courses = Courses(parts.models, parts.fallbacks, prices, self.rollouts)
         self._attempts = Attempts(parts, prices, self._booking)
         self._settlement = Settlement(
             prices,
@@ -144,6 +148,7 @@ class Gateway:
             tracer.decide(record, now_s)
         self._settlement.settle(record, status, now_s)
         self.recent.add(record, status)
+        self.rollouts.ended(record, now_s)
         if tracer is not None:
             tracer.end(record, status, now_s)
 

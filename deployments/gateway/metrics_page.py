@@ -4,6 +4,10 @@ A load balancer sends Prometheus to another gateway each time, so each of them t
 gateway's own figures with the label ``gateway``, every engine's with the label ``replica``, and
 once what all gateways see alike. Nothing is in it twice, and sums over it are the platform's.
 ``/metrics/gateway`` has the asked gateway's own only: the gateways ask each other for it.
+
+Where Prometheus asks each gateway by itself (pods, without a load balancer before them), the path
+is ``/metrics/part``: the gateway's own figures, and from the first of the gateways everything else.
+All parts together are the whole.
 """
 
 from __future__ import annotations
@@ -30,7 +34,9 @@ _LOG = logging.getLogger("weir.gateway")
 _SCRAPE_TIMEOUT_S = 2.0
 _ENGINES = ("vllm:", "weir_kv_tier_")
 OWN_PATH = "/metrics/gateway"
-_PATHS = ("/metrics", OWN_PATH, "/ready", "/health")
+PART_PATH = "/metrics/part"
+PATHS = ("/metrics", OWN_PATH, PART_PATH)
+_WATCHED = (*PATHS, "/ready", "/health")
 
 
 async def _nobody() -> Mapping[str, str]:
@@ -91,6 +97,18 @@ def add_metrics(
         form = form_for(request.headers.get("accept"))
         return Response(await page.own(form) + form.end, media_type=form.media_type)
 
+    @app.get(
+        PART_PATH,
+        tags=["platform"],
+        summary="Prometheus metrics: this gateway's part; all gateways' parts are the whole",
+        response_class=PlainTextResponse,
+        responses={401: {"description": "No key of `server.metrics`."}},
+    )
+    async def part_of_metrics(request: Request) -> Response:
+        callers.require_watcher(request)
+        form = form_for(request.headers.get("accept"))
+        return Response(await page.part(form), media_type=form.media_type)
+
 
 def only_metrics(pages: Any) -> App:
     """ASGI: of ``pages``, those that watch the platform; for a port of their own."""
@@ -98,7 +116,7 @@ def only_metrics(pages: Any) -> App:
     async def watched(scope: dict[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             return
-        if scope["path"] in _PATHS:
+        if scope["path"] in _WATCHED:
             await pages(scope, receive, send)
         else:
             await answer(send, 404, b"this port has only /metrics, /ready and /health\n")
@@ -131,10 +149,21 @@ class MetricsPage:
         text = form.write(self._gateway.metrics.registry)
         return labelled(text, {"gateway": self._peers.name} if self._peers.name else {})
 
+    async def part(self, form: Form = OLDER) -> str:
+        """This gateway's own; with everything else, if it is the first of the gateways."""
+        known = await self._peers.gateways()
+        if self._peers.name != min(known, default=self._peers.name):
+            return await self.own(form) + form.end
+        return await self._told(dict.fromkeys(known, ""), form)
+
     async def whole(self, form: Form = OLDER) -> str:
         """The platform's."""
-        own, others, engines, control, _ = await asyncio.gather(
-            self.own(form), self._others(form), self._engines(), self._control(), self._parts()
+        return await self._told(await self._others(form), form)
+
+    async def _told(self, others: Mapping[str, str | None], form: Form) -> str:
+        """``others``: what the other gateways tell; None: nothing, it does not answer."""
+        own, engines, control, _ = await asyncio.gather(
+            self.own(form), self._engines(), self._control(), self._parts()
         )
         loop = asyncio.get_running_loop()
         async with self._lock:
@@ -165,9 +194,9 @@ class MetricsPage:
     ) -> None:
         metrics = self._gateway.metrics
         metrics.gateway_up.clear()
-        metrics.gateway_up.labels(self._peers.name).set(1)
         for name, text in others.items():
             metrics.gateway_up.labels(name).set(text is not None)
+        metrics.gateway_up.labels(self._peers.name).set(1)
         metrics.engine_up.clear()
         for labels, text in engines.items():
             metrics.engine_up.labels(*labels).set(text is not None)

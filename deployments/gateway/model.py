@@ -55,6 +55,10 @@ class Model:
         self.off_loop = off_loop
         self.hasher = PromptHasher()
         self._pools: dict[str, str] = {}
+        classes = admission.classes
+        self._most_output_tokens = {
+            c.name: c.max_output_tokens for c in classes if c.max_output_tokens is not None
+        }
         routing = settings.routing
         profile = RoutingProfile(
             routing.policy,
@@ -119,10 +123,16 @@ class Model:
         return self.max_model_len
 
     def output_limit(
-        self, prompt_tokens: int, requested: int | None, param: str, limit_param: str
+        self,
+        prompt_tokens: int,
+        requested: int | None,
+        param: str,
+        limit_param: str,
+        priority_class: str = "",
     ) -> int:
         """The most tokens the answer may have. ``param`` and ``limit_param`` name the prompt and
-        the requested limit in errors.
+        the requested limit in errors. What is beyond the class's most is cut, not refused: clients
+        send a usual limit of their own with every request.
 
         Raises:
             NoReplicaError: no replica is up, so the context length is not known.
@@ -143,7 +153,8 @@ class Model:
                 f"{requested} more were asked for.",
                 param=limit_param,
             )
-        return requested if requested is not None else room
+        limit = requested if requested is not None else room
+        return min(limit, self._most_output_tokens.get(priority_class, limit))
 
     async def close(self) -> None:
         """Refuse who waits, and let go of the replicas."""

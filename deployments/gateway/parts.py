@@ -52,9 +52,10 @@ class Parts:
     """Everything that a gateway needs. ``classes``: the priority classes' names; ``slo_s``: the
     time-to-first-token limit of those that have one, ``tpot_slo_s`` that of the time per later
     token. ``ledger``: where what was used is kept. ``tracer``: None where requests are not traced;
-    ``answered`` is told how fast requests were answered.
-    ``ids`` makes unique ids; ``wall_clock`` gives seconds since the epoch, for what clients are
-    told. The event loop's clock is the only other."""
+    ``answered`` is told how fast requests were answered. ``rng`` draws which requests a candidate
+    version gets to see as well, in the least urgent class (``lazy_class``). ``ids`` makes
+    unique ids; ``wall_clock`` gives seconds since the epoch, for what clients are told. The event
+    loop's clock is the only other."""
 
     directory: LiveDirectory
     models: Mapping[str, Model]
@@ -71,5 +72,7 @@ class Parts:
     ledger: Ledger | None = None
     tracer: Tracer | None = None
     answered: Answered | None = None
+    rng: random.Random = field(default_factory=random.Random)
+    lazy_class: str = "batch"
     ids: Callable[[], str] = field(default_factory=random_ids)
     wall_clock: Callable[[], float] = time.time

@@ -43,7 +43,9 @@ class AdapterBusyError(OverloadedError):
 
 #: Why the model answers without the adapter that was asked for.
 ADAPTER: Final = "adapter"
-Spill = Kind | Literal["adapter"]
+#: Why a candidate version answers: it is tried.
+CANARY: Final = "canary"
+Spill = Kind | Literal["adapter", "canary"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +89,15 @@ class SpillRules(Protocol):
 @dataclass(frozen=True, slots=True)
 class Course:
     """Who can answer for a model: itself, and its student if it has one. ``bare``: the model may
-    answer without the adapter that was asked for, where that has no slot."""
+    answer without the adapter that was asked for, where that has no slot. ``candidate``: another
+    version of it that is tried with this request."""
 
     model: str
     student: str | None = None
     rules: SpillRules | None = None
     cascade: CascadeRule | None = None
     bare: bool = False
+    candidate: str | None = None
 
 
 def next_step(
@@ -103,6 +107,13 @@ def next_step(
 
     Asked only while the client has been sent nothing.
     """
+    if course.candidate is not None:
+        if not outcomes:
+            return Step(course.candidate, spill=CANARY)
+        if outcomes[0].error is None:
+            return None
+        # It has failed: from here on it is as if nobody had been asked.
+        outcomes = outcomes[1:]
     if outcomes and isinstance(outcomes[-1].error, AdapterBusyError):
         return Step(course.model, spill=ADAPTER) if course.bare else None
     if course.rules is None or course.student is None:
@@ -278,8 +289,10 @@ class MoveBudget:
 
     In any ``window_s`` seconds, at most ``per_stream`` moves for each stream that is open when it
     is asked, and ``least`` in any case: every stream may follow from a replica that dies, but a
-    fleet that loses all it is given is not given it over and over. (Envoy's retry budget, which
-    bounds retries by requests in flight, is the model.)
+    fleet that loses all it is given is not given it over and over. Moves that came to a good end do
+    not count: they are no burden any longer, and the streams that made them are not among the open
+    ones either. (Envoy's retry budget, which bounds retries under way by requests in flight, is the
+    model.)
     """
 
     def __init__(self, window_s: float = 10.0, per_stream: float = 2.0, least: int = 10) -> None:
@@ -294,6 +307,12 @@ class MoveBudget:
             return False
         self._moves.append(now_s)
         return True
+
+    def give_back(self, moves: int) -> None:
+        """A stream that moved so often has ended well. The latest ones are taken, which at most
+        forgets others' a little later."""
+        if moves:
+            del self._moves[-moves:]
 
     def allows(self, now_s: float, open_streams: int) -> bool:
         """The same without counting it."""

@@ -9,10 +9,13 @@ from router.types import KvFeed, ReplicaInfo
 from weir.tenancy import Tenant
 
 
-def salt_of(tenant: Tenant) -> str:
+def salt_of(tenant: Tenant, own: str | None = None) -> str:
     """Part of every block hash, here and in the engine, so that tenants never share blocks
-    unless settings put them into one prefix group."""
-    return cache_salt(tenant.id, tenant.prefix_group)
+    unless settings put them into one prefix group. ``own``: the ``cache_salt`` of the request,
+    which keeps a tenant's users apart; it only ever parts, whatever text it is."""
+    salt = cache_salt(tenant.id, tenant.prefix_group)
+    # With its length in front no other salt of anybody can read the same.
+    return salt if own is None else f"own:{len(own)}:{own}:{salt}"
 
 
 class PromptHasher:

@@ -1,14 +1,14 @@
 """The requests that have ended lately: the last ones with all their legs, and sums by tenant, model
 and class. A fold over what the request's record has anyway; bounded; without prompts and answers.
 
-Per request it costs 8 µs (docs/dashboard.md). What takes longer, sorting the candidates of a
-decision, waits until somebody looks.
+Per request it costs 8 µs (docs/dashboard.md). What takes longer, scoring the candidates of a
+decision again, waits until somebody looks (:mod:`router.explaining`).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from deployments.gateway.legs import Attempt, Leg
@@ -24,11 +24,12 @@ from deployments.live import (
     Stretch,
     Sums,
 )
-from router.explaining import Candidate as Seen
-from router.ledger import Reservation
+from router import explaining
 
 _KEPT = 256
 _CANDIDATES = 6
+#: Decisions that can still be explained: each holds the prompt's block hashes and what was seen.
+_EXPLAINED = 64
 #: Rows of one stretch. There are as many as tenants times models times classes.
 _MOST_ROWS = 10_000
 
@@ -42,7 +43,8 @@ class ClassLimits:
 
 
 _Key = tuple[str, str, str]
-_Decisions = list[tuple[LegFacts, Reservation]]
+_Explain = Callable[[], list[explaining.Candidate]]
+_Unexplained = list[tuple[LegFacts, _Explain]]
 
 
 class RecentRequests:
@@ -58,7 +60,8 @@ class RecentRequests:
         self._limits = limits
         self._clock = clock
         self._wall_clock = wall_clock
-        self._ended: deque[tuple[EndedRequest, _Decisions]] = deque(maxlen=kept)
+        self._ended: deque[EndedRequest] = deque(maxlen=kept)
+        self._unexplained: deque[_Unexplained] = deque(maxlen=_EXPLAINED)
         self._stretches: deque[tuple[int, dict[_Key, Sums]]] = deque(maxlen=STRETCHES)
 
     def add(self, record: Record, status: int) -> None:
@@ -66,19 +69,21 @@ class RecentRequests:
         before)."""
         now_s = self._clock()
         ahead_s = self._wall_clock() - now_s
-        ended, decisions = _fold(record, status, now_s, ahead_s)
-        self._ended.append((ended, decisions))
+        ended, unexplained = _fold(record, status, now_s, ahead_s)
+        self._ended.append(ended)
+        if unexplained:
+            self._unexplained.append(unexplained)
         sums = self._sums_of(ended, int((now_s + ahead_s) * 1000))
         if sums is not None:
             self._count(sums, ended)
 
     def ended(self) -> list[EndedRequest]:
         """The last ones, the oldest first."""
-        for _, decisions in self._ended:
-            for leg, reservation in decisions:
-                leg.candidates = list(best(reservation.explain())) if reservation.explain else []
-            decisions.clear()
-        return [ended for ended, _ in self._ended]
+        for unexplained in self._unexplained:
+            for leg, explain in unexplained:
+                leg.candidates = best(explain())
+        self._unexplained.clear()
+        return list(self._ended)
 
     def stretches(self) -> list[Stretch]:
         """The sums of the last quarter of an hour."""
@@ -131,24 +136,27 @@ class RecentRequests:
             sums.tpot_missed += not met
 
 
-def best(seen: Sequence[Seen]) -> Iterator[Candidate]:
+def best(candidates: list[explaining.Candidate]) -> list[Candidate]:
     """The first few candidates of a decision, the cheapest first."""
-    for each in sorted(seen, key=lambda each: each.cost)[:_CANDIDATES]:
-        yield Candidate(
+    candidates.sort(key=lambda each: each.cost)
+    return [
+        Candidate(
             each.replica_id,
             round(each.cost, 3),
             each.prefill_tokens,
             each.decode_tokens,
             each.overlap_blocks,
         )
+        for each in candidates[:_CANDIDATES]
+    ]
 
 
 def _fold(
     record: Record, status: int, now_s: float, ahead_s: float
-) -> tuple[EndedRequest, _Decisions]:
+) -> tuple[EndedRequest, _Unexplained]:
     arrival_s, request = record.arrival_s, record.request
-    decisions: _Decisions = []
-    attempts = [_attempt(attempt, arrival_s, decisions) for attempt in record.attempts]
+    unexplained: _Unexplained = []
+    attempts = [_attempt(attempt, arrival_s, unexplained) for attempt in record.attempts]
     shown = [a for a in record.attempts if a.shown and a.choices]
     ttft_ms, tpot_ms, prompt, cached, output = None, None, 0, 0, 0
     if shown:
@@ -157,9 +165,8 @@ def _fold(
         prompt, cached, output = counts.prompt_tokens, counts.cached_tokens, counts.output_tokens
         if first_s is not None and not record.error_code:
             ttft_ms = _after(first_s, arrival_s)
-            longest = max(choice.counts.output_tokens for choice in last.choices)
-            if longest > 1:
-                tpot_ms = round((now_s - first_s) * 1000 / (longest - 1), 2)
+            tpot_s = last.tpot_s(now_s)
+            tpot_ms = None if tpot_s is None else round(tpot_s * 1000, 2)
     ended = EndedRequest(
         record.serial,
         record.id,
@@ -180,10 +187,10 @@ def _fold(
         request is not None and request.batch is not None,
         attempts,
     )
-    return ended, decisions
+    return ended, unexplained
 
 
-def _attempt(attempt: Attempt, arrival_s: float, decisions: _Decisions) -> AttemptFacts:
+def _attempt(attempt: Attempt, arrival_s: float, unexplained: _Unexplained) -> AttemptFacts:
     outcome = "shown" if attempt.shown else "doubtful" if attempt.doubtful else "dropped"
     admitted_s, waited_s = attempt.admitted_s, attempt.waited_s
     return AttemptFacts(
@@ -194,14 +201,14 @@ def _attempt(attempt: Attempt, arrival_s: float, decisions: _Decisions) -> Attem
         None if admitted_s is None else _after(admitted_s, arrival_s),
         None if waited_s is None else round(waited_s * 1000, 2),
         [
-            _leg(choice.index, leg, arrival_s, decisions)
+            _leg(choice.index, leg, arrival_s, unexplained)
             for choice in attempt.choices
             for leg in choice.legs
         ],
     )
 
 
-def _leg(choice: int, leg: Leg, arrival_s: float, decisions: _Decisions) -> LegFacts:
+def _leg(choice: int, leg: Leg, arrival_s: float, unexplained: _Unexplained) -> LegFacts:
     told, reservation = leg.told, leg.reservation
     made = LegFacts(
         choice,
@@ -217,7 +224,8 @@ def _leg(choice: int, leg: Leg, arrival_s: float, decisions: _Decisions) -> LegF
     if reservation is not None:
         decision = reservation.decision
         made.reason, made.held_blocks = decision.reason, decision.overlap_blocks
-        decisions.append((made, reservation))
+        if reservation.explain is not None:
+            unexplained.append((made, reservation.explain))
     return made
 
 

@@ -221,8 +221,7 @@ class Settlement:
         metrics.of(metrics.tenant_ttft, record.tenant, record.model).observe(ttft_s)
         metrics.of(metrics.duration, *kind).observe(now_s - record.arrival_s, example)
         metrics.of(metrics.prompt_size, *kind).observe(counts.prompt_tokens)
-        longest = max(choice.counts.output_tokens for choice in attempt.choices)
-        tpot_s = (now_s - first_s) / (longest - 1) if longest > 1 else None
+        tpot_s = attempt.tpot_s(now_s)
         self._answered.timed(record.model, priority, ttft_s, tpot_s)
         if tpot_s is not None:
             metrics.of(metrics.tpot, *kind).observe(tpot_s, example)

@@ -46,7 +46,7 @@ class Prompts:
     ) -> list[tuple[int, ...]]:
         """Each prompt's KV block keys, as that model's replicas make them. ``adapter``: the key
         of the one that is to compute them."""
-        hasher, salt, context = model.hasher, salt_of(self.request.tenant), model.max_model_len
+        hasher, salt, context = model.hasher, _salt(self.request), model.max_model_len
         fitting = [prompt if len(prompt) < context else [] for prompt in prompts]
         if sum(map(len, fitting)) < HASHED_INLINE_BELOW:
             return [hasher.keys(prompt, salt, adapter) for prompt in fitting]
@@ -77,13 +77,15 @@ def choices_of(
         return []
     choices: list[Choice] = []
     key = adapter.key if adapter is not None else None
-    salt, each = salt_of(request.tenant), dialect.choices(body) // len(prompts)
+    salt, each = _salt(request), dialect.choices(body) // len(prompts)
     for number, prompt in enumerate(prompts):
         size = len(prompt) or min(UNKNOWN_PROMPT_TOKENS, model.context // 2)
         asked, field = dialect.output_limit(body), dialect.limit_field(body)
         # How long a prompt is that its replica renders, only that knows: it caps the output.
         known = len(prompt) if prompt else 1
-        limit = model.output_limit(known, asked, dialect.prompt_field, field)
+        limit = model.output_limit(
+            known, asked, dialect.prompt_field, field, request.priority_class
+        )
         if asked is None and most_output_tokens is not None:
             limit = max(1, min(limit, most_output_tokens // dialect.choices(body)))
         submit = dialect.submission(body, prompt, limit, model.reasons)
@@ -112,6 +114,11 @@ def choices_of(
             own = msgspec.structs.replace(submit, request_id=request.id + suffix, cache_salt=salt)
             choices.append(Choice(index, number, route, own))
     return choices
+
+
+def _salt(request: Request) -> str:
+    """Bodies of other kinds than text have no salt of their own."""
+    return salt_of(request.tenant, getattr(request.body, "cache_salt", None))
 
 
 def _adapted(submit: wire.Submit | wire.Embed, adapter: Adapter) -> wire.Submit:

@@ -181,7 +181,7 @@ async def http_world(
             WebSocketTransport(session, TOKEN),
             feed or KvEventFeed(),
             enricher or PlainEnricher(),
-            GatewayMetrics(CollectorRegistry()),
+            GatewayMetrics(CollectorRegistry(), settings.server.metrics.max_tenants),
             ledger=ledger,
             directory=directory,
             account=account,

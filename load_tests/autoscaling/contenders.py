@@ -82,13 +82,15 @@ def _cheapest(kinds: Sequence[PoolKind]) -> list[PoolKind]:
 
 
 _SHARES = (0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
+#: How long less must have been enough, for those that have such a parameter.
+_HOLDS = (300.0, 1800.0, 3600.0)
 _LEARNED_S = 12 * 3600.0
-_WEIR = {"headroom": (0.3, 0.45, 0.6, 0.7, 0.8), "down_after_s": (120.0, 300.0)}
-_SPILLING = {"headroom": (0.0, 0.1, 0.2, 0.3, 0.4), "down_after_s": (120.0, 300.0)}
+_WEIR = {"headroom": (0.0, 0.05, 0.1, 0.15, 0.2, 0.3), "down_after_s": (900.0, 1800.0, 3600.0)}
+_SPILLING = {"headroom": (0.0, 0.1, 0.2), "down_after_s": (300.0, 900.0, 1800.0)}
 #: Room by the past's own errors, without a season: the twin that a forecast has to beat.
-_MARGIN = {"risk": (0.01, 0.03, 0.06, 0.12), "headroom": (0.15, 0.3), "down_after_s": (120.0,)}
+_MARGIN = {"risk": (0.02, 0.05, 0.1), "headroom": (0.0, 0.1), "down_after_s": (300.0, 1800.0)}
 _DYNAMO = {
-    "headroom": (0.15, 0.3, 0.45, 0.6, 0.7, 0.85),
+    "headroom": (0.3, 0.45, 0.6, 0.7, 0.85, 1.0),
     "interval_s": (60.0, 180.0),
     "predictor": ("constant", "trend"),
 }
@@ -112,43 +114,44 @@ ON_DEMAND = (
     Contender(
         "Ray Serve",
         "ray-serve",
-        {"target_ongoing_requests": _SHARES, "downscale_delay_s": (150.0, 300.0, 600.0)},
+        {"target_ongoing_requests": _SHARES, "downscale_delay_s": (300.0, 600.0, 1800.0, 3600.0)},
     ),
-    Contender("KPA", "kpa", {"target": _SHARES, "scale_down_delay_s": (0.0, 300.0)}),
+    Contender("KPA", "kpa", {"target": _SHARES, "scale_down_delay_s": _HOLDS}),
     Contender("Dynamo, SLA planner", "dynamo-sla", _DYNAMO),
     Contender(
         "Dynamo, SLA planner with load mode",
         "dynamo-sla",
-        {"headroom": (0.0, 0.2, 0.4, 0.6), "interval_s": (180.0,), "down_share": (0.8, 0.95)},
+        {
+            "headroom": (0.2, 0.4, 0.6, 0.8),
+            "interval_s": (60.0, 180.0),
+            "down_share": (0.6, 0.8),
+        },
         {"fast": True},
     ),
     Contender(
         "llm-d, requests",
         "llm-d-requests",
-        {
-            "target_running": (0.4, 0.5, 0.6, 0.75, 0.9),
-            "target_waiting": (0.1,),
-            "down_window_s": (150.0, 300.0),
-        },
+        {"target_running": _SHARES, "target_waiting": (0.1,), "down_window_s": _HOLDS},
         gates=(False, True),
     ),
     Contender(
         "llm-d, tokens",
         "llm-d-token",
-        {"kv_use": _SHARES, "down_window_s": (150.0, 300.0)},
+        {"kv_use": _SHARES, "down_window_s": _HOLDS},
         gates=(False, True),
     ),
     Contender(
         "llm-d, latency",
         "llm-d-slo",
-        {"up": (0.45, 0.55, 0.65, 0.75), "down": (0.4, 0.5), "down_pods": (1, 4, 16)},
+        {
+            "up": (0.55, 0.65, 0.75),
+            "down": (0.4, 0.5),
+            "down_pods": (1, 4, 16),
+            "down_window_s": (180.0, 1800.0),
+        },
         gates=(False, True),
     ),
-    Contender(
-        "AIBrix, APA",
-        "aibrix-apa",
-        {"kv_use": _SHARES, "down_cooldown_s": (150.0, 300.0)},
-    ),
+    Contender("AIBrix, APA", "aibrix-apa", {"kv_use": _SHARES, "down_cooldown_s": _HOLDS}),
     Contender("Dynamo, batch gated by hand", "dynamo-sla", _DYNAMO, gates=(True,)),
 )
 SPOT = (
@@ -170,7 +173,10 @@ SPOT = (
     Contender(
         "Ray Serve, spot first",
         "ray-serve",
-        {"target_ongoing_requests": (0.3, 0.4, 0.5, 0.6, 0.75), "downscale_delay_s": (300.0,)},
+        {
+            "target_ongoing_requests": (0.3, 0.4, 0.5, 0.6, 0.75),
+            "downscale_delay_s": (600.0, 1800.0, 3600.0),
+        },
         markets=("spot", "on_demand"),
     ),
 )

@@ -71,7 +71,9 @@ def drawn(ticks: Ticks, thin: float, variation: float, seed: int) -> Stretch:
         owed -= int(owed)
     requests.sort(key=lambda request: request.arrival_s)
     nothing = np.zeros(len(ticks))
-    return Stretch(tuple(requests), Ticks(ticks.tick_s, *sums, nothing, nothing, nothing))
+    return Stretch(
+        tuple(requests), Ticks(ticks.tick_s, sums[0], sums[1], sums[2], nothing, nothing, nothing)
+    )
 
 
 class ElasticWeir(WeirSystem):
@@ -197,7 +199,9 @@ class ElasticWeir(WeirSystem):
         late_s = [now_s - r.arrival_s for r in self._waiting.values()]
         ttft = [value for _, value in self._first] + [w for w in late_s if w > self._slo.ttft_s]
         urgent = Demand(
-            *self._rates,
+            self._rates[0],
+            self._rates[1],
+            self._rates[2],
             sum(1 for r in self._waiting.values() if r.dispatched_s is None),
             sum(r.trace.prompt_tokens for r in self._waiting.values()),
             sum(r.trace.output_tokens for r in self._waiting.values() if r.dispatched_s is None),

@@ -14,7 +14,6 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from load_tests.report import percentile
 from load_tests.sim.engine import EngineConfig
@@ -55,12 +54,15 @@ class LoadRow:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaTable:
-    """``rows``: at loads 0, 0.01, ... ``saturated_per_s``: requests per second at load 1; ``room``: streams that fit; ``capacity``: the same as a policy is told."""
+    """``rows``: at loads 0, 0.01, ... ``saturated_per_s``: requests per second at load 1;
+    ``room``: streams that fit; ``capacity``: the same as a policy is told; ``points``: the
+    loads that were measured."""
 
     rows: tuple[LoadRow, ...]
     saturated_per_s: float
     room: int
     capacity: Capacity
+    points: tuple[LoadRow, ...] = ()
 
     def at(self, load: float) -> LoadRow:
         """The row at or above a load."""
@@ -114,7 +116,6 @@ def drawn_request(at_s: float, lengths: Lengths, rng: random.Random) -> TraceReq
     )
 
 
-@lru_cache(maxsize=16)
 def replica_table(engine: Engine, lengths: Lengths, ttft_s: float, tpot_s: float) -> ReplicaTable:
     """The table of one kind of replica."""
     slo = Slo(ttft_s, tpot_s)
@@ -123,9 +124,9 @@ def replica_table(engine: Engine, lengths: Lengths, ttft_s: float, tpot_s: float
     for load in _LOADS:
         found, span_s = _simulated(engine, lengths, slo, load * most)
         points.append(_row(load, found, span_s, slo, points[-1]))
-    usable = max(row.load for row in _fine(points) if row.met >= _PLANNED)
+    usable = max(row.load for row in fine(points) if row.met >= _PLANNED)
     capacity = _capacity(engine, lengths, most, usable)
-    return ReplicaTable(tuple(_fine(points)), most, engine.room(lengths), capacity)
+    return ReplicaTable(tuple(fine(points)), most, engine.room(lengths), capacity, tuple(points))
 
 
 def _simulated(
@@ -163,8 +164,8 @@ def _row(
     )
 
 
-def _fine(points: Sequence[LoadRow]) -> list[LoadRow]:
-    """Between the measured loads, straight lines."""
+def fine(points: Sequence[LoadRow]) -> list[LoadRow]:
+    """Rows at loads 0, 0.01, ...: straight lines between those that were measured."""
     rows, place = [], 0
     for number in range(round(_MOST_LOAD * _RESOLUTION) + 1):
         load = number / _RESOLUTION

@@ -401,8 +401,11 @@ class Fluid:
         # What is left of the oldest work's time, with a margin of half.
         left_s = max(300.0, (self._world.batch_within_s - oldest_s) / 2)
         requests, prompts, outputs = self._batch_left
+        arrivals, computed, output = self._rates[3:]
         return Demand(
-            *self._rates[3:],
+            arrivals,
+            computed,
+            output,
             round(requests),
             prompts,
             outputs,

@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 
 from load_tests.report import Row, percentile
-from weir.autoscaling.programme import Risk, Work, cheapest, greedy, missing_work
+from weir.autoscaling.programme import MOST_NODES, Risk, Work, cheapest, greedy, missing_work
 from weir.autoscaling.report import Capacity, PoolState
 
 _LIMIT_S = 1.0
@@ -16,7 +16,7 @@ _LIMIT_S = 1.0
 def solver_rows(reports: int, seed: int) -> list[Row]:
     """One row over all reports. ``silent``: the answer does not do the work and does not say so."""
     rng, took_s = random.Random(seed), []
-    dearer = silent = short = 0
+    dearer = silent = short = over = 0
     saved = []
     for _ in range(reports):
         pools, work, risk = random_pools(rng), random_work(rng), Risk()
@@ -24,6 +24,7 @@ def solver_rows(reports: int, seed: int) -> list[Row]:
         begun_s = time.perf_counter()
         found = cheapest(pools, work, risk)
         took_s.append(time.perf_counter() - begun_s)
+        over += found.nodes > MOST_NODES
         if found.short:
             short += 1
             continue
@@ -40,6 +41,7 @@ def solver_rows(reports: int, seed: int) -> list[Row]:
             "dearer_than_greedy": dearer,
             "silent": silent,
             "said_to_be_short": short,
+            "over_nodes": over,
             "over_a_second": sum(each > _LIMIT_S for each in took_s),
             "took_p50_ms": (percentile(took_s, 50) or 0) * 1e3,
             "took_p99_ms": (percentile(took_s, 99) or 0) * 1e3,

@@ -15,7 +15,7 @@ _WEEK_S = 7 * 86_400.0
 _SAMPLE_S = 120.0
 
 
-def steadiness_rows(levels: int) -> list[Row]:
+def steadiness_rows(levels: int, only: int | None = None) -> list[Row]:
     """One row for each level, from a third of a replica to several hundred."""
     return [
         {
@@ -24,7 +24,7 @@ def steadiness_rows(levels: int) -> list[Row]:
             "level": level,
             **steady(10 ** (2.5 * level / max(1, levels - 1)) * 4e3),
         }
-        for level in range(levels)
+        for level in (range(levels) if only is None else (only,))
     ]
 
 

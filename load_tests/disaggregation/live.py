@@ -33,7 +33,7 @@ from load_tests.loadgen import Target, chat_bodies
 from load_tests.loadgen.prompts import prompt_texts
 from load_tests.migration.replicas import Fleet
 from load_tests.report.stats import percentile
-from load_tests.servers import EngineWorkload, Launch, start
+from load_tests.servers import EngineWorkload, Launch, StartError, start
 from load_tests.servers.first_answer import await_answer
 from load_tests.servers.weir_platform import weir_platform
 
@@ -57,6 +57,11 @@ class LiveFleet:
     pools: Sequence[Mapping[str, Any]]
     rule: str
     policy: str = "weir"
+
+    @property
+    def replicas(self) -> int:
+        """Of all pools."""
+        return sum(pool.get("replicas", 1) for pool in self.pools)
 
 
 _HALVES = ({"name": "p", "role": "prefill"}, {"name": "d", "role": "decode"})
@@ -163,15 +168,21 @@ def measure_live(
             body = chat_bodies(workload.served_name, ["hello"], 2)[0]
             await_answer(target, body, _PATIENCE_S)
             token = _token(launches)
-            placed = asyncio.run(_bind(Fleet(target, workload.served_name, token, started)))
+            replicas = Fleet(target, workload.served_name, token, started)
+            placed = asyncio.run(_bind(replicas, fleet.replicas))
             run = _Run(target, workload, plan, seed, token)
             return asyncio.run(run.all(fleet, placed))
 
 
-async def _bind(replicas: Fleet) -> Placed:
-    """Give each replica a core, where there are as many."""
+async def _bind(replicas: Fleet, count: int) -> Placed:
+    """Give each replica a core, where there are as many, when all of them are up."""
+    give_up_s = time.monotonic() + _PATIENCE_S
     async with aiohttp.ClientSession() as http:
-        await replicas.ask(http)
+        while len(replicas.up) < count:
+            if time.monotonic() > give_up_s:
+                raise StartError(f"{len(replicas.up)} of {count} replicas are up", "")
+            await asyncio.sleep(0.5)
+            await replicas.ask(http)
     cores, up = sorted(os.sched_getaffinity(0)), replicas.up
     if len(cores) < len(up):
         return Placed(len(up), False)

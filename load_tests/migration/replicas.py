@@ -55,7 +55,7 @@ class Fleet:
         self.addresses = {
             replica["replica_id"]: replica["address"]
             for deployment in told.get("deployments", ())
-            if deployment["name"] == f"model-{self.model}"
+            if deployment["name"].partition("+")[0] == f"model-{self.model}"  # or a pool of it
             for replica in deployment["replicas"]
             if replica["replica_id"]
         }

@@ -48,8 +48,10 @@ async def one_request(account: Account, caller: str) -> None:
     tab.close([(charge, _USED, 500_000)], counts=True)
 
 
-async def measure(url: str, seconds: float, streams: int, caller: str) -> dict[str, Any]:
-    """One request after the other, with pauses; then ``streams`` of them without any."""
+async def measure(
+    url: str, seconds: float, streams: int, caller: str, pause_s: float = 0.002
+) -> dict[str, Any]:
+    """One request after the other, with pauses; or ``streams`` of them without any."""
     settings = Settings.model_validate(
         {"models": [{"name": "m", "source": "x"}], "accounts": {"url": url, "timeout_ms": 5000}}
     )
@@ -63,7 +65,7 @@ async def measure(url: str, seconds: float, streams: int, caller: str) -> dict[s
     if streams:
         told["requests_per_s"] = await _most(account, seconds, streams, caller)
     else:
-        asked, pinged = await _alone(account, link, seconds, caller)
+        asked, pinged = await _alone(account, link, seconds, caller, pause_s)
         for name, each in (("reserve_settle", asked), ("ping", pinged)):
             for at in (50, 99):
                 found_s = percentile(each, at)
@@ -74,7 +76,7 @@ async def measure(url: str, seconds: float, streams: int, caller: str) -> dict[s
 
 
 async def _alone(
-    account: Account, link: StoreLink, seconds: float, caller: str
+    account: Account, link: StoreLink, seconds: float, caller: str, pause_s: float
 ) -> tuple[list[float], list[float]]:
     loop = asyncio.get_running_loop()
     asked: list[float] = []
@@ -86,13 +88,13 @@ async def _alone(
         began_s = time.perf_counter()
         await one_request(account, caller)
         asked.append(time.perf_counter() - began_s)
-        await asyncio.sleep(0.002)
+        await asyncio.sleep(pause_s)
         answer: asyncio.Future[Any] = loop.create_future()
         began_s = time.perf_counter()
         link.send(encode(b"PING"), answer.set_result)
         await answer
         pinged.append(time.perf_counter() - began_s)
-        await asyncio.sleep(0.002)
+        await asyncio.sleep(pause_s)
     return asked, pinged
 
 
@@ -116,6 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--redis", required=True)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--streams", type=int, default=0)
+    parser.add_argument("--pause-s", type=float, default=0.002)
     parser.add_argument("--caller", choices=sorted(CALLERS), default="usual")
     options = parser.parse_args(argv)
     try:
@@ -124,7 +127,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         run: Any = asyncio.run
     else:
         run = uvloop.run
-    print(json.dumps(run(measure(options.redis, options.seconds, options.streams, options.caller))))
+    asked = (options.redis, options.seconds, options.streams, options.caller, options.pause_s)
+    print(json.dumps(run(measure(*asked))))
     return 0
 
 

@@ -34,6 +34,7 @@ from load_tests.money.truth import (
     Tokens,
     Used,
     engine_tokens,
+    hours_told,
     ledger_tokens,
     legs,
     paid,
@@ -146,7 +147,9 @@ async def _settled(
         )
         # A little longer even where they agree: something may be counted twice.
         quiet_s = _SETTLED_S / 4 if agreed else _SETTLED_S
-        if (now_s - changed_s > quiet_s and engines) or now_s > give_up_s:
+        settled = now_s - changed_s > quiet_s and engines
+        # That a replica is up, gateways tell once a minute.
+        if (settled and hours_told(database) >= len(before)) or now_s > give_up_s:
             return engines
         await asyncio.sleep(0.5)
 

@@ -132,6 +132,13 @@ def wrongly_billed(database: Engine, answers: Sequence[Seen]) -> tuple[int, int]
     return missing, wrong
 
 
+def hours_told(database: Engine) -> int:
+    """Of how many replicas the ledger knows that they were up."""
+    with reading(database) as connection:
+        found = connection.scalar(select(func.count(replica_hours.c.replica.distinct())))
+    return int(found or 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Paid:
     """``report`` is the platform's own. ``by_processes_usd``: what the replicas' processes cost

@@ -23,6 +23,7 @@ MOST_TENANTS = 2000
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _TPOT_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1)
 _LOOKUP_SECONDS = (0.0001, 0.0002, 0.0003, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 1)
+_AGE_SECONDS = (1, 10, 60, 300, 900, 3600, 14_400, 43_200, 86_400, 259_200, 604_800)
 _TOKENS = (16, 64, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
 
 
@@ -53,6 +54,57 @@ TIER_METRICS: Mapping[str, TierMetric] = MappingProxyType(
         ),
     }
 )
+
+
+class ControlMetrics:
+    """What the control process tells: money, from the ledger, and what autoscaling decided.
+
+    Amounts are of the present calendar month (UTC), up to a minute old. They are gauges: a leg that
+    is booked late moves a little from idle time to whoever asked for it.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        of_pool = ("model", "pool")
+        self.paid = self._this_month("weir_month_paid_usd", "paid for replicas.", *of_pool)
+        self.idle = self._this_month(
+            "weir_month_idle_usd", "paid for replicas while they did nothing.", *of_pool
+        )
+        self.hours = self._this_month(
+            "weir_month_replica_hours", "time that replicas were up, in hours.", *of_pool
+        )
+        self.borne = self._this_month(
+            "weir_month_cost_usd", "paid for replicas while they worked for a class.", "priority"
+        )
+        self.billed = self._this_month("weir_month_billed_usd", "billed to tenants.", "priority")
+        self.saved = self._this_month(
+            "weir_month_saved_usd", "not paid, thanks to the cache, the student or spot.", "by"
+        )
+
+        self.target = self._decided(
+            "weir_autoscaling_target_replicas", "Replicas that were decided.", "pool"
+        )
+        self.figure = self._decided(
+            "weir_autoscaling_figure", "What the policy decided by, under its own names.", "figure"
+        )
+        self.arrivals = self._decided(
+            "weir_autoscaling_arrivals_per_second", "Requests, as they arrive.", "priority"
+        )
+        self.usd_per_hour = self._decided(
+            "weir_autoscaling_usd_per_hour", "What the decided replicas cost."
+        )
+        self.changes = Counter(
+            "weir_autoscaling_changes_total",
+            "Decisions that changed a number of replicas.",
+            ("model",),
+            registry=self.registry,
+        )
+
+    def _decided(self, name: str, documentation: str, *labels: str) -> Gauge:
+        return Gauge(name, documentation, ("model", *labels), registry=self.registry)
+
+    def _this_month(self, name: str, what: str, *labels: str) -> Gauge:
+        return Gauge(name, f"This month: {what}", labels, registry=self.registry)
 
 
 class TenantBound:
@@ -120,6 +172,7 @@ class GatewayMetrics:
         self._declare_latency()
         self._declare_routing()
         self._declare_replicas()
+        self._declare_autoscaling()
         self._declare_handoffs()
         self._declare_fallback()
         self._declare_features()
@@ -358,6 +411,24 @@ class GatewayMetrics:
             registry=self.registry,
         )
 
+    def _declare_autoscaling(self) -> None:
+        """As decided last; the same in every gateway."""
+        told = {
+            "target": "Replicas that were decided last.",
+            "usd_per_hour": "What the replicas that were decided cost, in USD per hour.",
+            "prefill_tokens_per_second": "Prompt tokens that one replica is reckoned to compute.",
+            "decode_tokens_per_second": "Tokens that one replica is reckoned to generate.",
+            "capacity_error": "Mean error of the learned capacity's predictions, as a share.",
+            "start_seconds": "How long a replica is reckoned to take to start.",
+            "interruptions_per_hour": "Interruptions of one replica that are reckoned with.",
+        }
+        self.autoscaling = {
+            name: Gauge(
+                f"weir_autoscaling_{name}", about, ("model", "pool"), registry=self.registry
+            )
+            for name, about in told.items()
+        }
+
     def _declare_replicas(self) -> None:
         self.kv_stored = Gauge(
             "weir_kv_event_blocks",
@@ -464,6 +535,13 @@ class GatewayMetrics:
         )
 
     def _declare_features(self) -> None:
+        self.feature_age = Histogram(
+            "weir_feature_age_seconds",
+            "Age of the oldest feature in a prompt.",
+            ("model",),
+            buckets=_AGE_SECONDS,
+            registry=self.registry,
+        )
         self.feature_lookups = _TenantCounter(
             "weir_feature_lookups_total",
             "Requests whose entity was looked up, by outcome (off: nothing was).",

@@ -97,6 +97,20 @@ async def main(model):
     out["waited"] = waited == alone[3]
     await asyncio.gather(*long)
     out["missing"] = await ask(9)
+    # One adapter and the base decode while other adapters come and go in the slot beside: vLLM
+    # renewed its table of slots only when the batch changed (vllm#47724).
+    steady = [await ask(adapter, 6, count=100) for adapter in (0, None)]
+    before, running = slots.loads, [
+        asyncio.create_task(ask(adapter, 6, count=100)) for adapter in (0, None)]
+    churned = 0
+    while not all(task.done() for task in running):
+        key = 1 + churned % 3
+        await slots.hold(wire.Adapter(f"a{key}@1", str(root / f"a{key}")))
+        slots.release(f"a{key}@1")
+        churned += 1
+        await asyncio.sleep(0.02)
+    out["churn"] = slots.loads - before
+    out["unmoved"] = [await task for task in running] == steady
     out["after"] = (await ask(1)) == alone[2]
     out["in_use"] = slots.told().busy
     out["events"] = await published()
@@ -159,6 +173,11 @@ def test_a_missing_adapter_costs_no_slot(result: dict[str, Any]) -> None:
     assert result["missing"] == 404
     assert result["after"]
     assert result["in_use"] == []
+
+
+def test_an_answer_keeps_its_adapter_while_others_come_and_go(result: dict[str, Any]) -> None:
+    assert result["churn"] >= 5
+    assert result["unmoved"]
 
 
 def test_block_keys_are_the_engines(result: dict[str, Any]) -> None:

@@ -16,12 +16,19 @@ from sqlalchemy import Engine
 
 from deployments.autoscaling import TARGETS, DecidedReplicas, decided, decided_by, written
 from deployments.control.scaling import LEASE, Round
-from deployments.gateway.demand import REPORTS
+from deployments.gateway.demand import FIGURES, REPORTS
 from deployments.pools import pools_of
 from deployments.redis_server import RedisServer
 from deployments.scaling_plans import scaling_plans
 from weir.autoscaling.keeping import find, of_each_model
-from weir.autoscaling.telling import ClassTold, GatewayTold, ModelTold, ReplicaTold, pack
+from weir.autoscaling.telling import (
+    ClassTold,
+    GatewayTold,
+    ModelTold,
+    ReplicaTold,
+    pack,
+    unpack_figures,
+)
 from weir.database import migrate, open_database, reading
 from weir.settings import Settings, parse_settings
 
@@ -115,6 +122,9 @@ def test_a_round_decides_writes_and_keeps(redis: Redis, engine: Engine) -> None:
         tell(redis, now[0], 4000, 4)
         round_.run()
     assert target(redis, now[0]) == 0
+    (figures,) = unpack_figures(redis.get(FIGURES))
+    assert (figures.model, figures.pool, figures.target) == ("m", "m", 0)
+    assert figures.start_seconds > 0
     with reading(engine) as connection:
         rows = find(connection, "m")
         (last,) = of_each_model(connection, now[0])
@@ -157,9 +167,12 @@ def context(target_replicas: int) -> Any:
 def test_serve_is_told_the_number_that_was_decided(redis_server: RedisServer, redis: Redis) -> None:
     policy = DecidedReplicas("model-m", redis_server.url, external=False)
     assert policy(context(2)) == (2, {})
-    redis.hset(TARGETS, "model-m", written(3, time.time()))
     policy = DecidedReplicas("model-m", redis_server.url, external=False)
+    redis.hset(TARGETS, "model-m", written(3, time.time()))
     assert policy(context(2)) == (3, {})
+    # What another platform decided before this one began is not for this one.
+    policy = DecidedReplicas("model-m", redis_server.url, external=False)
+    assert policy(context(2)) == (2, {})
 
 
 def test_an_old_number_or_none_leaves_what_is(redis_server: RedisServer, redis: Redis) -> None:

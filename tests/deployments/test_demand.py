@@ -12,7 +12,7 @@ from deployments.gateway.demand import Answered, DemandTeller, model_told
 from deployments.gateway.prompts import PromptEncoder
 from deployments.stub_generator import StubGenerator
 from deployments.testing.world import KEY, World, http_world
-from weir.autoscaling.telling import ModelTold, unpack
+from weir.autoscaling.telling import ModelTold, PoolFigures, pack_figures, unpack
 from weir.settings import Settings, parse_settings
 from weir.tenancy import hash_key
 
@@ -127,19 +127,25 @@ class Kept:
             raise ConnectionError
         self.fields[field] = value
 
+    async def get(self, _: str) -> bytes:
+        return pack_figures([PoolFigures("m", "m", 3, 6.0, 1.0, 1.0, 0.1, 9.0, 0.0)])
+
     async def hdel(self, _: str, field: str) -> None:
         self.fields.pop(field, None)
 
 
 async def test_a_gateway_tells_and_takes_it_back_when_it_ends(sleeping: World) -> None:
     kept = Kept()
-    teller = DemandTeller(sleeping.gateway.models, Answered(), kept, lambda: 1000.0)
+    metrics = sleeping.gateway.metrics
+    teller = DemandTeller(sleeping.gateway.models, Answered(), kept, lambda: 1000.0, metrics)
     running = asyncio.create_task(teller.run())
     await until(lambda: bool(kept.fields))
     (raw,) = kept.fields.values()
     report = unpack(raw)
     assert report is not None
     assert report.models.keys() == {"m"}
+    shown = metrics.autoscaling["target"].labels("m", "m")._value
+    await until(lambda: shown.get() == 3)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert not kept.fields

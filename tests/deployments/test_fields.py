@@ -43,6 +43,7 @@ LEAST: dict[str, dict[str, Any]] = {
 }
 #: A value of each field that is used, and what else it needs. Some by path.
 EXAMPLES: dict[str, dict[str, Any]] = {
+    "cache_salt": {"cache_salt": "one of my users"},
     "min_tokens": {"min_tokens": 3},
     "temperature": {"temperature": 0.5},
     "top_p": {"top_p": 0.5},

@@ -13,7 +13,7 @@ import pytest
 from deployments import wire
 from deployments.gateway.connection import ReplicaConnection
 from deployments.gateway.sockets import WebSocketTransport
-from router.types import ReplicaLoad, RouteRequest
+from router.types import KvFeed, ReplicaInfo, ReplicaLoad, RouteRequest
 from weir.errors import BadRequestError
 
 TOKEN = "internal"
@@ -71,6 +71,33 @@ async def test_output_limit_defaults_to_the_room_left(world: Any) -> None:
     pending = asyncio.ensure_future(world.post(dict(HELLO)))
     await _until(lambda: "r1" in replica.generator.started)
     assert replica.generator.requests["r1"].sampling.max_tokens == 64 - 6
+    replica.generator.end("r1")
+    assert (await pending).status == 200
+
+
+SHORT = {"classes": {"standard": {"urgency": 1, "max_output_tokens": 5}, "long": {"urgency": 2}}}
+
+
+@pytest.mark.parametrize("world", [SHORT], indirect=True)
+@pytest.mark.parametrize(
+    ("fields", "most"),
+    [
+        ({}, 5),
+        ({"max_tokens": 40}, 5),
+        ({"max_tokens": 3}, 3),
+        ({"priority_class": "long"}, 64 - 6),
+    ],
+)
+async def test_a_class_bounds_the_output_of_its_requests(
+    world: Any, fields: dict[str, Any], most: int
+) -> None:
+    replica = await world.add_replica("a")
+    asked, named = {**HELLO, **fields}, fields.get("priority_class", "standard")
+    asked.pop("priority_class", None)
+    headers = {"x-weir-priority": named}
+    pending = asyncio.ensure_future(world.post(asked, **headers))
+    await _until(lambda: "r1" in replica.generator.started)
+    assert replica.generator.requests["r1"].sampling.max_tokens == most
     replica.generator.end("r1")
     assert (await pending).status == 200
 
@@ -354,6 +381,34 @@ async def test_the_engine_gets_priority_and_salt(world: Any) -> None:
     assert submitted.priority > 0
     replica.generator.end("r1")
     await pending
+
+
+def _route(hashes: tuple[int, ...]) -> RouteRequest:
+    return RouteRequest("q", "m", "t", 4 * len(hashes), 8, block_hashes=hashes)
+
+
+async def test_a_clients_salt_parts_its_prompts_from_the_tenants_others(world: Any) -> None:
+    """In the engine and in the router's block hashes alike, or caches would be looked for where
+    they are not."""
+    replica = await world.add_replica("a")
+    feed = KvFeed("events", None, "sha256", "7")
+    world.model.hasher.follow([ReplicaInfo("a", block_size=2, kv_events=True, kv_feed=feed)])
+    hashes, salts = [], []
+    for number, salt in enumerate((None, "one", "two", "one"), start=1):
+        body = {**HELLO, "id": f"s{number}"} | ({"cache_salt": salt} if salt else {})
+        pending = asyncio.ensure_future(world.post(body))
+        await _until(lambda name=f"s{number}": name in replica.generator.started)
+        submitted = replica.generator.requests[f"s{number}"]
+        salts.append(submitted.cache_salt)
+        hashes.append(world.model.hasher.keys(submitted.prompt, submitted.cache_salt))
+        held = world.model.router.view().held(_route(hashes[-1]))
+        assert held == {"a": len(hashes[-1])} != {"a": 0}, "the router noted the engine's salt"
+        replica.generator.end(f"s{number}")
+        assert (await pending).status == 200
+    assert salts[1] == salts[3] != salts[2]
+    assert salts[0] == "tenant:t"
+    assert hashes[1] == hashes[3]
+    assert len({hashes[0], hashes[1], hashes[2]}) == 3
 
 
 async def test_an_engine_that_aborts_is_a_replica_that_failed(world: Any) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
+import aiohttp
 import pytest
 
 from deployments import wire
-from deployments.listener import ReplicaApp, answer
+from deployments.gateway.metrics_page import only_metrics
+from deployments.listener import App, Listener, ReplicaApp, answer
 from deployments.streams import TokenStreams
 from deployments.stub_generator import StubGenerator
 
@@ -58,3 +61,39 @@ async def test_a_stream_needs_the_token() -> None:
     assert (await ask(wire.PATH, "websocket"))[0] == {"type": "websocket.close", "code": 4401}
     accepted = (await ask(wire.PATH, "websocket", "secret"))[0]
     assert accepted["type"] == "websocket.accept"
+
+
+async def test_a_port_that_is_given_is_shared_until_its_holder_ends() -> None:
+    """A gateway starts while the one before it on the same machine ends."""
+
+    def named(name: bytes) -> App:
+        async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+            del scope, receive
+            await answer(send, 200, name)
+
+        return app
+
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    old = Listener(named(b"old"), "127.0.0.1", port)
+    new = Listener(named(b"new"), "127.0.0.1", port)
+    await old.start()
+    await new.start()
+    await old.stop()
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/") as got:
+        assert await got.read() == b"new"
+    await new.stop()
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/metrics", 200), ("/ready", 200), ("/health", 200), ("/v1/models", 404), ("/admin/v1", 404)],
+)
+async def test_a_gateways_metrics_port_has_nothing_else(path: str, status: int) -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def send(event: dict[str, Any]) -> None:
+        sent.append(event)
+
+    await only_metrics(probes)({"type": "http", "path": path, "headers": []}, None, send)
+    assert sent[0]["status"] == status

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -11,9 +12,10 @@ from typing import Any
 
 import aiohttp
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from deployments.gateway.exposition import families, labelled, merged
-from deployments.gateway.metrics_page import OWN_PATH, Peers
+from deployments.gateway.metrics_page import OWN_PATH, PART_PATH, Peers
 from deployments.gateway.prompts import PromptEncoder
 from deployments.haproxy import FrontDoor
 from deployments.haproxy_config import Target
@@ -181,9 +183,44 @@ async def test_every_gateway_tells_the_same(worlds: list[World]) -> None:
         assert sum(_values(text, "weir_requests_total")) == sum(sent.values())
         assert _values(text, "vllm:prompt_tokens_total") == [100.0, 100.0]
         assert _values(text, "weir_gateways_wanted") == [GATEWAYS]
+    parts = [await _read(world, PART_PATH) for world in worlds]
+    for name, wanted in (
+        ("weir_requests_total", sum(sent.values())),
+        ("vllm:prompt_tokens_total", 200),
+        ("weir_gateways_wanted", GATEWAYS),
+        ("weir_gateway_up", GATEWAYS),
+    ):
+        assert sum(value for part in parts for value in _values(part, name)) == wanted
     own = [sum(_values(await _read(world, OWN_PATH), "weir_requests_total")) for world in worlds]
     assert sum(own) == sum(sent.values())
     assert min(own) >= REQUESTS // GATEWAYS
+
+
+async def test_openmetrics_has_exemplars_and_the_same_numbers(worlds: list[World]) -> None:
+    """Prometheus asks for it; its own test above reads it."""
+    sent = await _send(worlds)
+    own = worlds[1].gateway.metrics
+    own.requests.labels("t", "m", "chat", "200", "").inc(1, {"trace_id": "abc"})
+    headers = {"authorization": f"Bearer {TOKEN}", "accept": "application/openmetrics-text"}
+    async with worlds[0].session.get(worlds[0].url + "/metrics", headers=headers) as response:
+        assert response.headers["content-type"].startswith("application/openmetrics-text")
+        text = await response.text()
+    found = {
+        (sample.name, sample.labels.get("gateway"), sample.labels.get("replica")): sample
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.labels.get("endpoint", "chat") == "chat"
+    }
+    example = found["weir_requests_total", "g1", None].exemplar
+    assert example is not None
+    assert example.labels == {"trace_id": "abc"}
+    assert found["vllm:prompt_tokens_total", None, "a"].value == 100
+    numbers = [
+        float(line.partition(" # ")[0].rpartition(" ")[2])
+        for line in text.splitlines()
+        if line.startswith("weir_requests_total{")
+    ]
+    assert sum(numbers) == sum(sent.values()) + 1
 
 
 async def test_a_gateway_that_does_not_answer_is_told_of(
@@ -232,3 +269,55 @@ def test_a_metric_of_two_parts_is_described_once() -> None:
         "# TYPE c gauge",
         "c 3.0",
     ]
+
+
+def _series(text: str) -> list[str]:
+    """Without those that tell when another one began: the platform switches them off."""
+    return [
+        line
+        for line in text.splitlines()
+        if not line.startswith("#") and "_created" not in line.partition("{")[0]
+    ]
+
+
+async def _ask_for_all(count: int, most: int, encoder: PromptEncoder) -> list[str]:
+    """One request of each of so many tenants; the gateway's series."""
+    settings = _settings().model_copy(
+        update={
+            "tenants": tuple(
+                TenantSettings(id=f"t{n}", key_sha256=(hash_key(f"weir_key-{n}"),))
+                for n in range(count)
+            ),
+            "server": ServerSettings(metrics=MetricsSettings(max_tenants=most)),
+        }
+    )
+    async with http_world(settings, {"m": encoder}) as world:
+        await world.add_replica("a", CountingGenerator(0.001))
+        for first in range(0, count, 32):
+            ids = range(first, min(first + 32, count))
+            asked = (_ask(world, f"weir_key-{n}", n) for n in ids)
+            assert set(await asyncio.gather(*asked)) == {200}
+        return _series(await _read(world, OWN_PATH))
+
+
+async def test_a_tenant_costs_few_series(encoder: PromptEncoder) -> None:
+    """docs/observability.md has these numbers."""
+    one = await _ask_for_all(1, 2000, encoder)
+    all_of_them = await _ask_for_all(1000, 2000, encoder)
+    per_tenant = (len(all_of_them) - len(one)) / 999
+    assert per_tenant == len([line for line in one if 'tenant="t0"' in line]) == 12
+    assert len(one) < 250
+    assert len(all_of_them) < 12_300
+
+
+async def test_tenants_beyond_the_bound_share_their_series(encoder: PromptEncoder) -> None:
+    series = await _ask_for_all(40, 10, encoder)
+    of_tenants = {label for line in series for label in re.findall(r'tenant="([^"]*)"', line)}
+    assert of_tenants == {f"t{n}" for n in range(10)} | {"_other"}
+    requests = {
+        line.rpartition(" ")[0]: float(line.rpartition(" ")[2])
+        for line in series
+        if line.startswith("weir_requests_total{")
+    }
+    assert sum(requests.values()) == 40
+    assert next(n for name, n in requests.items() if 'tenant="_other"' in name) == 30

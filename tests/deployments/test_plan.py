@@ -168,3 +168,19 @@ def test_a_fleet_that_loses_everything_is_not_given_it_over_and_over() -> None:
     assert budget.spend(10.0, 100), "the window has passed"
     small = MoveBudget(least=10)
     assert sum(small.spend(0.0, 0) for _ in range(50)) == 10
+
+
+def test_moves_that_ended_well_are_not_held_against_others() -> None:
+    """Fifty streams lose their replica, some of them twice, and the ones that are done first leave
+    the others as much as they had; the next loss within the window finds the budget whole."""
+    budget = MoveBudget(window_s=10.0, per_stream=2.0, least=10)
+    for loss in range(3):
+        now_s = float(loss)
+        assert all(budget.spend(now_s, 50) for _ in range(50))
+        for open_streams in range(50, 20, -1):
+            budget.give_back(1)
+            assert budget.allows(now_s, open_streams - 1)
+        assert all(budget.spend(now_s, 20) for _ in range(20)), "the second time"
+        assert not budget.allows(now_s, 20), "but not a third time"
+        budget.give_back(40)
+    assert sum(budget.spend(3.0, 0) for _ in range(50)) == 10

@@ -130,16 +130,18 @@ def test_every_pool_fills_its_part_of_one_router() -> None:
 # Ray's imports warn in ways that are not ours to fix.
 _SCRIPT = """
 import json, sys
-from deployments.deploy import _nodes, _pool, _replicas, application, gateway_view, llm_config
+from deployments.deploy import (
+    _gateway_nodes, _nodes, _pool, _replicas, application, gateway_view, llm_config)
 from deployments.pools import pools_of
 from deployments.versions import gateway_version
 from weir.settings import parse_settings
 
 GPU = {"accelerator": "H100"}
 
-def settings_of(*pools, address="local", **model):
+def settings_of(*pools, address="local", labels=False, **model):
     tree = {"name": "a/m", "source": "x", "pools": list(pools), **model}
-    return parse_settings({"models": [tree], "ray": {"address": address}}, "test")
+    ray = {"address": address, "pool_labels": labels}
+    return parse_settings({"models": [tree], "ray": ray}, "test")
 
 def pair(prefill={}, decode={}, **more):
     return settings_of({"name": "p", "role": "prefill", **prefill},
@@ -177,6 +179,8 @@ out = {
     "spot": [bundles(pair(spot, GPU, address="ray://x"), n)[1] for n in (0, 1)],
     "spot_bundles": len(bundles(pair(spot, GPU, address="ray://x"), 0)[0]),
     "spot_on_one_machine": _nodes(pools_of(pair(spot).models[0])[0], pair(spot)),
+    "labels": [bundles(pair(spot, GPU, address="auto", labels=True), n)[1][0] for n in (0, 1)],
+    "gateways": [_gateway_nodes(settings_of(address=to, labels=True)) for to in ("auto", "local")],
     "workers": len(bundles(parallel, 0)[0]),
     "application": application(pair(engine={"mode": "stub"})) is not None,
     "same_gateway": version(pair()) == version(pair({"replicas": 3, "num_cpus": 2})),
@@ -237,6 +241,14 @@ class TestRendered:
         label = {"ray.io/market-type": "spot"}
         assert out["spot"] == [[label] * out["spot_bundles"], None]
         assert out["spot_on_one_machine"] == {}
+
+    def test_pools_and_gateways_stay_on_nodes_with_their_label(self, out: dict[str, Any]) -> None:
+        market = {"ray.io/market-type": "spot"}
+        assert out["labels"] == [{"weir/pool": "a--m.p", **market}, {"weir/pool": "a--m.d"}]
+        cluster, one_machine = out["gateways"]
+        assert cluster["ray_actor_options"]["label_selector"] == {"weir/pool": "gateway"}
+        assert cluster["max_replicas_per_node"] == 1
+        assert one_machine == {"ray_actor_options": {"num_cpus": 0.0}}
 
     def test_a_gateway_restarts_for_another_set_of_pools_only(self, out: dict[str, Any]) -> None:
         assert out["same_gateway"]

@@ -9,6 +9,8 @@ from typing import Any
 import msgspec
 import zmq
 import zmq.asyncio
+from hypothesis import given
+from hypothesis import strategies as st
 
 from deployments.gateway.prefixes import PromptHasher, salt_of
 from deployments.gateway.sockets import KvEventFeed
@@ -79,3 +81,20 @@ async def test_the_index_follows_stored_and_removed_blocks() -> None:
     await asyncio.gather(following, return_exceptions=True)
     publisher.close(linger=0)
     context.destroy(linger=0)
+
+
+names = st.text(min_size=1, max_size=12)
+
+
+@given(names, names, st.none() | names, st.none() | names)
+def test_no_salt_of_a_client_opens_another_tenants_blocks(
+    one: str, other: str, first: str | None, second: str | None
+) -> None:
+    salts = [salt_of(Tenant(tenant), own) for tenant, own in ((one, first), (other, second))]
+    assert (salts[0] == salts[1]) is ((one, first) == (other, second))
+
+
+def test_a_salt_cannot_be_written_so_that_it_reads_like_another_ones() -> None:
+    victim = salt_of(Tenant("victim"), "x")
+    for own in ("x:tenant:victim", "1:x", "own:1:x:tenant:victim", "tenant:victim"):
+        assert salt_of(Tenant("thief"), own) not in (victim, salt_of(Tenant("victim")))

@@ -37,7 +37,8 @@ def test_max_completion_tokens_wins() -> None:
         ({"stop_token_ids": [1, -2]}, "stop_token_ids[1]"),
         ({"tool_choice": {"type": "function"}}, "tool_choice.function"),
         ({"priority": 5}, "priority"),
-        ({"cache_salt": "x"}, "cache_salt"),
+        ({"cache_salt": ""}, "cache_salt"),
+        ({"cache_salt": "x" * 257}, "cache_salt"),
         ({"messages": [{"role": "user", "content": "a", "sneaky": 1}]}, "messages[0].sneaky"),
     ],
 )

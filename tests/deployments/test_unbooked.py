@@ -252,7 +252,7 @@ async def test_a_gateway_confirms_what_it_has_booked(encoder: PromptEncoder, boo
     async def run() -> int:
         async with memory_cluster(settings(), encoder) as cluster:
             if not booked:
-                cluster.gateway._generation._books = False
+                cluster.gateway._attempts._generation._books = False
             host = await cluster.add("a")
             body = {"model": "m", "messages": [{"role": "user", "content": "hello"}], "n": 3}
             await cluster.ask("/v1/chat/completions", body | {"max_tokens": 4}, "t").done()

@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,11 +100,16 @@ def _free_port() -> int:
 @pytest.fixture(scope="session")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPlatform]:
     """The default platform on free ports: gateway, two teacher replicas, a student, Redis."""
-    home = tmp_path_factory.mktemp("weir-home")
+    with running_platform(tmp_path_factory.mktemp("weir-home"), {}) as running:
+        yield running
+
+
+@contextmanager
+def running_platform(home: Path, sections: dict[str, object]) -> Iterator[RunningPlatform]:
+    """A platform of its own, on free ports, with ``sections`` of settings over the default ones."""
     config = home / "e2e.yaml"
-    config.write_text(
-        yaml.safe_dump({"server": {"port": _free_port()}, "redis": {"port": _free_port()}})
-    )
+    ports = {"server": {"port": _free_port()}, "redis": {"port": _free_port()}}
+    config.write_text(yaml.safe_dump({**ports, **sections}))
     weir = [sys.executable, "-m", "weir.cli.main"]
     started = time.monotonic()
     try:
@@ -140,3 +146,11 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPlatfo
             timeout=180,
             check=False,
         )
+
+
+@pytest.fixture(scope="module")
+def with_settings(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[dict[str, object]], AbstractContextManager[RunningPlatform]]:
+    """Starts another platform, with other settings."""
+    return lambda sections: running_platform(tmp_path_factory.mktemp("weir-home"), sections)

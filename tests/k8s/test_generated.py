@@ -68,7 +68,8 @@ def test_the_values_files_fit_the_schema(name: str) -> None:
     ("tree", "where"),
     [
         ({"settings": MODEL | {"modles": []}}, "settings"),
-        ({"settings": MODEL | {"server": {"drain_timeout_s": -1}}}, "settings.server.drain_timeout_s"),
+        ({"settings": MODEL | {"server": {"drain_timeout_s": -1}}},
+         "settings.server.drain_timeout_s"),
         ({"settings": {"models": [{**MODEL["models"][0], "routing": {"policy": "wier"}}]}},
          "settings.models.0.routing.policy"),
         ({"image": {"tga": "1"}}, "image"),

@@ -78,25 +78,31 @@ def test_settings_carry_no_secret(made: Objects) -> None:
     assert "url" not in settings.get("database", {})
 
 
-def test_only_the_autoscaler_talks_to_kubernetes(made: Objects) -> None:
+def test_few_talk_to_kubernetes_and_may_do_little(made: Objects, values: str) -> None:
+    """Ray's autoscaler, and replicas of pools that look at their nodes for notices."""
     tokens = [
         where
         for where, _, spec in pod_specs(made)
         if spec.get("automountServiceAccountToken", True)
     ]
-    rules = [rule for role in of_kind(made, "Role") for rule in role["rules"]]
-    if tokens:
-        assert [each.rpartition("/")[2] for each in tokens] == ["head"]
-        assert {verb for rule in rules for verb in rule["verbs"]} == {
-            "get",
-            "list",
-            "watch",
-            "patch",
-        }
-        assert {name for rule in rules for name in rule["resources"]} == {"pods", "rayclusters"}
-    else:
-        assert not rules
-    assert not [each for each in made if each["kind"].startswith("Cluster")]
+    rights = {
+        (each["kind"], name, verb)
+        for kind in ("Role", "ClusterRole")
+        for each in of_kind(made, kind)
+        for rule in each["rules"]
+        for name in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    if values != "production":
+        assert tokens == []
+        assert rights == set()
+        return
+    assert [each.rpartition("/")[2] for each in tokens] == ["head", "llama-3-3-70b-spot"]
+    assert rights == {
+        *(("Role", "pods", verb) for verb in ("get", "list", "watch")),
+        *(("Role", "rayclusters", verb) for verb in ("get", "patch")),
+        ("ClusterRole", "nodes", "get"),
+    }
 
 
 def test_each_pod_has_an_account_that_exists(made: Objects) -> None:
@@ -115,9 +121,10 @@ def test_every_pod_is_denied_everything_but_what_a_policy_of_its_own_says(made: 
     assert set(nothing["spec"]) == {"podSelector", "policyTypes"}
     for where, labels, _ in pod_specs(made):
         own = [each for each in policies if selected(each["spec"]["podSelector"], labels)]
-        names = [each["metadata"]["name"].rpartition("-")[2] for each in own]
-        assert "nothing" in names, where
-        assert len(names) == 3, (where, names)  # nothing, names, and one of its own
+        names = {each["metadata"]["name"].removeprefix("weir-") for each in own}
+        component = labels["app.kubernetes.io/component"]
+        further = {"notices-kubernetes", "autoscaler"}  # only what they may ask
+        assert names - further == {"nothing", "names", component}, where
 
 
 def reached(made: Objects, component: str, port: int) -> set[str]:
@@ -143,7 +150,7 @@ def test_replicas_are_reached_by_gateways_only(made: Objects) -> None:
     """And by other replicas, to which they hand KV blocks over; by Ray on Ray's own ports."""
     assert reached(made, "model", 45_000) == {"gateway", "model"}
     assert reached(made, "model", 6380) == {"head", "gateway", "model"}
-    assert reached(made, "gateway", 30_000) == {"front-door"}
+    assert reached(made, "gateway", 30_000) == {"front-door", "gateway"}  # for metrics
     assert reached(made, "gateway", 45_000) == set()
     assert reached(made, "control", 8080) == {"gateway"}
 

@@ -94,7 +94,7 @@ def test_each_pool_has_a_worker_group_that_can_hold_it(made: Objects) -> None:
         most = scaling.max_replicas if scaling else pool.model.replicas
         assert gpus == wanted
         assert (group["minReplicas"], group["maxReplicas"]) == (least, most)
-        assert least <= group["replicas"] <= most
+        assert least <= group["replicas"] <= max(most, 1)
         market = group["labels"]["ray.io/market-type"]
         assert market == ("spot" if pool.spot else "on-demand")
 
@@ -196,6 +196,17 @@ def test_regions_have_front_doors_of_their_own(objects_of: Callable[[str], Objec
     assert "weir-front" not in services
 
 
+def test_every_gateway_is_a_target_of_prometheus(objects_of: Callable[[str], Objects]) -> None:
+    """Each tells of its own part; all parts are the whole, and nothing is counted twice."""
+    made = objects_of("production")
+    monitors = {each["metadata"]["name"]: each["spec"] for each in of_kind(made, "PodMonitor")}
+    monitor = monitors["weir-gateways"]
+    labels = monitor["selector"]["matchLabels"]
+    assert labels["app.kubernetes.io/component"] == "gateway"
+    (endpoint,) = monitor["podMetricsEndpoints"]
+    assert (endpoint["port"], endpoint["path"]) == ("weir-metrics", "/metrics/part")
+
+
 def test_rules_and_dashboards_come_with_it(helm: Path, tmp_path: Path) -> None:
     """Whatever lies in k8s/rules and k8s/dashboards."""
     import shutil
@@ -207,7 +218,7 @@ def test_rules_and_dashboards_come_with_it(helm: Path, tmp_path: Path) -> None:
     for folder in ("rules", "dashboards"):
         for old in (chart / folder).iterdir():
             old.unlink()
-    (chart / "rules" / "slo.yaml").write_text(
+    (chart / "rules" / "slo.rules.yaml").write_text(
         "groups:\n  - name: slo\n    rules:\n      - {record: a, expr: 'up{job=\"x\"}'}\n"
     )
     (chart / "dashboards" / "over_view.json").write_text('{"title": "{{ not helm }}"}')

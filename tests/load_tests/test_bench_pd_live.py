@@ -50,6 +50,7 @@ def test_what_was_not_measured_is_said() -> None:
     assert [mark.value for mark in marks] == [None, None, None]
     assert all(mark.reason for mark in marks)
     assert {fleet.name for fleet in LIVE_FLEETS} >= {MIXED, SPLIT}
+    assert {fleet.replicas for fleet in LIVE_FLEETS} == {2}, "equal hardware"
 
 
 def test_only_text_counts_as_output() -> None:

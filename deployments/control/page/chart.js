@@ -26,7 +26,7 @@ function options(width, height, lines, tick, bounds) {
     padding: [10, 20, 0, 0],
     scales: { y: { range: (_, low, high) => bounds(low ?? 0, high ?? 0) } },
     axes: [
-      { ...axis, space: 70, values: (_, at) => at.map((s) => clock(s).slice(0, 5)) },
+      { ...axis, size: 30, space: 70, values: (_, at) => at.map((s) => clock(s).slice(0, 5)) },
       { ...axis, size: 52, space: 36, values: (_, at) => at.map((n) => tick(n)) },
     ],
     series: [

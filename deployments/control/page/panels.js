@@ -112,7 +112,7 @@ export function Charts({ series }) {
       <${Chart} title="Requests per second" at=${series.at_s} lines=${one(series.requests_per_s)} show=${(n) => rate(n, "/s")} tick=${compact} />
       <${Chart} title="Output tokens per second" at=${series.at_s} lines=${one(series.output_tokens_per_s)} show=${(n) => (n == null ? NONE : `${compact(Math.round(n))} /s`)} tick=${compact} />
       ${some.length
-        ? html`<${Chart} title="First tokens in time" at=${series.at_s} lines=${some} show=${LINE.attained} bounds=${upToOne} />`
+        ? html`<${Chart} title="First tokens in time" at=${series.at_s} lines=${some} show=${LINE.attained} tick=${(n) => `${Math.round(n * 100)} %`} bounds=${upToOne} />`
         : html`<figure class="chart"><figcaption><span class="chart-title">First tokens in time</span></figcaption><${Empty}>No answer with a limit yet.<//></figure>`}
       <${Chart} title="Billed per hour" at=${series.at_s} lines=${one(series.usd_per_hour)} show=${usd} />
     </div>

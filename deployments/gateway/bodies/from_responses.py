@@ -62,6 +62,7 @@ def chat_body(body: ResponsesBody, earlier: Sequence[Item]) -> ResponsesChat:
         "structured_outputs": dump(body.structured_outputs) or None,
         "metadata": body.metadata,
         "user": body.user,
+        "cache_salt": body.cache_salt,
         "chat_template_kwargs": body.chat_template_kwargs,
         "asked": body,
         "items": items,

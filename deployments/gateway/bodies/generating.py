@@ -50,6 +50,8 @@ Top = Annotated[int, Field(ge=0, le=20, strict=True), BeforeValidator(whole)]
 ThinkingTokens = Annotated[Whole, Field(ge=-1, le=2**31 - 1)]
 # -1: as many of the prompt's tokens as the context holds.
 Kept = Annotated[Whole, Field(ge=-1, le=2**31 - 1), AfterValidator(_keeps_some)]
+#: What parts a client's own prompts from each other in caches.
+Salt = Annotated[str, Field(min_length=1, max_length=256)]
 # The engine compares so many tokens at each step.
 Small = Annotated[Whole, Field(ge=0, le=1024)]
 #: Entries of ``allowed_token_ids``.
@@ -185,7 +187,7 @@ class GenerationBody(SamplingFields):
     """What chat and plain completions share."""
 
     ignored: ClassVar = HINTS
-    refused: ClassVar = REFUSED
+    refused: ClassVar = {name: why for name, why in REFUSED.items() if name != "cache_salt"}
     harmless: ClassVar = HARMLESS
 
     model: Name
@@ -204,6 +206,7 @@ class GenerationBody(SamplingFields):
     user: Annotated[str, Field(max_length=512)] | None = None
     metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
     store: bool | None = None
+    cache_salt: Salt | None = None
 
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:

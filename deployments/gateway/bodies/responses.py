@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from deployments.gateway.bodies.generating import SamplingFields, Top
+from deployments.gateway.bodies.generating import Salt, SamplingFields, Top
 from deployments.gateway.bodies.known_fields import HINTS, REFUSED
 from deployments.gateway.bodies.messages import FunctionDefinition
 from deployments.gateway.bodies.output_forms import Structure
@@ -292,7 +292,6 @@ _Included = Literal[
 ]
 _SAME_AS_CHAT = (
     "priority",
-    "cache_salt",
     "kv_transfer_params",
     "ec_transfer_params",
     "vllm_xargs",
@@ -332,6 +331,7 @@ class ResponsesBody(SamplingFields):
 
     model: Name
     input: Input
+    cache_salt: Salt | None = None
     instructions: str | None = None
     previous_response_id: _Id | None = None
     store: bool = True

@@ -76,15 +76,15 @@ pods it takes, and the settings of its pods with everything laid over each other
 {{- $least := $replicas -}}
 {{- $most := $replicas -}}
 {{- if and $scaling (gt $replicas 0) -}}
-{{- $least = int (default 1 $scaling.min_replicas) -}}
-{{- $most = int (default 1 $scaling.max_replicas) -}}
+{{- $least = int (ternary $scaling.min_replicas 1 (hasKey $scaling "min_replicas")) -}}
+{{- $most = int (ternary $scaling.max_replicas 1 (hasKey $scaling "max_replicas")) -}}
 {{- $replicas = ternary (max $least (min $most $replicas)) $most $root.Values.ray.autoscaling.enabled -}}
 {{- end -}}
 {{- $label := printf "%s%s" ($model.name | replace "/" "--") (ternary (printf ".%s" (default "" $pool.name)) "" (hasKey $pool "name")) -}}
 {{- if gt (len $label) 63 -}}{{- fail (printf "settings.models: %s is too long for a node label; at most 63 characters with its pool" $key) -}}{{- end -}}
 {{- $group := $label | lower | replace "." "-" | replace "_" "-" -}}
 {{- $group = ternary (printf "%s-%s" ($group | trunc 18 | trimSuffix "-") (sha256sum $label | trunc 6)) $group (gt (len $group) 25) -}}
-{{- $entry := dict "key" $key "model" $model.name "label" $label "group" $group "accelerator" $accelerator "market" $market "gpus" (ternary 0 $each (eq $accelerator "")) "replicas" (mul $replicas $hosts) "least" (mul $least $hosts) "most" (mul $most $hosts) "drain" (int (default 60 $model.drain_timeout_s)) "pods" $pods -}}
+{{- $entry := dict "key" $key "model" $model.name "label" $label "group" $group "accelerator" $accelerator "market" $market "gpus" (ternary 0 $each (eq $accelerator "")) "replicas" (mul $replicas $hosts) "least" (mul $least $hosts) "most" (mul $most $hosts) "drain" (int (default 60 $model.drain_timeout_s)) "notices" (default "" (default dict $pool.notices).source) "pods" $pods -}}
 {{- $all = append $all $entry -}}
 {{- end -}}
 {{- end -}}

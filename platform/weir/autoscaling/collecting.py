@@ -26,12 +26,14 @@ _SAMPLES = 2 * 1440
 class PoolPlan:
     """What the settings say of one pool. ``state``: with bounds, price, role, place; its counts are
     those of no replica. ``deployment``: its name in Ray Serve. ``scales``: False where the number
-    is fixed. ``begins_with``: so many Serve starts before anything is decided."""
+    is fixed. ``begins_with``: so many Serve starts before anything is decided.
+    ``learns``: False where the capacity is taken as it is given."""
 
     state: PoolState
     deployment: str
     scales: bool = True
     begins_with: int = 0
+    learns: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +219,7 @@ def pool_state(
     target = len(ready) if memory.target is None else memory.target
     most = max((r.most_running for r in replicas), default=0)
     capacity = base.capacity
-    if memory.fit.seen:
+    if memory.fit.seen and plan.learns:
         capacity = memory.fit.capacity(tpot_slo_s, most)
     return PoolState(
         name=base.name,

@@ -1,12 +1,14 @@
 """From what gateways tell to the number of replicas of each pool: pure but for its memory.
 
-Around any policy stand the same four rules: nothing is decided while nobody tells anything; what is
-decided stays within the bounds; after a start without a memory nothing shrinks for a minute; and
-what a policy cannot do (an exception) leaves everything as it is.
+Around any policy stand the same rules: nothing is decided while nobody tells anything; what is
+decided stays within the bounds; after a start without a memory nothing shrinks for a minute;
+replicas stay while answers are under way that the others could not hold within TPOT, however long
+ago they were asked for; and what a policy cannot do (an exception) leaves everything as it is.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -24,7 +26,7 @@ from weir.autoscaling.collecting import (
 )
 from weir.autoscaling.registry import AutoscalingPolicy
 from weir.autoscaling.report import Decision, FleetReport, ModelState, PoolState, Sample, Targets
-from weir.autoscaling.telling import GatewayTold, ReplicaTold
+from weir.autoscaling.telling import GatewayTold, PoolFigures, ReplicaTold
 
 _CAUTIOUS_S = 60.0
 #: A memory that is older says nothing of what is.
@@ -52,6 +54,24 @@ class Decided:
     def usd_per_hour(self) -> float:
         """What the targets cost."""
         return sum(p.usd_per_hour * self.targets.get(p.name, 0) for p in self.model.pools)
+
+
+def figures_of(decided: Decided) -> list[PoolFigures]:
+    """What metrics tell of a decision."""
+    return [
+        PoolFigures(
+            decided.model.name,
+            pool.name,
+            decided.targets.get(pool.name, 0),
+            decided.targets.get(pool.name, 0) * pool.usd_per_hour,
+            pool.capacity.prefill_tokens_per_s,
+            pool.capacity.decode_tokens_per_s,
+            pool.capacity.error,
+            pool.start_s,
+            pool.interruptions_per_hour,
+        )
+        for pool in decided.model.pools
+    ]
 
 
 @dataclass(slots=True)
@@ -98,10 +118,11 @@ class Scaler:
             for pool in state.pools
         }
         begins = {pool.state.name: pool.begins_with for pool in plan.pools}
-        targets = {
+        targets: Targets = {
             pool.name: self._target(pool, begins[pool.name], decision, now_s)
             for pool in state.pools
         }
+        targets = holding(state, targets)
         for name, target in targets.items():
             pool = memory.pools[name]
             pool.clock.asked(now_s, target - before[name])
@@ -240,6 +261,30 @@ class Scaler:
                 own.interrupted = told["interrupted"]
                 own.clock = StartClock(told["asked_s"])
                 own.target, own.known = told["target"], told["known"]
+
+
+def holding(model: ModelState, targets: Targets) -> Targets:
+    """The targets, but as many replicas stay as the answers under way need: a policy that counts
+    what arrives does not see long ones. Of the pools that shrink, the cheapest keep theirs."""
+    running = sum(pool.running_requests for pool in model.pools)
+    held = dict(targets)
+    for pool in sorted(model.pools, key=lambda each: each.usd_per_hour):
+        at_a_time = max(1.0, pool.capacity.decode_tokens_per_s * model.tpot_slo_s)
+        while held[pool.name] < min(pool.ready, pool.most):
+            missing = running - _held(model, held)
+            if missing <= 0:
+                return held
+            more = math.ceil(missing / at_a_time)
+            held[pool.name] = min(pool.ready, pool.most, held[pool.name] + more)
+    return held
+
+
+def _held(model: ModelState, targets: Targets) -> float:
+    return sum(
+        targets[pool.name] * max(1.0, pool.capacity.decode_tokens_per_s * model.tpot_slo_s)
+        for pool in model.pools
+        if pool.role != "prefill"
+    )
 
 
 def _fresh(pool: PoolPlan) -> PoolMemory:

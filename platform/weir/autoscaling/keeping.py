@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from sqlalchemy import Connection, delete, insert, select
 
-from weir.autoscaling.deciding import Decided
 from weir.autoscaling.report import Explanation, ModelState
 from weir.autoscaling.tables import decisions
+
+if TYPE_CHECKING:
+    # Whoever only reads decisions needs no solver.
+    from weir.autoscaling.deciding import Decided
 
 _PERIOD_S = 60.0
 

@@ -29,3 +29,24 @@ def read_policy(path: Path) -> tuple[str, AutoscalingPolicy]:
     if not isinstance(name, str) or not isinstance(params, dict):
         raise ConfigError(f"{path}: policy is a name, and params a mapping")
     return name, POLICIES.build(name, params)
+
+
+def policy_schema() -> dict[str, Any]:
+    """JSON schema (2020-12) of such a file: one alternative for each policy."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "An autoscaling policy of weir",
+        "oneOf": [_one(name) for name in POLICIES.names()],
+    }
+
+
+def _one(name: str) -> dict[str, Any]:
+    params = {**POLICIES.adapter(name).json_schema(), "additionalProperties": False}
+    properties = {"policy": {"const": name}, "params": params}
+    required = [] if name == "weir" else ["policy"]
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+    }

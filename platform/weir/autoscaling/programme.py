@@ -21,7 +21,7 @@ import numpy as np
 
 from weir.autoscaling.report import PoolState, Student
 
-_NODES = 200
+MOST_NODES = 200
 _GAP = 1e-3
 _TINY = 1e-7
 
@@ -50,7 +50,8 @@ class Risk:
 class Answer:
     """``short``: share of the work that even all replicas that may be started cannot do; above 0
     the answer is as much as there is. ``exposed``: no choice of replicas leaves what was asked for
-    when a place is lost, so the answer does without. ``by``: ``programme`` or ``greedy``."""
+    when a place is lost, so the answer does without. ``by``: ``programme`` or ``greedy``.
+    ``nodes``: that the programme's search looked at, at most :data:`MOST_NODES`."""
 
     targets: Mapping[str, int]
     usd_per_hour: float
@@ -58,6 +59,7 @@ class Answer:
     short: float = 0.0
     exposed: bool = False
     by: str = "programme"
+    nodes: int = 0
 
 
 def cheapest(
@@ -72,13 +74,13 @@ def cheapest(
         return plain
     solved = replace(solved, exposed=plain.exposed)
     if not plain.short and plain.usd_per_hour <= solved.usd_per_hour + 1e-9:
-        return plain
+        return replace(plain, nodes=solved.nodes)
     return solved
 
 
 def greedy(pools: Sequence[PoolState], work: Work, risk: Risk) -> Answer:
-    """One replica at a time, of the cheapest pool for what is missing; then those that turned out
-    not to be needed go, the dearest first."""
+    """Replicas of the pool that is cheapest for what is missing, a few at a time; then those that
+    turned out not to be needed go, the dearest first."""
     most = {pool.name: pool.most for pool in pools}
     exposed = risk.keep > 0 and missing_work(pools, most, work, risk) > _TINY
     if exposed:
@@ -89,6 +91,7 @@ def greedy(pools: Sequence[PoolState], work: Work, risk: Risk) -> Answer:
 
 def _greedy(pools: Sequence[PoolState], work: Work, risk: Risk) -> Answer:
     counts = {pool.name: pool.least for pool in pools}
+    most = {pool.name: pool.most for pool in pools}
     missing = missing_work(pools, counts, work, risk)
     while missing > _TINY:
         best: tuple[float, str, float] | None = None
@@ -101,8 +104,10 @@ def _greedy(pools: Sequence[PoolState], work: Work, risk: Risk) -> Answer:
                     best = min(best or (math.inf, "", 0.0), (price, pool.name, left))
         if best is None:
             return Answer(counts, _usd(pools, counts), short=_short(pools, work, risk), by="greedy")
-        counts[best[1]] += 1
-        missing = best[2]
+        many = _how_many(missing, best[2])
+        name = best[1]
+        counts[name] = min(most[name], counts[name] + many)
+        missing = missing_work(pools, counts, work, risk) if many > 1 else best[2]
     for pool in sorted(pools, key=lambda p: -p.usd_per_hour):
         while counts[pool.name] > pool.least:
             less = {**counts, pool.name: counts[pool.name] - 1}
@@ -110,6 +115,11 @@ def _greedy(pools: Sequence[PoolState], work: Work, risk: Risk) -> Answer:
                 break
             counts = less
     return Answer(counts, _usd(pools, counts), by="greedy")
+
+
+def _how_many(missing: float, left: float) -> int:
+    """As many at once as leave half of the work to be looked at anew."""
+    return max(1, int(0.5 * missing / (missing - left)))
 
 
 def time_of(pool: PoolState, risk: Risk) -> float:
@@ -196,6 +206,7 @@ class _Model:
     def __init__(self, columns: int) -> None:
         self.columns = columns
         self.rows: list[tuple[dict[int, float], float]] = []
+        self.nodes = 0
 
     def at_most(self, row: dict[int, float], bound: float) -> None:
         self.rows.append((row, bound))
@@ -206,11 +217,16 @@ class _Model:
         """The first ``whole`` columns are whole numbers; None: nothing was found."""
         highs = _Quiet()
         highs.setOptionValue("threads", 1)
-        highs.setOptionValue("mip_max_nodes", _NODES)
+        highs.setOptionValue("mip_max_nodes", MOST_NODES)
         highs.setOptionValue("mip_rel_gap", _GAP)
+        # A programme this small is solved before these searches for a first answer pay.
+        highs.setOptionValue("mip_heuristic_run_feasibility_jump", False)
+        highs.setOptionValue("mip_heuristic_effort", 0.0)
+        highs.setOptionValue("mip_allow_restart", False)
         highs.passModel(self._written(cost, least, most, whole))
         highs.run()
         info = highs.getInfo()
+        self.nodes = max(0, info.mip_node_count)
         if info.primal_solution_status != 2:
             return None
         return list(highs.getSolution().col_value)
@@ -258,7 +274,7 @@ def _solve(
     counts = {pool.name: round(found[numbers[pool.name]]) for pool in pools}
     share = max(0.0, found[spilt])
     usd = _usd(pools, counts) + share * spill_usd
-    return Answer(counts, usd, 0.0 if share < _TINY else share)
+    return Answer(counts, usd, 0.0 if share < _TINY else share, nodes=model.nodes)
 
 
 def _add_scenario(

@@ -34,7 +34,7 @@ class Demand:
     ttft_met: float = 1.0
     tpot_met: float = 1.0
     deferrable_s: float = 0.0
-    prompt_tokens_per_s: float = 0.0
+    prompt_tokens_per_s: float = field(default=0.0, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)

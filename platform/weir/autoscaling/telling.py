@@ -96,6 +96,33 @@ class GatewayTold(msgspec.Struct, array_like=True):
     models: dict[str, ModelTold] = {}
 
 
+class PoolFigures(msgspec.Struct):
+    """What was decided of a pool, and what is reckoned with; in the names of the metrics."""
+
+    model: str
+    pool: str
+    target: int
+    usd_per_hour: float
+    prefill_tokens_per_second: float
+    decode_tokens_per_second: float
+    capacity_error: float
+    start_seconds: float
+    interruptions_per_hour: float
+
+
+def pack_figures(figures: Sequence[PoolFigures]) -> bytes:
+    """As it is kept in Redis."""
+    return msgspec.msgpack.encode(list(figures))
+
+
+def unpack_figures(raw: bytes | None) -> list[PoolFigures]:
+    """Nothing for what another version of weir has written."""
+    try:
+        return msgspec.msgpack.decode(raw or b"\x90", type=list[PoolFigures])
+    except msgspec.MsgspecError:
+        return []
+
+
 def pack(told: GatewayTold) -> bytes:
     """As it is kept in Redis."""
     return msgspec.msgpack.encode(told)

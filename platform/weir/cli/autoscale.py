@@ -100,6 +100,32 @@ def diff_command(
     _print_diff(name, found, steps)
 
 
+@autoscale_app.command(
+    "simulate",
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "help_option_names": [],
+    },
+    epilog="Example: [bold]weir autoscale simulate --trace FILE --policy a.yaml --policy b.yaml[/]",
+)
+def simulate_command(context: typer.Context) -> None:
+    """Replay days of a trace with several policies, in the checkout, and draw them (--picture)."""
+    from weir.cli.checkout import checkout_root, require_module, run_module
+
+    root = checkout_root()
+    module = require_module(root, "load_tests.simulate_autoscaling")
+    raise typer.Exit(run_module(root, module, context.args))
+
+
+@autoscale_app.command("schema", epilog="Example: [bold]weir autoscale schema > policy.json[/]")
+def schema_command() -> None:
+    """Print the JSON schema of a policy file: every policy with its parameters and defaults."""
+    from weir.autoscaling.policy_file import policy_schema
+
+    print_json(policy_schema())
+
+
 _NOTHING = "The autoscaler has decided nothing yet: does a model have an autoscaling section?"
 
 

@@ -18,6 +18,7 @@ from weir.cli.ledger import CsvOption, SinceOption, TenantOption, UntilOption, c
 from weir.cli.models import models_app
 from weir.cli.plan import plan
 from weir.cli.pools import pools_app
+from weir.cli.rollout import rollout_app
 from weir.cli.slo import slo_app
 from weir.cli.tenants import tenants_app
 from weir.cli.trace import trace
@@ -54,6 +55,7 @@ config_app = typer.Typer(
 app.add_typer(config_app, name="config")
 app.add_typer(models_app, name="models")
 app.add_typer(pools_app, name="pools")
+app.add_typer(rollout_app, name="rollout")
 app.command(epilog="Example: [bold]weir trace 3f6c0a9e[/]")(trace)
 app.add_typer(admin_app, name="admin")
 app.add_typer(batches_app, name="batches")

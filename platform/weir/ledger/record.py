@@ -35,7 +35,8 @@ class Loss(StrEnum):
     is paid for in the record of the replica that answered. ``FAILED``: nobody saw anything of this
     attempt: it failed, and another model answered or an error did. ``UNSEEN``: the engine put this
     out and nobody waited for it. ``ORPHANED``: the gateway was killed, or the connection to the
-    replica broke.
+    replica broke. ``REPEATED``: a batch's line that another gateway had computed, and not published
+    before it was killed.
     """
 
     NONE = ""
@@ -45,6 +46,7 @@ class Loss(StrEnum):
     FAILED = "failed"
     UNSEEN = "unseen"
     ORPHANED = "orphaned"
+    REPEATED = "repeated"
 
 
 class UsageRecord(msgspec.Struct, frozen=True, array_like=True, tag="u", kw_only=True):

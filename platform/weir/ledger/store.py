@@ -12,6 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from weir.database import writing
+from weir.ledger.lines import paid_once
 from weir.ledger.orphans import Row, hold_others_back, take_off, without_booked
 from weir.ledger.rates import FREE, Rates
 from weir.ledger.record import Entry, Part, ReplicaTime, UsageRecord
@@ -20,6 +21,7 @@ from weir.ledger.tables import (
     HOUR_MS,
     SUM_KEYS,
     SUMS,
+    billed_lines,
     ledger_outboxes,
     replica_hours,
     usage_records,
@@ -71,7 +73,8 @@ def prune(engine: Engine, before_ms: int) -> None:
         DatabaseAwayError: the database does not answer.
     """
     with writing(engine) as connection:
-        connection.execute(delete(usage_records).where(usage_records.c.ended_ms < before_ms))
+        for table in (usage_records, billed_lines):
+            connection.execute(delete(table).where(table.c.ended_ms < before_ms))
         gone = ledger_outboxes.c.updated_ms < before_ms
         connection.execute(delete(ledger_outboxes).where(gone))
 
@@ -84,7 +87,7 @@ def _store(
     hold_others_back(connection, records.values())
     for leg in _known(connection, list(records)):
         del records[leg]
-    records = without_booked(connection, records)
+    records = paid_once(connection, without_booked(connection, records))
     if records:
         rows = [_row(record) for record in records.values()]
         connection.execute(insert(usage_records), rows)

@@ -48,6 +48,16 @@ usage_records = Table(
     Index("ix_usage_records_ended_ms", "ended_ms"),
 )
 
+#: Which request, by its legs' serial, pays for a line of a batch: the first whose records came.
+#: ``line`` is the request's id, which names batch and line.
+billed_lines = Table(
+    "billed_lines",
+    metadata,
+    Column("line", String(128), primary_key=True),
+    Column("serial", String(63), nullable=False),
+    Column("ended_ms", BigInteger, nullable=False, index=True),
+)
+
 #: By what sums are kept. ``hour_ms``: the beginning of the hour in which a leg ended.
 SUM_KEYS = (
     "hour_ms",

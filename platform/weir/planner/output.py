@@ -7,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from weir.planner.plan import Option, Plan
+from weir.planner.plan import Option, Plan, Question
+from weir.planner.prior import assumed_capacity
 from weir.planner.serving import State
 
 
@@ -66,7 +67,8 @@ def _state(state: State | None) -> dict[str, float] | None:
 def settings_yaml(plan: Plan, option: Option, name: str, source: str, args: dict[str, Any]) -> str:
     """Settings for ``weir up --profile gpu --config``. ``args``: more of vLLM's arguments.
 
-    The price of a replica-hour is in it, so that the ledger knows what capacity costs.
+    The price of a replica-hour is in it, so that the ledger knows what capacity costs; and what a
+    replica can do, which the autoscaler goes out from between one replica and those of the peak.
     """
     question, layout = plan.question, option.layout
     parallel: dict[str, Any] = {"tensor": layout.tensor, "pipeline": layout.pipeline}
@@ -93,6 +95,7 @@ def settings_yaml(plan: Plan, option: Option, name: str, source: str, args: dict
     }
     if option.split is None:
         model["replicas"] = option.replicas
+        model["autoscaling"] = _scaling(question, option)
     else:
         model["pools"] = [
             {"name": "prefill", "role": "prefill", "replicas": option.split.prefills},
@@ -100,3 +103,13 @@ def settings_yaml(plan: Plan, option: Option, name: str, source: str, args: dict
         ]
     head = f"# {option.name}: {option.usd_per_hour:,.2f} USD an hour.\n"
     return head + yaml.safe_dump({"models": [model]}, sort_keys=False)
+
+
+def _scaling(question: Question, option: Option) -> dict[str, Any]:
+    capacity = assumed_capacity(question, option)
+    told = {
+        "prefill_tokens_per_s": round(capacity.prefill_tokens_per_s),
+        "decode_tokens_per_s": round(capacity.decode_tokens_per_s),
+        "usable": round(capacity.usable, 2),
+    }
+    return {"min_replicas": 1, "max_replicas": option.replicas, "capacity": told}

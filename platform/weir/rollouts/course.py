@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from weir.rollouts.judge import Verdict
+from weir.rollouts.findings import Verdict
 from weir.settings.rollout import RolloutSettings
 
 State = Literal["running", "held", "promoted", "rolled back", "aborted"]

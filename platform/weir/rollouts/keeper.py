@@ -15,7 +15,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from weir.errors import DatabaseAwayError
 from weir.rollouts.course import ENDED, Rollout, advanced
-from weir.rollouts.judge import Judge, Verdict
+from weir.rollouts.findings import Verdict
+from weir.rollouts.judge import Judge
 from weir.rollouts.store import RolloutStore
 from weir.rollouts.stream import FIELD, stream_of, unpacked
 

@@ -69,6 +69,7 @@ class ClassSettings:
     ``urgency`` share by ``weight``
     (weighted tokens). ``ttft_slo_ms``: first token due that long after arrival;
     ``tpot_slo_ms``: mean time per later token;
+    ``max_output_tokens``: the most tokens of an answer, whatever is asked for;
     ``deadline_s``: whole answer due that long after arrival, unless the request brings its own
     deadline. ``on_hopeless``: what becomes of a request that can no longer be in time. ``within``
     orders one tenant's own requests; with ``short-first``, each 1,000 prompt tokens that no
@@ -96,6 +97,7 @@ class ClassSettings:
     short_first_s_per_1k_tokens: NotNegative = 4.0
     share: Share = field(default_factory=Share)
     tpot_slo_ms: Positive | None = None
+    max_output_tokens: Count | None = None
 
     @classmethod
     def __get_pydantic_json_schema__(

@@ -15,13 +15,15 @@ class CapacitySettings(Section):
 
     ``prefill_tokens_per_s``, ``decode_tokens_per_s``: when it does nothing else. ``usable``: the
     share of its time that may be planned for, so that the rest keeps TTFT and TPOT in their limits.
-    ``start_s``: from asking for a replica until it serves.
+    ``start_s``: from asking for a replica until it serves. ``learned``: False where the tokens per
+    second are taken as they are given, whatever is observed.
     """
 
     prefill_tokens_per_s: float = Field(4000.0, gt=0)
     decode_tokens_per_s: float = Field(1000.0, gt=0)
     usable: float = Field(0.8, gt=0, le=1)
     start_s: float = Field(120.0, gt=0)
+    learned: bool = True
 
 
 class AutoscalingSettings(Section):

@@ -46,7 +46,11 @@ def targets(settings: Settings) -> list[Target]:
     student. The class without a name: requests that failed before their class was known."""
     slo, found = settings.slo, []
     for each in settings.admission.classes:
-        for objective, limit_ms in (("ttft", each.ttft_slo_ms), ("tpot", each.tpot_slo_ms)):
+        limits: dict[Objective, float | None] = {
+            "ttft": each.ttft_slo_ms,
+            "tpot": each.tpot_slo_ms,
+        }
+        for objective, limit_ms in limits.items():
             if limit_ms is not None:
                 share = slo.share(objective, each.name)
                 found.append(Target(objective, each.name, share, limit_ms))
@@ -98,7 +102,7 @@ def recording_groups(settings: Settings) -> Iterator[dict[str, Any]]:
 
 
 def _objective(target: Target) -> dict[str, Any]:
-    labels = {"slo": target.objective}
+    labels: dict[str, str] = {"slo": target.objective}
     if target.priority:
         labels["priority"] = target.priority
     return {**_record(OBJECTIVE, f"vector({target.share})"), "labels": labels}

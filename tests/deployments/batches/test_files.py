@@ -9,18 +9,21 @@ from typing import Any
 import aiohttp
 import openai
 import pytest
-from sqlalchemy import Engine, update
+from sqlalchemy import Engine, insert, select, update
 
 from deployments.batches.files import BATCH, FilePage, FileTable, StoredFile
+from deployments.batches.jobs import BatchTable
 from deployments.batches.pages import byte_range
 from deployments.batches.storage import NewContent, open_storage
-from deployments.batches.tables import files
+from deployments.batches.tables import batches, file_usage, files
 from deployments.batches.uploads import FormReader, shown_name
 from deployments.testing.world import World
 from tests.deployments.batches.worlds import Gateways, batches_of
-from weir.database import open_database, writing
+from weir.database import migrate, open_database, reading, writing
 from weir.errors import BadRequestError, ConfigError, NotFoundError, RangeError, StorageFullError
 from weir.settings.batches import FilesSettings
+from weir.settings.tenants import TenantFields
+from weir.tenancy.database import TenantStore
 
 CONTENT = bytes(range(256)) * 5000
 
@@ -309,3 +312,57 @@ def _fail(content: NewContent) -> None:
 def test_a_storage_that_nobody_knows_is_refused() -> None:
     with pytest.raises(ConfigError):
         open_storage("nobody://x")
+
+
+async def test_files_go_with_their_tenant(tmp_path: Path) -> None:
+    """Those of tenants that are deleted, uploads under way too; batches when they have ended."""
+    engine = open_database(f"sqlite:///{tmp_path / 'weir.db'}")
+    migrate(engine)
+    tenancy = TenantStore(engine, lambda: 1000.0)
+    table, jobs = FileTable(engine, FilesSettings()), BatchTable(engine)
+    for tenant in ("gone", "stays"):
+        tenancy.create_tenant("test", tenant, TenantFields())
+        for name in ("input", "output", "upload"):
+            made = StoredFile(f"file-{tenant}-{name}", tenant, BATCH, "x", 1, 1000.0, 9e9)
+            table.reserve(made)
+            if name != "upload":
+                table.publish(made)
+        for status in ("in_progress", "completed"):
+            _add_batch(engine, tenant, status)
+    assert table.drop_expired(1001.0) == []
+    assert jobs.drop_old(1001.0, 100.0) == 0
+    tenancy.delete_tenant("test", "gone")
+    dropped = {file.id for file in table.drop_expired(1001.0)}
+    assert dropped == {"file-gone-output", "file-gone-upload"}, "a batch still reads its input"
+    assert jobs.drop_old(1001.0, 100.0) == 1
+    with writing(engine) as connection:
+        ended = update(batches).where(batches.c.tenant == "gone").values(status="cancelled")
+        connection.execute(ended)
+    assert [file.id for file in table.drop_expired(1002.0)] == ["file-gone-input"]
+    assert jobs.drop_old(1002.0, 100.0) == 1
+    assert len(table.page("stays", FilePage(), 1002.0)[0]) == 2
+    with reading(engine) as connection:
+        assert {row.tenant for row in connection.execute(select(batches))} == {"stays"}
+        used = dict(connection.execute(select(file_usage.c.tenant, file_usage.c.files)).all())
+    assert used == {"gone": 0, "stays": 3}
+    engine.dispose()
+
+
+def _add_batch(engine: Engine, tenant: str, status: str) -> None:
+    counts = ("total", "completed", "failed", "not_computed", "prompt_tokens", "cached_tokens",
+              "output_tokens")  # fmt: skip
+    row = dict.fromkeys(counts, 0) | {
+        "id": f"batch-{tenant}-{status}",
+        "tenant": tenant,
+        "key_id": "k",
+        "family": "openai",
+        "endpoint": "/v1/chat/completions",
+        "input_file_id": f"file-{tenant}-input",
+        "completion_window": "24h",
+        "status": status,
+        "frozen": status == "completed",
+        "created_s": 1000.0,
+        "expires_s": 9e9,
+    }
+    with writing(engine) as connection:
+        connection.execute(insert(batches).values(row))

@@ -9,7 +9,7 @@ import pytest
 
 import weir.autoscaling.policies  # noqa: F401 - registers them
 from weir.autoscaling.collecting import STALE_S, Collector, ModelPlan, PoolPlan
-from weir.autoscaling.deciding import Decided, Scaler
+from weir.autoscaling.deciding import Decided, Scaler, holding
 from weir.autoscaling.registry import build_policy, policy_names
 from weir.autoscaling.report import Capacity, Decision, Explanation, ModelState, PoolState
 from weir.autoscaling.telling import (
@@ -216,3 +216,17 @@ def test_a_replica_with_a_notice_counts_as_gone_and_its_market_is_learned() -> N
     assert (pool.ready, pool.starting, pool.draining) == (1, 1, 1)
     # One notice in two replica-hours, beside a hundred hours without any.
     assert pool.interruptions_per_hour == pytest.approx(1 / 102, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("running", "wanted", "expected"), [(0, 0, 0), (1, 0, 1), (39, 0, 1), (41, 1, 2), (900, 1, 3)]
+)
+def test_replicas_stay_while_answers_need_them(running: int, wanted: int, expected: int) -> None:
+    """A replica generates 400 tokens a second: 40 answers within the limit of 0.1 s."""
+    pool = replace(plan(least=0).pools[0].state, ready=3, running_requests=running)
+    assert holding(ModelState("m", {}, (pool,)), {"m": wanted}) == {"m": expected}
+
+
+def test_nothing_is_added_for_answers_under_way() -> None:
+    pool = replace(plan(least=0).pools[0].state, ready=1, running_requests=900)
+    assert holding(ModelState("m", {}, (pool,)), {"m": 1}) == {"m": 1}

@@ -88,3 +88,12 @@ def test_what_cannot_be_done_is_said():
     assert decision.targets == {"large": 2}
     assert "cannot be done" in decision.explanation.because
     assert decision.explanation.seen["short"] > 0.9
+
+
+def test_one_kind_goes_only_when_the_other_serves():
+    dear = replace(LARGE, name="dear", usd_per_hour=30.0)
+    before = decide(model(1e5, (dear, LARGE), {"dear": 5}))
+    assert before.targets["dear"] == 5
+    assert before.targets["large"] > 0
+    after = decide(model(1e5, (dear, LARGE), {"dear": 5, "large": before.targets["large"]}))
+    assert after.targets["dear"] == 0

@@ -20,6 +20,7 @@ from weir.planner.api_prices import api_prices
 from weir.planner.explain import explain
 from weir.planner.output import settings_yaml
 from weir.planner.plan import Question, engine_of, make_plan
+from weir.planner.prior import assumed_capacity
 from weir.planner.serving import Lengths, Slo, balance, best_rate, saturated
 from weir.planner.traffic import Traffic, read_traffic
 from weir.settings import load_settings
@@ -124,6 +125,20 @@ def test_the_settings_can_be_served(tmp_path, apart):
         option.devices / option.layout.devices if apart else 0
     )
     assert yaml.safe_load(text)["models"][0]["price"]["replica_usd_per_hour"] > 0
+
+
+def test_what_the_autoscaler_assumes_follows_from_the_plan():
+    made = question()
+    option = next(o for o in make_plan(made).options if o.state is not None)
+    capacity = assumed_capacity(made, option)
+    assert 0.05 <= capacity.usable <= 1
+    # At the highest rate within the limits, so much of the replica's time is used.
+    rate = option.state.rate_per_s
+    work = made.lengths.computed / capacity.prefill_tokens_per_s
+    work += made.lengths.output / capacity.decode_tokens_per_s
+    assert rate * work == pytest.approx(capacity.usable, rel=0.01) or capacity.usable == 1
+    slower = replace(made, slo=replace(made.slo, tpot_s=made.slo.tpot_s / 2))
+    assert assumed_capacity(slower, option).decode_tokens_per_s <= capacity.decode_tokens_per_s
 
 
 def test_a_trace_gives_rates_lengths_and_what_repeats(tmp_path):

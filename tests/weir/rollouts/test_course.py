@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from weir.rollouts.course import ENDED, Rollout, advanced, ended
-from weir.rollouts.judge import Finding, Verdict
+from weir.rollouts.findings import Finding, Verdict
 from weir.rollouts.split import is_chosen, place_of
 from weir.settings.rollout import JudgeSettings, RolloutSettings
 

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[3]
 RUNBOOKS = ROOT / "docs" / "runbooks"
 FILES = {
     "prometheus": ROOT / "k8s" / "rules" / "weir.rules.yaml",
-    "operator": ROOT / "k8s" / "rules" / "weir.prometheusrule.yaml",
+    "operator": ROOT / "k8s" / "rules" / "operator" / "weir.yaml",
 }
 SLO, BUDGET, SLO_ALERTS = "weir-slo", "weir-slo-budget", "weir-slo-alerts"
 PLATFORM = "weir-platform-alerts"

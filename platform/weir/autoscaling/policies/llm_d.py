@@ -7,8 +7,8 @@ After llm-d/llm-d, docs/architecture/autoscaling and guides/workload-autoscaling
   tenth; doubled at most in 15 s, down to the highest wish of 300 s.
 * ``llm-d-token`` (keda-epp-token-aware): seconds of queued prompt tokens over what TTFT leaves
   behind a prompt's own time, or full KV caches over 0.8; moved as above.
-* ``llm-d-slo`` (slo-aware): the 90th percentile of TTFT or TPOT over its limit, at most 2, a mean of
-  45 s. Above ``up`` in proportion, less what is starting already; below ``down`` in proportion;
+* ``llm-d-slo`` (slo-aware): the 90th percentile of TTFT or TPOT over its limit, at most 2, a mean
+  of 45 s. Above ``up`` in proportion, less what is starting already; below ``down`` in proportion;
   between them nothing. At most doubled in a minute, and ``down_pods`` fewer in two minutes.
 """
 

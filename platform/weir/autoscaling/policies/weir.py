@@ -9,7 +9,8 @@
    deadline needs is more than the room.
 4. The cheapest replicas over all pools are found (:mod:`..programme`), spilling to the student
    as a priced alternative.
-5. Up at once; down when less has been enough for ``down_after_s`` (:mod:`..steady`).
+5. Up at once; down when less has been enough for ``down_after_s`` (:mod:`..steady`), and not
+   before those that stay can do the work.
 
 Nothing is foretold by default (``season_s`` and ``checked_s`` are 0): ``weir bench autoscale`` has
 the figures.
@@ -20,18 +21,26 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from weir.autoscaling.forecast import Forecast, foretell
-from weir.autoscaling.programme import Answer, Risk, Work, cheapest, greedy
+from weir.autoscaling.programme import Answer, Risk, Work, cheapest, greedy, missing_work
 from weir.autoscaling.registry import register
-from weir.autoscaling.report import Alternative, Decision, Explanation, ModelState
+from weir.autoscaling.report import (
+    Alternative,
+    Decision,
+    Explanation,
+    ModelState,
+    PoolState,
+    Student,
+)
 from weir.autoscaling.steady import steadied
 
-_STEP = 1.02
-_REMEMBERED = 4096
+_STEP = 1.03
+_REMEMBERED = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +66,6 @@ class Weir:
 
     def __init__(self, params: WeirParams) -> None:
         self._params = params
-        # The same question comes again and again while demand stands still.
-        self._answers: dict[Any, Answer] = {}
         self._foretold: tuple[Any, Forecast] | None = None
 
     def decide(self, model: ModelState, now_s: float, state: Any) -> Decision:
@@ -68,9 +75,10 @@ class Weir:
         ahead = self._ahead(model, lag_s)
         work = _rounded(_needed(now, ahead, 1 + params.headroom, deferred), model)
         risk = Risk(params.keep, lag_s, params.safety)
-        found = self._cheapest(model, work, risk)
+        found = _solved(tuple(map(_as_offered, model.pools)), work, risk, model.student)
         taken, kept = steadied(state or (), now_s, found.targets, params.down_after_s)
         targets = {pool.name: min(pool.most, taken.get(pool.name, 0)) for pool in model.pools}
+        targets = _kept_until_replaced(model, targets, work)
         seen = {
             "computed_tokens_per_s": work.computed_tokens_per_s,
             "output_tokens_per_s": work.output_tokens_per_s,
@@ -81,18 +89,6 @@ class Weir:
         }
         explanation = Explanation(seen, _because(found, targets), _others(model, work, risk, found))
         return Decision(targets, explanation, found.spill_share, kept)
-
-    def _cheapest(self, model: ModelState, work: Work, risk: Risk) -> Answer:
-        fixed = tuple(
-            (p.name, p.capacity, p.usd_per_hour, p.least, p.most, p.interruptions_per_hour)
-            for p in model.pools
-        )
-        question = (fixed, work, risk, model.student)
-        if question not in self._answers:
-            if len(self._answers) >= _REMEMBERED:
-                self._answers.clear()
-            self._answers[question] = cheapest(model.pools, work, risk, model.student)
-        return self._answers[question]
 
     def _present(self, model: ModelState) -> Work:
         """What arrives and cannot wait for cheaper hours, and what of it waits, per second."""
@@ -123,6 +119,48 @@ class Weir:
         return self._foretold[1]
 
 
+@lru_cache(maxsize=_REMEMBERED)
+def _solved(
+    pools: tuple[PoolState, ...], work: Work, risk: Risk, student: Student | None
+) -> Answer:
+    """The same question comes again and again while demand stands still."""
+    return cheapest(pools, work, risk, student)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _alone(pools: tuple[PoolState, ...], work: Work, risk: Risk) -> Answer:
+    return greedy(pools, work, risk)
+
+
+def _as_offered(pool: PoolState) -> PoolState:
+    """Without what changes from moment to moment and does not bear on the question."""
+    return PoolState(
+        pool.name,
+        pool.capacity,
+        pool.usd_per_hour,
+        pool.role,
+        pool.accelerator,
+        pool.region,
+        pool.market,
+        least=pool.least,
+        most=pool.most,
+        interruptions_per_hour=pool.interruptions_per_hour,
+    )
+
+
+def _kept_until_replaced(
+    model: ModelState, targets: Mapping[str, int], work: Work
+) -> dict[str, int]:
+    """No replica goes while those that would be left and are ready cannot do the work: one kind
+    is exchanged for another only when the other serves."""
+    left = {pool.name: min(pool.ready, targets[pool.name]) for pool in model.pools}
+    if left == {pool.name: pool.ready for pool in model.pools}:
+        return dict(targets)
+    if missing_work(model.pools, left, work, Risk(keep=0.0)) <= 0:
+        return dict(targets)
+    return {p.name: min(p.most, max(p.ready, targets[p.name])) for p in model.pools}
+
+
 def _needed(now: Work, ahead: Forecast, factor: float, deferred: Work) -> Work:
     """What cannot wait with its room, or with what may wait in that room, whichever is more."""
     factor = max(factor, ahead.upper)
@@ -146,7 +184,7 @@ def _rounded(work: Work, model: ModelState) -> Work:
 
 
 def _stepped(value: float) -> float:
-    """Rounded up to a power of 1.02, so that noise asks no new question."""
+    """Rounded up to a power of 1.03, so that noise asks no new question."""
     return _STEP ** math.ceil(math.log(value, _STEP)) if value > 0 else 0.0
 
 
@@ -174,7 +212,7 @@ def _others(model: ModelState, work: Work, risk: Risk, found: Answer) -> tuple[A
     for market in ("on_demand", "spot"):
         pools = tuple(pool for pool in model.pools if pool.market == market)
         if pools and len(pools) < len(model.pools):
-            alone = greedy(pools, work, risk)
+            alone = _alone(tuple(map(_as_offered, pools)), work, risk)
             short = f"{alone.short:.0%} of the work undone" if alone.short else "dearer"
             if alone.short or alone.usd_per_hour > found.usd_per_hour:
                 named = f"{market.replace('_', ' ')} only: {short}"

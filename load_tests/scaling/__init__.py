@@ -1,0 +1,1 @@
+"""The autoscaler on a running platform: replicas come and go under load."""
