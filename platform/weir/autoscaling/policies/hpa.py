@@ -39,8 +39,7 @@ def followed(
         *(
             (at, each)
             for at, each in wishes
-            if at > now_s - behavior.down_window_s
-            and each > wish
+            if (at > now_s - behavior.down_window_s and each > wish)
             or at >= now_s - behavior.up_window_s
         ),
         (now_s, wish),
