@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -121,10 +122,12 @@ def _chosen(options: argparse.Namespace, has_batch: bool) -> list[Contender]:
 
 
 def _measured(contender: Contender, days: Days, seed: int) -> dict[str, Any]:
+    begun_s = time.process_time()
     tuned = tune(contender, days, seed)
     found = run(contender, tuned.params, days.kinds, days.reported, seed + 1)
     print(
-        f"{days.name}: {contender.name} {found.usd:,.0f} USD, {found.met:.2%} in time",
+        f"{days.name}: {contender.name} {found.usd:,.0f} USD, {found.met:.2%} in time "
+        f"({time.process_time() - begun_s:.0f} s of CPU)",
         file=sys.stderr,
         flush=True,
     )

@@ -81,7 +81,7 @@ def _cheapest(kinds: Sequence[PoolKind]) -> list[PoolKind]:
     return [kind for kind in kinds if kind.state.accelerator == best]
 
 
-_SHARES = (0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
+_SHARES = (0.15, 0.22, 0.3, 0.4, 0.5, 0.65, 0.85)
 #: How long less must have been enough, for those that have such a parameter.
 _HOLDS = (300.0, 1800.0, 3600.0)
 _LEARNED_S = 12 * 3600.0
@@ -178,7 +178,7 @@ SPOT = (
         "Ray Serve, spot first",
         "ray-serve",
         {
-            "target_ongoing_requests": (0.3, 0.4, 0.5, 0.6, 0.75),
+            "target_ongoing_requests": (0.15, 0.22, 0.3, 0.4, 0.5, 0.65),
             "downscale_delay_s": (600.0, 1800.0, 3600.0),
         },
         markets=("spot", "on_demand"),

@@ -37,6 +37,7 @@ INTERRUPTIONS_PER_HOUR = 0.05
 OUTAGES_PER_DAY = 0.5
 _TICK_S = 30.0
 _MOST = 2000
+_ROOM = 1.5
 #: The share of urgent requests in time that is asked for, and of batch work that may be late.
 MET, LATE_BATCH = 0.99, 0.01
 #: Of all urgent requests, that may be answered by the student, where there is one; and what it
@@ -70,9 +71,23 @@ def read_days(folder: Path, trace: str, batch_share: float, seed: int) -> Days:
     ticks = read_servegen(folder / f"servegen_language_{trace}.csv.gz", batch_share, seed, _TICK_S)
     tuning, reported = ticks.part(0, WEEK_S), ticks.part(WEEK_S, 2 * WEEK_S)
     lengths = Lengths(tuning.mean_prompt, tuning.mean_output, 0.0, 1.5)
-    kinds = kinds_for(lengths)
+    kinds = tuple(_bounded(kind, tuning) for kind in kinds_for(lengths))
     engines = tuple((_engine(name, lengths), lengths) for name in _DEVICES)
     return Days(f"{trace}, {batch_share:.0%} batch", tuning, reported, kinds, engines)
+
+
+def _bounded(kind: PoolKind, tuning: Ticks) -> PoolKind:
+    """At most ``_ROOM`` times what the tuning week's busiest ten minutes need of this kind alone,
+    as an operator would bound it: a rule that counts requests which wait asks for any number."""
+    each = round(600.0 / tuning.tick_s)
+    capacity = kind.table.capacity
+    prompts = tuning.urgent_prompts + tuning.batch_prompts
+    outputs = tuning.urgent_outputs + tuning.batch_outputs
+    seconds = prompts / capacity.prefill_tokens_per_s + outputs / capacity.decode_tokens_per_s
+    whole = len(seconds) // each * each
+    busiest = float(seconds[:whole].reshape(-1, each).mean(axis=1).max()) / tuning.tick_s
+    most = math.ceil(_ROOM * busiest / capacity.usable)
+    return replace(kind, state=replace(kind.state, most=most))
 
 
 def kinds_for(lengths: Lengths) -> tuple[PoolKind, ...]:
