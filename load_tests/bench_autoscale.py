@@ -5,7 +5,8 @@ fleet (``load_tests/autoscaling``): Llama-3.3-70B in FP8 on pairs of H100 or one
 TPOT 50 ms. Each policy is tuned by a grid on the first week, for the least cost at which 99 % of
 urgent requests, less the standard error over days, are within both limits and 99 % of batch work
 within six hours; the second week is reported, and the whole grid with it. Peers get one kind of
-replica, the cheapest for the traffic; weir chooses among kinds. ``usd_over_least`` compares with what perfect knowledge would pay.
+replica, the cheapest for the traffic; weir chooses among kinds. ``usd_over_least`` compares with
+what perfect knowledge would pay.
 
 The whole takes long; ``--keep FILE`` makes it resumable, and ``--only`` and ``--traces`` make
 pieces: with the same file a later call adds what is missing.

@@ -69,7 +69,8 @@ class Boards:
         words = await self._redis.ask(b"HGETALL", live.BOARDS.encode())
         oldest_ms = int(self._now_s() * 1000) - live.STALE_MS
         boards = [board for written in words[1::2] if (board := _board(written)) is not None]
-        return [board for board in boards if board.at_ms >= oldest_ms]
+        fresh = [board for board in boards if board.at_ms >= oldest_ms]
+        return sorted(fresh, key=lambda board: board.gateway)  # a hash has no order
 
 
 def _board(written: bytes) -> Board | None:

@@ -39,6 +39,7 @@ from weir.accounts import ScopeUse, Standing
 from weir.cost import usd_of
 from weir.errors import NotFoundError
 from weir.ledger.rates import rates_of
+from weir.metrics import OTHER_TENANTS
 from weir.settings.tenants import QuotaSettings, TenantFields
 from weir.tenancy import Role
 
@@ -177,7 +178,8 @@ class _Telling:
         sums, flying = picture.sums(lambda row: row.tenant), picture.in_flight()
         named = {picture.tenant} if picture.tenant is not None else sums.keys() | flying.keys()
         order = sorted(
-            named, key=lambda each: (-sums.get(each, Sums()).requests, -flying[each], each)
+            named - {OTHER_TENANTS},
+            key=lambda each: (-sums.get(each, Sums()).requests, -flying[each], each),
         )
         known = [each for each in order if each][:_STANDINGS]
         standings = dict(zip(known, await asyncio.gather(*map(self._limits, known)), strict=True))

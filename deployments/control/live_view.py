@@ -28,6 +28,8 @@ from weir.ledger.rates import Rates
 _WINDOW = 10
 WINDOW_S = _WINDOW * STRETCH_MS // 1000
 _LISTED = 60
+#: Of them at most so many that reached no replica, so that decisions are seen beside refusals.
+_REFUSED = 20
 # A stretch that has just begun says nothing of a rate.
 _LEAST_S = 5.0
 
@@ -191,19 +193,26 @@ def spills_of(picture: Picture) -> list[SpillBody]:
 
 def recent_of(picture: Picture) -> list[RecentBody]:
     """The newest requests, in one line each."""
-    operator = picture.tenant is None
-    return [_recent(request, operator) for request in picture.ended()[:_LISTED]]
+    operator, refused = picture.tenant is None, 0
+    listed: list[RecentBody] = []
+    for request in picture.ended():
+        reached = any(attempt.legs for attempt in request.attempts)
+        refused += not reached
+        if (reached or refused <= _REFUSED) and len(listed) < _LISTED:
+            listed.append(_recent(request, operator))
+    return listed
 
 
 def _recent(request: EndedRequest, operator: bool) -> RecentBody:
     shown = next((a for a in reversed(request.attempts) if a.outcome == "shown"), None)
+    answered = "" if shown is None else shown.adapter or shown.model
     shown = shown or (request.attempts[-1] if request.attempts else None)
     leg = shown.legs[0] if shown is not None and shown.legs else None
     weighed = leg if operator else None
     own, other = _compared(weighed)
     return RecentBody(
         **_head(request),
-        answered=(shown.adapter or shown.model) if shown is not None else "",
+        answered=answered,
         spill=shown.spill if shown is not None else "",
         moved=sum(1 for a in request.attempts for each in a.legs if each.loss),
         replica=leg.replica if leg is not None else "",

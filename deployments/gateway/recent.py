@@ -61,6 +61,8 @@ class RecentRequests:
         self._clock = clock
         self._wall_clock = wall_clock
         self._ended: deque[EndedRequest] = deque(maxlen=kept)
+        # Refusals come by the hundred; they must not push out what was decided.
+        self._refused: deque[EndedRequest] = deque(maxlen=max(1, kept // 4))
         self._unexplained: deque[_Unexplained] = deque(maxlen=_EXPLAINED)
         self._stretches: deque[tuple[int, dict[_Key, Sums]]] = deque(maxlen=STRETCHES)
 
@@ -70,7 +72,7 @@ class RecentRequests:
         now_s = self._clock()
         ahead_s = self._wall_clock() - now_s
         ended, unexplained = _fold(record, status, now_s, ahead_s)
-        self._ended.append(ended)
+        (self._ended if any(a.legs for a in ended.attempts) else self._refused).append(ended)
         if unexplained:
             self._unexplained.append(unexplained)
         sums = self._sums_of(ended, int((now_s + ahead_s) * 1000))
@@ -78,12 +80,13 @@ class RecentRequests:
             self._count(sums, ended)
 
     def ended(self) -> list[EndedRequest]:
-        """The last ones, the oldest first."""
+        """The last ones that reached a replica, then the last ones that reached none; the oldest
+        first in either."""
         for unexplained in self._unexplained:
             for leg, explain in unexplained:
                 leg.candidates = best(explain())
         self._unexplained.clear()
-        return list(self._ended)
+        return [*self._ended, *self._refused]
 
     def stretches(self) -> list[Stretch]:
         """The sums of the last quarter of an hour."""

@@ -85,8 +85,12 @@ _SHARES = (0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
 #: How long less must have been enough, for those that have such a parameter.
 _HOLDS = (300.0, 1800.0, 3600.0)
 _LEARNED_S = 12 * 3600.0
-_WEIR = {"headroom": (0.0, 0.05, 0.1, 0.15, 0.2, 0.3), "down_after_s": (900.0, 1800.0, 3600.0)}
-_SPILLING = {"headroom": (0.0, 0.1, 0.2), "down_after_s": (300.0, 900.0, 1800.0)}
+_WEIR = {
+    "headroom": (0.0, 0.1, 0.2, 0.3),
+    "down_after_s": (900.0, 1800.0, 3600.0),
+    "gain": (0.3, 0.6),
+}
+_SPILLING = {"headroom": (0.0, 0.1, 0.2), "down_after_s": (300.0, 900.0, 1800.0), "gain": (0.3,)}
 #: Room by the past's own errors, without a season: the twin that a forecast has to beat.
 _MARGIN = {"risk": (0.02, 0.05, 0.1), "headroom": (0.0, 0.1), "down_after_s": (300.0, 1800.0)}
 _DYNAMO = {

@@ -106,6 +106,16 @@ async def test_a_refusal_is_kept_too(world: Any) -> None:
     assert (whole.requests, whole.refused, whole.failed, whole.ttft_met) == (1, 1, 0, 0)
 
 
+async def test_refusals_push_out_no_decision(world: Any) -> None:
+    replica = await world.add_replica("a")
+    await _asked(world, "r1", replica)
+    for number in range(300):
+        world.gateway.recent.add(Record("chat", 0.0, id=f"x{number}", tenant="t"), 429)
+    ended = world.gateway.recent.ended()
+    assert ended[0].id == "r1"
+    assert len(ended) == 65
+
+
 async def test_an_answer_is_judged_by_its_classes_limits(world: Any) -> None:
     replica = await world.add_replica("a")
     await _asked(world, "r1", replica, stream=True)
@@ -175,7 +185,7 @@ async def test_nothing_is_written_while_nobody_looks(world: Any) -> None:
 
 def test_it_is_bounded_and_forgets() -> None:
     now = [10_000.0]
-    recent = RecentRequests(ClassLimits({}, {}), lambda: now[0], lambda: now[0], kept=4)
+    recent = RecentRequests(ClassLimits({}, {}), lambda: now[0], lambda: now[0], kept=16)
     for number in range(STRETCHES * 3):
         record = Record("chat", now[0], id=f"r{number}", tenant="t", model="m")
         recent.add(record, 200)

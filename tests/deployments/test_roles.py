@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deployments.gateway.metrics_page import _set_gauges
+from deployments.gateway.gauges import set_own_gauges, set_shared_gauges
 from deployments.pools import Membership, pools_of
 from deployments.roles import RoleKeeper
 from deployments.testing.words import word_encoder
@@ -99,7 +99,8 @@ def test_the_platform_changes_roles(tmp_path: Path) -> None:
             assert _roles(world) == {"r1": "mixed", "r2": "prefill", "r3": "mixed"}
             assert world.model.router.places
             await _refusals(world, one)
-            _set_gauges(world.gateway)
+            set_own_gauges(world.gateway)
+            set_shared_gauges(world.gateway)
             gauge = world.gateway.metrics.replicas_by_role
             assert gauge.labels("m", "a", "mixed")._value.get() == 2
             assert world.gateway.metrics.role_changes.labels("m", "prefill")._value.get() == 1

@@ -51,6 +51,6 @@ def test_no_panel_is_empty_and_sums_are_right(
         server.wait(lambda p: (p.value(count) or 0.0) - before == sent["demo"], 30)
         empty = empty_queries(server, start_s + 20, time.time())
         assert [query for query, excused in empty.items() if not excused] == []
-        assert server.value("max(weir_part_up)") == server.value("min(weir_part_up)") == 1
+        server.wait(lambda p: p.value("max(weir_part_up)") == p.value("min(weir_part_up)") == 1, 30)
         firing = server.query('ALERTS{alertname!~".*Burning",alertstate="firing"}')
         assert [labels["alertname"] for labels, _ in firing] == []

@@ -47,6 +47,8 @@ _GETS = (
     "/health",
     "/ready",
     "/metrics",
+    "/metrics/gateway",
+    "/metrics/part",
     "/v1/models",
     "/v1/models/{model}",
     _KEPT,

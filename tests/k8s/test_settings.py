@@ -216,8 +216,8 @@ def test_rules_and_dashboards_come_with_it(helm: Path, tmp_path: Path) -> None:
     chart = tmp_path / "chart"
     shutil.copytree(rendering.CHART, chart)
     for folder in ("rules", "dashboards"):
-        for old in (chart / folder).iterdir():
-            old.unlink()
+        shutil.rmtree(chart / folder)
+        (chart / folder).mkdir()
     (chart / "rules" / "slo.rules.yaml").write_text(
         "groups:\n  - name: slo\n    rules:\n      - {record: a, expr: 'up{job=\"x\"}'}\n"
     )

@@ -151,7 +151,7 @@ function requestCells(row, view, follow, chosen) {
     html`<button type="button" class="link id" aria-pressed=${chosen ? "true" : "false"} title=${row.id} onClick=${() => follow(row.serial)}>${row.id.slice(0, 13)}</button>`,
     ...(view.whole ? [row.tenant || NONE] : []),
     row.priority_class || NONE,
-    html`${row.answered || NONE}${row.spill && html`<small>instead of ${row.model}: ${row.spill}</small>`}`,
+    html`${row.answered || html`<span class="none">nobody</span>`}${row.spill && html`<small>instead of ${row.model}: ${row.spill}</small>`}`,
     row.replica ? html`<span><code title=${row.replica}>${replica(row.replica)}</code> ${why(row)}${row.moved > 0 && html`<small>moved ${count(row.moved)}×</small>`}</span>` : NONE,
     time(row.ttft_ms),
     row.tpot_ms == null ? NONE : `${row.tpot_ms.toFixed(1)} ms`,

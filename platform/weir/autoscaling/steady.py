@@ -16,7 +16,18 @@ Needs = tuple[tuple[float, Mapping[str, int]], ...]
 def steadied(
     needs: Needs, now_s: float, need: Mapping[str, int], down_after_s: float
 ) -> tuple[Mapping[str, int], Needs]:
-    """The targets, and what to keep for the next time."""
-    kept = (*((at, n) for at, n in needs if at > now_s - down_after_s), (now_s, dict(need)))
-    pools = {pool for _, each in kept for pool in each}
-    return {pool: max(each.get(pool, 0) for _, each in kept) for pool in sorted(pools)}, kept
+    """The targets, and what to keep for the next time: needs that a later one reaches in every pool
+    would never decide again."""
+    earlier = [
+        (at, each)
+        for at, each in needs
+        if at > now_s - down_after_s
+        and any(count > need.get(pool, 0) for pool, count in each.items())
+    ]
+    kept = (*earlier, (now_s, dict(need)))
+    targets = dict(need)
+    for _, each in earlier:
+        for pool, count in each.items():
+            if count > targets.get(pool, 0):
+                targets[pool] = count
+    return dict(sorted(targets.items())), kept

@@ -143,6 +143,9 @@ async def test_the_last_decisions_are_explained(live: World, redis: Redis) -> No
     assert (row["replica"], row["reason"]) == (REPLICAS[0], "least-expected-work")
     assert (row["cost"], row["next_cost"], row["candidates"]) == (310.4, 1900.25, 2)
     assert row["held_blocks"] == 2
+    answered = {each["id"]: each["answered"] for each in rows}
+    assert answered["g1-other-spilled"] == "small"
+    assert answered["g1-other-failed"] == ""
 
 
 async def test_what_no_gateway_knows_any_more_the_ledger_does(live: World, redis: Redis) -> None:

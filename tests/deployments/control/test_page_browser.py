@@ -306,7 +306,7 @@ def test_axe_finds_nothing(browser: Browser, site: Site, scheme: Any, width: int
     assert _violations(page) == []
     _sign_in(page, OPERATOR)
     _shown(page)
-    page.get_by_role("button", name="g1-other-move").click()
+    page.get_by_role("button", name="g0-other-move").click()
     expect(page.locator("#request")).to_contain_text("placed on")
     page.get_by_text("As a table").first.click()
     expect(page.locator("details table")).to_be_visible()

@@ -34,8 +34,16 @@ def followed(
 ) -> tuple[int, Kept]:
     """How many are asked for, and what to keep for the next time."""
     wishes, counts = kept or ((), ())
-    window_s = max(behavior.up_window_s, behavior.down_window_s)
-    wishes = (*(w for w in wishes if w[0] > now_s - window_s), (now_s, wish))
+    # A wish that a later one reaches matters only as long as it may be the lowest.
+    wishes = (
+        *(
+            (at, each)
+            for at, each in wishes
+            if (at > now_s - behavior.down_window_s and each > wish)
+            or at >= now_s - behavior.up_window_s
+        ),
+        (now_s, wish),
+    )
     up = min(w for at, w in wishes if at >= now_s - behavior.up_window_s)
     down = max(w for at, w in wishes if at >= now_s - behavior.down_window_s)
     taken = current

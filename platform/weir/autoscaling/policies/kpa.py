@@ -40,8 +40,17 @@ class Kpa:
     def decide(self, model: ModelState, now_s: float, state: Any) -> Decision:
         params, current = self._params, max(1, total(model.pools))
         before, panic_s, peak = state or ((), None, 0)
-        kept = max(params.stable_window_s, params.scale_down_delay_s)
-        seen = (*(s for s in before if s[0] > now_s - kept), (now_s, model.ongoing_requests))
+        ongoing = model.ongoing_requests
+        # Older counts are kept as long as none since has reached them.
+        seen = (
+            *(
+                (at, count)
+                for at, count in before
+                if at > now_s - params.stable_window_s
+                or (at > now_s - params.scale_down_delay_s and count > ongoing)
+            ),
+            (now_s, ongoing),
+        )
         each = params.target * params.utilization
         stable = _mean(seen, now_s - params.stable_window_s) / each
         panic = _mean(seen, now_s - params.panic_window_s) / each

@@ -5,6 +5,8 @@
 2. Room on top: ``headroom``, or what the past asks for: of the last ``checked_s``, how much more
    came until a replica asked for then would have served (:mod:`..forecast`); it was exceeded in a
    share ``risk`` of the times. With ``season_s`` the same time a season ago is believed as well.
+   What was late raises it: once more than half of ``budget`` was late (a mean with a half-life of
+   a day), ``gain`` of room comes on top for each further budget.
 3. Work that may wait for cheaper hours uses that room. More is got for it only when what its
    deadline needs is more than the room.
 4. The cheapest replicas over all pools are found (:mod:`..programme`), spilling to the student
@@ -41,6 +43,8 @@ from weir.autoscaling.steady import steadied
 
 _STEP = 1.03
 _REMEMBERED = 16_384
+_HALF_LIFE_S = 86_400.0
+_MOST_BUDGETS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +52,18 @@ class WeirParams:
     """``season_s``: after how long demand is alike (0: no season). ``checked_s``: over how long the
     margin is learned (0: there is none). ``risk``: the share of times at which it may turn out too
     small. ``headroom``: at least so much room, as a share of the work that cannot wait.
-    ``keep``, ``safety``: as in :class:`..programme.Risk`."""
+    ``budget``: share of requests that may be late in the long run; ``gain``: room, as a share, for
+    each budget by which more was late than half of it. ``keep``, ``safety``: as in
+    :class:`..programme.Risk`."""
 
     season_s: Annotated[float, Field(ge=0)] = 0.0
     checked_s: Annotated[float, Field(ge=0)] = 0.0
     risk: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    headroom: Annotated[float, Field(ge=0)] = 0.3
+    headroom: Annotated[float, Field(ge=0)] = 0.1
+    budget: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    gain: Annotated[float, Field(ge=0)] = 0.3
     drain_s: Annotated[float, Field(gt=0)] = 60.0
-    down_after_s: Annotated[float, Field(ge=0)] = 300.0
+    down_after_s: Annotated[float, Field(ge=0)] = 1800.0
     keep: Annotated[float, Field(ge=0, le=1)] = 0.7
     safety: Annotated[float, Field(ge=0)] = 3.0
 
@@ -73,22 +81,31 @@ class Weir:
         lag_s = max((pool.start_s for pool in model.pools), default=0.0)
         now, deferred = self._present(model), self._deferred(model)
         ahead = self._ahead(model, lag_s)
-        work = _rounded(_needed(now, ahead, 1 + params.headroom, deferred), model)
+        needs, lost = state or ((), None)
+        lost = _late(model, now_s, lost)
+        room = params.headroom + self._more_room(lost[1])
+        work = _rounded(_needed(now, ahead, 1 + room, deferred), model)
         risk = Risk(params.keep, lag_s, params.safety)
         found = _solved(tuple(map(_as_offered, model.pools)), work, risk, model.student)
-        taken, kept = steadied(state or (), now_s, found.targets, params.down_after_s)
+        taken, kept = steadied(needs, now_s, found.targets, params.down_after_s)
         targets = {pool.name: min(pool.most, taken.get(pool.name, 0)) for pool in model.pools}
         targets = _kept_until_replaced(model, targets, work)
         seen = {
             "computed_tokens_per_s": work.computed_tokens_per_s,
             "output_tokens_per_s": work.output_tokens_per_s,
+            "late_lately": lost[1],
+            "room": room,
             "foretold_over_now": _ratio(ahead, now),
             "forecast_error": -1.0 if ahead.error is None else ahead.error,
             "usd_per_hour": found.usd_per_hour,
             "short": found.short,
         }
         explanation = Explanation(seen, _because(found, targets), _others(model, work, risk, found))
-        return Decision(targets, explanation, found.spill_share, kept)
+        return Decision(targets, explanation, found.spill_share, (kept, lost))
+
+    def _more_room(self, late: float) -> float:
+        over = late / self._params.budget - 0.5
+        return self._params.gain * min(_MOST_BUDGETS, max(0.0, over))
 
     def _present(self, model: ModelState) -> Work:
         """What arrives and cannot wait for cheaper hours, and what of it waits, per second."""
@@ -146,6 +163,22 @@ def _as_offered(pool: PoolState) -> PoolState:
         most=pool.most,
         interruptions_per_hour=pool.interruptions_per_hour,
     )
+
+
+def _late(
+    model: ModelState, now_s: float, before: tuple[float, float] | None
+) -> tuple[float, float]:
+    """When, and which share of the requests that cannot wait has been late, older ones counting
+    half as much for each day."""
+    urgent = [demand for demand in model.classes.values() if not demand.deferrable_s]
+    rate = sum(demand.arrivals_per_s for demand in urgent)
+    missed = sum((1 - min(d.ttft_met, d.tpot_met)) * d.arrivals_per_s for d in urgent)
+    if before is None:
+        return now_s, 0.0
+    if not rate:
+        return now_s, before[1]
+    keep = 0.5 ** ((now_s - before[0]) / _HALF_LIFE_S)
+    return now_s, keep * before[1] + (1 - keep) * missed / rate
 
 
 def _kept_until_replaced(
