@@ -57,7 +57,7 @@ AUTOSCALING = Dashboard(
             (
                 Panel(
                     "Forecast over real demand",
-                    "1: as now. The policy plans for what it foretells, if that is more.",
+                    "1: as now. 0: nothing is foretold (the policy's default).",
                     (
                         Query(
                             "max by (model) (weir_autoscaling_figure"

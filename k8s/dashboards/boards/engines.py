@@ -5,7 +5,6 @@ from __future__ import annotations
 from panels import Dashboard, Panel, Query, Row, quantiles, rate
 
 _MODEL = 'model=~"$model"'
-_NO_PEAKS = "a laptop's processor has no known peak of FLOPs and bandwidth"
 
 ENGINES = Dashboard(
     "weir-engines",
@@ -101,7 +100,6 @@ ENGINES = Dashboard(
                         ),
                     ),
                     "percentunit",
-                    laptop=_NO_PEAKS,
                 ),
                 Panel(
                     "MBU",
@@ -112,7 +110,6 @@ ENGINES = Dashboard(
                         ),
                     ),
                     "percentunit",
-                    laptop=_NO_PEAKS,
                 ),
                 Panel(
                     "Engines that answer",

@@ -64,15 +64,17 @@ ROUTER = Dashboard(
             (
                 Panel(
                     "Requests by replica",
-                    "Prompts that engines began, per second.",
+                    "Answers that engines finished, per second.",
                     (Query(rate("vllm:request_success_total", "replica"), "{{replica}}"),),
                     "reqps",
                     "stack",
+                    6,
                 ),
                 Panel(
                     "Tokens outstanding",
                     "Dispatched and not yet done.",
                     (Query(f"sum by (model) (weir_outstanding_tokens{{{_MODEL}}})", "{{model}}"),),
+                    width=6,
                 ),
                 Panel(
                     "Error of latency predictions",
@@ -85,6 +87,7 @@ ROUTER = Dashboard(
                         ),
                     ),
                     "percentunit",
+                    width=6,
                 ),
                 Panel(
                     "Retries and moves",
@@ -99,6 +102,7 @@ ROUTER = Dashboard(
                         ),
                     ),
                     "/s",
+                    width=6,
                     laptop="no replica fails or drains",
                 ),
             ),
