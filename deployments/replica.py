@@ -214,6 +214,9 @@ def _publish_kv_events(llm_config: LLMConfig, host: str) -> EventFeed | None:
         return None
     feed = open_feed(host)
     arguments["kv_events_config"] = feed.engine_argument()
+    # Ray made the engine's own copy of the arguments when the deployment was described, and sent it
+    # along: without this the engine would never hear of the events that it is to publish.
+    llm_config._engine_config = None
     return feed
 
 

@@ -34,3 +34,26 @@ def test_a_prompt_goes_where_its_prefix_is_and_others_are_shared_out(platform: A
     assert {replica for replica, _ in again} == {first[0]}
     assert first[1] == 0
     assert all(cached > 0 for _, cached in again)
+
+
+def test_engines_tell_what_they_cache(platform: Any) -> None:
+    """The gateway hears of blocks: it does not only guess from what it sent."""
+    body = {
+        "model": platform.model,
+        "messages": [{"role": "user", "content": f"a question of its own {time.time()} " * 30}],
+        "max_tokens": 40,
+    }
+
+    def told() -> float:
+        lines = platform.metrics().splitlines()
+        found = [x for x in lines if x.startswith("weir_kv_event_blocks{")]
+        assert found
+        return sum(float(line.rpartition(" ")[2]) for line in found)
+
+    before = told()
+    deadline = time.monotonic() + 20
+    with platform.http() as http:
+        assert http.post("/v1/chat/completions", json=body).status_code == 200
+    while told() <= before:
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
