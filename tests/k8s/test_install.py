@@ -22,7 +22,7 @@ import yaml
 
 from k8s.rendering import CHART, NAMESPACE, values_file
 
-_START_S = 30
+_START_S = 120
 
 
 @dataclass(frozen=True)
