@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import prometheus_client  # noqa: F401 - before Feast, whose import turns on shared metrics
 import pytest
 from hypothesis import HealthCheck, settings
 from sqlalchemy import Engine
+from xdist.scheduler import LoadScopeScheduling
 
 from weir.database import migrate, open_database
 from weir.testing.postgresql import PostgresqlServer, postgresql_folder, running_postgresql
@@ -50,16 +52,24 @@ def _own_variables() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith("WEIR_")}
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Which tests one worker of ``pytest -n 2 --dist loadgroup`` runs: all that need the running
-    platform, and all of a file, which may share an engine. Those of the contract share nothing."""
-    for item in items:
-        file = item.path.relative_to(ROOT / "tests")
-        if file.parts[0] == "e2e":
-            item.add_marker(pytest.mark.xdist_group("platform"))
-        elif file.parts[0] not in _SHARE_NOTHING:
-            item.add_marker(pytest.mark.xdist_group(file.as_posix()))
+class Together(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has no types for it
+    """Which tests one worker of ``pytest -n`` runs: all that need the running platform, and all of
+    a file, which may share an engine. Those of the contract share nothing.
+
+    Groups by mark (``--dist loadgroup``) do nothing: pytest-xdist 3.8 writes them into an attribute
+    that pytest 9.2 no longer reads."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        room = file.removeprefix("tests/").partition("/")[0]
+        if room == "e2e":
+            return room
+        return nodeid if room in _SHARE_NOTHING else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """How the tests are shared out."""
+    return Together(config, log)
 
 
 @pytest.fixture(scope="session")
