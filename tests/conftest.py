@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +49,15 @@ def _same_environment() -> Iterator[None]:
     assert after == before, "the test has changed WEIR_* variables and left them so"
 
 
+@pytest.fixture(autouse=True)
+def _own_logging() -> None:
+    """A test that starts a part of weir in its own process configures the logs as that part does:
+    no later test of the worker could read them. Each begins with what an import leaves."""
+    logger = logging.getLogger("weir")
+    logger.handlers[:], logger.propagate = [], True
+    logger.setLevel(logging.NOTSET)
+
+
 def _own_variables() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith("WEIR_")}
 
@@ -67,6 +77,7 @@ class Together(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has n
         return nodeid if room in _SHARE_NOTHING else file
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """How the tests are shared out."""
     return Together(config, log)
