@@ -81,6 +81,23 @@ class TestOffer:
         second.outcome.close()
         assert site.is_clean()
 
+    def test_the_preferred_replica_is_left_out_when_it_is_full(self):
+        site = Site(replicas=3)
+        assert site.router.compares
+        first = site.ticket()
+        holder = first.grant.replica_id
+        view = site.router.view()
+        request = site.request()
+        assert site.members[site.router.preferred(request, view)].replica_id != holder
+        others = [site.ticket().grant.replica_id for _ in range(2)]
+        assert sorted([holder, *others]) == ["r0", "r1", "r2"]
+        site.waiting()
+
+    def test_a_policy_that_draws_is_not_asked_twice(self):
+        site = Site()
+        drawing = Router(build_policy("power-of-two"), site.clock, random.Random(1))
+        assert not drawing.compares
+
     def test_expected_output_is_filled_in_from_what_was_learned(self):
         site = Site(replicas=1, settings=OFF)
         assert site.ticket(max_output_tokens=5000).request.expected_output_tokens == 256
