@@ -66,7 +66,8 @@ class _Client:
 
     async def send(self, message: dict[str, Any]) -> None:
         self.sent.append((message, len(self._ledger.records)))
-        if self._breaks is not None and message["type"] == "http.response.body":
+        last = message["type"] == "http.response.body" and not message.get("more_body", False)
+        if self._breaks is not None and last:
             raise self._breaks
 
     @property
