@@ -19,19 +19,23 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 
 def add_responses(app: FastAPI, responses: Responses) -> None:
     """The pages below ``/v1/responses/``."""
+    _add_reading(app, responses)
+    _add_ending(app, responses)
 
-    directory = responses.gateway.directory
 
-    def reader(request: Request) -> Tenant:
-        caller = caller_of(directory, request)
-        caller.require_endpoint("responses", asks=False)
-        return caller.tenant
+def _tenant(responses: Responses, request: Request, asks: bool = True) -> Tenant:
+    """Whose responses a request is about. ``asks``: it changes something, for which a key that may
+    only read is not enough.
 
-    def writer(request: Request) -> Tenant:
-        caller = caller_of(directory, request)
-        caller.require_endpoint("responses")
-        return caller.tenant
+    Raises:
+        AuthenticationError, PermissionDeniedError: nobody's, or the key does not allow it.
+    """
+    caller = caller_of(responses.gateway.directory, request)
+    caller.require_endpoint("responses", asks=asks)
+    return caller.tenant
 
+
+def _add_reading(app: FastAPI, responses: Responses) -> None:
     @app.get(
         "/v1/responses/{response_id}",
         tags=["openai"],
@@ -41,38 +45,10 @@ def add_responses(app: FastAPI, responses: Responses) -> None:
     async def get_response(
         response_id: str, request: Request, stream: bool = False
     ) -> dict[str, Any]:
-        tenant = reader(request)
+        tenant = _tenant(responses, request, asks=False)
         if stream:
             raise BadRequestError("A kept response cannot be streamed; poll it.", param="stream")
         return (await responses.find(tenant, response_id)).response
-
-    @app.delete(
-        "/v1/responses/{response_id}",
-        tags=["openai"],
-        summary="Forget a response",
-        responses=_REFUSALS,
-    )
-    async def delete_response(response_id: str, request: Request) -> dict[str, Any]:
-        await responses.delete(writer(request), response_id)
-        return {"id": response_id, "object": "response", "deleted": True}
-
-    @app.delete(
-        "/v1/responses",
-        tags=["openai"],
-        summary="Forget all responses that are kept",
-        responses=_REFUSALS,
-    )
-    async def forget_responses(request: Request) -> dict[str, Any]:
-        return {"object": "list", "deleted": await responses.forget(writer(request))}
-
-    @app.post(
-        "/v1/responses/{response_id}/cancel",
-        tags=["openai"],
-        summary="End a response that runs in the background",
-        responses=_REFUSALS,
-    )
-    async def cancel_response(response_id: str, request: Request) -> dict[str, Any]:
-        return await responses.cancel(writer(request), response_id)
 
     @app.get(
         "/v1/responses/{response_id}/input_items",
@@ -87,9 +63,39 @@ def add_responses(app: FastAPI, responses: Responses) -> None:
         order: Literal["asc", "desc"] = "desc",
         after: str | None = None,
     ) -> dict[str, Any]:
-        stored = await responses.find(reader(request), response_id)
+        stored = await responses.find(_tenant(responses, request, asks=False), response_id)
         items = stored.items if order == "asc" else stored.items[::-1]
         return _page(items, limit, after)
+
+
+def _add_ending(app: FastAPI, responses: Responses) -> None:
+    @app.delete(
+        "/v1/responses/{response_id}",
+        tags=["openai"],
+        summary="Forget a response",
+        responses=_REFUSALS,
+    )
+    async def delete_response(response_id: str, request: Request) -> dict[str, Any]:
+        await responses.delete(_tenant(responses, request), response_id)
+        return {"id": response_id, "object": "response", "deleted": True}
+
+    @app.delete(
+        "/v1/responses",
+        tags=["openai"],
+        summary="Forget all responses that are kept",
+        responses=_REFUSALS,
+    )
+    async def forget_responses(request: Request) -> dict[str, Any]:
+        return {"object": "list", "deleted": await responses.forget(_tenant(responses, request))}
+
+    @app.post(
+        "/v1/responses/{response_id}/cancel",
+        tags=["openai"],
+        summary="End a response that runs in the background",
+        responses=_REFUSALS,
+    )
+    async def cancel_response(response_id: str, request: Request) -> dict[str, Any]:
+        return await responses.cancel(_tenant(responses, request), response_id)
 
 
 def _page(items: list[dict[str, Any]], limit: int, after: str | None) -> dict[str, Any]:
