@@ -22,11 +22,7 @@ from deployments.gateway.http import ClientGoneError
 from deployments.gateway.intake import Intake
 from deployments.gateway.model import Model
 from deployments.gateway.parts import Parts
-from deployments.gateway.plan import (
-    Outcome,
-    next_step,
-    verdict,
-)
+from deployments.gateway.plan import Outcome, final_error, next_step
 from deployments.gateway.pricing import PriceLists
 from deployments.gateway.recent import RecentRequests
 from deployments.gateway.record import Record
@@ -114,7 +110,7 @@ class Gateway:
                 outcomes: list[Outcome] = []
                 while step := next_step(course, facts, outcomes, prompts.choices):
                     outcomes.append(await self._attempts.make(record, prompts, step, facts, sink))
-                error = verdict(course, outcomes)
+                error = final_error(course, outcomes)
                 if error is not None:
                     raise error
 
