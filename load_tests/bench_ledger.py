@@ -100,7 +100,8 @@ def _request(number: int) -> Record:
         header=lambda name: None,
     )
     submit = wire.Submit(1, "r", [1] * 200, wire.Sampling(max_tokens=32))
-    stream: Any = SimpleNamespace(used=wire.Used(1, 200, 64, 32, 0.004, 0.2))
+    used = wire.Used(1, 200, 64, 32, 0.004, 0.2)
+    stream: Any = SimpleNamespace(used=used, booked=lambda: None)
     leg = Leg("replica", [1] * 32, wire.Started(1, 200, 64), stream=stream)
     route: Any = None
     attempt = Attempt(Step("m"), [Choice(0, 0, route, submit, [leg])], shown=True)
