@@ -6,10 +6,9 @@ from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Query, Request
 
-from deployments.gateway.callers import caller_of
+from deployments.gateway.callers import EndpointCallers
 from deployments.gateway.responses import Responses
 from weir.errors import BadRequestError, NotFoundError
-from weir.tenancy import Tenant
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"description": "The request is wrong; `param` names the field."},
@@ -19,23 +18,12 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 
 def add_responses(app: FastAPI, responses: Responses) -> None:
     """The pages below ``/v1/responses/``."""
-    _add_reading(app, responses)
-    _add_ending(app, responses)
+    callers = EndpointCallers(responses.gateway.directory)
+    _add_reading(app, responses, callers)
+    _add_ending(app, responses, callers)
 
 
-def _tenant(responses: Responses, request: Request, asks: bool = True) -> Tenant:
-    """Whose responses a request is about. ``asks``: it changes something, for which a key that may
-    only read is not enough.
-
-    Raises:
-        AuthenticationError, PermissionDeniedError: nobody's, or the key does not allow it.
-    """
-    caller = caller_of(responses.gateway.directory, request)
-    caller.require_endpoint("responses", asks=asks)
-    return caller.tenant
-
-
-def _add_reading(app: FastAPI, responses: Responses) -> None:
+def _add_reading(app: FastAPI, responses: Responses, callers: EndpointCallers) -> None:
     @app.get(
         "/v1/responses/{response_id}",
         tags=["openai"],
@@ -45,7 +33,7 @@ def _add_reading(app: FastAPI, responses: Responses) -> None:
     async def get_response(
         response_id: str, request: Request, stream: bool = False
     ) -> dict[str, Any]:
-        tenant = _tenant(responses, request, asks=False)
+        tenant = callers.reader(request, "responses")
         if stream:
             raise BadRequestError("A kept response cannot be streamed; poll it.", param="stream")
         return (await responses.find(tenant, response_id)).response
@@ -63,12 +51,12 @@ def _add_reading(app: FastAPI, responses: Responses) -> None:
         order: Literal["asc", "desc"] = "desc",
         after: str | None = None,
     ) -> dict[str, Any]:
-        stored = await responses.find(_tenant(responses, request, asks=False), response_id)
+        stored = await responses.find(callers.reader(request, "responses"), response_id)
         items = stored.items if order == "asc" else stored.items[::-1]
         return _page(items, limit, after)
 
 
-def _add_ending(app: FastAPI, responses: Responses) -> None:
+def _add_ending(app: FastAPI, responses: Responses, callers: EndpointCallers) -> None:
     @app.delete(
         "/v1/responses/{response_id}",
         tags=["openai"],
@@ -76,7 +64,7 @@ def _add_ending(app: FastAPI, responses: Responses) -> None:
         responses=_REFUSALS,
     )
     async def delete_response(response_id: str, request: Request) -> dict[str, Any]:
-        await responses.delete(_tenant(responses, request), response_id)
+        await responses.delete(callers.writer(request, "responses").tenant, response_id)
         return {"id": response_id, "object": "response", "deleted": True}
 
     @app.delete(
@@ -86,7 +74,10 @@ def _add_ending(app: FastAPI, responses: Responses) -> None:
         responses=_REFUSALS,
     )
     async def forget_responses(request: Request) -> dict[str, Any]:
-        return {"object": "list", "deleted": await responses.forget(_tenant(responses, request))}
+        return {
+            "object": "list",
+            "deleted": await responses.forget(callers.writer(request, "responses").tenant),
+        }
 
     @app.post(
         "/v1/responses/{response_id}/cancel",
@@ -95,7 +86,7 @@ def _add_ending(app: FastAPI, responses: Responses) -> None:
         responses=_REFUSALS,
     )
     async def cancel_response(response_id: str, request: Request) -> dict[str, Any]:
-        return await responses.cancel(_tenant(responses, request), response_id)
+        return await responses.cancel(callers.writer(request, "responses").tenant, response_id)
 
 
 def _page(items: list[dict[str, Any]], limit: int, after: str | None) -> dict[str, Any]:
