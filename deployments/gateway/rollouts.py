@@ -22,11 +22,12 @@ from redis.exceptions import RedisError
 
 from deployments.gateway.bodies import ChatBody, CompletionBody, TextBody
 from deployments.gateway.dialects import DIALECTS, Dialect
+from deployments.gateway.ending import Cause, Ending
 from deployments.gateway.legs import Attempt
 from deployments.gateway.model import Model
 from deployments.gateway.plan import CANARY
+from deployments.gateway.record import Record
 from deployments.gateway.request import Door, MemoryDoor, Request
-from deployments.gateway.settle import Record
 from deployments.gateway.sink import MemorySink, Sink
 from weir.rollouts.course import Rollout
 from weir.rollouts.samples import Arm, Sample
@@ -95,14 +96,16 @@ class Rollouts:
         chosen = is_chosen(session_of(request), rollout.id, rollout.share)
         return rollout.candidate if chosen else None
 
-    def ended(self, record: Record, now_s: float) -> None:
-        """A request has ended, and is settled; ``now_s`` on the loop's clock."""
+    def hear(self, record: Record, ending: Ending) -> None:
+        """A request has ended."""
         rollout = self._directory.directory.rollouts.get(record.model)
         request = record.request
-        if rollout is None or request is None or not _takes_part(request) or record.client_left:
+        if rollout is None or request is None or not _takes_part(request):
+            return
+        if ending.cause is Cause.LEFT:
             return
         for attempt, arm in _compared(rollout, record):
-            sample = self._sample(record, request, attempt, arm, now_s)
+            sample = self._sample(record, ending, attempt, arm)
             if sample is None:
                 continue
             self._keep(rollout, sample)
@@ -174,26 +177,23 @@ class Rollouts:
             with contextlib.suppress(asyncio.QueueFull):
                 self._mirrored.put_nowait(_Mirrored(rollout, body, said))
 
-    def _sample(
-        self, record: Record, request: Request, attempt: Attempt, arm: Arm, now_s: float
-    ) -> Sample | None:
+    def _sample(self, record: Record, ending: Ending, attempt: Attempt, arm: Arm) -> Sample | None:
         """What came of an attempt; None where it says nothing about the version."""
         error = attempt.error if attempt.error is not None else record.error
-        counts = attempt.counts
-        stratum = f"{request.priority_class}:{counts.prompt_tokens.bit_length()}"
+        stratum = f"{ending.priority_class}:{attempt.counts.prompt_tokens.bit_length()}"
         if error is not None:
             failed = error.status >= 500
-            return Sample(arm, now_s, stratum, failed=True) if failed else None
-        if attempt.first_output_s is None:
+            return Sample(arm, ending.at_s, stratum, failed=True) if failed else None
+        if record.request is None or ending.ttft_s is None:
             return None
         return Sample(
             arm,
-            now_s,
+            ending.at_s,
             stratum,
-            ttft_s=attempt.first_output_s - record.arrival_s,
-            tpot_s=attempt.tpot_s(now_s),
-            output_tokens=counts.output_tokens,
-            valid=self._valid(request.body, attempt),
+            ttft_s=ending.ttft_s,
+            tpot_s=ending.tpot_s,
+            output_tokens=ending.counts.output_tokens,
+            valid=self._valid(record.request.body, attempt),
         )
 
     def _valid(self, body: object, attempt: Attempt) -> bool | None:
