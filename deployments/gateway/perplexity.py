@@ -77,7 +77,10 @@ class Perplexity:
             WeirError: its template refuses the conversation, or it is too long.
         """
         model = self._models.get(name)
-        if model is None or not model.max_model_len or not _is_text(body):
+        if model is None or not _is_text(body):
+            return None
+        if model.waking.sleeps:
+            model.waking.asked(self._lazy)
             return None
         dialect = DIALECTS.paths[PATHS[type(body)]]
         (prompt,) = await dialect.prompts(body, model.encoding(JUDGE, _size(body)))

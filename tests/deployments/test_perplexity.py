@@ -199,3 +199,12 @@ async def test_without_it_only_answers_that_repeat_are_mirrored(world: World) ->
     live.generator.end("r1", "", count=2)
     await pending
     assert world.gateway.rollouts._mirrored.empty()
+
+
+async def test_a_model_that_sleeps_is_asked_for(world: World) -> None:
+    """So that the autoscaler wakes it; until then nothing is scored."""
+    live, candidate = await world.add_replica("a"), await world.add_replica("z", of="s")
+    _try(world)
+    await (await _mirrored(world, live, candidate, told=3, other=5))
+    waits = world.gateway.models["j"].waking.waiting_work()
+    assert [each.requests for each in waits.values()] == [1]
