@@ -24,7 +24,7 @@ from deployments.gateway.request import Request, streams
 from deployments.gateway.sink import Answer, Sink
 from deployments.gateway.tokenizing import Prompts, choices_of
 from deployments.gateway.tracing.content import ToldAnswer
-from fallback.policies import COST, RequestFacts
+from fallback.policies import CAPACITY, COST, RequestFacts
 from weir.errors import WeirError
 
 _LOG = logging.getLogger("weir.gateway")
@@ -69,10 +69,17 @@ class Attempts:
             if step.spill is not None:
                 told = {"spill": step.spill, "reason": error.code}
                 _LOG.info("the other model cannot answer", extra=told)
+            if step.spill == CAPACITY:
+                self._return_surplus(record, prompts)
             return Outcome(step, error, admitted=attempt.admitted_s is not None)
         finally:
             attempt.ended_s, attempt.shown = self._clock(), sink.committed
         return Outcome(step)
+
+    def _return_surplus(self, record: Record, prompts: Prompts) -> None:
+        surplus = self._fallbacks[record.model].surplus
+        if surplus is not None:
+            surplus.returned(prompts.request.priority_class, prompts.choices)
 
     @contextmanager
     def _trial(self, step: Step, facts: RequestFacts, attempt: Attempt) -> Iterator[Trial | None]:

@@ -138,7 +138,10 @@ class GatewayReplica:
         self._tasks.append(loop.create_task(boards.run()))
         self._tasks.append(loop.create_task(self._gateway.rollouts.run(self._gateway, self._redis)))
         if scales(settings):
-            teller = DemandTeller(self._gateway.models, answered, self._redis, time.time, metrics)
+            fallbacks = self._gateway.parts.fallbacks
+            surpluses = {n: each.surplus for n, each in fallbacks.items() if each.surplus}
+            models = self._gateway.models
+            teller = DemandTeller(models, answered, self._redis, time.time, metrics, surpluses)
             self._tasks.append(loop.create_task(teller.run()))
         if self._ledger is not None:
             self._ledger.start(self._gateway.models.values())
