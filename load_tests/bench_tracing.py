@@ -2,7 +2,8 @@
 
 Two platforms run side by side, started anew every three rounds: one as it ships, without tracing,
 and one that traces and sends to a collector (OTLP over HTTP, in the bench's own process, which only
-counts bytes). Short windows of the same load go to them in turn, and a ratio is taken within a round:
+counts bytes). Short windows of the same load go to them in turn, and a ratio is taken within a
+round:
 
   off     the platform without tracing
   1 %     the other one, at ``sample_ratio: 0.01``
