@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from deployments.pools import Pool, pools_of, runs
 from weir.autoscaling.collecting import ModelPlan, PoolPlan
-from weir.autoscaling.report import Capacity, PoolState
+from weir.autoscaling.report import Capacity, PoolState, Student
 from weir.cost import replica_usd_per_hour
 from weir.settings import ModelSettings, Settings
 
@@ -36,7 +36,18 @@ def _plan(model: ModelSettings, settings: Settings) -> ModelPlan | None:
         min(ttft, default=_TTFT_SLO_S),
         min(tpot, default=_TPOT_SLO_S),
         deferrable if ttft else {},
+        _student(model),
     )
+
+
+def _student(model: ModelSettings) -> Student | None:
+    """None where nothing may be left to one."""
+    if model.fallback is None or not model.fallback.capacity.enabled:
+        return None
+    spill = model.fallback.capacity
+    if not spill.max_share or spill.usd_per_request is None:
+        return None
+    return Student(spill.usd_per_request, spill.max_share)
 
 
 def _pool(model: ModelSettings, pool: Pool, settings: Settings) -> PoolPlan:

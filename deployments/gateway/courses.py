@@ -10,11 +10,11 @@ from deployments.gateway.fallbacks import Fallback
 from deployments.gateway.model import Model
 from deployments.gateway.plan import Course
 from deployments.gateway.pricing import PriceLists
+from deployments.gateway.record import Record
 from deployments.gateway.request import Request
 from deployments.gateway.rollouts import Rollouts
-from deployments.gateway.settle import Record
 from deployments.gateway.tokenizing import Prompts
-from fallback.policies import RequestFacts
+from fallback.policies import CAPACITY, RequestFacts
 from weir.cost import Used, usd_of
 
 INTENT_HEADER = b"x-weir-intent"
@@ -42,8 +42,22 @@ class Courses:
         course, facts = await self._own(record, request, prompts)
         candidate = self._rollouts.candidate_of(request)
         if candidate in self._models:
-            course = replace(course, candidate=candidate)
+            return replace(course, candidate=candidate), facts
+        if course.rules is not None and self._is_surplus(request, prompts, facts):
+            facts = replace(facts, surplus=True)
         return course, facts
+
+    def _is_surplus(self, request: Request, prompts: Prompts, facts: RequestFacts) -> bool:
+        """Whether the student answers because the autoscaler prefers that to one more replica. An
+        adapter's answers are its own, and lines of a batch wait instead."""
+        fallback = self._fallbacks[request.body.model]
+        surplus = fallback.surplus
+        if surplus is None or request.adapter is not None or request.batch is not None:
+            return False
+        policy = fallback.policy
+        if policy.at_arrival(facts) is not None or not policy.allows(CAPACITY, facts):
+            return False
+        return surplus.takes(request.priority_class, prompts.choices)
 
     async def _own(
         self, record: Record, request: Request, prompts: Prompts

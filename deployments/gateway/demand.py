@@ -16,7 +16,10 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from deployments.gateway.ending import Ending
 from deployments.gateway.model import Model
+from deployments.gateway.record import Record
+from deployments.gateway.surplus import Surplus
 from weir.autoscaling.telling import (
     ClassTold,
     GatewayTold,
@@ -26,6 +29,7 @@ from weir.autoscaling.telling import (
     no_times,
     pack,
     unpack_figures,
+    unpack_spills,
 )
 from weir.metrics import GatewayMetrics
 
@@ -34,6 +38,8 @@ _LOG = logging.getLogger("weir.gateway")
 REPORTS = "weir:autoscaling:reports"
 #: What was decided last, for the metrics.
 FIGURES = "weir:autoscaling:figures"
+#: Which shares of the requests are the students' now, by model and class.
+SPILLS = "weir:autoscaling:spills"
 PERIOD_S = 2.0
 _REDIS_TIMEOUT_S = 2.0
 
@@ -49,28 +55,26 @@ class Times:
 
 
 class Answered:
-    """Counts answers by model and class. ``tpot_slo_s``: limits of classes that have one."""
+    """Counts answers by model and class."""
 
-    def __init__(self, tpot_slo_s: Mapping[str, float] | None = None) -> None:
-        self._tpot_slo_s = tpot_slo_s or {}
+    def __init__(self) -> None:
         self.by_class: dict[tuple[str, str], Times] = {}
 
-    def judged(self, model: str, priority_class: str, met: bool) -> None:
-        """A request of a class with a limit on TTFT has ended."""
-        times = self._times(model, priority_class)
-        times.ttft_judged += 1
-        times.ttft_met += met
-
-    def timed(self, model: str, priority_class: str, ttft_s: float, tpot_s: float | None) -> None:
-        """An answer has ended well. ``tpot_s``: None for one of a single token."""
-        times = self._times(model, priority_class)
-        times.ttft[bin_of(ttft_s)] += 1
-        if tpot_s is not None:
-            times.tpot[bin_of(tpot_s)] += 1
-            limit_s = self._tpot_slo_s.get(priority_class)
-            if limit_s is not None:
-                times.tpot_judged += 1
-                times.tpot_met += tpot_s <= limit_s
+    def count(self, record: Record, ending: Ending) -> None:
+        """A request has ended."""
+        if ending.answered is None:
+            return
+        times = self._times(record.model, ending.priority_class)
+        if ending.ttft_met is not None:
+            times.ttft_judged += 1
+            times.ttft_met += ending.ttft_met
+        if ending.ttft_s is not None:
+            times.ttft[bin_of(ending.ttft_s)] += 1
+        if ending.tpot_s is not None:
+            times.tpot[bin_of(ending.tpot_s)] += 1
+        if ending.tpot_met is not None:
+            times.tpot_judged += 1
+            times.tpot_met += ending.tpot_met
 
     def _times(self, model: str, priority_class: str) -> Times:
         key = (model, priority_class)
@@ -80,8 +84,11 @@ class Answered:
         return found
 
 
-def model_told(model: Model, answered: Answered, now_s: float) -> ModelTold:
-    """What a gateway knows of one model; ``now_s`` on the loop's clock."""
+def model_told(
+    model: Model, answered: Answered, now_s: float, surplus: Surplus | None = None
+) -> ModelTold:
+    """What a gateway knows of one model; ``now_s`` on the loop's clock. ``surplus``: what the
+    autoscaler leaves to its student."""
     classes: dict[str, ClassTold] = {}
     for name, seen in model.dispatcher.arrivals.by_class.items():
         classes[name] = ClassTold(
@@ -93,6 +100,10 @@ def model_told(model: Model, answered: Answered, now_s: float) -> ModelTold:
             told.ttft, told.tpot = list(times.ttft), list(times.tpot)
             told.ttft_judged, told.ttft_met = times.ttft_judged, times.ttft_met
             told.tpot_judged, told.tpot_met = times.tpot_judged, times.tpot_met
+    if surplus is not None:
+        for name, count in surplus.may.items():
+            told = classes.setdefault(name, ClassTold())
+            told.may_spill, told.spilt = count, surplus.taken.get(name, 0)
     for source in (model.dispatcher.queue.waiting_work(), model.waking.waiting_work()):
         for name, waits in source.items():
             told = classes.setdefault(name, ClassTold())
@@ -100,7 +111,7 @@ def model_told(model: Model, answered: Answered, now_s: float) -> ModelTold:
             told.waiting_tokens += waits.computed_tokens
             told.waiting_output_tokens += waits.output_tokens
             told.oldest_wait_s = max(told.oldest_wait_s, now_s - waits.since_s)
-    return ModelTold(classes, _replicas(model))
+    return ModelTold(classes, _replicas(model), model.generating)
 
 
 def _replicas(model: Model) -> dict[str, ReplicaTold]:
@@ -126,7 +137,8 @@ def _replicas(model: Model) -> dict[str, ReplicaTold]:
 
 
 class DemandTeller:
-    """Tells who decides, and shows in ``metrics`` what was decided. ``redis``: the platform's."""
+    """Tells who decides, and hears what was decided: which part of the requests is the students'
+    (``surpluses``, by model), and the figures that ``metrics`` show. ``redis``: the platform's."""
 
     def __init__(
         self,
@@ -135,7 +147,9 @@ class DemandTeller:
         redis: Any,
         wall_clock: Callable[[], float],
         metrics: GatewayMetrics | None = None,
+        surpluses: Mapping[str, Surplus] | None = None,
     ) -> None:
+        self._surpluses = surpluses or {}
         self._metrics = metrics
         self._models = models
         self._answered = answered
@@ -148,7 +162,8 @@ class DemandTeller:
         """The report of now."""
         now_s = asyncio.get_running_loop().time()
         models = {
-            name: model_told(model, self._answered, now_s) for name, model in self._models.items()
+            name: model_told(model, self._answered, now_s, self._surpluses.get(name))
+            for name, model in self._models.items()
         }
         return GatewayTold(self._name, self._began_s, self._wall_clock(), models)
 
@@ -160,8 +175,19 @@ class DemandTeller:
         """
         async with asyncio.timeout(_REDIS_TIMEOUT_S):
             await self._redis.hset(REPORTS, self._name, pack(self.told()))
+            if self._surpluses:
+                self._keep_to(unpack_spills(await self._redis.get(SPILLS)))
             if self._metrics is not None:
                 self._show(await self._redis.get(FIGURES))
+
+    def _keep_to(self, shares: Mapping[str, Mapping[str, float]]) -> None:
+        for name, surplus in self._surpluses.items():
+            before, now = surplus.shares, shares.get(name, {})
+            surplus.decide(now)
+            if self._metrics is not None:
+                for each in {*before, *now}:
+                    gauge = self._metrics.spill_share.labels(name, each)
+                    gauge.set(surplus.shares.get(each, 0.0))
 
     def _show(self, raw: bytes | None) -> None:
         assert self._metrics is not None
@@ -181,6 +207,7 @@ class DemandTeller:
                     if up:
                         _LOG.warning("demand is not told now", extra={"reason": str(error)})
                     up = False
+                    self._keep_to({})
                 await asyncio.sleep(PERIOD_S)
         finally:
             with contextlib.suppress(RedisError, OSError, TimeoutError):

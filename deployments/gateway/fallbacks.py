@@ -11,6 +11,7 @@ from typing import Any
 
 from deployments.gateway.legs import Attempt
 from deployments.gateway.plan import AdapterBusyError, Course, ImpatientError
+from deployments.gateway.surplus import Surplus
 from fallback.cascade import CascadeRule
 from fallback.policies import OVERLOAD, BreakerState, Pass, RequestFacts, SpillPolicy
 from router.admission import Refusal, SpilledError
@@ -42,6 +43,9 @@ class Fallback:
         self.policy = SpillPolicy(settings, slo_s, clock, self.hurry_all)
         cascade = cascade_of(settings, student_folder)
         self.course = Course(model, settings.student, self.policy, cascade)
+        share = settings.capacity.max_share if settings.capacity.enabled else 0.0
+        #: None where the autoscaler leaves nothing to the student.
+        self.surplus = Surplus(share) if share else None
 
     def watch(self, router: Router, metrics: GatewayMetrics) -> None:
         """Notice when the model's last replica goes, and when one comes."""

@@ -10,6 +10,7 @@ from weir.settings.fallback import FallbackSettings, Kind, TenantFallbackSetting
 
 COST: Final[Kind] = "cost"
 LONG_TAIL: Final[Kind] = "long-tail"
+CAPACITY: Final[Kind] = "capacity"
 FAILURE: Final[Kind] = "failure"
 OVERLOAD: Final[Kind] = "overload"
 CASCADE: Final[Kind] = "cascade"
@@ -41,6 +42,7 @@ def permissions(fallback: FallbackSettings) -> Permissions:
     sections = {
         COST: fallback.cost,
         LONG_TAIL: fallback.long_tail,
+        CAPACITY: fallback.capacity,
         FAILURE: fallback.failure,
         OVERLOAD: fallback.overload,
         CASCADE: fallback.cascade,

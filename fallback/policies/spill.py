@@ -4,9 +4,10 @@ What a request *is* decides first, then how the pool *does*:
 
 1. cost: the tenant's budget is spent, or the request is too dear;
 2. long-tail: no generated features for its entity, or a rare intent;
-3. failure: the circuit is open, or there is no replica;
-4. overload: the SLO cannot be met;
-5. cascade: the student answers first anyway.
+3. capacity: the autoscaler prefers the student to one more replica, and this request's turn came;
+4. failure: the circuit is open, or there is no replica;
+5. overload: the SLO cannot be met;
+6. cascade: the student answers first anyway.
 
 In this order a request that was never to reach the teacher takes no probe of the circuit breaker,
 and the reason it is counted under does not depend on how busy the teacher happens to be.
@@ -19,7 +20,15 @@ from dataclasses import dataclass
 
 from fallback.policies.breaker import BreakerState, CircuitBreaker, Pass
 from fallback.policies.cost import CostPolicy
-from fallback.policies.kinds import COST, FAILURE, LONG_TAIL, NO_WISHES, OVERLOAD, permissions
+from fallback.policies.kinds import (
+    CAPACITY,
+    COST,
+    FAILURE,
+    LONG_TAIL,
+    NO_WISHES,
+    OVERLOAD,
+    permissions,
+)
 from fallback.policies.overload import OverloadPolicy
 from weir.settings.fallback import FallbackSettings, Kind, TenantFallbackSettings
 
@@ -28,7 +37,8 @@ from weir.settings.fallback import FallbackSettings, Kind, TenantFallbackSetting
 class RequestFacts:
     """What the policies know of a request. ``intent``: what the client says it is, if it does;
     ``wishes``: its tenant's own word; ``over_budget``: so much of the tenant's budget is spent that
-    it has a student answer."""
+    it has a student answer; ``surplus``: its turn came among those that the autoscaler leaves to
+    the student."""
 
     tenant: str
     priority_class: str
@@ -37,6 +47,7 @@ class RequestFacts:
     worst_cost_usd: float = 0.0
     wishes: TenantFallbackSettings = NO_WISHES
     over_budget: bool = False
+    surplus: bool = False
 
 
 class SpillPolicy:
@@ -60,16 +71,16 @@ class SpillPolicy:
         return self.permissions.allow(kind, facts.wishes, facts.priority_class)
 
     def at_arrival(self, facts: RequestFacts) -> Kind | None:
-        """Steps 1 and 2: what the request itself gives reason for."""
+        """Steps 1 to 3: what the request itself gives reason for, and whether its turn came."""
         dear = facts.over_budget or self.cost.judge(facts.worst_cost_usd)
         if dear and self.allows(COST, facts):
             return COST
         if (facts.long_tail or facts.intent in self._rare) and self.allows(LONG_TAIL, facts):
             return LONG_TAIL
-        return None
+        return CAPACITY if facts.surplus and self.allows(CAPACITY, facts) else None
 
     def enter(self, facts: RequestFacts, replicas: int) -> Pass | None:
-        """Step 3: a pass to the teacher, or None: spill for failure. Who may not spill for
+        """Step 4: a pass to the teacher, or None: spill for failure. Who may not spill for
         failure always gets one; it neither probes nor waits for those who do."""
         if not self.allows(FAILURE, facts):
             return Pass(False, -1)
@@ -79,7 +90,7 @@ class SpillPolicy:
     def overloaded(
         self, facts: RequestFacts, predicted_wait_s: float | None, refused: bool
     ) -> bool:
-        """Step 4, asked by admission. ``refused``: without a student it would fail now."""
+        """Step 5, asked by admission. ``refused``: without a student it would fail now."""
         if not self.allows(OVERLOAD, facts):
             return False
         judged = self.overload.judge(facts.priority_class, predicted_wait_s)

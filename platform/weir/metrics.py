@@ -428,6 +428,12 @@ class GatewayMetrics:
             )
             for name, about in told.items()
         }
+        self.spill_share = Gauge(
+            "weir_autoscaling_spill_share",
+            "Of the requests that may, the share that the autoscaler leaves to the student.",
+            ("model", "priority"),
+            registry=self.registry,
+        )
 
     def _declare_replicas(self) -> None:
         self.kv_stored = Gauge(

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from deployments.gateway.prompts import PromptEncoder
 from deployments.testing.world import KEY, World, http_world
 from weir.settings import ModelSettings, PriceSettings, Settings, TenantSettings
+from weir.settings.autoscaling import AutoscalingSettings
 from weir.settings.fallback import FallbackSettings, TenantFallbackSettings
 from weir.settings.tenants import BudgetSettings
 from weir.settings.tree import GatewaySettings, ServerSettings
@@ -90,7 +91,14 @@ async def spilling(encoder: PromptEncoder) -> AsyncIterator[Callable[[Pair], Any
 
         async def make(pair: Pair) -> World:
             models = (
-                ModelSettings(name="m", source="x", price=PRICE, fallback=pair.fallback),
+                ModelSettings(
+                    name="m",
+                    source="x",
+                    price=PRICE,
+                    fallback=pair.fallback,
+                    # Else nothing would decide what is left to the student.
+                    autoscaling=AutoscalingSettings() if pair.fallback.capacity.max_share else None,
+                ),
                 ModelSettings(name="s", source="x", price=PRICE),
             )
             told = {"fallback": pair.tenant, "budget": pair.budget}

@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 
 from deployments.autoscaling import TARGETS, DecidedReplicas, decided, decided_by, written
 from deployments.control.scaling import LEASE, Round
-from deployments.gateway.demand import FIGURES, REPORTS
+from deployments.gateway.demand import FIGURES, REPORTS, SPILLS
 from deployments.pools import pools_of
 from deployments.redis_server import RedisServer
 from deployments.scaling_plans import scaling_plans
@@ -28,8 +28,10 @@ from weir.autoscaling.telling import (
     ReplicaTold,
     pack,
     unpack_figures,
+    unpack_spills,
 )
 from weir.database import migrate, open_database, reading
+from weir.errors import ConfigError
 from weir.settings import Settings, parse_settings
 
 TREE: dict[str, Any] = {
@@ -191,3 +193,85 @@ def test_a_password_is_not_shown_by_serve(monkeypatch: pytest.MonkeyPatch) -> No
     kwargs = decided_by(pool, settings)
     assert "secret" not in str(kwargs)
     assert kwargs["deployment"] == "model-m"
+
+
+def spilling_settings(usd_per_request: float) -> Settings:
+    """At most two replicas, which may leave three tenths of what may be spilled to a student."""
+    tree = spilling_tree(usd_per_request)
+    return parse_settings(tree, "test")
+
+
+def spilling_tree(usd_per_request: float) -> dict[str, Any]:
+    capacity = {"prefill_tokens_per_s": 2000.0, "decode_tokens_per_s": 400.0, "learned": False}
+    bounds = {"min_replicas": 1, "max_replicas": 2, "capacity": capacity}
+    spill = {"max_share": 0.3, "usd_per_request": usd_per_request}
+    big = {
+        "name": "m",
+        "source": "x",
+        "autoscaling": bounds,
+        "price": {"replica_usd_per_hour": 4.0},
+        "fallback": {"student": "s", "capacity": spill},
+    }
+    params = {"down_after_s": 30.0, "headroom": 0.0}
+    models = [big, {"name": "s", "source": "x"}]
+    return {"models": models, "autoscaling": {"params": params}}
+
+
+def tell_spillable(redis: Redis, at_s: float, rate: float, since_s: float) -> None:
+    """Requests of 100 tokens of output, of which half may be spilled, and a tenth of those are."""
+    count = int(rate * (at_s - since_s))
+    spilt = count // 20
+    arrived = count - spilt
+    seen = ClassTold(arrived, 10 * arrived, 10 * arrived, 100 * arrived)
+    seen.may_spill, seen.spilt = count // 2, spilt
+    up = {"r0": ReplicaTold("", True)}
+    told = GatewayTold("g", 900.0, at_s, {"m": ModelTold({"standard": seen}, up)})
+    redis.hset(REPORTS, "g", pack(told))
+
+
+@pytest.mark.parametrize("usd", [1e-6, 1.0])
+def test_the_student_is_taken_where_it_is_cheaper_than_a_replica(
+    redis: Redis, engine: Engine, usd: float
+) -> None:
+    """A replica does 3.14 requests a second within its limits, and 3.4 come."""
+    now = [1000.0]
+    round_ = Round(spilling_settings(usd), redis, engine, lambda: now[0])
+    for second in range(0, 120, 5):
+        now[0] = 1000.0 + second
+        tell_spillable(redis, now[0], 3.4, 1000.0)
+        round_.run()
+    raw: Any = redis.get(SPILLS)
+    shares = unpack_spills(raw)
+    ttl_ms: Any = redis.pttl(SPILLS)
+    assert 0 < ttl_ms <= 20_000
+    with reading(engine) as connection:
+        (kept,) = of_each_model(connection, now[0])
+    demand = kept.state.classes["standard"]
+    # What was spilled counts as the model's demand, or it would be got back at once.
+    assert demand.arrivals_per_s == pytest.approx(3.4, rel=0.05)
+    assert demand.may_spill_per_s == pytest.approx(1.7, rel=0.05)
+    if usd < 1e-3:
+        assert target(redis, now[0]) == 1
+        # About eight in a hundred of all are too much for it: twice that of those that may spill.
+        assert 0.1 < shares["m"]["standard"] < 0.22
+        assert kept.spill_share == pytest.approx(shares["m"]["standard"] / 2, rel=0.05)
+        told = [other.verdict for other in kept.explanation.alternatives]
+        assert "without the student: dearer" in told
+    else:
+        assert target(redis, now[0]) == 2
+        assert shares == {}
+        assert kept.spill_share == 0
+
+
+def test_a_share_for_the_student_needs_somebody_who_decides() -> None:
+    tree = spilling_tree(0.1)
+    del tree["models"][0]["autoscaling"]
+    with pytest.raises(ConfigError, match=r"fallback\.capacity\.max_share.*needs autoscaling"):
+        parse_settings(tree, "test")
+
+
+def test_a_share_for_the_student_needs_a_price() -> None:
+    tree = spilling_tree(0.1)
+    del tree["models"][0]["fallback"]["capacity"]["usd_per_request"]
+    with pytest.raises(ConfigError, match="usd_per_request"):
+        parse_settings(tree, "test")

@@ -8,11 +8,22 @@ from typing import Any
 
 import pytest
 
-from deployments.gateway.demand import Answered, DemandTeller, model_told
+from deployments.gateway.demand import SPILLS, Answered, DemandTeller, model_told
+from deployments.gateway.ending import Cause, Ending
+from deployments.gateway.legs import Attempt
+from deployments.gateway.plan import Step
 from deployments.gateway.prompts import PromptEncoder
+from deployments.gateway.record import Record
+from deployments.gateway.surplus import Surplus
 from deployments.stub_generator import StubGenerator
 from deployments.testing.world import KEY, World, http_world
-from weir.autoscaling.telling import ModelTold, PoolFigures, pack_figures, unpack
+from weir.autoscaling.telling import (
+    ModelTold,
+    PoolFigures,
+    pack_figures,
+    pack_spills,
+    unpack,
+)
 from weir.settings import Settings, parse_settings
 from weir.tenancy import hash_key
 
@@ -105,11 +116,12 @@ async def test_arrivals_and_answers_are_counted(sleeping: World) -> None:
     assert report.replicas["r"].reached
 
 
-def test_tpot_is_judged_where_the_class_has_a_limit() -> None:
-    answered = Answered({"fast": 0.05})
-    answered.timed("m", "fast", 0.1, 0.04)
-    answered.timed("m", "fast", 0.1, 0.06)
-    answered.timed("m", "slow", 0.1, 9.0)
+def test_tpot_is_counted_where_the_class_has_a_limit() -> None:
+    answered, record = Answered(), Record("chat", 0.0, model="m")
+    attempt = Attempt(Step("m"), [])
+    for priority, tpot_s, met in (("fast", 0.04, True), ("fast", 0.06, False), ("slow", 9.0, None)):
+        told = {"priority_class": priority, "answered": attempt, "ttft_s": 0.1, "tpot_s": tpot_s}
+        answered.count(record, Ending(1.0, 200, Cause.ANSWERED, **told, tpot_met=met))
     fast, slow = answered.by_class["m", "fast"], answered.by_class["m", "slow"]
     assert (fast.tpot_judged, fast.tpot_met) == (2, 1)
     assert (slow.tpot_judged, sum(slow.tpot)) == (0, 1)
@@ -127,7 +139,11 @@ class Kept:
             raise ConnectionError
         self.fields[field] = value
 
-    async def get(self, _: str) -> bytes:
+    async def get(self, key: str) -> bytes:
+        if self.away:
+            raise ConnectionError
+        if key == SPILLS:
+            return pack_spills({"m": {"standard": 0.25}, "other": {"standard": 0.5}})
         return pack_figures([PoolFigures("m", "m", 3, 6.0, 1.0, 1.0, 0.1, 9.0, 0.0)])
 
     async def hdel(self, _: str, field: str) -> None:
@@ -149,3 +165,38 @@ async def test_a_gateway_tells_and_takes_it_back_when_it_ends(sleeping: World) -
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert not kept.fields
+
+
+async def test_a_gateway_keeps_to_the_decided_share_while_it_hears_of_it(
+    sleeping: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deployments.gateway.demand.PERIOD_S", 0.01)
+    kept, surplus = Kept(), Surplus(0.2)
+    metrics = sleeping.gateway.metrics
+    models = sleeping.gateway.models
+    teller = DemandTeller(models, Answered(), kept, lambda: 1000.0, metrics, {"m": surplus})
+    shown = metrics.spill_share.labels("m", "standard")._value
+    running = asyncio.create_task(teller.run())
+    await until(lambda: bool(surplus.shares))
+    assert surplus.shares == {"standard": 0.2}  # bounded by the settings
+    await until(lambda: shown.get() == 0.2)
+    assert [surplus.takes("standard", 1) for _ in range(10)].count(True) == 2
+    report = teller.told().models["m"].classes["standard"]
+    assert (report.may_spill, report.spilt) == (10, 2)
+    kept.away = True
+    await until(lambda: not surplus.shares)
+    await until(lambda: shown.get() == 0)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+def test_the_share_is_kept_to_one_answer() -> None:
+    surplus = Surplus(0.5)
+    surplus.decide({"a": 0.07, "b": 0.5})
+    for count in range(1, 1001):
+        surplus.takes("a", 1)
+        assert abs(surplus.taken.get("a", 0) - 0.07 * count) <= 1
+    for _ in range(100):
+        surplus.takes("b", 4)
+    assert surplus.taken["b"] == 200
+    assert not surplus.takes("c", 1)

@@ -12,6 +12,7 @@ import pytest
 
 from weir.errors import OverloadedError
 from weir.settings.fallback import (
+    CapacitySpillSettings,
     CascadeSettings,
     CostSettings,
     FailureSettings,
@@ -501,3 +502,84 @@ async def test_several_choices_are_not_cascaded(spilling: Any, make_pair: Any) -
     assert answer["usage"]["completion_tokens"] == 4
     assert student.generator.requests == {}
     await _until(lambda: idle(world))
+
+
+# What the autoscaler leaves to the student.
+
+
+def priced(**more: Any) -> FallbackSettings:
+    """Up to half of the requests, for a price."""
+    return fallback(capacity=CapacitySpillSettings(max_share=0.5, usd_per_request=0.001, **more))
+
+
+async def served(world: Any, count: int, **body: Any) -> list[str | None]:
+    """Why each of so many requests in turn was spilled."""
+    told = []
+    for _ in range(count):
+        pending = asyncio.ensure_future(world.post({**HELLO, **body}))
+        await _until(lambda: any(r.generator.requests for r in world.replicas))
+        holder = next(r for r in world.replicas if r.generator.requests)
+        (name,) = holder.generator.requests
+        await _until(lambda holder=holder, name=name: name in holder.generator.started)
+        holder.generator.end(name, "yes", count=2)
+        response = await pending
+        assert response.status == 200, await response.text()
+        await _until(lambda: idle(world))
+        holder.generator.requests.clear()
+        told.append(response.headers.get("x-weir-spill"))
+    return told
+
+
+async def test_the_decided_share_goes_to_the_student_to_one_request(
+    spilling: Any, make_pair: Any
+) -> None:
+    world = await spilling(make_pair(priced()))
+    await world.add_replica("a")
+    await world.add_student_replica("z")
+    surplus = world.gateway.parts.fallbacks["m"].surplus
+    assert await served(world, 2) == [None, None]  # nothing has been decided
+    surplus.decide({"standard": 0.25})
+    assert await served(world, 8) == 2 * [None, None, None, "capacity"]
+    assert (surplus.may, surplus.taken) == ({"standard": 10}, {"standard": 2})
+    assert spills(world, "capacity") == 2
+    # What the model itself was asked is its demand; what was spilled is told apart.
+    assert world.model.dispatcher.arrivals.by_class["standard"].requests == 8
+    surplus.decide({})
+    assert await served(world, 2) == [None, None]
+
+
+async def test_whatever_is_decided_the_settings_bound_it(spilling: Any, make_pair: Any) -> None:
+    world = await spilling(make_pair(priced()))
+    await world.add_replica("a")
+    await world.add_student_replica("z")
+    world.gateway.parts.fallbacks["m"].surplus.decide({"standard": 1.0})
+    assert (await served(world, 6)).count("capacity") == 3
+
+
+@pytest.mark.parametrize("who", ["tenant", "class"])
+async def test_who_may_not_be_spilled_for_capacity_is_not(
+    spilling: Any, make_pair: Any, who: str
+) -> None:
+    settings = priced(classes=("interactive",)) if who == "class" else priced()
+    wishes = TenantFallbackSettings(forbid=("capacity",) if who == "tenant" else ())
+    world = await spilling(make_pair(settings, wishes))
+    await world.add_replica("a")
+    await world.add_student_replica("z")
+    surplus = world.gateway.parts.fallbacks["m"].surplus
+    surplus.decide({"standard": 0.5})
+    assert await served(world, 3) == [None, None, None]
+    assert surplus.may == {}
+
+
+async def test_what_the_student_cannot_take_is_the_models_own(
+    spilling: Any, make_pair: Any
+) -> None:
+    world = await spilling(make_pair(priced()))
+    await world.add_replica("a")  # and no student
+    surplus = world.gateway.parts.fallbacks["m"].surplus
+    surplus.decide({"standard": 0.5})
+    assert await served(world, 4) == [None, None, None, None]
+    assert surplus.taken == {"standard": 0}
+    assert world.model.dispatcher.arrivals.by_class["standard"].requests == 4
+    failed = world.gateway.metrics.spill_failures.labels("m", "capacity")._value.get()
+    assert failed == 2

@@ -58,6 +58,7 @@ const SPILLS = {
   overload: "the model was overloaded",
   failure: "the model's replicas had failed",
   cost: "the tenant's budget said so",
+  capacity: "the student is cheaper than one more replica",
   "long-tail": "it is about a long-tail entity",
   adapter: "the adapter had no slot",
   cascade: "the student was asked first",

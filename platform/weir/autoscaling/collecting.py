@@ -38,7 +38,8 @@ class PoolPlan:
 
 @dataclass(frozen=True, slots=True)
 class ModelPlan:
-    """What the settings say of one model. ``deferrable_s``: of classes that may wait."""
+    """What the settings say of one model. ``deferrable_s``: of classes that may wait. ``student``:
+    its share is of the requests that may be spilled."""
 
     name: str
     pools: tuple[PoolPlan, ...]
@@ -108,6 +109,11 @@ class Collector:
                     found[replica] = (told.at_s, each)
         return found
 
+    def generating(self, model: str) -> int:
+        """Answers that gateways have under way. Those on a replica that is leaving count too."""
+        seen = (kept[-1].models.get(model) for kept in self._told.values())
+        return sum(told.generating for told in seen if told is not None)
+
     def work(self, model: str) -> list[tuple[str, Observed]]:
         """Of each warm replica what it has done since it was last asked here, with its pool."""
         found = []
@@ -176,6 +182,8 @@ def _difference(now: ClassTold, then: ClassTold) -> ClassTold:
         now.waiting_tokens,
         now.waiting_output_tokens,
         now.oldest_wait_s,
+        now.may_spill - then.may_spill,
+        now.spilt - then.spilt,
     )
 
 
@@ -185,11 +193,14 @@ def _sum(parts: Sequence[_Part], deferrable_s: float) -> Demand:
     tpot = [sum(each) for each in zip(*(t.tpot for t in told), strict=True)]
     waiting = sum(t.waiting_requests for t in told)
     oldest_s = max(p.more.oldest_wait_s + p.age_s if p.more.waiting_requests else 0 for p in parts)
+    # The student's requests would be the model's: as large as those that it has.
+    arrived, spilt = sum(t.arrivals for t in told), max(0, sum(t.spilt for t in told))
+    whole = 1 + spilt / arrived if arrived else 1.0
     return Demand(
-        arrivals_per_s=sum(p.more.arrivals / p.span_s for p in parts),
-        prompt_tokens_per_s=sum(p.more.prompt_tokens / p.span_s for p in parts),
-        computed_tokens_per_s=sum(p.more.computed_tokens / p.span_s for p in parts),
-        output_tokens_per_s=sum(p.more.output_tokens / p.span_s for p in parts),
+        arrivals_per_s=whole * sum(p.more.arrivals / p.span_s for p in parts),
+        prompt_tokens_per_s=whole * sum(p.more.prompt_tokens / p.span_s for p in parts),
+        computed_tokens_per_s=whole * sum(p.more.computed_tokens / p.span_s for p in parts),
+        output_tokens_per_s=whole * sum(p.more.output_tokens / p.span_s for p in parts),
         waiting_requests=waiting,
         waiting_tokens=sum(t.waiting_tokens for t in told),
         waiting_output_tokens=sum(t.waiting_output_tokens for t in told),
@@ -199,6 +210,7 @@ def _sum(parts: Sequence[_Part], deferrable_s: float) -> Demand:
         ttft_met=_share(sum(t.ttft_met for t in told), sum(t.ttft_judged for t in told)),
         tpot_met=_share(sum(t.tpot_met for t in told), sum(t.tpot_judged for t in told)),
         deferrable_s=deferrable_s,
+        may_spill_per_s=sum(p.more.may_spill / p.span_s for p in parts),
     )
 
 

@@ -3,7 +3,8 @@
 Around any policy stand the same rules: nothing is decided while nobody tells anything; what is
 decided stays within the bounds; after a start without a memory nothing shrinks for a minute;
 replicas stay while answers are under way that the others could not hold within TPOT, however long
-ago they were asked for; and what a policy cannot do (an exception) leaves everything as it is.
+ago they were asked for; for a minute after a notice of interruption nothing shrinks; and what a
+policy cannot do (an exception) leaves everything as it is.
 """
 
 from __future__ import annotations
@@ -25,10 +26,21 @@ from weir.autoscaling.collecting import (
     sampled,
 )
 from weir.autoscaling.registry import AutoscalingPolicy
-from weir.autoscaling.report import Decision, FleetReport, ModelState, PoolState, Sample, Targets
+from weir.autoscaling.report import (
+    Decision,
+    Demand,
+    FleetReport,
+    ModelState,
+    PoolState,
+    Sample,
+    Student,
+    Targets,
+)
 from weir.autoscaling.telling import GatewayTold, PoolFigures, ReplicaTold
 
 _CAUTIOUS_S = 60.0
+#: Answers of a machine that is taken away have just moved: so long nothing moves them again.
+_SETTLE_S = 60.0
 #: A memory that is older says nothing of what is.
 _MEMORY_S = 600.0
 
@@ -36,7 +48,8 @@ _MEMORY_S = 600.0
 @dataclass(frozen=True, slots=True)
 class Decided:
     """What was decided for one model. ``targets``: by pool, within the bounds; ``before``: the
-    targets until now; ``deployments``: the names in Ray Serve by pool."""
+    targets until now; ``deployments``: the names in Ray Serve by pool. ``spills``: by class, the
+    share that goes to the student, of the requests that may."""
 
     model: ModelState
     at_s: float
@@ -44,6 +57,7 @@ class Decided:
     before: Targets
     decision: Decision
     deployments: Mapping[str, str]
+    spills: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def changes(self) -> bool:
@@ -79,6 +93,8 @@ class _ModelMemory:
     state: Any = None
     history: tuple[Sample, ...] = ()
     pools: dict[str, PoolMemory] = field(default_factory=dict)
+    #: Nothing shrinks until then: a machine is being taken away, or was a moment ago.
+    settled_s: float = float("-inf")
 
 
 class Scaler:
@@ -122,13 +138,17 @@ class Scaler:
             pool.name: self._target(pool, begins[pool.name], decision, now_s)
             for pool in state.pools
         }
+        if now_s < memory.settled_s:
+            targets = {p.name: max(targets[p.name], min(p.most, p.current)) for p in state.pools}
         targets = holding(state, targets)
         for name, target in targets.items():
             pool = memory.pools[name]
             pool.clock.asked(now_s, target - before[name])
             pool.target = target
         deployments = {pool.state.name: pool.deployment for pool in plan.pools if pool.scales}
-        return Decided(state, now_s, targets, before, decision, deployments)
+        most = plan.student.most_share if plan.student is not None else 0.0
+        spills = shares_for_student(state, decision.spill_share, most)
+        return Decided(state, now_s, targets, before, decision, deployments, spills)
 
     def _target(self, pool: PoolState, begins_with: int, decision: Decision, now_s: float) -> int:
         target = max(pool.least, min(pool.most, decision.targets.get(pool.name, pool.least)))
@@ -146,13 +166,15 @@ class Scaler:
             )
             for pool in plan.pools
         )
+        classes = self._collector.demand(plan, now_s)
         return ModelState(
             plan.name,
-            self._collector.demand(plan, now_s),
+            classes,
             pools,
             plan.ttft_slo_s,
             plan.tpot_slo_s,
-            student=plan.student,
+            student=student_for(plan.student, classes),
+            generating=self._collector.generating(plan.name),
         )
 
     def _learn(self, plan: ModelPlan, now_s: float) -> None:
@@ -170,7 +192,8 @@ class Scaler:
                 for took_s in memory.clock.came([now_s] * len(fresh)):
                     memory.start = memory.start.learned(took_s)
             there = {r: t for r, (_, t) in seen.items() if (t.pool or only) == name}
-            self._interruptions(memory, there, now_s)
+            if self._interruptions(memory, there, now_s):
+                self._models[plan.name].settled_s = now_s + _SETTLE_S
             self._collector.forget([r for r in memory.known if r not in there])
             memory.known = {
                 r: memory.known.get(r, now_s) for r in there if r in own or r in memory.known
@@ -179,13 +202,15 @@ class Scaler:
 
     def _interruptions(
         self, memory: PoolMemory, there: Mapping[str, ReplicaTold], now_s: float
-    ) -> None:
+    ) -> bool:
+        """Learns how often machines are taken away; whether one has just had its notice."""
         since_s = now_s - min(60.0, now_s - (self._learned_s or now_s))
         hours = len(memory.known) * (now_s - since_s) / 3600
         noticed = [r for r, told in there.items() if told.interrupted]
         fresh = [r for r in noticed if r not in memory.interrupted]
         memory.interruptions = memory.interruptions.learned(hours, len(fresh))
         memory.interrupted = noticed
+        return bool(fresh)
 
     def _pool(self, plan: ModelPlan, pool: PoolPlan) -> PoolMemory:
         pools = self._models[plan.name].pools
@@ -263,10 +288,35 @@ class Scaler:
                 own.target, own.known = told["target"], told["known"]
 
 
+def student_for(student: Student | None, classes: Mapping[str, Demand]) -> Student | None:
+    """The student as the policy is offered it: its share is of all requests that cannot wait, so it
+    is less where some of them may not be spilled."""
+    if student is None:
+        return None
+    urgent = [each for each in classes.values() if not each.deferrable_s]
+    arrive = sum(each.arrivals_per_s for each in urgent)
+    may = sum(each.may_spill_per_s for each in urgent)
+    return replace(student, most_share=student.most_share * min(1.0, may / arrive if arrive else 0))
+
+
+def shares_for_student(model: ModelState, spill_share: float, most: float) -> dict[str, float]:
+    """What ``spill_share`` of all requests that cannot wait is of those that may be spilled, by
+    class; at most ``most``. Classes that may wait do that instead."""
+    urgent = {n: each for n, each in model.classes.items() if not each.deferrable_s}
+    arrive = sum(each.arrivals_per_s for each in urgent.values())
+    may = sum(each.may_spill_per_s for each in urgent.values())
+    if not may or spill_share <= 0:
+        return {}
+    share = min(most, spill_share * arrive / may)
+    return {name: share for name, each in urgent.items() if share and each.may_spill_per_s}
+
+
 def holding(model: ModelState, targets: Targets) -> Targets:
     """The targets, but as many replicas stay as the answers under way need: a policy that counts
-    what arrives does not see long ones. Of the pools that shrink, the cheapest keep theirs."""
-    running = sum(pool.running_requests for pool in model.pools)
+    what arrives does not see long ones. Replicas that are still starting hold none, and answers on
+    a replica that leaves need a place as well. Of the pools that shrink, the cheapest keep
+    theirs."""
+    running = max(model.generating, sum(pool.running_requests for pool in model.pools))
     held = dict(targets)
     for pool in sorted(model.pools, key=lambda each: each.usd_per_hour):
         at_a_time = max(1.0, pool.capacity.decode_tokens_per_s * model.tpot_slo_s)
@@ -281,7 +331,8 @@ def holding(model: ModelState, targets: Targets) -> Targets:
 
 def _held(model: ModelState, targets: Targets) -> float:
     return sum(
-        targets[pool.name] * max(1.0, pool.capacity.decode_tokens_per_s * model.tpot_slo_s)
+        min(pool.ready, targets[pool.name])
+        * max(1.0, pool.capacity.decode_tokens_per_s * model.tpot_slo_s)
         for pool in model.pools
         if pool.role != "prefill"
     )

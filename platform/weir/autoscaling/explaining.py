@@ -31,7 +31,7 @@ def _lines(kept: Kept) -> Iterator[str]:
     yield f"  replicas: {change}, {kept.usd_per_hour:.2f} USD per hour"
     yield f"  because: {kept.explanation.because}"
     if kept.spill_share:
-        yield f"  to the student: {kept.spill_share:.0%} of the requests"
+        yield f"  to the student: {kept.spill_share:.1%} of the requests that cannot wait"
     yield "  demand:"
     for name, demand in kept.state.classes.items():
         yield f"    {name}: {_demand(demand)}"

@@ -20,6 +20,7 @@ class Demand:
     expected to have.
     ``waiting_*``: at gateways and replicas, not begun. ``*_met``: shares of what was answered in
     the window, in [0, 1]. ``deferrable_s``: so long it may wait for cheaper hours (0: not at all).
+    ``may_spill_per_s``: of the arrivals, those that the student may answer.
     """
 
     arrivals_per_s: float = 0.0
@@ -35,6 +36,7 @@ class Demand:
     tpot_met: float = 1.0
     deferrable_s: float = 0.0
     prompt_tokens_per_s: float = field(default=0.0, kw_only=True)
+    may_spill_per_s: float = field(default=0.0, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,8 @@ class Sample:
 @dataclass(frozen=True, slots=True)
 class Student:
     """Spilling as an alternative: what a request costs that the student answers instead, in USD,
-    quality included as the operator prices it; and the share of requests that may be."""
+    quality included as the operator prices it; and the share of the requests, of all classes that
+    cannot wait, that may be."""
 
     usd_per_request: float
     most_share: float
@@ -103,7 +106,8 @@ class Student:
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """One model: demand by class, pools, limits, and the demand before (oldest first)."""
+    """One model: demand by class, pools, limits, and the demand before (oldest first).
+    ``generating``: answers under way, as gateways count them, on whatever replicas."""
 
     name: str
     classes: Mapping[str, Demand]
@@ -112,6 +116,7 @@ class ModelState:
     tpot_slo_s: float = 0.1
     history: tuple[Sample, ...] = ()
     student: Student | None = None
+    generating: int = 0
 
     @property
     def ongoing_requests(self) -> int:

@@ -7,7 +7,7 @@ and a report that is lost costs nothing.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -42,7 +42,9 @@ class ClassTold(msgspec.Struct, array_like=True):
     """One priority class of a model. The ``waiting_*`` fields are of now, the others are counts.
     ``computed_tokens``: prompt tokens that no replica had cached; ``output_tokens``: as expected
     at arrival. ``ttft``, ``tpot``: answers by bin of :data:`BINS_S`; ``judged``: answers whose
-    class has a limit, or whose TPOT is known; ``*_met``: of them, those within."""
+    class has a limit, or whose TPOT is known; ``*_met``: of them, those within. ``may_spill``:
+    answers that the student may give where that is cheaper; ``spilt``: those that it gives, which
+    are not among the arrivals."""
 
     arrivals: int = 0
     prompt_tokens: int = 0
@@ -58,6 +60,8 @@ class ClassTold(msgspec.Struct, array_like=True):
     waiting_tokens: float = 0.0
     waiting_output_tokens: float = 0.0
     oldest_wait_s: float = 0.0
+    may_spill: int = 0
+    spilt: int = 0
 
 
 class ReplicaTold(msgspec.Struct, array_like=True):
@@ -81,10 +85,11 @@ class ReplicaTold(msgspec.Struct, array_like=True):
 
 
 class ModelTold(msgspec.Struct, array_like=True):
-    """One model, as one gateway sees it."""
+    """One model, as one gateway sees it. ``generating``: answers that it has under way."""
 
     classes: dict[str, ClassTold] = {}
     replicas: dict[str, ReplicaTold] = {}
+    generating: int = 0
 
 
 class GatewayTold(msgspec.Struct, array_like=True):
@@ -121,6 +126,19 @@ def unpack_figures(raw: bytes | None) -> list[PoolFigures]:
         return msgspec.msgpack.decode(raw or b"\x90", type=list[PoolFigures])
     except msgspec.MsgspecError:
         return []
+
+
+def pack_spills(shares: Mapping[str, Mapping[str, float]]) -> bytes:
+    """Shares of requests for the student, by model and class, as they are kept in Redis."""
+    return msgspec.msgpack.encode({model: dict(each) for model, each in shares.items()})
+
+
+def unpack_spills(raw: bytes | None) -> dict[str, dict[str, float]]:
+    """Nothing for what another version of weir has written."""
+    try:
+        return msgspec.msgpack.decode(raw or b"\x80", type=dict[str, dict[str, float]])
+    except msgspec.MsgspecError:
+        return {}
 
 
 def pack(told: GatewayTold) -> bytes:

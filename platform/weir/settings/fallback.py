@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from weir.settings.section import Section
 
-Kind = Literal["long-tail", "overload", "failure", "cost", "cascade"]
+Kind = Literal["long-tail", "overload", "failure", "cost", "capacity", "cascade"]
 Usd = Annotated[float, Field(ge=0)]
 
 
@@ -85,6 +85,22 @@ class CostSettings(KindSettings):
         return given
 
 
+class CapacitySpillSettings(KindSettings):
+    """Where that is cheaper than one more replica, the autoscaler's policy has the student answer a
+    part of the requests: at most ``max_share`` of those that may spill for this reason (0: none).
+    ``usd_per_request``: what such an answer costs, its lower quality included. What the model
+    itself answers tells how large requests are, so it always keeps half."""
+
+    max_share: float = Field(0.0, ge=0, le=0.5)
+    usd_per_request: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _is_priced(self) -> Self:
+        if self.max_share and self.usd_per_request is None:
+            raise ValueError("max_share needs usd_per_request: what an answer of the student costs")
+        return self
+
+
 class CascadeSettings(KindSettings):
     """The student answers first; below ``threshold`` (mean log-probability of its first
     ``first_tokens`` tokens) the teacher answers instead. None: the student's manifest says."""
@@ -102,6 +118,7 @@ class FallbackSettings(Section):
     overload: OverloadSettings = OverloadSettings()
     failure: FailureSettings = FailureSettings()
     cost: CostSettings = CostSettings()
+    capacity: CapacitySpillSettings = CapacitySpillSettings()
     cascade: CascadeSettings = CascadeSettings()
 
     def kinds(self) -> dict[str, KindSettings]:
@@ -111,6 +128,7 @@ class FallbackSettings(Section):
             "overload": self.overload,
             "failure": self.failure,
             "cost": self.cost,
+            "capacity": self.capacity,
             "cascade": self.cascade,
         }
 

@@ -137,6 +137,11 @@ def _of_model(
         yield Finding(place, unknown("model", fallback.student, names.models))
     elif students.get(fallback.student) is not None:
         yield Finding(place, f"{fallback.student!r} has a fallback of its own")
+    scales = model.autoscaling is not None or any(pool.autoscaling for pool in model.pools)
+    if fallback.capacity.max_share and not scales:
+        place = ("fallback", "capacity", "max_share")
+        expected = "needs autoscaling bounds of the model or of a pool: else nothing decides"
+        yield Finding(place, expected)
     for name, kind in fallback.kinds().items():
         # What nobody wrote may name a class that a file with classes of its own does not have.
         if kind.classes != type(kind).model_fields["classes"].default:

@@ -230,3 +230,89 @@ def test_replicas_stay_while_answers_need_them(running: int, wanted: int, expect
 def test_nothing_is_added_for_answers_under_way() -> None:
     pool = replace(plan(least=0).pools[0].state, ready=1, running_requests=900)
     assert holding(ModelState("m", {}, (pool,)), {"m": 1}) == {"m": 1}
+
+
+# A machine that is taken away.
+
+
+def two_pools() -> ModelPlan:
+    """A spot pool, which is cheaper, and one beside it."""
+    pools = [
+        PoolState(name, CAPACITY, usd, least=0, most=1, start_s=10.0)
+        for name, usd in (("spot", 0.4), ("steady", 1.0))
+    ]
+    return ModelPlan("m", tuple(PoolPlan(pool, f"model-{pool.name}") for pool in pools))
+
+
+class Cheapest:
+    """Wants one spot replica and nothing else: what arrives would need no more."""
+
+    def decide(self, model: ModelState, now_s: float, state: Any) -> Decision:
+        return Decision({"spot": 1, "steady": 0}, Explanation())
+
+
+def at_notice(at_s: float, spot: str, on_steady: int, generating: int, **each: Any) -> GatewayTold:
+    """Answers on the steady replica; those on one that has gone are under way all the same."""
+    up = {
+        spot: ReplicaTold("spot", True, **each),
+        "steady-0": ReplicaTold("steady", True, running=on_steady),
+    }
+    return GatewayTold("g", 0.0, at_s, {"m": ModelTold({}, up, generating)})
+
+
+def test_answers_that_have_just_moved_are_not_moved_again() -> None:
+    """The replacement is up at once, and cheaper than where the answers went: they stay there."""
+    scaler, moved = Scaler([two_pools()], Cheapest()), 0
+    on, before = "spot-0", {}
+    for second in range(0, 400, 2):
+        at_s = 1000.0 + second
+        if second < 100:  # the first minute of a platform, and more
+            report = at_notice(at_s, "spot-0", 40, 20, running=20)
+        elif second < 110:
+            on = "steady-0"
+            report = at_notice(at_s, "spot-0", 40, 40, draining=True, interrupted=True)
+        else:
+            report = at_notice(at_s, "spot-1", 40 if on == "steady-0" else 0, 40)
+        (decided,) = scaler.decide([report], at_s)
+        if second == 90:
+            before = dict(decided.targets)
+        if 100 <= second < 160:
+            assert decided.targets["steady"] == 1
+        moved += decided.targets["steady"] == 0 and on == "steady-0" and second < 160
+    assert before["steady"] == 1  # forty answers do not fit on one replica
+    assert moved == 0
+    assert decided.targets["steady"] == 0  # a minute later the cheaper one is enough
+
+
+def test_a_replica_stays_for_answers_on_one_that_leaves() -> None:
+    """The report came while they were moving: no replica says that it has them."""
+    scaler = Scaler([two_pools()], FixedTargets({"spot": 0, "steady": 0}))
+    for second in range(0, 200, 2):
+        at_s = 1000.0 + second
+        up = {"spot-0": ReplicaTold("spot", True)}
+        under_way = 100 if second < 150 else 0
+        report = GatewayTold("g", 0.0, at_s, {"m": ModelTold({}, up, under_way)})
+        (decided,) = scaler.decide([report], at_s)
+        if 70 <= second < 150:
+            assert decided.targets["spot"] == 1
+    assert decided.targets["spot"] == 0
+
+
+class FixedTargets:
+    """Always the same answer."""
+
+    def __init__(self, targets: dict[str, int]) -> None:
+        self._targets = targets
+
+    def decide(self, model: ModelState, now_s: float, state: Any) -> Decision:
+        return Decision(self._targets, Explanation())
+
+
+def test_replicas_that_start_hold_no_answers() -> None:
+    """The cheaper replica is asked for: until it serves, the other one keeps its answers."""
+    base = PoolState("a", CAPACITY, 0.4, most=1)
+    beside = replace(base, name="b", usd_per_hour=1.0, ready=1, running_requests=30)
+    model = ModelState("m", {}, (replace(base, starting=1), beside), generating=30)
+    assert holding(model, {"a": 1, "b": 0})["b"] == 1
+    up = replace(model, pools=(replace(base, ready=1), beside))
+    assert holding(up, {"a": 1, "b": 0})["b"] == 0

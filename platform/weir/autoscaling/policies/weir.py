@@ -10,7 +10,8 @@
 3. Work that may wait for cheaper hours uses that room. More is got for it only when what its
    deadline needs is more than the room.
 4. The cheapest replicas over all pools are found (:mod:`..programme`), spilling to the student
-   as a priced alternative.
+   as a priced alternative. Of the share that was found, so much spills as the replicas that are
+   ready do not do of the work without its room.
 5. Up at once; down when less has been enough for ``down_after_s`` (:mod:`..steady`), and not
    before those that stay can do the work.
 
@@ -45,6 +46,7 @@ _STEP = 1.03
 _REMEMBERED = 16_384
 _HALF_LIFE_S = 86_400.0
 _MOST_BUDGETS = 2.0
+_HALVINGS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +102,11 @@ class Weir:
             "usd_per_hour": found.usd_per_hour,
             "short": found.short,
         }
+        spilt = _spilt(model, targets, now, found.spill_share)
+        if model.student is not None:
+            seen["spill_planned"], seen["spill_most"] = found.spill_share, model.student.most_share
         explanation = Explanation(seen, _because(found, targets), _others(model, work, risk, found))
-        return Decision(targets, explanation, found.spill_share, (kept, lost))
+        return Decision(targets, explanation, spilt, (kept, lost))
 
     def _more_room(self, late: float) -> float:
         over = late / self._params.budget - 0.5
@@ -221,6 +226,27 @@ def _stepped(value: float) -> float:
     return _STEP ** math.ceil(math.log(value, _STEP)) if value > 0 else 0.0
 
 
+def _spilt(model: ModelState, targets: Mapping[str, int], now: Work, planned: float) -> float:
+    """The least share, up to the planned one, without which the replicas that are ready and stay
+    do the present work."""
+    counts = {pool.name: min(pool.ready, targets[pool.name]) for pool in model.pools}
+    alone = Risk(keep=0.0)
+
+    def fits(share: float) -> bool:
+        left = Work((1 - share) * now.computed_tokens_per_s, (1 - share) * now.output_tokens_per_s)
+        return missing_work(model.pools, counts, left, alone) <= 0
+
+    low, high = 0.0, planned
+    if not planned or fits(low):
+        return 0.0
+    if not fits(high):
+        return high
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    return high
+
+
 def _ratio(ahead: Forecast, now: Work) -> float:
     if not now.computed_tokens_per_s:
         return 1.0
@@ -235,13 +261,18 @@ def _because(found: Answer, targets: Mapping[str, int]) -> str:
     if found.exposed:
         text += " (not if a place is lost: there is no way)"
     if found.spill_share:
-        text += f", {found.spill_share:.0%} of the requests by the student"
+        text += f", up to {found.spill_share:.1%} of the requests by the student"
     return text + ("; some are kept for a while" if kept else "")
 
 
 def _others(model: ModelState, work: Work, risk: Risk, found: Answer) -> tuple[Alternative, ...]:
     """The same with one kind of market only, and without the student."""
     others = []
+    if found.spill_share:
+        plain = _solved(tuple(map(_as_offered, model.pools)), work, risk, None)
+        verdict = "without the student: "
+        verdict += f"{plain.short:.0%} of the work undone" if plain.short else "dearer"
+        others.append(Alternative(plain.targets, plain.usd_per_hour, verdict))
     for market in ("on_demand", "spot"):
         pools = tuple(pool for pool in model.pools if pool.market == market)
         if pools and len(pools) < len(model.pools):
