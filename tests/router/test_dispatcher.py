@@ -11,10 +11,11 @@ import pytest
 
 import router.scorers  # noqa: F401 - registers the policies
 from router.admission import AdmissionSettings, ClassSettings, Failed, Shed, Ticket
-from router.dispatcher import Dispatcher, Waiting
+from router.dispatcher import CROWDED_OFFERS, Dispatcher, Waiting
 from router.policy import build_policy
 from router.router import Router
 from router.types import ReplicaInfo, ReplicaLoad, RouteRequest
+from router.view import View
 from weir.errors import BadRequestError, NoReplicaError
 
 ONE_CLASS = AdmissionSettings(classes=(ClassSettings("standard", 0, max_wait_s=60.0),))
@@ -92,6 +93,23 @@ class TestOffer:
         others = [site.ticket().grant.replica_id for _ in range(2)]
         assert sorted([holder, *others]) == ["r0", "r1", "r2"]
         site.waiting()
+
+    def test_where_the_preferred_one_was_full_the_next_are_decided_the_usual_way(self, monkeypatch):
+        site = Site(replicas=1)
+        asked: list[str] = []
+        prefer = site.router.preferred
+
+        def watched(request: RouteRequest, view: View) -> int:
+            asked.append(request.request_id)
+            return prefer(request, view)
+
+        monkeypatch.setattr(site.router, "preferred", watched)
+        first = site.ticket()
+        site.dispatcher.cancel(site.waiting())  # q2 found it full
+        first.close()
+        for _ in range(CROWDED_OFFERS + 1):
+            site.ticket().close()
+        assert asked == ["q1", "q2", f"q{CROWDED_OFFERS + 3}"]
 
     def test_a_policy_that_draws_is_not_asked_twice(self):
         site = Site()
