@@ -36,6 +36,7 @@ from router.admission import (
 from router.admission.gate import Gate
 from router.admission.limit import build_limits
 from router.dispatcher import Dispatcher
+from router.held import NOTHING_HELD
 from router.policy import build_policy
 from router.router import Router
 from router.types import (
@@ -144,7 +145,7 @@ def capacity_row(replicas: int, rounds: int, seed: int) -> dict[str, Any]:
     limits = build_limits(SETTINGS.limits)
 
     def ask() -> frozenset[str] | None:
-        view = View(0.0, columns, lambda hashes: {}, lambda replica_id: math.inf)
+        view = View(0.0, columns, lambda hashes: NOTHING_HELD, lambda replica_id: math.inf)
         return Room(view, limits).saturated_for(request, Share(0.85, 0.9, 0.95))
 
     for _ in range(rounds):

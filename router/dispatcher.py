@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from router.admission.arrivals import Arrivals
-from router.admission.capacity import Capacity, Room, Unlimited
+from router.admission.capacity import Capacity, Prefer, Room, Unlimited
 from router.admission.limit import bounding, build_limits
 from router.admission.outcomes import Dispatch, Failed, Refused, SpillRule, Wait
 from router.admission.queue import AdmissionQueue
@@ -26,6 +26,10 @@ from router.router import Router
 from router.types import ReplicaInfo, RouteRequest
 from router.view import View
 from weir.settings.admission import AdmissionSettings
+
+#: Where the replica that the policy prefers is full, the next requests mostly find theirs full,
+#: too, and choosing costs as much as looking at all: so many are not tried that way.
+CROWDED_OFFERS = 16
 
 
 class Waiting:
@@ -82,6 +86,7 @@ class Dispatcher:
         self._caches = CacheUse()
         self.arrivals = Arrivals()
         self._waiting: dict[str, Waiting] = {}
+        self._crowded_offers = 0  # that are still to come
         self._pumping = False
         self._again = False
         self._closed = False
@@ -109,8 +114,10 @@ class Dispatcher:
         cached = view.most_cached_tokens(request)
         self.arrivals.add(request, cached)
         foreseen = Forecast(request, view, self.router.latency.fit(), cached)
-        room = None if self._closed or self._pumping else self._room(view)
+        room = None if self._closed or self._pumping else self._room(view, self._prefer())
         outcome = self.queue.offer(request, body_bytes, foreseen, room)
+        if isinstance(room, Room) and room.preferred_is_full:
+            self._crowded_offers = CROWDED_OFFERS
         self._caches.observe(request.block_hashes, request.prompt_tokens, cached)
         if isinstance(outcome, Dispatch):
             return self._grant(outcome, view)
@@ -183,10 +190,17 @@ class Dispatcher:
                 self._settle(outcome.request, outcome)
             view = None
 
-    def _room(self, view: View) -> Capacity:
+    def _prefer(self) -> Prefer | None:
+        """The router's own choice first, unless that was in vain a moment ago."""
+        if self._crowded_offers:
+            self._crowded_offers -= 1
+            return None
+        return self.router.preferred if self.router.compares else None
+
+    def _room(self, view: View, prefer: Prefer | None = None) -> Capacity:
         if self.router.places and self._enabled:
             return PlacedRoom(view, self._limits, self.router.place)
-        return Room(view, self._limits) if self._enabled else Unlimited()
+        return Room(view, self._limits, prefer) if self._enabled else Unlimited()
 
     def _view(self) -> View:
         return self.router.view(keeping=self._caches.keeping, thrashing=self._caches.thrashing)

@@ -27,6 +27,7 @@ import sys
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 
+from router.held import Common, Held
 from router.index_memory import IndexMemory, measure_index
 from router.prefix_tree import Run, RunTree, View, match_length
 from router.tiers import TierIndex
@@ -41,19 +42,22 @@ class PrefixIndex:
     """Not thread-safe: one event loop owns it. Times are seconds on the caller's clock.
 
     ``predicted_ttl_s``: how long a dispatch is believed without an event that confirms it.
+    ``few``: a beginning with more holders is kept as common to many (:mod:`router.held`).
     ``tiers``: what replicas keep outside their device.
     """
 
-    def __init__(self, predicted_ttl_s: float = 30.0) -> None:
+    def __init__(self, predicted_ttl_s: float = 30.0, few: int = 8) -> None:
         self.tiers = TierIndex()
+        self._few = few
         self._ttl_s = predicted_ttl_s
         self._now_s = 0.0
         self._tree = RunTree()
         self._views: dict[str, View] = {}
         self._stale: set[str] = set()
         # Bits and depth → those replicas, each with that depth, for the combinations that lookups
-        # met; forgotten with membership. Copying a dict is far cheaper than making one.
+        # met; forgotten with membership.
         self._claims: dict[tuple[int, int], dict[str, int]] = {}
+        self._common, self._commons = Common({}), 0
         # The last lookup's prompt and runs: a dispatch of the same prompt follows it.
         self._last: tuple[Sequence[int], list[Run]] = ((), [])
         # (expires, view, prompt), soonest first.
@@ -72,7 +76,7 @@ class PrefixIndex:
             bit <<= 1
         self._tree.bits[replica_id] = bit
         self._views[replica_id] = View(replica_id, bit, max_blocks, events)
-        self._claims.clear()
+        self._forget_claims()
 
     def remove_replica(self, replica_id: str) -> None:
         """The replica is gone, and all it held."""
@@ -80,7 +84,7 @@ class PrefixIndex:
         self.tiers.forget(replica_id)
         self._views.pop(replica_id, None)
         self._tree.bits.pop(replica_id, None)
-        self._claims.clear()
+        self._forget_claims()
 
     def blocks(self, replica_id: str) -> int:
         """Blocks indexed for a replica (0 for strangers)."""
@@ -193,15 +197,16 @@ class PrefixIndex:
         if guesses and view.events:
             self._due.append((expires_s, view, hashes))
 
-    def lookup(self, hashes: Sequence[int], now_s: float) -> dict[str, int]:
+    def lookup(self, hashes: Sequence[int], now_s: float) -> Held:
         """Replica id → leading blocks of the prompt it holds (absent: none)."""
         self._now_s = now_s
         if self._due and self._due[0][0] <= now_s:
             self.expire(now_s)
-        claims = self._walk(hashes)
-        for name in self._stale:
-            claims.pop(name, None)
-        return claims
+        held = self._walk(hashes)
+        if self._stale:
+            known = held.every.items()
+            return Held.of({name: blocks for name, blocks in known if name not in self._stale})
+        return held
 
     def expire(self, now_s: float) -> None:
         """Forget predictions that nothing confirmed in time. :meth:`lookup` does it by itself."""
@@ -229,9 +234,10 @@ class PrefixIndex:
 
     # -- inside ---------------------------------------------------------------------------------
 
-    def _walk(self, hashes: Sequence[int]) -> dict[str, int]:
+    def _walk(self, hashes: Sequence[int]) -> Held:
         """Claims, going down; only who holds a run to its end stays for the next one."""
-        claims: dict[str, int] = {}
+        common = self._common
+        few: dict[str, int] = {}
         path: list[Run] = []
         depth, wanted, run = 0, len(hashes), self._tree.root
         complete = -1
@@ -247,21 +253,44 @@ class PrefixIndex:
             else:
                 matched = match_length(run.hashes, 0, hashes, depth)
             here = complete & run.full
-            if len(run.holders) > run.full.bit_count():
-                self._partial(claims, run, complete & ~here, depth, matched)
+            ending = complete & ~here
+            if ending:
+                # Who goes on is in it too if they are many, and is told of again further down.
+                common = self._told(common, few, complete, ending, depth)
+                if len(run.holders) > run.full.bit_count():
+                    self._partial(few, run, ending, depth, matched)
             complete = here
             depth += matched
-            if not here:
-                break
-            # Deeper runs overwrite: few sets of names recur, their differences are many.
-            if claims:
-                claims.update(self._claims_of(here, depth))
-            else:
-                claims = self._claims_of(here, depth).copy()
-            if matched < length:
+            if not here or matched < length:
                 break
         self._last = (hashes, path)
-        return claims
+        return Held(self._told(common, few, complete, complete, depth), few)
+
+    def _told(
+        self, common: Common, few: dict[str, int], bits: int, ending: int, depth: int
+    ) -> Common:
+        """The holders of ``bits`` hold ``depth`` blocks, and those of ``ending`` no more: if these
+        are few, they come into ``few``; else there is more that is common to many."""
+        if not depth or not ending:
+            return common
+        if ending.bit_count() <= self._few:
+            few.update(self._claims_of(ending, depth))
+            return common
+        return common.further.get((bits, depth)) or self._further(common, bits, depth)
+
+    def _further(self, common: Common, bits: int, depth: int) -> Common:
+        """``common`` with the holders of ``bits`` at ``depth``."""
+        names = self._tree.bits.items()
+        deeper = {name: depth for name, bit in names if bits & bit}
+        self._commons += 1
+        if self._commons > _CLAIMS_KEPT:
+            self._common, self._commons = Common({}), 0
+        found = common.further[bits, depth] = Common({**common.blocks, **deeper})
+        return found
+
+    def _forget_claims(self) -> None:
+        self._claims.clear()
+        self._common, self._commons = Common({}), 0
 
     def _partial(
         self, claims: dict[str, int], run: Run, among: int, depth: int, matched: int

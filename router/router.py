@@ -10,7 +10,8 @@ from functools import partial
 
 from router.adapters import AdapterBook
 from router.disaggregation.placing import PlacedReservation, Placing
-from router.explaining import explain
+from router.explaining import Comparing, explain
+from router.held import Held
 from router.latency import LatencyBook
 from router.ledger import Ledger, R, Reservation, prefill_work
 from router.policy import Policy
@@ -32,7 +33,7 @@ from router.types import (
     prefill_replica_of,
 )
 from router.urgency import UrgencySnapshot
-from router.view import View
+from router.view import Preferred, View
 from weir.errors import NoReplicaError
 
 #: Replicas repeat what others have in flight there every second; older is not believed.
@@ -64,6 +65,8 @@ class Router:
         placing: Placing | None = None,
     ) -> None:
         self._policy = policy
+        #: Whether :meth:`preferred` says more than a draw or a turn would.
+        self.compares = isinstance(policy, Comparing)
         self.placing = placing
         #: Whether reservations can explain their decisions: what these saw is then kept with them.
         self.explains = False
@@ -244,17 +247,36 @@ class Router:
             view, exclude = self.view(exclude), ()
         if self.places:
             return self._choose_placed(request, view, exclude)
-        columns, held = view.for_urgency(request.urgency), view.held(request)
+        found = view.preferred
+        if exclude or found is None or found.request is not request:
+            found = self._preferred(request, view, exclude)
+        _, snapshot, decision = found
+        made: Reservation = self._reserve(
+            request, decision, snapshot.columns, snapshot.held, tiered=snapshot.tiered
+        )
+        if self.explains:
+            made.explain = partial(explain, self._policy, request, snapshot)
+        return made
+
+    def preferred(self, request: RouteRequest, view: View) -> int:
+        """The slot of the candidate that the policy chooses of the whole view; :meth:`choose` takes
+        it if nobody is to be left out. While :attr:`compares`: of less than the whole view the
+        policy would then choose the same.
+
+        Raises:
+            NoReplicaError: the view is empty.
+        """
+        found = view.preferred = self._preferred(request, view, ())
+        return found.snapshot.columns.fleet.slots[found.decision.replica_id]
+
+    def _preferred(self, request: RouteRequest, view: View, exclude: Collection[str]) -> Preferred:
+        columns, held = view.for_urgency(request.urgency), view.found(request)
         if exclude:
             columns = _without(columns, exclude, self._fleets)
         if not columns.fleet.ids:
             raise NoReplicaError(f"model {request.model!r} has no replica that can take a request")
         snapshot = self._asked(request, view.now_s, held, columns)
-        decision = self._policy.choose(request, snapshot, self._rng)
-        made: Reservation = self._reserve(request, decision, columns, held, tiered=snapshot.tiered)
-        if self.explains:
-            made.explain = partial(explain, self._policy, request, snapshot)
-        return made
+        return Preferred(request, snapshot, self._policy.choose(request, snapshot, self._rng))
 
     def place(
         self, request: RouteRequest, view: View, saturated: Collection[str]
@@ -267,7 +289,7 @@ class Router:
             a is b for a, b in zip(self._placed[0], asked, strict=True)
         ):
             return self._placed[1]  # Admission has asked the same a moment ago.
-        columns, held = view.for_urgency(request.urgency), view.held(request)
+        columns, held = view.for_urgency(request.urgency), view.found(request)
         snapshot = self._asked(request, view.now_s, held, columns)
         decision = self.placing.place(request, snapshot, saturated, self._policy, self._rng)
         self._placed = (asked, decision)
@@ -283,7 +305,7 @@ class Router:
             raise NoReplicaError(f"model {request.model!r} has no replica that can take a request")
         decision = self.place(request, view, saturated) or self.place(request, view, ())
         self._placed = None
-        held = view.held(request)
+        held = view.found(request)
         if decision is None:
             snapshot = self._asked(request, view.now_s, held, columns)
             decision = self._policy.choose(request, snapshot, self._rng)
@@ -319,12 +341,12 @@ class Router:
         request: RouteRequest,
         decision: Decision,
         columns: Columns,
-        held: Mapping[str, int],
+        held: Held,
         kind: type[R] = Reservation,  # type: ignore[assignment]
         tiered: Mapping[str, Tiered] | None = None,
     ) -> R:
         replica_id = decision.replica_id
-        blocks = held.get(replica_id, 0)
+        blocks = held.blocks(replica_id)
         if blocks != decision.overlap_blocks:
             decision = Decision(replica_id, decision.reason, blocks)
         pair = kind is not Reservation and isinstance(decision, PairDecision)
@@ -343,9 +365,7 @@ class Router:
         ahead = columns.prefill_work[columns.fleet.slots[replica_id]]
         return self._ledger.reserve(request, decision, cached, info.attention_tokens, ahead, kind)
 
-    def _asked(
-        self, request: RouteRequest, now_s: float, held: Mapping[str, int], columns: Columns
-    ) -> Snapshot:
+    def _asked(self, request: RouteRequest, now_s: float, held: Held, columns: Columns) -> Snapshot:
         """What a policy sees, for one request."""
         if request.adapter is None and not self._tier_blocks:
             return Snapshot(now_s, overlap_blocks=held, columns=columns)
@@ -359,7 +379,7 @@ class Router:
         )
 
     def _tiered(
-        self, request: RouteRequest, held: Mapping[str, int], columns: Columns, token_s: float
+        self, request: RouteRequest, held: Held, columns: Columns, token_s: float
     ) -> Mapping[str, Tiered]:
         """What replicas would load of the prompt, and what that costs."""
         slots = columns.fleet.slots
@@ -368,7 +388,9 @@ class Router:
                 beyond.memory + beyond.disk,
                 load_work(beyond, columns.stats[slots[replica_id]].tiers, token_s),
             )
-            for replica_id, beyond in self.index.tiers.beyond(request.block_hashes, held).items()
+            for replica_id, beyond in self.index.tiers.beyond(
+                request.block_hashes, held.every
+            ).items()
             if replica_id in slots
         }
 
@@ -469,8 +491,8 @@ class Router:
         self.index.add_replica(info.replica_id, bound, events=info.kv_events)
 
 
-def _cached_tokens(request: RouteRequest, info: ReplicaInfo, held: Mapping[str, int]) -> int:
-    blocks = held.get(info.replica_id, 0)
+def _cached_tokens(request: RouteRequest, info: ReplicaInfo, held: Held) -> int:
+    blocks = held.blocks(info.replica_id)
     return max(0, min(blocks * info.block_size, request.prompt_tokens - 1))
 
 

@@ -104,7 +104,7 @@ class WeightedPolicy:
         columns = snapshot.columns
         costs = self.costs(request, snapshot)
         chosen = columns.fleet.ids[choose_least(request, columns, costs, rng)]
-        return Decision(chosen, self._reason, snapshot.overlap_blocks.get(chosen, 0))
+        return Decision(chosen, self._reason, snapshot.held.blocks(chosen))
 
     def costs(self, request: RouteRequest, snapshot: Snapshot) -> Sequence[float]:
         """The weighted sum per candidate, less being better."""

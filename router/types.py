@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Literal, NamedTuple, Protocol
 
+import msgspec
+
+from router.held import NOTHING_HELD, Held
 from router.tiers import Tiered, TierUse
 
 #: Of Llama-3.1-8B; see :class:`ReplicaInfo`.
@@ -15,8 +17,7 @@ USUAL_ATTENTION_TOKENS = 30_000.0
 Role = Literal["mixed", "prefill", "decode"]
 
 
-@dataclass(frozen=True, slots=True)
-class RouteRequest:
+class RouteRequest(msgspec.Struct, frozen=True):
     """One request as the router sees it.
 
     ``block_hashes`` are the chained hashes of the prompt's full KV blocks, first to last
@@ -26,6 +27,9 @@ class RouteRequest:
     has a prompt of a more urgent one. ``facts``: whatever the caller's spill rule wants to know of
     the request; the router itself never looks at it. ``expected_output_tokens`` 0: not known, the
     dispatcher fills it in. ``adapter``: the key of its LoRA adapter.
+
+    A struct, as :class:`Decision` is one: several are made for each request, and a frozen
+    dataclass takes a call per field.
     """
 
     request_id: str
@@ -43,21 +47,9 @@ class RouteRequest:
     adapter: str | None = None
 
     def completed(self, expected_output_tokens: int, urgency: int) -> RouteRequest:
-        """The same with these two filled in (half as dear as :func:`dataclasses.replace`)."""
-        return RouteRequest(
-            self.request_id,
-            self.model,
-            self.tenant,
-            self.prompt_tokens,
-            self.max_output_tokens,
-            expected_output_tokens,
-            self.priority_class,
-            self.block_hashes,
-            self.arrival_s,
-            self.deadline_s,
-            urgency,
-            self.facts,
-            self.adapter,
+        """The same with these two filled in."""
+        return msgspec.structs.replace(
+            self, expected_output_tokens=expected_output_tokens, urgency=urgency
         )
 
 
@@ -345,26 +337,24 @@ class Columns:
         )
 
 
-_NOTHING: Mapping[str, int] = MappingProxyType({})
-
-
 class Snapshot:
     """All candidates at ``now_s``. ``overlap_blocks`` maps a replica id to the number of the
-    request's leading blocks it holds (absent means 0). ``adapter_work``: per candidate, what having
-    the request's LoRA adapter there costs, in tokens of prefill (None: it wants no adapter).
-    ``tiered``: replica id → the prompt's blocks behind those that it has outside its device.
+    request's leading blocks it holds (absent means 0); ``held`` is the same as the prefix index
+    tells it. ``adapter_work``: per candidate, what having the request's LoRA adapter there costs,
+    in tokens of prefill (None: it wants no adapter). ``tiered``: replica id → the prompt's blocks
+    behind those that it has outside its device.
 
     Given as ``replicas`` (one view each) or as ``columns``; each is derived from the other when
     first asked for. Never changed after it is made.
     """
 
-    __slots__ = ("_columns", "_replicas", "adapter_work", "now_s", "overlap_blocks", "tiered")
+    __slots__ = ("_columns", "_replicas", "adapter_work", "held", "now_s", "tiered")
 
     def __init__(
         self,
         now_s: float,
         replicas: tuple[ReplicaView, ...] | None = None,
-        overlap_blocks: Mapping[str, int] = _NOTHING,
+        overlap_blocks: Mapping[str, int] = NOTHING_HELD,
         *,
         columns: Columns | None = None,
         adapter_work: Sequence[float] | None = None,
@@ -373,11 +363,16 @@ class Snapshot:
         if (replicas is None) == (columns is None):
             raise ValueError("a snapshot is made of replicas or of columns")
         self.now_s = now_s
-        self.overlap_blocks = overlap_blocks
+        self.held = overlap_blocks if isinstance(overlap_blocks, Held) else Held.of(overlap_blocks)
         self.adapter_work = adapter_work
         self.tiered = tiered
         self._replicas = replicas
         self._columns = columns
+
+    @property
+    def overlap_blocks(self) -> Mapping[str, int]:
+        """See the class."""
+        return self.held.every
 
     @property
     def replicas(self) -> tuple[ReplicaView, ...]:
@@ -418,8 +413,7 @@ def _columns(views: tuple[ReplicaView, ...]) -> Columns:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """Where a request goes, and why (for logs and headers)."""
 
     replica_id: str
@@ -427,8 +421,7 @@ class Decision:
     overlap_blocks: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class PairDecision(Decision):
+class PairDecision(Decision, frozen=True):
     """``prefill_id`` computes the prompt, ``replica_id`` generates the answer from its KV blocks.
 
     ``overlap_blocks`` are held by ``replica_id``, and need no transfer; ``prefill_overlap_blocks``

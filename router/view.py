@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
-from router.types import Columns, RouteRequest
+from router.held import NOTHING_HELD, Held
+from router.types import Columns, Decision, RouteRequest, Snapshot
 
-Lookup = Callable[[tuple[int, ...]], Mapping[str, int]]
-_NOTHING: Mapping[str, int] = {}
+
+class Preferred(NamedTuple):
+    """A choice that is made and not in force yet: the request, what the policy saw, and what it
+    chose."""
+
+    request: RouteRequest
+    snapshot: Snapshot
+    decision: Decision
+
+
+Lookup = Callable[[tuple[int, ...]], Held]
 
 
 class View:
@@ -26,6 +37,7 @@ class View:
         "columns",
         "keeping",
         "now_s",
+        "preferred",
         "thrashing",
         "unused_s",
     )
@@ -46,8 +58,10 @@ class View:
         self.keeping = keeping
         self.thrashing = thrashing
         self._lookup = lookup
-        self._held: dict[str, Mapping[str, int]] = {}
+        self._held: dict[str, Held] = {}
         self._by_urgency: dict[int, Columns] = {}
+        #: What the policy would choose of all candidates, once somebody has asked.
+        self.preferred: Preferred | None = None
 
     @property
     def idle(self) -> bool:
@@ -56,8 +70,12 @@ class View:
 
     def held(self, request: RouteRequest) -> Mapping[str, int]:
         """Replica id → leading blocks of the request's prompt that it holds (absent: none)."""
+        return self.found(request).every
+
+    def found(self, request: RouteRequest) -> Held:
+        """The same as the index tells it: what many replicas hold, and the few that hold more."""
         if not request.block_hashes:
-            return _NOTHING
+            return NOTHING_HELD
         found = self._held.get(request.request_id)
         if found is None:
             found = self._held[request.request_id] = self._lookup(request.block_hashes)
@@ -65,12 +83,10 @@ class View:
 
     def most_cached_tokens(self, request: RouteRequest) -> int:
         """Leading tokens of the prompt that its best holder has."""
-        held = self.held(request)
-        if not held:
-            return 0
-        fleet = self.columns.fleet
-        if fleet.block_size:
-            return max(held.values()) * fleet.block_size
+        found, fleet = self.found(request), self.columns.fleet
+        if fleet.block_size or not found:
+            return found.most * fleet.block_size
+        held = found.every
         sizes = zip(fleet.ids, fleet.block_sizes, strict=True)
         return max((held.get(rid, 0) * size for rid, size in sizes), default=0)
 

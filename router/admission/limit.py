@@ -38,7 +38,7 @@ class Standing(NamedTuple):
 
 class Limit:
     """A rule. Each method has a neutral default; a rule overrides what it is about:
-    :meth:`share`, or :meth:`room_everywhere` and :meth:`with_room`."""
+    :meth:`share`, or :meth:`room_everywhere`, :meth:`room_on` and :meth:`with_room`."""
 
     def share(self, standing: Standing) -> Share | None:
         """How far such a request may fill a replica (None: this rule does not narrow it)."""
@@ -47,6 +47,11 @@ class Limit:
     def room_everywhere(self, request: RouteRequest, share: Share, view: View) -> bool:
         """A quick look: True only if :meth:`with_room` would leave nobody out."""
         return True
+
+    def room_on(self, request: RouteRequest, share: Share, view: View, slot: int) -> bool:
+        """A quick look at one candidate with requests in flight: True only if :meth:`with_room`
+        would not leave it out, whoever else is asked about."""
+        return self.room_everywhere(request, share, view)
 
     def with_room(
         self, request: RouteRequest, share: Share, view: View, busy: list[int]

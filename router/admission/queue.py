@@ -18,7 +18,7 @@ the capacity costs, and a few looks per class (``MAX_LOOKS`` while prompts are h
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from router.admission.arrivals import Waits, waiting_work
 from router.admission.backlog import Backlog
@@ -298,7 +298,8 @@ class AdmissionQueue:
         # What ageing let through must not be overtaken again inside the engine.
         urgency = 0 if promoted else self._backlog.urgency(item.priority_class)
         if item.request.urgency != urgency:
-            item.request = replace(item.request, urgency=urgency)
+            request = item.request
+            item.request = request.completed(request.expected_output_tokens, urgency)
 
     def _settle_input(
         self, item: Item, cached_tokens: int, prompt_tokens: int | None = None

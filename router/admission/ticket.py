@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
 from typing import Protocol
+
+import msgspec
 
 from router.admission.queue import AdmissionQueue
 from router.ledger import Reservation
@@ -137,7 +138,7 @@ class Ticket:
 
     def _rest(self, resumed_tokens: int, block_hashes: tuple[int, ...] | None) -> RouteRequest:
         request = self.request
-        return replace(
+        return msgspec.structs.replace(
             request,
             prompt_tokens=request.prompt_tokens + resumed_tokens,
             max_output_tokens=max(1, request.max_output_tokens - resumed_tokens),

@@ -95,6 +95,7 @@ class Ways:
         self.snapshot = snapshot
         self.columns: Columns = snapshot.columns
         self.fleet: Fleet = snapshot.columns.fleet
+        self._held = snapshot.held
         self.held: Mapping[str, int] = snapshot.overlap_blocks
         self.slo = slo
         self._waited_s = max(0.0, snapshot.now_s - request.arrival_s)
@@ -394,7 +395,7 @@ class Ways:
         columns, _ = self._only(slots)
         work, now_s = self.snapshot.adapter_work, self.snapshot.now_s
         own = None if work is None else [work[slot] for slot in slots]
-        return Snapshot(now_s, overlap_blocks=self.held, columns=columns, adapter_work=own)
+        return Snapshot(now_s, overlap_blocks=self._held, columns=columns, adapter_work=own)
 
     def _only(self, slots: Sequence[int]) -> tuple[Columns, Fleet]:
         if len(slots) == len(self.fleet.ids):

@@ -33,18 +33,24 @@ limit by ``cached_token_room`` times what it holds is left out of the choice.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
+from operator import itemgetter
+from typing import NamedTuple
 
+from router.held import Common, Held
 from router.ledger import prefill_work
-from router.scoring import Scale, Weight, less_is_better, register_scorer
+from router.scoring import Scale, Weight, choose_least, has_room, less_is_better, register_scorer
 from router.tiers import Tiered
-from router.types import RouteRequest, Snapshot
+from router.types import Columns, RouteRequest, Snapshot
 
 #: Half and two and a half times of either are within 1 % of goodput, on both traces.
 WASTE = 16.0
 DAMPING_TOKENS = 64_000.0
+#: More holders than this are not compared apart from the rest.
+_FEW = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,45 +80,85 @@ class ExpectedWork:
 
     def costs(self, request: RouteRequest, snapshot: Snapshot) -> Sequence[float]:
         """Tokens of prefill (or what equals them) before and for this request, per candidate."""
-        p, columns, held = self._params, snapshot.columns, snapshot.overlap_blocks
-        fleet, prompt = columns.fleet, request.prompt_tokens
-        d, c = p.decode_weight, p.context_weight
-        charged: Mapping[int | str, float] = {0: 0.0}
-        keys: Iterable[int | str] = repeat(0)
-        own = whole = prefill_work(prompt, 0, fleet.attention_tokens)
-        if held or snapshot.tiered:
-            charged, keys, most, pull = self._savings(prompt, whole, snapshot)
-            own += pull * most
+        return self._costs(self._savings(request, snapshot), snapshot)
+
+    def least(self, request: RouteRequest, snapshot: Snapshot, rng: random.Random) -> int:
+        """The candidate of least cost that has room; equals are drawn by lot."""
+        savings, columns = self._savings(request, snapshot), snapshot.columns
+        holder = self._clear_winner(savings, snapshot)
+        if holder is not None and has_room(request, columns, holder):
+            return holder
+        return choose_least(request, columns, self._costs(savings, snapshot), rng)
+
+    def _costs(self, savings: _Savings, snapshot: Snapshot) -> list[float]:
+        columns = snapshot.columns
+        own, fleet = savings.own, columns.fleet
+        saved: Iterable[float] = repeat(0.0)
+        if savings.charged:
+            common = savings.common
+            keys = fleet.ids if common is None else common.column(fleet.ids)
+            saved = map(savings.charged.__getitem__, keys)
+        d, c = self._params.decode_weight, self._params.context_weight
         # The hottest line of a decision: one pass over all candidates, no calls in it.
         costs = [
-            own + prefill + d * decode + c * context - charged[key]
-            for prefill, decode, context, key in zip(
+            own + prefill + d * decode + c * context - spared
+            for prefill, decode, context, spared in zip(
                 columns.prefill_work,
                 columns.decode_tokens,
                 columns.context_tokens,
-                keys,
-                strict=False,  # without overlap, ``keys`` has no end
+                saved,
+                strict=False,  # where nothing is held, it has no end
             )
         ]
+        for slot, cost in self._costs_of_few(savings, columns):
+            costs[slot] = cost
         if snapshot.adapter_work is None:
             return costs
         return [cost + more for cost, more in zip(costs, snapshot.adapter_work, strict=True)]
 
-    def _savings(
-        self, prompt: int, whole: float, snapshot: Snapshot
-    ) -> tuple[Mapping[int | str, float], Iterable[int | str], float, float]:
-        """What a cache spares, charged ``1 + pull`` times, by key, and each replica's key; the
-        most that any spares; and the pull."""
-        p, fleet, held = self._params, snapshot.columns.fleet, snapshot.overlap_blocks
-        attention, tiered = fleet.attention_tokens, snapshot.tiered
-        if fleet.block_size and not tiered:
-            tokens: Mapping[int | str, float] = {n: n * fleet.block_size for n in {*held.values()}}
-            keys: Iterable[int | str] = map(held.get, fleet.ids, repeat(0))
+    def _costs_of_few(self, savings: _Savings, columns: Columns) -> list[tuple[int, float]]:
+        """Slots and costs, in the same order of sums as all others, so that equals stay equal."""
+        own, slots, work = savings.own, columns.fleet.slots, columns.prefill_work
+        decodes, contexts = columns.decode_tokens, columns.context_tokens
+        d, c = self._params.decode_weight, self._params.context_weight
+        found = []
+        for replica_id, saved in savings.by_few.items():
+            slot = slots.get(replica_id)
+            if slot is not None:
+                cost = own + work[slot] + d * decodes[slot] + c * contexts[slot] - saved
+                found.append((slot, cost))
+        return found
+
+    def _clear_winner(self, savings: _Savings, snapshot: Snapshot) -> int | None:
+        """The one of the few that hold more than the others whose cost is least, if it is less than
+        any other's would be with nothing outstanding. That is so for most prompts that continue
+        something, and then nobody has to look at the whole fleet."""
+        common = savings.common
+        if common is None or not savings.by_few or snapshot.adapter_work is not None:
+            return None
+        found = self._costs_of_few(savings, snapshot.columns)
+        if not found:
+            return None
+        slot, least = min(found, key=itemgetter(1))
+        if least >= savings.own - savings.charged[common.most]:
+            return None
+        return slot if sum(cost == least for _, cost in found) == 1 else None
+
+    def _savings(self, request: RouteRequest, snapshot: Snapshot) -> _Savings:
+        p, fleet, held = self._params, snapshot.columns.fleet, snapshot.held
+        prompt, attention, tiered = request.prompt_tokens, fleet.attention_tokens, snapshot.tiered
+        whole = prefill_work(prompt, 0, attention)
+        if not held and not tiered:
+            return _Savings(whole, {}, None, {})
+        if len(held.few) > _FEW:
+            held = Held(Common({**held.every}), {})
+        alike = fleet.block_size and not tiered
+        if alike:
+            tokens: Mapping[int | str, float] = {n: n * fleet.block_size for n in held.depths()}
         else:
             sizes = zip(fleet.ids, fleet.block_sizes, strict=True)
-            blocks = _with_tiers(held, tiered) if tiered else held
+            blocks = _with_tiers(held.every, tiered) if tiered else held.every
             tokens = {rid: blocks.get(rid, 0) * size for rid, size in sizes}
-            keys = fleet.ids
         spared: dict[int | str, float] = {
             key: p.overlap_weight * (whole - prefill_work(max(1, prompt - n), n, attention))
             for key, n in tokens.items()
@@ -124,9 +170,25 @@ class ExpectedWork:
         most = max(spared.values())
         pull = WASTE * most / (most + p.short_tokens)
         pull /= 1.0 + max(1.0, whole - most) / DAMPING_TOKENS
+        own = whole + pull * most
         charged = {key: (1.0 + pull) * value for key, value in spared.items()}
-        charged.setdefault(0, 0.0)
-        return charged, keys, most, pull
+        if not alike:
+            return _Savings(own, charged, None, {})
+        charged[0] = 0.0
+        by_few = {rid: charged[n] for rid, n in held.few.items()}
+        return _Savings(own, charged, held.common, by_few)
+
+
+class _Savings(NamedTuple):
+    """``own``: the prompt's cost where nothing of it is cached. ``charged``: what a cache spares of
+    it, charged ``1 + pull`` times, by the number of blocks (``common``: how many many replicas
+    hold), or by replica where replicas differ (``common`` None); nothing is held where it is empty.
+    ``by_few``: the same of the few that hold more, by replica."""
+
+    own: float
+    charged: Mapping[int | str, float]
+    common: Common | None
+    by_few: Mapping[str, float]
 
 
 def _with_tiers(held: Mapping[str, int], tiered: Mapping[str, Tiered]) -> Mapping[str, int]:

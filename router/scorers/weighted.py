@@ -12,7 +12,7 @@ from pydantic_core import CoreSchema
 
 from router.policy import register
 from router.scorers.expected_work import ExpectedWork, ExpectedWorkParams
-from router.scoring import SCORERS, WeightedPolicy, build_scorer, choose_least
+from router.scoring import SCORERS, WeightedPolicy, build_scorer
 from router.types import Decision, RouteRequest, Snapshot
 from weir.settings.schema import params_schema
 from weir.settings.section import Finding, refuse
@@ -96,10 +96,8 @@ class LeastExpectedWork:
         self._work = ExpectedWork(params)
 
     def choose(self, request: RouteRequest, snapshot: Snapshot, rng: random.Random) -> Decision:
-        columns = snapshot.columns
-        costs = self._work.costs(request, snapshot)
-        chosen = columns.fleet.ids[choose_least(request, columns, costs, rng)]
-        return Decision(chosen, "least-expected-work", snapshot.overlap_blocks.get(chosen, 0))
+        chosen = snapshot.columns.fleet.ids[self._work.least(request, snapshot, rng)]
+        return Decision(chosen, "least-expected-work", snapshot.held.blocks(chosen))
 
     def costs(self, request: RouteRequest, snapshot: Snapshot) -> Sequence[float]:
         """For whoever wants to know why."""

@@ -7,9 +7,10 @@ queues each and is asked what is next. Every outcome must be the same, and so mu
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import hypothesis.strategies as st
+import msgspec
 import pytest
 from hypothesis import given
 
@@ -148,7 +149,10 @@ def _request(step: int, rng: random.Random, now_s: float) -> RouteRequest:
 def test_only_room_and_an_empty_queue_let_a_request_pass(at_once: bool) -> None:
     side = Side(at_once)
     request = _request(0, random.Random(1), side.now_s)
-    calm = [replace(request, request_id=f"c{n}", priority_class="side") for n in range(6)]
+    calm = [
+        msgspec.structs.replace(request, request_id=f"c{n}", priority_class="side")
+        for n in range(6)
+    ]
     outcomes = [side.offer(one) for one in calm]
     assert [len(found) for found in outcomes] == [1, 1, 1, 1, 0, 0]
     assert side.dispatched_at_once == (4 if at_once else 0)

@@ -6,9 +6,10 @@ for what ended, no work is refused while a replica has room.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import hypothesis.strategies as st
+import msgspec
 from hypothesis import settings as hypothesis_settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
@@ -103,7 +104,7 @@ class QueueMachine(RuleBasedStateMachine):
             if isinstance(outcome, Dispatch):
                 capacity.free -= 1
                 request, _ = self.waiting.pop(outcome.request.request_id)
-                assert request == replace(outcome.request, urgency=request.urgency)
+                assert request == msgspec.structs.replace(outcome.request, urgency=request.urgency)
                 self.in_flight[request.request_id] = request
                 assert outcome.priority not in self.priorities.values()
                 self.priorities[request.request_id] = outcome.priority

@@ -46,11 +46,12 @@ class Naive:
 
 class IndexMachine(RuleBasedStateMachine):
     max_blocks = MAX_BLOCKS
+    few = 1
 
     def __init__(self) -> None:
         super().__init__()
         self.now_s = 0.0
-        self.index = PrefixIndex(predicted_ttl_s=TTL_S)
+        self.index = PrefixIndex(predicted_ttl_s=TTL_S, few=self.few)
         self.naive = {name: Naive() for name in REPLICAS}
         for name in REPLICAS:
             self.index.add_replica(name, self.max_blocks)
@@ -155,6 +156,7 @@ class IndexMachine(RuleBasedStateMachine):
 
 class UnboundedIndexMachine(IndexMachine):
     max_blocks = 10_000
+    few = 0
 
 
 TestBoundedIndex = IndexMachine.TestCase

@@ -11,10 +11,11 @@ import pytest
 
 import router.scorers  # noqa: F401 - registers the policies
 from router.admission import AdmissionSettings, ClassSettings, Failed, Shed, Ticket
-from router.dispatcher import Dispatcher, Waiting
+from router.dispatcher import CROWDED_OFFERS, Dispatcher, Waiting
 from router.policy import build_policy
 from router.router import Router
 from router.types import ReplicaInfo, ReplicaLoad, RouteRequest
+from router.view import View
 from weir.errors import BadRequestError, NoReplicaError
 
 ONE_CLASS = AdmissionSettings(classes=(ClassSettings("standard", 0, max_wait_s=60.0),))
@@ -80,6 +81,40 @@ class TestOffer:
         assert isinstance(second.outcome, Ticket)
         second.outcome.close()
         assert site.is_clean()
+
+    def test_the_preferred_replica_is_left_out_when_it_is_full(self):
+        site = Site(replicas=3)
+        assert site.router.compares
+        first = site.ticket()
+        holder = first.grant.replica_id
+        view = site.router.view()
+        request = site.request()
+        assert site.members[site.router.preferred(request, view)].replica_id != holder
+        others = [site.ticket().grant.replica_id for _ in range(2)]
+        assert sorted([holder, *others]) == ["r0", "r1", "r2"]
+        site.waiting()
+
+    def test_where_the_preferred_one_was_full_the_next_are_decided_the_usual_way(self, monkeypatch):
+        site = Site(replicas=1)
+        asked: list[str] = []
+        prefer = site.router.preferred
+
+        def watched(request: RouteRequest, view: View) -> int:
+            asked.append(request.request_id)
+            return prefer(request, view)
+
+        monkeypatch.setattr(site.router, "preferred", watched)
+        first = site.ticket()
+        site.dispatcher.cancel(site.waiting())  # q2 found it full
+        first.close()
+        for _ in range(CROWDED_OFFERS + 1):
+            site.ticket().close()
+        assert asked == ["q1", "q2", f"q{CROWDED_OFFERS + 3}"]
+
+    def test_a_policy_that_draws_is_not_asked_twice(self):
+        site = Site()
+        drawing = Router(build_policy("power-of-two"), site.clock, random.Random(1))
+        assert not drawing.compares
 
     def test_expected_output_is_filled_in_from_what_was_learned(self):
         site = Site(replicas=1, settings=OFF)

@@ -51,9 +51,18 @@ def test_memory_is_bounded() -> None:
     meter = ReturnMeter(window_tokens=1000.0, remembered=100)
     for n in range(50):
         meter.observe(chain(n, 40), 640)
-    assert len(meter._seen) <= 100
+        assert len(meter._seen) + len(meter._older) <= 200
     meter.observe((), 640)
     assert meter.share == 0.0
+
+
+def test_what_was_used_lately_is_remembered_and_the_rest_forgotten() -> None:
+    """A prompt of one block is one prefix."""
+    meter = ReturnMeter(remembered=100)
+    for n in range(1, 1000):
+        meter.observe((n,), 16)
+        assert meter.observe((max(1, n - 45),), 16) == 16.0
+    assert meter.observe((1,), 16) == 0.0
 
 
 def test_it_says_how_much_of_each_prompt_came_before() -> None:

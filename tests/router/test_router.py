@@ -7,6 +7,7 @@ import zlib
 from collections import Counter
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 import router.scorers  # noqa: F401 - registers the policies
@@ -73,7 +74,7 @@ class TestChoose:
 
     def test_a_fully_held_prompt_still_computes_its_last_token(self) -> None:
         made, _ = make(1)
-        whole = replace(prompt("a"), prompt_tokens=10 * BLOCK)
+        whole = msgspec.structs.replace(prompt("a"), prompt_tokens=10 * BLOCK)
         serve(made, whole)
         made.choose(whole)
         assert made.snapshot().replicas[0].load.prefill_tokens == 1

@@ -38,6 +38,12 @@ class KvLimit(Limit):
         # Where no capacity is known, nothing is left out either.
         return not least or self._most_in_use(view) + need <= share.kv * self._params.fill * least
 
+    def room_on(self, request: RouteRequest, share: Share, view: View, slot: int) -> bool:
+        need = request.prompt_tokens + request.expected_output_tokens
+        capacity = view.columns.fleet.capacity_tokens[slot]
+        over = self._in_use(view, slot) + need - share.kv * self._params.fill * capacity
+        return over <= 0 or not capacity
+
     def with_room(
         self, request: RouteRequest, share: Share, view: View, busy: list[int]
     ) -> list[int]:

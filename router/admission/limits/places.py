@@ -30,6 +30,11 @@ class PlacesLimit(Limit):
         most = self._running or columns.fleet.least_max_running
         return max(columns.requests, default=0) + 1 <= share.running * most
 
+    def room_on(self, request: RouteRequest, share: Share, view: View, slot: int) -> bool:
+        columns = view.columns
+        most = self._running or columns.fleet.infos[slot].max_running
+        return columns.requests[slot] + 1 <= max(1.0, share.running * most)
+
     def with_room(
         self, request: RouteRequest, share: Share, view: View, busy: list[int]
     ) -> list[int]:

@@ -47,6 +47,13 @@ class PrefillLimit(Limit):
             return max(columns.prefill_tokens, default=0) < most
         return max(columns.prefill_work, default=0) < most
 
+    def room_on(self, request: RouteRequest, share: Share, view: View, slot: int) -> bool:
+        columns, most = view.for_urgency(request.urgency), self._params.tokens
+        if share.prefill < 1.0:
+            room = max(1.0, share.prefill * most - request.prompt_tokens)
+            return columns.prefill_tokens[slot] < room
+        return columns.prefill_work[slot] < most
+
     def with_room(
         self, request: RouteRequest, share: Share, view: View, busy: list[int]
     ) -> list[int]:

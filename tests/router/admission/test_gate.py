@@ -125,7 +125,6 @@ async def test_many_freed_at_once_wake_in_dispatch_order(clock, make_request):
 async def test_saturated_replicas_are_left_out_of_the_choice(clock, make_request):
     site = Site(clock, replicas=2)
     async with site.gate.admit(make_request()) as first, site.gate.admit(make_request()) as second:
-        assert site.router.chosen[1][1] == {first.grant.replica_id}
         assert second.grant.replica_id != first.grant.replica_id
     assert site.is_clean()
 

@@ -12,6 +12,7 @@ import pytest
 from router.admission import Room, Share
 from router.admission.limit import Standing, build_limits, limit_names, narrowest, register
 from router.admission.limits.kv import KvLimit, KvParams
+from router.held import NOTHING_HELD, Held
 from router.types import (
     Columns,
     ReplicaInfo,
@@ -57,7 +58,7 @@ def room(
     found = View(
         0.0,
         columns or Snapshot(0.0, views).columns,
-        lambda hashes: held or {},
+        lambda hashes: Held.of(held or {}),
         unused_s,
         keeping=True,
         thrashing=thrashing,
@@ -227,9 +228,9 @@ def test_what_is_cold_grows_with_the_replicas_kv_and_needs_it_to_be_known():
 def test_the_index_is_asked_once_and_only_where_room_is_lacking():
     asked = []
 
-    def lookup(hashes: tuple[int, ...]) -> dict[str, int]:
+    def lookup(hashes: tuple[int, ...]) -> Held:
         asked.append(hashes)
-        return {}
+        return NOTHING_HELD
 
     roomy = view(load=ReplicaLoad(1), stats=ReplicaStats(1, 0, 10, 0.0), blocks=100)
     found = View(0.0, Snapshot(0.0, (roomy,)).columns, lookup, lambda _: math.inf)
@@ -294,9 +295,11 @@ class TestEveryLimit:
             )
             first, again = (made.saturated_for(ask, share) for _ in range(2))
             assert first == again, "pure"
+            busy = [n for n, v in enumerate(views) if v.load.requests]
             if limit.room_everywhere(ask, share, made._view):
-                busy = [n for n, v in enumerate(views) if v.load.requests]
                 assert limit.with_room(ask, share, made._view, busy) == busy
+            room_on = [n for n in busy if limit.room_on(ask, share, made._view, n)]
+            assert {*room_on} <= {*limit.with_room(ask, share, made._view, busy)}
             if first is None:
                 assert not idle
             else:

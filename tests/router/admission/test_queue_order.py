@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from router.admission import (
@@ -336,7 +337,8 @@ def test_what_overtakes_a_late_prompt_held_back_leaves_it_its_turn_of_ageing(clo
     served: list[str] = []
     for n in range(12):
         clock.now += 1.0
-        queue.offer(replace(make_request("a", request_id=f"late{n}"), arrival_s=clock.now - 60.0))
+        late = make_request("a", request_id=f"late{n}")
+        queue.offer(msgspec.structs.replace(late, arrival_s=clock.now - 60.0))
         served += ids(run(queue, Sparing(), 1))
     assert served.index("cold") == 8
 

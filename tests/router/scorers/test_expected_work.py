@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import random
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 import router.scorers  # noqa: F401  (registers the policies)
+from router.held import Common, Held
 from router.policy import build_policy
+from router.scorers.expected_work import ExpectedWork, ExpectedWorkParams
+from router.scoring import choose_least
 from router.types import ReplicaInfo, ReplicaLoad, ReplicaView, RouteRequest, Snapshot
 
 
@@ -35,3 +41,41 @@ def test_a_short_common_prefix_pulls_little() -> None:
 def test_a_prompt_that_is_long_anyway_goes_where_it_is_served_first() -> None:
     assert choose(20_000, 8000, busy=80_000) == "holder"
     assert choose(1_000_000, 8000, busy=80_000) == "idle"
+
+
+loads = st.tuples(*[st.sampled_from([0, 1, 200, 3000, 90_000])] * 4)
+depths = st.integers(0, 40)
+
+
+@given(
+    st.lists(loads, min_size=1, max_size=12),
+    st.lists(depths, min_size=12, max_size=12),
+    st.dictionaries(st.integers(0, 13), depths, max_size=5),
+    st.sampled_from([1280, 1300, 20_000]),  # no shorter than what anybody holds
+    st.sampled_from([1, 4, 256]),
+    st.integers(0, 3),
+)
+def test_the_few_that_hold_more_are_compared_apart_with_the_same_choice(
+    fleet: list[tuple[int, int, int, int]],
+    common: list[int],
+    more: dict[int, int],
+    prompt: int,
+    most_running: int,
+    seed: int,
+) -> None:
+    """Found by looking at a few candidates or at all: the same one, and the dice fall alike."""
+    views = tuple(
+        ReplicaView(ReplicaInfo(f"r{n}", max_running=most_running), ReplicaLoad(*load))
+        for n, load in enumerate(fleet)
+    )
+    request = RouteRequest("q", "m", "t", prompt, 10, 10)
+    many = {f"r{n}": blocks for n, blocks in enumerate(common) if blocks}
+    few = {f"r{n}": blocks + many.get(f"r{n}", 0) for n, blocks in more.items()}
+    work = ExpectedWork(ExpectedWorkParams())
+    told = Snapshot(1.0, views, Held(Common(many), few))
+    plain = Snapshot(1.0, views, {**many, **few})
+    costs = list(work.costs(request, plain))
+    assert list(work.costs(request, told)) == costs
+    dice, others = random.Random(seed), random.Random(seed)
+    assert work.least(request, told, dice) == choose_least(request, plain.columns, costs, others)
+    assert dice.getstate() == others.getstate()
