@@ -141,10 +141,8 @@ def _replicas(pool: Pool, settings: Settings) -> dict[str, Any]:
     }
     if not runs(model):
         # Serve takes a fixed number only above 0; a scaled deployment may have none.
-        none: dict[str, Any] = {"min_replicas": 0, "initial_replicas": 0, "max_replicas": 1}
-        # With no delay upwards, Serve would start one for each request that waits, and stop it.
-        none |= {"downscale_delay_s": 0.0, "downscale_to_zero_delay_s": 0.0}
-        return {"autoscaling_config": none | {"policy": {"policy_function": ZERO_POLICY}}}
+        none = {"min_replicas": 0, "initial_replicas": 0, "max_replicas": 1}
+        return {"autoscaling_config": none | at_once | {"policy": {"policy_function": ZERO_POLICY}}}
     if scaling is None:
         return {"num_replicas": model.replicas}
     return {

@@ -93,8 +93,9 @@ class EndedRequest(msgspec.Struct):
 
 
 class Sums(msgspec.Struct):
-    """Requests that have ended, and what they came to. ``failed``: with a status of 500 or more.
-    ``moved``: legs that went on where another broke off."""
+    """Requests that have ended, and what they came to. ``failed``: by the platform's fault;
+    ``refused``: for what they asked, or for their tenant's limits. ``moved``: legs that went on
+    where another broke off."""
 
     requests: int = 0
     failed: int = 0

@@ -23,10 +23,11 @@ from sqlalchemy import Engine, func, select
 
 from deployments import wire
 from deployments.gateway.booking import Booking
+from deployments.gateway.ending import ClassLimits, judge
 from deployments.gateway.legs import Attempt, Choice, Leg
 from deployments.gateway.plan import Step
 from deployments.gateway.pricing import PriceLists
-from deployments.gateway.settle import Record
+from deployments.gateway.record import Record
 from load_tests.report import Mark, Report, Row, absent_row, bench_parser, emit, median, percentile
 from weir.database import migrate, open_database, reading
 from weir.ledger import ReplicaTime, UsageRecord
@@ -73,8 +74,9 @@ def booking_row(size: Size) -> Row:
         records = [_request(number) for number in range(size.bookings)]
         took_us = []
         for record in records:
+            ending = judge(record, 200, time.monotonic(), ClassLimits(), prices)
             begin_s = time.perf_counter()
-            booking.close(record)
+            booking.book(record, ending)
             took_us.append((time.perf_counter() - begin_s) * 1e6)
         written = outbox.size_bytes / size.bookings
         assert outbox.next == size.bookings
@@ -98,7 +100,8 @@ def _request(number: int) -> Record:
         header=lambda name: None,
     )
     submit = wire.Submit(1, "r", [1] * 200, wire.Sampling(max_tokens=32))
-    stream: Any = SimpleNamespace(used=wire.Used(1, 200, 64, 32, 0.004, 0.2))
+    used = wire.Used(1, 200, 64, 32, 0.004, 0.2)
+    stream: Any = SimpleNamespace(used=used, booked=lambda: None)
     leg = Leg("replica", [1] * 32, wire.Started(1, 200, 64), stream=stream)
     route: Any = None
     attempt = Attempt(Step("m"), [Choice(0, 0, route, submit, [leg])], shown=True)

@@ -18,12 +18,16 @@ from functools import partial
 
 from load_tests.report import Mark, Report, Row, bench_parser, emit, median
 from load_tests.rollouts.playing import CANDIDATES, ON_THE_LINE, Played, Version, play
-from weir.settings.rollout import JudgeSettings, RolloutSettings
+from weir.settings.rollout import JudgeSettings, PerplexitySettings, RolloutSettings
 
 PER_S = 20.0
-#: As shipped, but for what has no default: agreement is judged, and who gets no verdict is held.
+#: As shipped, but for what has no default: agreement and perplexity are judged, and who gets no
+#: verdict is held.
 SETTINGS = RolloutSettings(
-    mirror=0.05, judge=JudgeSettings(disagreement=0.02), most_s=7200.0, on_timeout="hold"
+    mirror=0.05,
+    judge=JudgeSettings(disagreement=0.02, perplexity=PerplexitySettings(model="judge")),
+    most_s=7200.0,
+    on_timeout="hold",
 )
 _LINE = "exactly as slow as is allowed"
 

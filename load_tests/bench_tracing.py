@@ -1,8 +1,9 @@
 """What tracing costs: off, one request in a hundred, and every request, in paired windows.
 
-Two platforms run side by side for the whole of a bench: one as it ships, without tracing, and one
-that traces and sends to a collector (OTLP over HTTP, in the bench's own process, which only counts
-bytes). Short windows of the same load go to them in turn, and a ratio is taken within a round:
+Two platforms run side by side, started anew every three rounds: one as it ships, without tracing,
+and one that traces and sends to a collector (OTLP over HTTP, in the bench's own process, which only
+counts bytes). Short windows of the same load go to them in turn, and a ratio is taken within a
+round:
 
   off     the platform without tracing
   1 %     the other one, at ``sample_ratio: 0.01``
@@ -66,6 +67,10 @@ class System:
     sampled: bool = False
 
 
+#: Two starts of one and the same platform differ by a few per cent, for as long as they run: which
+#: is started first changes, and the median is over several starts.
+ROUNDS_OF_A_START = 3
+
 SYSTEMS = (System("off", False), System("1 %", True), System("100 %", True, sampled=True))
 
 
@@ -89,12 +94,12 @@ def tracing_of(collector: Collector) -> dict[str, Any]:
 
 @contextmanager
 def platforms(
-    kind: str, workload: EngineWorkload, collector: Collector, logs: Path | None
+    kind: str, workload: EngineWorkload, collector: Collector, logs: Path | None, first: bool
 ) -> Iterator[Mapping[bool, Started]]:
-    """Both, up: False is the one without tracing."""
+    """Both, up: False is the one without tracing. ``first`` is the one that is started first."""
     with ExitStack() as stack:
         started = {}
-        for traces in (False, True):
+        for traces in (first, not first):
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="weir-bench-"))
             sections = {"tracing": tracing_of(collector) if traces else {"recent": 0}}
             if kind == "engine":
@@ -118,15 +123,17 @@ def measure(
     """The windows of each system, and what the collector got."""
     found: dict[str, list[Window]] = {system.name: [] for system in SYSTEMS}
     with collecting(keep=False) as collector:
-        with platforms(kind, workload, collector, logs) as started:
-            for server in started.values():
-                await_answer(server.target, prompts.bodies(0, FULL)[0], ANSWER_PATIENCE_S)
-            for number, system in interleave(SYSTEMS, rounds):
-                bodies = prompts.bodies(number, FULL)
-                window = _window(started[system.traces], system, bodies, pace)
-                found[system.name].append(window)
-                say(f"{kind}, round {number + 1}, {system.name}: {window.req_per_s:.1f} req/s")
-            time.sleep(2.0)
+        for start in range(-(-rounds // ROUNDS_OF_A_START)):
+            first, at = start % 2 == 1, start * ROUNDS_OF_A_START
+            with platforms(kind, workload, collector, logs, first) as started:
+                for server in started.values():
+                    await_answer(server.target, prompts.bodies(0, FULL)[0], ANSWER_PATIENCE_S)
+                for number, system in interleave(SYSTEMS, min(ROUNDS_OF_A_START, rounds - at)):
+                    bodies = prompts.bodies(at + number, FULL)
+                    window = _window(started[system.traces], system, bodies, pace)
+                    found[system.name].append(window)
+                    say(f"{kind}, {at + number + 1}, {system.name}: {window.req_per_s:.1f} req/s")
+                time.sleep(2.0)
         got = {"exports": float(collector.asked), "megabytes": collector.taken_bytes / 1e6}
     return found, got
 

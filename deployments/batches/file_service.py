@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 
 from deployments.batches.files import BATCH, FilePage, FileTable, StoredFile
@@ -69,15 +69,25 @@ class Files:
             made = StoredFile(
                 f"file-{self._ids()}", tenant.id, BATCH, "", reserved, self._now_s(), None
             )
-            await self._run(self.table.reserve, made)
-            try:
+            async with self._reserved(made):
                 made = await self._receive(made, reader, body)
                 await self._run(self.table.publish, made)
-            except BaseException:
-                await self._run(self.table.give_up, made.id)
-                await self._run(self.storage.remove, made.path)
-                raise
         return made
+
+    @asynccontextmanager
+    async def _reserved(self, made: StoredFile) -> AsyncIterator[None]:
+        """A file that is about to be published; nothing is left of it if it is not.
+
+        Raises:
+            StorageFullError: its tenant keeps as much as it may.
+        """
+        await self._run(self.table.reserve, made)
+        try:
+            yield
+        except BaseException:
+            await self._run(self.table.give_up, made.id)
+            await self._run(self.storage.remove, made.path)
+            raise
 
     @contextmanager
     def _uploading(self, tenant: Tenant) -> Iterator[None]:
@@ -159,14 +169,9 @@ class Files:
         now_s = self._now_s()
         file_id, expires_s = f"file-{self._ids()}", now_s + most.ttl_s
         made = StoredFile(file_id, tenant.id, BATCH, filename, len(content), now_s, expires_s)
-        await self._run(self.table.reserve, made)
-        try:
+        async with self._reserved(made):
             await self._run(self.storage.put, made.path, content)
             await self._run(self.table.publish, made)
-        except BaseException:
-            await self._run(self.table.give_up, made.id)
-            await self._run(self.storage.remove, made.path)
-            raise
         return made
 
 

@@ -10,11 +10,14 @@ from fastapi.responses import StreamingResponse
 from deployments.batches.message_batches import FAMILY, create, outputs, results, shown
 from deployments.batches.service import Batches
 from deployments.gateway import http
+from deployments.gateway.callers import EndpointCallers
 from weir.errors import BadRequestError, ConflictError
 
 #: The whole batch is in one body; what is larger is uploaded as a file.
 _BODY_BYTES = 32 * 1024 * 1024
 _LINES = "application/x-jsonl"
+_PATH = "/v1/messages/batches"
+_Refusals = dict[int | str, dict[str, Any]]
 _CREATE: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -46,22 +49,25 @@ _CREATE: dict[str, Any] = {
 def add_message_batches(
     app: FastAPI,
     batches: Batches,
-    reader: Any,
-    writer: Any,
-    refusals: dict[int | str, dict[str, Any]],
+    callers: EndpointCallers,
+    refusals: _Refusals,
 ) -> None:
-    """Anthropic's batches. ``reader`` and ``writer`` say who asks, and whether it may;
-    ``refusals`` describes the errors."""
-    known: dict[str, Any] = {"tags": ["anthropic"], "responses": refusals}
-    path = "/v1/messages/batches/{batch_id}"
+    """Anthropic's batches. ``refusals`` describes the errors."""
+    _add_all(app, batches, callers, refusals)
+    _add_one(app, batches, callers, refusals)
+    _add_results(app, batches, callers, refusals)
 
-    @app.post("/v1/messages/batches", summary="Begin a batch", openapi_extra=_CREATE, **known)
+
+def _add_all(app: FastAPI, batches: Batches, callers: EndpointCallers, refusals: _Refusals) -> None:
+    known: dict[str, Any] = {"tags": ["anthropic"], "responses": refusals}
+
+    @app.post(_PATH, summary="Begin a batch", openapi_extra=_CREATE, **known)
     async def create_batch(request: Request) -> dict[str, Any]:
-        caller = writer(request, "batches")
+        caller = callers.writer(request, "batches")
         raw = await http.read_json_body(request.scope, request.receive, _BODY_BYTES)
         return shown(await create(batches, caller, raw))
 
-    @app.get("/v1/messages/batches", summary="The tenant's batches", **known)
+    @app.get(_PATH, summary="The tenant's batches", **known)
     async def list_batches(
         request: Request,
         after_id: str | None = None,
@@ -70,7 +76,7 @@ def add_message_batches(
     ) -> dict[str, Any]:
         if before_id is not None:
             raise BadRequestError("before_id: page with after_id.", param="before_id")
-        tenant = reader(request, "batches")
+        tenant = callers.reader(request, "batches")
         listed, more = await batches.list(tenant, after_id, limit, FAMILY)
         return {
             "data": [shown(batch) for batch in listed],
@@ -79,13 +85,18 @@ def add_message_batches(
             "last_id": listed[-1].id if listed else None,
         }
 
+
+def _add_one(app: FastAPI, batches: Batches, callers: EndpointCallers, refusals: _Refusals) -> None:
+    known: dict[str, Any] = {"tags": ["anthropic"], "responses": refusals}
+    path = _PATH + "/{batch_id}"
+
     @app.get(path, summary="A batch as it stands", **known)
     async def get_batch(batch_id: str, request: Request) -> dict[str, Any]:
-        return shown(await batches.batch(reader(request, "batches"), batch_id, FAMILY))
+        return shown(await batches.batch(callers.reader(request, "batches"), batch_id, FAMILY))
 
     @app.post(f"{path}/cancel", summary="Stop a batch", **known)
     async def cancel_batch(batch_id: str, request: Request) -> dict[str, Any]:
-        tenant = writer(request, "batches").tenant
+        tenant = callers.writer(request, "batches").tenant
         batch = await batches.batch(tenant, batch_id, FAMILY)
         try:
             batch = await batches.cancel(tenant, batch_id)
@@ -95,18 +106,22 @@ def add_message_batches(
 
     @app.delete(path, summary="Forget a batch and its results", **known)
     async def delete_batch(batch_id: str, request: Request) -> dict[str, Any]:
-        tenant = writer(request, "batches").tenant
+        tenant = callers.writer(request, "batches").tenant
         await batches.delete(tenant, await batches.batch(tenant, batch_id, FAMILY))
         return {"id": batch_id, "type": "message_batch_deleted"}
 
+
+def _add_results(
+    app: FastAPI, batches: Batches, callers: EndpointCallers, refusals: _Refusals
+) -> None:
     @app.get(
-        f"{path}/results",
+        _PATH + "/{batch_id}/results",
         summary="The results, a line each",
         response_class=StreamingResponse,
         tags=["anthropic"],
         responses=refusals | {200: {"description": "Lines.", "content": {_LINES: {}}}},
     )
     async def get_results(batch_id: str, request: Request) -> StreamingResponse:
-        tenant = reader(request, "batches")
+        tenant = callers.reader(request, "batches")
         batch = await outputs(batches, tenant, batch_id)
         return StreamingResponse(results(batches, tenant, batch), media_type=_LINES)

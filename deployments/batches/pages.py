@@ -17,9 +17,8 @@ from deployments.batches.service import Asked, Batches
 from deployments.gateway import http
 from deployments.gateway.bodies.batches import BatchBody
 from deployments.gateway.bodies.parsing import parse_body
-from deployments.gateway.callers import caller_of
+from deployments.gateway.callers import EndpointCallers
 from weir.errors import BadRequestError, RangeError
-from weir.tenancy import Caller, Tenant
 
 _BODY_BYTES = 64 * 1024
 _REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -66,29 +65,19 @@ _CREATE: dict[str, Any] = {
 
 def add_batches(app: FastAPI, batches: Batches) -> None:
     """Files and batches."""
-    directory = batches.gateway.directory
-
-    def reader(request: Request, endpoint: str) -> Tenant:
-        caller = caller_of(directory, request)
-        caller.require_endpoint(endpoint, asks=False)
-        return caller.tenant
-
-    def writer(request: Request, endpoint: str) -> Caller:
-        caller = caller_of(directory, request)
-        caller.require_endpoint(endpoint)
-        return caller
-
-    _add_files(app, batches, reader, writer)
-    _add_jobs(app, batches, reader, writer)
-    add_message_batches(app, batches, reader, writer, _REFUSALS)
+    callers = EndpointCallers(batches.gateway.directory)
+    _add_files(app, batches, callers)
+    _add_content(app, batches, callers)
+    _add_jobs(app, batches, callers)
+    add_message_batches(app, batches, callers, _REFUSALS)
 
 
-def _add_files(app: FastAPI, batches: Batches, reader: Any, writer: Any) -> None:
+def _add_files(app: FastAPI, batches: Batches, callers: EndpointCallers) -> None:
     known: dict[str, Any] = {"tags": ["openai"], "responses": _REFUSALS}
 
     @app.post("/v1/files", summary="Keep a file", openapi_extra=_UPLOAD, **known)
     async def upload_file(request: Request) -> dict[str, Any]:
-        tenant = writer(request, "files").tenant
+        tenant = callers.writer(request, "files").tenant
         content_type = http.header(request.scope, b"content-type")
         announced = http.header(request.scope, b"content-length") or ""
         size = int(announced) if announced.isdigit() else None
@@ -107,17 +96,19 @@ def _add_files(app: FastAPI, batches: Batches, reader: Any, writer: Any) -> None
         purpose: str | None = None,
     ) -> dict[str, Any]:
         page = FilePage(after, limit, order == "desc", purpose)
-        return _listed(*await batches.files.page(reader(request, "files"), page))
+        return _listed(*await batches.files.page(callers.reader(request, "files"), page))
 
     @app.get("/v1/files/{file_id}", summary="A file, without its content", **known)
     async def get_file(file_id: str, request: Request) -> dict[str, Any]:
-        return (await batches.files.find(reader(request, "files"), file_id)).shown()
+        return (await batches.files.find(callers.reader(request, "files"), file_id)).shown()
 
     @app.delete("/v1/files/{file_id}", summary="Forget a file", **known)
     async def delete_file(file_id: str, request: Request) -> dict[str, Any]:
-        await batches.files.delete(writer(request, "files").tenant, file_id)
+        await batches.files.delete(callers.writer(request, "files").tenant, file_id)
         return {"id": file_id, "object": "file", "deleted": True}
 
+
+def _add_content(app: FastAPI, batches: Batches, callers: EndpointCallers) -> None:
     @app.get(
         "/v1/files/{file_id}/content",
         summary="A file's content, or a part of it",
@@ -126,7 +117,7 @@ def _add_files(app: FastAPI, batches: Batches, reader: Any, writer: Any) -> None
         responses=_REFUSALS | _CONTENT,
     )
     async def get_content(file_id: str, request: Request) -> Response:
-        file = await batches.files.find(reader(request, "files"), file_id)
+        file = await batches.files.find(callers.reader(request, "files"), file_id)
         asked = http.header(request.scope, b"range")
         start, end = byte_range(asked, file.bytes)
         headers = {
@@ -145,12 +136,12 @@ def _add_files(app: FastAPI, batches: Batches, reader: Any, writer: Any) -> None
         )
 
 
-def _add_jobs(app: FastAPI, batches: Batches, reader: Any, writer: Any) -> None:
+def _add_jobs(app: FastAPI, batches: Batches, callers: EndpointCallers) -> None:
     known: dict[str, Any] = {"tags": ["openai"], "responses": _REFUSALS}
 
     @app.post("/v1/batches", summary="Begin a batch", openapi_extra=_CREATE, **known)
     async def create_batch(request: Request) -> Response:
-        caller = writer(request, "batches")
+        caller = callers.writer(request, "batches")
         raw = await http.read_json_body(request.scope, request.receive, _BODY_BYTES)
         unknown = batches.gateway.intake.unknown()
         body = parse_body(BatchBody, raw, unknown)
@@ -171,15 +162,15 @@ def _add_jobs(app: FastAPI, batches: Batches, reader: Any, writer: Any) -> None:
         after: str | None = None,
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
     ) -> dict[str, Any]:
-        return _listed(*await batches.list(reader(request, "batches"), after, limit))
+        return _listed(*await batches.list(callers.reader(request, "batches"), after, limit))
 
     @app.get("/v1/batches/{batch_id}", summary="A batch as it stands", **known)
     async def get_batch(batch_id: str, request: Request) -> dict[str, Any]:
-        return (await batches.batch(reader(request, "batches"), batch_id)).shown()
+        return (await batches.batch(callers.reader(request, "batches"), batch_id)).shown()
 
     @app.post("/v1/batches/{batch_id}/cancel", summary="Stop a batch", **known)
     async def cancel_batch(batch_id: str, request: Request) -> dict[str, Any]:
-        tenant = writer(request, "batches").tenant
+        tenant = callers.writer(request, "batches").tenant
         batch = await batches.batch(tenant, batch_id)
         return (await batches.cancel(tenant, batch.id)).shown()
 

@@ -122,7 +122,7 @@ def _add_starting(routes: Routes, parts: Parts) -> None:
         summary="Try a candidate in the place of a model",
     )
     async def start_rollout(request: Request, body: NewRolloutBody) -> Response:
-        check_candidate(parts.settings, body.model, body.candidate)
+        check_candidate(parts.settings, body.model, body.candidate, body.settings.judge)
         actor = principal_of(request).actor
 
         def start(connection: Connection) -> Made:

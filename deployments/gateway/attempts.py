@@ -10,7 +10,7 @@ from functools import partial
 
 from deployments.gateway.accounts import Most
 from deployments.gateway.adapters import Adapter
-from deployments.gateway.booking import Booking
+from deployments.gateway.ends import Ends
 from deployments.gateway.fallbacks import Fallback, Trial
 from deployments.gateway.generation import Generation, Run
 from deployments.gateway.holding import DoubtfulAnswerError, HeldAnswer
@@ -19,8 +19,8 @@ from deployments.gateway.model import Model
 from deployments.gateway.parts import Parts
 from deployments.gateway.plan import ADAPTER, CircuitOpenError, Outcome, Step
 from deployments.gateway.pricing import PriceLists
+from deployments.gateway.record import Record
 from deployments.gateway.request import Request, streams
-from deployments.gateway.settle import Record
 from deployments.gateway.sink import Answer, Sink
 from deployments.gateway.tokenizing import Prompts, choices_of
 from deployments.gateway.tracing.content import ToldAnswer
@@ -31,14 +31,14 @@ _LOG = logging.getLogger("weir.gateway")
 
 
 class Attempts:
-    """Needs a running event loop: its clock is the only one. ``booking`` is told when an answer is
-    about to be complete."""
+    """Needs a running event loop: its clock is the only one. ``ends`` is told when an answer is
+    complete."""
 
-    def __init__(self, parts: Parts, prices: PriceLists, booking: Booking) -> None:
+    def __init__(self, parts: Parts, prices: PriceLists, ends: Ends) -> None:
         self._models = parts.models
         self._fallbacks = parts.fallbacks
         self._prices = prices
-        self._booking = booking
+        self._ends = ends
         self._wall_clock = parts.wall_clock
         self._tracer = parts.tracer
         self._clock = asyncio.get_running_loop().time
@@ -187,7 +187,7 @@ class Attempts:
             body = body.model_copy(update={"model": name})
         created_s = int(self._wall_clock())
         writer = request.dialect.writer(body, request.id, created_s, tokens, model.encoder)
-        closing = partial(self._booking.close, record)
+        closing = partial(self._ends.complete, record)
         answer = sink.begin(writer, len(attempt.choices), streams(body), record.headers, closing)
         if self._tracer is not None and request.tenant.trace_content:
             most_chars = self._tracer.content_max_chars

@@ -3,7 +3,7 @@ attempts.
 
 Two sums follow from the records. That of the engine's counts is what the engines' own counters say,
 so a leg that failed is there too, and so is a prompt that was computed twice. That of the billed
-counts is the tenant's bill: the same that :func:`deployments.gateway.legs.billed` says.
+counts is the tenant's bill: the same that :class:`deployments.gateway.ending.Ending` says.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ import msgspec
 
 from deployments import wire
 from deployments.gateway.connection import ReplicaConnection, TokenStream
+from deployments.gateway.ending import Ending
 from deployments.gateway.legs import Attempt, Choice, Leg, leg_id
 from deployments.gateway.model import Model
 from deployments.gateway.outputs import Counts
 from deployments.gateway.pricing import PriceLists, images_in
+from deployments.gateway.record import Record
 from deployments.gateway.request import Request
-from deployments.gateway.settle import Record
 from deployments.unbooked import orphan_record
 from weir.cost import Price, Used
 from weir.ledger import Loss, Part, UsageRecord
@@ -53,7 +54,7 @@ class _Share:
 
 class Booking:
     """Books requests, where there is a ledger. ``clock`` is the loop's, ``wall_clock`` gives
-    seconds since the epoch; ``slo_s``: time-to-first-token limit per priority class."""
+    seconds since the epoch."""
 
     def __init__(
         self,
@@ -62,61 +63,31 @@ class Booking:
         ledger: Ledger | None,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
-        slo_s: Mapping[str, float] | None = None,
     ) -> None:
-        self._slo_s = slo_s or {}
         self._models = models
         self._ledger = ledger
         self._clock = clock
         self._wall_clock = wall_clock
         self._prices = prices
 
-    def close(self, record: Record) -> None:
-        """Book a request whose answer is complete, before its client has the last of it."""
-        self._book(record, closing=True)
-
-    def end(self, record: Record) -> None:
-        """Book a request that has ended some other way, unless that is done."""
-        self._book(record, closing=False)
-
-    def _book(self, record: Record, closing: bool) -> None:
-        if record.booked or self._ledger is None:
-            return
-        record.booked = True
-        if record.request is None or not record.attempts:
+    def book(self, record: Record, ending: Ending) -> None:
+        """Once for each request, at its end."""
+        if self._ledger is None or record.request is None or not record.attempts:
             return
         ahead_s = self._wall_clock() - self._clock()
         records: list[UsageRecord] = []
         streams: list[TokenStream] = []
-        last = len(record.attempts) - 1
         for number, attempt in enumerate(record.attempts):
-            ends = closing or record.client_left
-            paid = attempt.shown or attempt.doubtful or (ends and number == last)
+            paid = ending.is_paid(attempt)
             writing = _Writing(record, record.request, attempt, number, ahead_s, paid)
             records += self._attempt(writing, streams)
         if records:
-            slo, ttft_ms = self._verdict(record, record.request, closing)
+            slo = "" if ending.ttft_met is None else "met" if ending.ttft_met else "missed"
+            ttft_ms = -1 if ending.ttft_s is None else round(ending.ttft_s * 1000)
             records[0] = msgspec.structs.replace(records[0], requests=1, slo=slo, ttft_ms=ttft_ms)
             self._ledger.note(records)
             for stream in streams:
                 stream.booked()
-
-    def _verdict(self, record: Record, request: Request, closing: bool) -> tuple[str, int]:
-        """Whether the first token came in time, and after how many milliseconds; of an answer that
-        was shown, as :class:`deployments.gateway.settle.Settlement` counts it."""
-        shown = [a for a in record.attempts if a.shown and a.choices]
-        if closing:
-            shown = record.attempts
-        if not shown:
-            return "", -1
-        first_s, failed = shown[-1].first_output_s, bool(record.error_code)
-        ttft_s = None if first_s is None else first_s - record.arrival_s
-        limit_s = self._slo_s.get(request.priority_class)
-        slo = ""
-        if limit_s is not None:
-            in_time = ttft_s is not None and ttft_s <= limit_s and not failed
-            slo = "met" if in_time else "missed"
-        return slo, -1 if failed or ttft_s is None else round(ttft_s * 1000)
 
     def take_over(self, connection: ReplicaConnection, owed: wire.Owed) -> None:
         """Book what a replica's engine has counted for a gateway that is gone: nobody pays for it,

@@ -13,6 +13,7 @@ from deployments.gateway.accounts import Account, Book, LocalStore
 from deployments.gateway.adapters import AdapterNames
 from deployments.gateway.booking import Ledger
 from deployments.gateway.demand import Answered
+from deployments.gateway.ending import ClassLimits
 from deployments.gateway.fallbacks import Fallback
 from deployments.gateway.handle import Gateway
 from deployments.gateway.model import Model
@@ -57,9 +58,11 @@ def build_gateway(
     off_loop = OffLoop(ThreadPoolExecutor(reading.threads, "weir-prompts"), reading)
     directory = directory or LiveDirectory(Directory.of(settings.tenants), wall_clock)
     shared = settings.admission
-    slo_s = {c.name: c.ttft_slo_ms / 1000 for c in shared.classes if c.ttft_slo_ms}
-    tpot_slo_s = {c.name: c.tpot_slo_ms / 1000 for c in shared.classes if c.tpot_slo_ms}
-    fallbacks = _fallbacks(settings, encoders, slo_s)
+    slo = ClassLimits(
+        {c.name: c.ttft_slo_ms / 1000 for c in shared.classes if c.ttft_slo_ms},
+        {c.name: c.tpot_slo_ms / 1000 for c in shared.classes if c.tpot_slo_ms},
+    )
+    fallbacks = _fallbacks(settings, encoders, slo.ttft_s)
 
     def build(model: ModelSettings) -> Model:
         fallback = fallbacks.get(model.name)
@@ -87,7 +90,6 @@ def build_gateway(
     if settings.tracing.enabled:
         tracer = Tracer(
             settings.tracing,
-            slo_s,
             metrics,
             lambda model, replica_id: models[model].pool_of(replica_id),
             asyncio.get_running_loop().time,
@@ -106,8 +108,7 @@ def build_gateway(
             limits=_limits(settings),
             off_loop=off_loop,
             fallbacks=fallbacks,
-            slo_s=slo_s,
-            tpot_slo_s=tpot_slo_s,
+            slo=slo,
             adapters=AdapterNames(settings.models, digests),
             ledger=ledger,
             tracer=tracer,

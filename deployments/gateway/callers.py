@@ -9,7 +9,7 @@ from fastapi import Request
 
 from deployments.gateway import http
 from weir.errors import AuthenticationError, PermissionDeniedError
-from weir.tenancy import Caller, LiveDirectory, hash_key
+from weir.tenancy import Caller, LiveDirectory, Tenant, hash_key
 
 
 def caller_of(directory: LiveDirectory, request: Request) -> Caller:
@@ -22,6 +22,28 @@ def caller_of(directory: LiveDirectory, request: Request) -> Caller:
     scope = request.scope
     given = http.header(scope, b"authorization"), http.header(scope, b"x-api-key")
     return directory.authenticate(*given)
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointCallers:
+    """Who asks for what is kept of an endpoint's (files, batches, responses).
+
+    Its methods raise what :func:`caller_of` does, and PermissionDeniedError where the key is not
+    for the endpoint, or only for reading."""
+
+    directory: LiveDirectory
+
+    def reader(self, request: Request, endpoint: str) -> Tenant:
+        """Whose it is that somebody wants to see."""
+        caller = caller_of(self.directory, request)
+        caller.require_endpoint(endpoint, asks=False)
+        return caller.tenant
+
+    def writer(self, request: Request, endpoint: str) -> Caller:
+        """Who makes, changes or deletes something."""
+        caller = caller_of(self.directory, request)
+        caller.require_endpoint(endpoint)
+        return caller
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from deployments.gateway.fallbacks import Fallback
 from deployments.gateway.model import Model
 from deployments.gateway.plan import Course
 from deployments.gateway.pricing import PriceLists
+from deployments.gateway.record import Record
 from deployments.gateway.request import Request
 from deployments.gateway.rollouts import Rollouts
-from deployments.gateway.settle import Record
 from deployments.gateway.tokenizing import Prompts
 from fallback.policies import CAPACITY, RequestFacts
 from weir.cost import Used, usd_of

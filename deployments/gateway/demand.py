@@ -16,7 +16,9 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from deployments.gateway.ending import Ending
 from deployments.gateway.model import Model
+from deployments.gateway.record import Record
 from deployments.gateway.surplus import Surplus
 from weir.autoscaling.telling import (
     ClassTold,
@@ -53,28 +55,26 @@ class Times:
 
 
 class Answered:
-    """Counts answers by model and class. ``tpot_slo_s``: limits of classes that have one."""
+    """Counts answers by model and class."""
 
-    def __init__(self, tpot_slo_s: Mapping[str, float] | None = None) -> None:
-        self._tpot_slo_s = tpot_slo_s or {}
+    def __init__(self) -> None:
         self.by_class: dict[tuple[str, str], Times] = {}
 
-    def judged(self, model: str, priority_class: str, met: bool) -> None:
-        """A request of a class with a limit on TTFT has ended."""
-        times = self._times(model, priority_class)
-        times.ttft_judged += 1
-        times.ttft_met += met
-
-    def timed(self, model: str, priority_class: str, ttft_s: float, tpot_s: float | None) -> None:
-        """An answer has ended well. ``tpot_s``: None for one of a single token."""
-        times = self._times(model, priority_class)
-        times.ttft[bin_of(ttft_s)] += 1
-        if tpot_s is not None:
-            times.tpot[bin_of(tpot_s)] += 1
-            limit_s = self._tpot_slo_s.get(priority_class)
-            if limit_s is not None:
-                times.tpot_judged += 1
-                times.tpot_met += tpot_s <= limit_s
+    def count(self, record: Record, ending: Ending) -> None:
+        """A request has ended."""
+        if ending.answered is None:
+            return
+        times = self._times(record.model, ending.priority_class)
+        if ending.ttft_met is not None:
+            times.ttft_judged += 1
+            times.ttft_met += ending.ttft_met
+        if ending.ttft_s is not None:
+            times.ttft[bin_of(ending.ttft_s)] += 1
+        if ending.tpot_s is not None:
+            times.tpot[bin_of(ending.tpot_s)] += 1
+        if ending.tpot_met is not None:
+            times.tpot_judged += 1
+            times.tpot_met += ending.tpot_met
 
     def _times(self, model: str, priority_class: str) -> Times:
         key = (model, priority_class)

@@ -94,7 +94,7 @@ class GatewayReplica:
         self._redis = Redis.from_url(platform_redis_url(settings, os.environ))
         self._ledger = open_ledger(settings, os.environ, self._redis, metrics, time.time)
         self._shipper = build_shipper(settings.tracing, metrics)
-        answered = Answered(tpot_limits(settings))
+        answered = Answered()
         self._gateway = build_gateway(
             settings,
             _encoders(settings),
@@ -214,12 +214,6 @@ class GatewayReplica:
         if self._watch is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._watch.stop)
         await self._session.close()
-
-
-def tpot_limits(settings: Settings) -> dict[str, float]:
-    """Seconds per token, of the classes that have such a limit."""
-    classes = settings.admission.classes
-    return {c.name: c.tpot_slo_ms / 1000 for c in classes if c.tpot_slo_ms}
 
 
 def _encoders(settings: Settings) -> Mapping[str, PromptEncoder]:

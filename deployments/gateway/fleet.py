@@ -294,7 +294,9 @@ class _PoolMembers:
 async def _subscribe(handle: ReplicaChooser, follower: Follower) -> bool:
     try:
         async with asyncio.timeout(_SUBSCRIBE_TIMEOUT_S):
-            async with handle.choose_replica(Subscription(follower)):
+            # Serve starts a replica for whoever waits for one, whatever the autoscaler has decided;
+            # who reserves nothing is not counted (docs/adr/0038-autoscaling-policies.md).
+            async with handle.choose_replica(Subscription(follower), _reserve=False):
                 return True
     except TimeoutError:  # no replica is up
         return False

@@ -17,20 +17,18 @@ from deployments.gateway.bodies import Body, TextBody
 from deployments.gateway.booking import Booking
 from deployments.gateway.courses import Courses
 from deployments.gateway.dialects import Dialect
+from deployments.gateway.ends import Ends, Listener
 from deployments.gateway.http import ClientGoneError
 from deployments.gateway.intake import Intake
 from deployments.gateway.model import Model
 from deployments.gateway.parts import Parts
-from deployments.gateway.plan import (
-    Outcome,
-    next_step,
-    verdict,
-)
+from deployments.gateway.plan import Outcome, final_error, next_step
 from deployments.gateway.pricing import PriceLists
-from deployments.gateway.recent import ClassLimits, RecentRequests
+from deployments.gateway.recent import RecentRequests
+from deployments.gateway.record import Record
 from deployments.gateway.request import Door, Request, patience_s, streams
 from deployments.gateway.rollouts import Rollouts
-from deployments.gateway.settle import Record, Settlement
+from deployments.gateway.settle import Settlement
 from deployments.gateway.silence import Silence
 from deployments.gateway.sink import Sink
 from deployments.gateway.tokenizing import Prompts
@@ -62,33 +60,32 @@ class Gateway:
         self.intake = Intake(parts.limits, parts.off_loop)
         self._silence = Silence(parts.limits.early_headers_s)
         prices = PriceLists(model.settings for model in parts.models.values())
-        self._booking = Booking(
-            parts.models,
-            prices,
-            parts.ledger,
-            self._clock,
-            parts.wall_clock,
-            parts.slo_s,
-        )
         self.rollouts = Rollouts(
             parts.directory, parts.models, self._clock, parts.rng, parts.lazy_class
         )
         self._courses = Courses(parts.models, parts.fallbacks, prices, self.rollouts)
-        self._attempts = Attempts(parts, prices, self._booking)
-        self._settlement = Settlement(
-            prices,
-            parts.metrics,
-            parts.slo_s,
-            parts.tpot_slo_s,
-            parts.fallbacks,
-            parts.answered,
-        )
-        limits = ClassLimits(parts.slo_s, parts.tpot_slo_s)
-        self.recent = RecentRequests(limits, self._clock, parts.wall_clock)
+        self.recent = RecentRequests(self._clock, parts.wall_clock)
+        booking = Booking(parts.models, prices, parts.ledger, self._clock, parts.wall_clock)
+        self.ends = Ends(parts.slo, prices, booking, self._clock, self._listeners())
+        self._attempts = Attempts(parts, prices, self.ends)
         for model in parts.models.values():
-            model.fleet.take_over = self._booking.take_over
+            model.fleet.take_over = booking.take_over
         for name, fallback in parts.fallbacks.items():
             fallback.watch(parts.models[name].router, parts.metrics)
+
+    def _listeners(self) -> Iterator[Listener]:
+        """Who hears of the end of each request. Traces come first, as metrics lead to those that
+        are kept, and last, as they take longest."""
+        parts = self.parts
+        if parts.tracer is not None:
+            yield parts.tracer.decide
+        yield Settlement(parts.metrics, parts.fallbacks).settle
+        if parts.answered is not None:
+            yield parts.answered.count
+        yield self.recent.add
+        yield self.rollouts.hear
+        if parts.tracer is not None:
+            yield parts.tracer.end
 
     def covers(self, model: str) -> bool:
         """Whether a model without replicas is answered for all the same."""
@@ -113,7 +110,7 @@ class Gateway:
                 outcomes: list[Outcome] = []
                 while step := next_step(course, facts, outcomes, prompts.choices):
                     outcomes.append(await self._attempts.make(record, prompts, step, facts, sink))
-                error = verdict(course, outcomes)
+                error = final_error(course, outcomes)
                 if error is not None:
                     raise error
 
@@ -131,7 +128,7 @@ class Gateway:
         except WeirError as error:
             await self._fail(record, sink, error)
         except (ClientGoneError, asyncio.CancelledError) as gone:
-            record.client_left = True
+            self.ends.leave(record)
             if isinstance(gone, asyncio.CancelledError):
                 raise
         except Exception as error:  # noqa: BLE001 - the edge: count it, log it, answer it
@@ -139,23 +136,11 @@ class Gateway:
             _LOG.error("request failed: %s", stack_of(error), extra=told)
             await self._fail(record, sink, InternalError("An internal error occurred."))
         finally:
-            self._booking.end(record)
-            self._end(record, sink.status)
-
-    def _end(self, record: Record, status: int) -> None:
-        now_s, tracer = self._clock(), self.parts.tracer
-        if tracer is not None:
-            tracer.decide(record, now_s)
-        self._settlement.settle(record, status, now_s)
-        self.recent.add(record, status)
-        self.rollouts.ended(record, now_s)
-        if tracer is not None:
-            tracer.end(record, status, now_s)
+            self.ends.tell(record, sink.status)
 
     async def _fail(self, record: Record, sink: Sink, error: WeirError) -> None:
-        record.error = error
         error.request_id = record.id
-        self._booking.end(record)
+        self.ends.fail(record, error, sink.status)
         await sink.fail(error, record.headers())
 
     def _authenticate(self, record: Record, dialect: Dialect, door: Door) -> Caller:

@@ -159,13 +159,6 @@ class Attempt:
     content: dict[str, Value] = field(default_factory=dict)
     waited_s: float | None = None
 
-    def tpot_s(self, ended_s: float) -> float | None:
-        """Mean time per token after the first, of the longest choice; None where there is none."""
-        longest = max((choice.counts.output_tokens for choice in self.choices), default=0)
-        if self.first_output_s is None or longest < 2:
-            return None
-        return (ended_s - self.first_output_s) / (longest - 1)
-
     @property
     def counts(self) -> Counts:
         """What the attempt has used. Choices of one prompt share it: it is counted once."""

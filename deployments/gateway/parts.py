@@ -13,6 +13,7 @@ from deployments.gateway.adapters import AdapterNames
 from deployments.gateway.bodies import TextBody
 from deployments.gateway.booking import Ledger
 from deployments.gateway.demand import Answered
+from deployments.gateway.ending import ClassLimits
 from deployments.gateway.fallbacks import Fallback
 from deployments.gateway.model import Model
 from deployments.gateway.off_loop import OffLoop
@@ -49,9 +50,8 @@ class Enricher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Everything that a gateway needs. ``classes``: the priority classes' names; ``slo_s``: the
-    time-to-first-token limit of those that have one, ``tpot_slo_s`` that of the time per later
-    token. ``ledger``: where what was used is kept. ``tracer``: None where requests are not traced;
+    """Everything that a gateway needs. ``classes``: the priority classes' names; ``slo``: their
+    limits. ``ledger``: where what was used is kept. ``tracer``: None where requests are not traced;
     ``answered`` is told how fast requests were answered. ``rng`` draws which requests a candidate
     version gets to see as well, in the least urgent class (``lazy_class``). ``ids`` makes
     unique ids; ``wall_clock`` gives seconds since the epoch, for what clients are told. The event
@@ -66,8 +66,7 @@ class Parts:
     limits: Limits
     off_loop: OffLoop
     fallbacks: Mapping[str, Fallback] = field(default_factory=dict)
-    slo_s: Mapping[str, float] = field(default_factory=dict)
-    tpot_slo_s: Mapping[str, float] = field(default_factory=dict)
+    slo: ClassLimits = field(default_factory=ClassLimits)
     adapters: AdapterNames = field(default_factory=lambda: AdapterNames(()))
     ledger: Ledger | None = None
     tracer: Tracer | None = None

@@ -103,7 +103,7 @@ class Course:
 def next_step(
     course: Course, facts: RequestFacts, outcomes: Sequence[Outcome], choices: int
 ) -> Step | None:
-    """The next attempt, or None when there is none: then the error of :func:`verdict` stands.
+    """The next attempt, or None when there is none: then the error of :func:`final_error` stands.
 
     Asked only while the client has been sent nothing.
     """
@@ -180,7 +180,7 @@ def spill_kind(error: WeirError, admitted: bool, broken: bool) -> Kind:
     return FAILURE if admitted else OVERLOAD
 
 
-def verdict(course: Course, outcomes: Sequence[Outcome]) -> WeirError | None:
+def final_error(course: Course, outcomes: Sequence[Outcome]) -> WeirError | None:
     """The error to answer with when no attempt answered."""
     last = outcomes[-1]
     if last.error is None:

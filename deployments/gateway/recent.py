@@ -8,11 +8,11 @@ decision again, waits until somebody looks (:mod:`router.explaining`).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 
+from deployments.gateway.ending import Cause, Ending
 from deployments.gateway.legs import Attempt, Leg
-from deployments.gateway.settle import Record
+from deployments.gateway.record import Record
 from deployments.live import (
     STRETCH_MS,
     STRETCHES,
@@ -34,14 +34,6 @@ _EXPLAINED = 64
 _MOST_ROWS = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class ClassLimits:
-    """Limits of each priority class that has one, in seconds."""
-
-    ttft_s: Mapping[str, float]
-    tpot_s: Mapping[str, float]
-
-
 _Key = tuple[str, str, str]
 _Explain = Callable[[], list[explaining.Candidate]]
 _Unexplained = list[tuple[LegFacts, _Explain]]
@@ -52,12 +44,10 @@ class RecentRequests:
 
     def __init__(
         self,
-        limits: ClassLimits,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
         kept: int = _KEPT,
     ) -> None:
-        self._limits = limits
         self._clock = clock
         self._wall_clock = wall_clock
         self._ended: deque[EndedRequest] = deque(maxlen=kept)
@@ -66,18 +56,17 @@ class RecentRequests:
         self._unexplained: deque[_Unexplained] = deque(maxlen=_EXPLAINED)
         self._stretches: deque[tuple[int, dict[_Key, Sums]]] = deque(maxlen=STRETCHES)
 
-    def add(self, record: Record, status: int) -> None:
-        """A request has ended, and is settled. ``status``: as the client saw it (0: it had left
-        before)."""
+    def add(self, record: Record, ending: Ending) -> None:
+        """A request has ended."""
         now_s = self._clock()
         ahead_s = self._wall_clock() - now_s
-        ended, unexplained = _fold(record, status, now_s, ahead_s)
+        ended, unexplained = _fold(record, ending, ahead_s)
         (self._ended if any(a.legs for a in ended.attempts) else self._refused).append(ended)
         if unexplained:
             self._unexplained.append(unexplained)
         sums = self._sums_of(ended, int((now_s + ahead_s) * 1000))
         if sums is not None:
-            self._count(sums, ended)
+            _count(sums, ended, ending)
 
     def ended(self) -> list[EndedRequest]:
         """The last ones that reached a replica, then the last ones that reached none; the oldest
@@ -108,35 +97,25 @@ class RecentRequests:
             sums = rows[key] = Sums()
         return sums
 
-    def _count(self, sums: Sums, ended: EndedRequest) -> None:
-        sums.requests += 1
-        sums.failed += ended.status >= 500
-        sums.refused += 400 <= ended.status < 500
-        sums.prompt_tokens += ended.prompt_tokens
-        sums.cached_tokens += ended.cached_tokens
-        sums.output_tokens += ended.output_tokens
-        sums.nano_usd += ended.nano_usd
-        shown = False
-        for attempt in ended.attempts:
-            shown = shown or attempt.outcome == "shown"
-            sums.moved += sum(1 for leg in attempt.legs if leg.loss)
-            if attempt.spill and attempt.outcome == "shown":
-                sums.spills[attempt.spill] = sums.spills.get(attempt.spill, 0) + 1
-        if shown:
-            self._judge(sums, ended)
 
-    def _judge(self, sums: Sums, ended: EndedRequest) -> None:
-        """An answer that ended with an error has missed its limits, as for the metrics."""
-        limit_s = self._limits.ttft_s.get(ended.priority_class)
-        if limit_s is not None:
-            met = ended.ttft_ms is not None and ended.ttft_ms <= limit_s * 1000
-            sums.ttft_met += met
-            sums.ttft_missed += not met
-        limit_s = self._limits.tpot_s.get(ended.priority_class)
-        if limit_s is not None and (ended.tpot_ms is not None or ended.code):
-            met = ended.tpot_ms is not None and ended.tpot_ms <= limit_s * 1000
-            sums.tpot_met += met
-            sums.tpot_missed += not met
+def _count(sums: Sums, ended: EndedRequest, ending: Ending) -> None:
+    sums.requests += 1
+    sums.failed += ending.cause is Cause.FAILED
+    sums.refused += ending.cause is Cause.REFUSED
+    sums.prompt_tokens += ended.prompt_tokens
+    sums.cached_tokens += ended.cached_tokens
+    sums.output_tokens += ended.output_tokens
+    sums.nano_usd += ended.nano_usd
+    for attempt in ended.attempts:
+        sums.moved += sum(1 for leg in attempt.legs if leg.loss)
+        if attempt.spill and attempt.outcome == "shown":
+            sums.spills[attempt.spill] = sums.spills.get(attempt.spill, 0) + 1
+    if ending.ttft_met is not None:
+        sums.ttft_met += ending.ttft_met
+        sums.ttft_missed += not ending.ttft_met
+    if ending.tpot_met is not None:
+        sums.tpot_met += ending.tpot_met
+        sums.tpot_missed += not ending.tpot_met
 
 
 def best(candidates: list[explaining.Candidate]) -> list[Candidate]:
@@ -154,39 +133,27 @@ def best(candidates: list[explaining.Candidate]) -> list[Candidate]:
     ]
 
 
-def _fold(
-    record: Record, status: int, now_s: float, ahead_s: float
-) -> tuple[EndedRequest, _Unexplained]:
-    arrival_s, request = record.arrival_s, record.request
+def _fold(record: Record, ending: Ending, ahead_s: float) -> tuple[EndedRequest, _Unexplained]:
+    arrival_s, request, counts = record.arrival_s, record.request, ending.counts
     unexplained: _Unexplained = []
     attempts = [_attempt(attempt, arrival_s, unexplained) for attempt in record.attempts]
-    shown = [a for a in record.attempts if a.shown and a.choices]
-    ttft_ms, tpot_ms, prompt, cached, output = None, None, 0, 0, 0
-    if shown:
-        last = shown[-1]
-        counts, first_s = last.counts, last.first_output_s
-        prompt, cached, output = counts.prompt_tokens, counts.cached_tokens, counts.output_tokens
-        if first_s is not None and not record.error_code:
-            ttft_ms = _after(first_s, arrival_s)
-            tpot_s = last.tpot_s(now_s)
-            tpot_ms = None if tpot_s is None else round(tpot_s * 1000, 2)
     ended = EndedRequest(
         record.serial,
         record.id,
         record.tenant,
         record.endpoint,
-        request.priority_class if request is not None else "",
+        ending.priority_class,
         record.model,
-        status,
-        record.error_code,
+        ending.status,
+        ending.code,
         int((arrival_s + ahead_s) * 1000),
-        _after(now_s, arrival_s),
-        ttft_ms,
-        tpot_ms,
-        prompt,
-        cached,
-        output,
-        record.nano_usd,
+        _after(ending.at_s, arrival_s),
+        _milliseconds(ending.ttft_s),
+        _milliseconds(ending.tpot_s),
+        counts.prompt_tokens,
+        counts.cached_tokens,
+        counts.output_tokens,
+        ending.nano_usd,
         request is not None and request.batch is not None,
         attempts,
     )
@@ -195,14 +162,14 @@ def _fold(
 
 def _attempt(attempt: Attempt, arrival_s: float, unexplained: _Unexplained) -> AttemptFacts:
     outcome = "shown" if attempt.shown else "doubtful" if attempt.doubtful else "dropped"
-    admitted_s, waited_s = attempt.admitted_s, attempt.waited_s
+    admitted_s = attempt.admitted_s
     return AttemptFacts(
         attempt.step.model,
         attempt.adapter.id if attempt.adapter is not None else "",
         attempt.step.spill or "",
         outcome,
         None if admitted_s is None else _after(admitted_s, arrival_s),
-        None if waited_s is None else round(waited_s * 1000, 2),
+        _milliseconds(attempt.waited_s),
         [
             _leg(choice.index, leg, arrival_s, unexplained)
             for choice in attempt.choices
@@ -234,3 +201,7 @@ def _leg(choice: int, leg: Leg, arrival_s: float, unexplained: _Unexplained) -> 
 
 def _after(at_s: float, arrival_s: float) -> float:
     return round((at_s - arrival_s) * 1000, 2)
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 2)

@@ -6,10 +6,9 @@ from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Query, Request
 
-from deployments.gateway.callers import caller_of
+from deployments.gateway.callers import EndpointCallers
 from deployments.gateway.responses import Responses
 from weir.errors import BadRequestError, NotFoundError
-from weir.tenancy import Tenant
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"description": "The request is wrong; `param` names the field."},
@@ -19,19 +18,12 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 
 def add_responses(app: FastAPI, responses: Responses) -> None:
     """The pages below ``/v1/responses/``."""
+    callers = EndpointCallers(responses.gateway.directory)
+    _add_reading(app, responses, callers)
+    _add_ending(app, responses, callers)
 
-    directory = responses.gateway.directory
 
-    def reader(request: Request) -> Tenant:
-        caller = caller_of(directory, request)
-        caller.require_endpoint("responses", asks=False)
-        return caller.tenant
-
-    def writer(request: Request) -> Tenant:
-        caller = caller_of(directory, request)
-        caller.require_endpoint("responses")
-        return caller.tenant
-
+def _add_reading(app: FastAPI, responses: Responses, callers: EndpointCallers) -> None:
     @app.get(
         "/v1/responses/{response_id}",
         tags=["openai"],
@@ -41,38 +33,10 @@ def add_responses(app: FastAPI, responses: Responses) -> None:
     async def get_response(
         response_id: str, request: Request, stream: bool = False
     ) -> dict[str, Any]:
-        tenant = reader(request)
+        tenant = callers.reader(request, "responses")
         if stream:
             raise BadRequestError("A kept response cannot be streamed; poll it.", param="stream")
         return (await responses.find(tenant, response_id)).response
-
-    @app.delete(
-        "/v1/responses/{response_id}",
-        tags=["openai"],
-        summary="Forget a response",
-        responses=_REFUSALS,
-    )
-    async def delete_response(response_id: str, request: Request) -> dict[str, Any]:
-        await responses.delete(writer(request), response_id)
-        return {"id": response_id, "object": "response", "deleted": True}
-
-    @app.delete(
-        "/v1/responses",
-        tags=["openai"],
-        summary="Forget all responses that are kept",
-        responses=_REFUSALS,
-    )
-    async def forget_responses(request: Request) -> dict[str, Any]:
-        return {"object": "list", "deleted": await responses.forget(writer(request))}
-
-    @app.post(
-        "/v1/responses/{response_id}/cancel",
-        tags=["openai"],
-        summary="End a response that runs in the background",
-        responses=_REFUSALS,
-    )
-    async def cancel_response(response_id: str, request: Request) -> dict[str, Any]:
-        return await responses.cancel(writer(request), response_id)
 
     @app.get(
         "/v1/responses/{response_id}/input_items",
@@ -87,9 +51,42 @@ def add_responses(app: FastAPI, responses: Responses) -> None:
         order: Literal["asc", "desc"] = "desc",
         after: str | None = None,
     ) -> dict[str, Any]:
-        stored = await responses.find(reader(request), response_id)
+        stored = await responses.find(callers.reader(request, "responses"), response_id)
         items = stored.items if order == "asc" else stored.items[::-1]
         return _page(items, limit, after)
+
+
+def _add_ending(app: FastAPI, responses: Responses, callers: EndpointCallers) -> None:
+    @app.delete(
+        "/v1/responses/{response_id}",
+        tags=["openai"],
+        summary="Forget a response",
+        responses=_REFUSALS,
+    )
+    async def delete_response(response_id: str, request: Request) -> dict[str, Any]:
+        await responses.delete(callers.writer(request, "responses").tenant, response_id)
+        return {"id": response_id, "object": "response", "deleted": True}
+
+    @app.delete(
+        "/v1/responses",
+        tags=["openai"],
+        summary="Forget all responses that are kept",
+        responses=_REFUSALS,
+    )
+    async def forget_responses(request: Request) -> dict[str, Any]:
+        return {
+            "object": "list",
+            "deleted": await responses.forget(callers.writer(request, "responses").tenant),
+        }
+
+    @app.post(
+        "/v1/responses/{response_id}/cancel",
+        tags=["openai"],
+        summary="End a response that runs in the background",
+        responses=_REFUSALS,
+    )
+    async def cancel_response(response_id: str, request: Request) -> dict[str, Any]:
+        return await responses.cancel(callers.writer(request, "responses").tenant, response_id)
 
 
 def _page(items: list[dict[str, Any]], limit: int, after: str | None) -> dict[str, Any]:

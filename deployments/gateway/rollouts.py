@@ -22,11 +22,13 @@ from redis.exceptions import RedisError
 
 from deployments.gateway.bodies import ChatBody, CompletionBody, TextBody
 from deployments.gateway.dialects import DIALECTS, Dialect
+from deployments.gateway.ending import Cause, Ending
 from deployments.gateway.legs import Attempt
 from deployments.gateway.model import Model
+from deployments.gateway.perplexity import JUDGE, PATHS, Perplexity
 from deployments.gateway.plan import CANARY
+from deployments.gateway.record import Record
 from deployments.gateway.request import Door, MemoryDoor, Request
-from deployments.gateway.settle import Record
 from deployments.gateway.sink import MemorySink, Sink
 from weir.rollouts.course import Rollout
 from weir.rollouts.samples import Arm, Sample
@@ -45,10 +47,6 @@ _MOST_MIRRORED = 32
 _MIRRORS = 2
 _SESSION_CHARS = 512
 _MIRRORED = "mirrored"
-_PATHS: dict[type[TextBody], str] = {
-    ChatBody: "/v1/chat/completions",
-    CompletionBody: "/v1/completions",
-}
 
 
 class Answers(Protocol):
@@ -59,11 +57,13 @@ class Answers(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Mirrored:
-    """A request that the model has answered, for its candidate to answer too."""
+    """A request that the model has answered, for its candidate to answer too. ``repeatable``: a
+    second try would come to the same text."""
 
     rollout: Rollout
     body: TextBody
     said: str
+    repeatable: bool
 
 
 class Rollouts:
@@ -83,6 +83,7 @@ class Rollouts:
         self._rng = rng
         tenant = Tenant(MIRROR, classes=(lazy,))
         self._caller = Caller(tenant, Key("", MIRROR, ""))
+        self._perplexity = Perplexity(models, lazy)
         self._samples: dict[str, list[Sample]] = defaultdict(list)
         self._mirrored: asyncio.Queue[_Mirrored] = asyncio.Queue(_MOST_MIRRORED)
 
@@ -95,14 +96,16 @@ class Rollouts:
         chosen = is_chosen(session_of(request), rollout.id, rollout.share)
         return rollout.candidate if chosen else None
 
-    def ended(self, record: Record, now_s: float) -> None:
-        """A request has ended, and is settled; ``now_s`` on the loop's clock."""
+    def hear(self, record: Record, ending: Ending) -> None:
+        """A request has ended."""
         rollout = self._directory.directory.rollouts.get(record.model)
         request = record.request
-        if rollout is None or request is None or not _takes_part(request) or record.client_left:
+        if rollout is None or request is None or not _takes_part(request):
+            return
+        if ending.cause is Cause.LEFT:
             return
         for attempt, arm in _compared(rollout, record):
-            sample = self._sample(record, request, attempt, arm, now_s)
+            sample = self._sample(record, ending, attempt, arm)
             if sample is None:
                 continue
             self._keep(rollout, sample)
@@ -132,7 +135,7 @@ class Rollouts:
     async def ask_next(self, gateway: Answers) -> None:
         """Ask the candidate the next request that is mirrored, and compare."""
         one = await self._mirrored.get()
-        dialect = DIALECTS.paths[_PATHS[type(one.body)]]
+        dialect = DIALECTS.paths[PATHS[type(one.body)]]
         body = one.body.model_copy(update={"model": one.rollout.candidate, "stream": False})
         text = body.model_dump_json(exclude_unset=True, by_alias=True)
         sink, begun_s = MemorySink(), self._clock()
@@ -143,8 +146,17 @@ class Rollouts:
             self._keep(one.rollout, Sample("candidate", begun_s, _MIRRORED, failed=True))
             return
         said = self._text(one.rollout.candidate, sink.choices[0].tokens)
-        agrees = said == one.said
-        self._keep(one.rollout, Sample("candidate", begun_s, _MIRRORED, agrees=agrees))
+        agrees = said == one.said if one.repeatable else None
+        unlikelier = await self._unlikelier(gateway, one, said)
+        sample = Sample("candidate", begun_s, _MIRRORED, agrees=agrees, unlikelier=unlikelier)
+        self._keep(one.rollout, sample)
+
+    async def _unlikelier(self, gateway: Answers, one: _Mirrored, said: str) -> float | None:
+        """What a model that judges finds of the candidate's answer, where one is to be asked."""
+        settings = one.rollout.settings.judge.perplexity
+        if settings is None or self._rng.random() >= settings.share:
+            return None
+        return await self._perplexity.compared(gateway.handle, settings, one.body, one.said, said)
 
     async def _ask_mirrored(self, gateway: Answers) -> None:
         while True:
@@ -166,34 +178,33 @@ class Rollouts:
 
     def _mirror(self, rollout: Rollout, request: Request, attempt: Attempt) -> None:
         body = request.body
-        # Only an answer that a second try would repeat can be compared.
-        if not isinstance(body, ChatBody | CompletionBody) or body.temperature != 0:
+        if not isinstance(body, ChatBody | CompletionBody) or len(attempt.choices) != 1:
             return
-        if len(attempt.choices) == 1:
+        # The texts of answers that a second try would not repeat cannot be compared; how likely
+        # they are can.
+        repeatable = body.temperature == 0
+        if repeatable or rollout.settings.judge.perplexity is not None:
             said = self._text(rollout.model, attempt.choices[0].tokens)
             with contextlib.suppress(asyncio.QueueFull):
-                self._mirrored.put_nowait(_Mirrored(rollout, body, said))
+                self._mirrored.put_nowait(_Mirrored(rollout, body, said, repeatable))
 
-    def _sample(
-        self, record: Record, request: Request, attempt: Attempt, arm: Arm, now_s: float
-    ) -> Sample | None:
+    def _sample(self, record: Record, ending: Ending, attempt: Attempt, arm: Arm) -> Sample | None:
         """What came of an attempt; None where it says nothing about the version."""
         error = attempt.error if attempt.error is not None else record.error
-        counts = attempt.counts
-        stratum = f"{request.priority_class}:{counts.prompt_tokens.bit_length()}"
+        stratum = f"{ending.priority_class}:{attempt.counts.prompt_tokens.bit_length()}"
         if error is not None:
             failed = error.status >= 500
-            return Sample(arm, now_s, stratum, failed=True) if failed else None
-        if attempt.first_output_s is None:
+            return Sample(arm, ending.at_s, stratum, failed=True) if failed else None
+        if record.request is None or ending.ttft_s is None:
             return None
         return Sample(
             arm,
-            now_s,
+            ending.at_s,
             stratum,
-            ttft_s=attempt.first_output_s - record.arrival_s,
-            tpot_s=attempt.tpot_s(now_s),
-            output_tokens=counts.output_tokens,
-            valid=self._valid(request.body, attempt),
+            ttft_s=ending.ttft_s,
+            tpot_s=ending.tpot_s,
+            output_tokens=ending.counts.output_tokens,
+            valid=self._valid(record.request.body, attempt),
         )
 
     def _valid(self, body: object, attempt: Attempt) -> bool | None:
@@ -231,9 +242,9 @@ def session_of(request: Request) -> str:
 
 
 def _takes_part(request: Request) -> bool:
-    """Neither a batch's line, nor a request with an adapter, nor one that is mirrored."""
-    mirrored = request.tenant.id == MIRROR
-    return request.batch is None and request.adapter is None and not mirrored
+    """Neither a batch's line, nor a request with an adapter, nor one of the platform's own."""
+    own = request.tenant.id in (MIRROR, JUDGE)
+    return request.batch is None and request.adapter is None and not own
 
 
 def _compared(rollout: Rollout, record: Record) -> Iterator[tuple[Attempt, Arm]]:

@@ -120,10 +120,11 @@ class World:
         self.url = ""
 
     async def add_replica(
-        self, name: str, generator: Generator | None = None, **details: Any
+        self, name: str, generator: Generator | None = None, of: str | None = None, **details: Any
     ) -> Replica:
-        """A new replica of the model, announced."""
-        return await self._add(self.model, name, generator, details)
+        """A new replica of the model, or of that with the name ``of``, announced."""
+        model = self.model if of is None else self.gateway.models[of]
+        return await self._add(model, name, generator, details)
 
     async def add_student_replica(self, name: str) -> Replica:
         """A new replica of the student, announced."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from deployments import wire
 from deployments.gateway.legs import Choice
-from deployments.gateway.settle import Record
+from deployments.gateway.record import Record
 from deployments.stub_generator import rendered_prompt
 from deployments.testing.exchange import MemoryExchange
 from deployments.testing.in_memory import MemoryCluster
@@ -130,7 +130,7 @@ def _error(
     error = record.error
     assert error is not None
     told = f"{visit.request_id}: {type(error).__name__}: {error.message}"
-    if record.error_code == "internal_error":
+    if error.code == "internal_error":
         yield Finding("errors", told)
     if not played.story.guarded:
         return

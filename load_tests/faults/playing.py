@@ -8,8 +8,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from deployments.gateway.ending import Ending
 from deployments.gateway.prompts import PromptEncoder
-from deployments.gateway.settle import Record
+from deployments.gateway.record import Record
 from deployments.testing.exchange import MemoryExchange
 from deployments.testing.in_memory import MemoryCluster, MemoryHost, memory_cluster
 from deployments.testing.judging import ask
@@ -148,19 +149,18 @@ async def _play(played: Played, settings: Settings, encoder: PromptEncoder) -> l
 
 
 def _watch(cluster: MemoryCluster, played: Played) -> None:
-    settlement, moves = cluster.gateway._settlement, cluster.model.moves
-    settle, spend = settlement.settle, moves.spend
+    moves = cluster.model.moves
+    spend = moves.spend
 
-    def settle_and_keep(record: Record, status: int, now_s: float) -> None:
+    def keep(record: Record, ending: Ending) -> None:
         played.records.append(record)
-        settle(record, status, now_s)
 
     def spend_and_count(now_s: float, open_streams: int) -> bool:
         granted = spend(now_s, open_streams)
         played.moves_refused += not granted
         return granted
 
-    settlement.settle = settle_and_keep  # type: ignore[method-assign]
+    cluster.gateway.ends.listeners.append(keep)
     moves.spend = spend_and_count  # type: ignore[method-assign]
 
 

@@ -24,19 +24,23 @@ LOOK_S = 5.0
 """So often the judge is asked."""
 _TTFT_S, _TPOT_S, _OUTPUT_TOKENS = 0.4, 0.02, 180.0
 _SWING_S = 3600.0
+#: Two sampled answers to one prompt differ by so much in their mean log-probability.
+_NATS = 0.3
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
     """How a version answers. ``slower`` multiplies its times; ``fails``, ``invalid`` and ``other``
     are shares of its answers: errors, broken formats, and texts that differ from the live
-    version's at temperature 0 without or with a reason."""
+    version's at temperature 0 without or with a reason. ``unlikelier``: by so many nats per token
+    its answers are less likely to a model that judges, in the mean."""
 
     slower: float = 1.0
     longer: float = 1.0
     fails: float = 0.001
     invalid: float = 0.002
     other: float = 0.0
+    unlikelier: float = 0.0
 
 
 LIVE = Version()
@@ -49,6 +53,10 @@ CANDIDATES: dict[str, tuple[Version, str]] = {
     "wrong in 1 of 20 answers": (Version(other=0.055), "rolled back"),
     "broken JSON in 1 of 20": (Version(invalid=0.05, other=0.005), "rolled back"),
     "fails 1 of 20": (Version(fails=0.05, other=0.005), "rolled back"),
+    "a fifth more perplexity": (
+        Version(unlikelier=math.log(1.2), other=0.005),
+        "rolled back",
+    ),
     "talks twice as long": (Version(longer=2.0, other=0.005), "rolled back"),
 }
 #: As slow as is just allowed: here the tests' own error rates show, in either direction.
@@ -102,6 +110,7 @@ def _answers(
                 ttft_s=None,
                 tpot_s=None,
                 agrees=bool(rng.random() >= candidate.other),
+                unlikelier=float(rng.normal(candidate.unlikelier, _NATS)),
             )
 
 

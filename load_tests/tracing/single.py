@@ -12,9 +12,11 @@ from prometheus_client import CollectorRegistry
 
 from deployments import wire
 from deployments.gateway.dialects import DIALECTS
+from deployments.gateway.ending import ClassLimits, judge
 from deployments.gateway.legs import Attempt, Choice, Leg
 from deployments.gateway.plan import Step
-from deployments.gateway.settle import Record
+from deployments.gateway.pricing import PriceLists
+from deployments.gateway.record import Record
 from deployments.gateway.tracing.otlp import OtlpEncoder
 from deployments.gateway.tracing.spans import KeptTrace
 from deployments.gateway.tracing.tracer import Tracer
@@ -23,9 +25,11 @@ from router.router import Router
 from router.shipped import shipped_profile
 from router.types import ReplicaInfo, RouteRequest
 from weir.metrics import GatewayMetrics
+from weir.settings import ModelSettings
 from weir.settings.tracing import TracingSettings
 
 _REPLICAS = 8
+_PRICES = PriceLists([ModelSettings(name="m", source="x")])
 
 
 def single_rows(count: int) -> list[Row]:
@@ -70,16 +74,16 @@ def _tracer(ratio: float) -> Tracer:
     settings = TracingSettings(recent=10_000, sample_ratio=ratio)
     metrics = GatewayMetrics(CollectorRegistry())
     clocks = (time.monotonic, time.time)
-    return Tracer(settings, {}, metrics, lambda *_: "", *clocks, random.Random(1))
+    return Tracer(settings, metrics, lambda *_: "", *clocks, random.Random(1))
 
 
 def _ended(tracer: Tracer, router: Router, number: int) -> Callable[[], None]:
     record = _record(tracer, router, number)
+    ending = judge(record, 200, record.arrival_s + 0.3, ClassLimits(), _PRICES)
 
     def end() -> None:
-        now_s = record.arrival_s + 0.3
-        tracer.decide(record, now_s)
-        tracer.end(record, 200, now_s)
+        tracer.decide(record, ending)
+        tracer.end(record, ending)
 
     return end
 

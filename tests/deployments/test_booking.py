@@ -12,6 +12,7 @@ import pytest
 
 from deployments import wire
 from deployments.gateway.dialects import DIALECTS
+from deployments.gateway.ending import Cause, Ending
 from deployments.gateway.prompts import PromptEncoder
 from deployments.gateway.request import MemoryDoor
 from deployments.gateway.sink import HttpSink, MemorySink
@@ -58,15 +59,16 @@ def _door(**fields: Any) -> MemoryDoor:
 class _Client:
     """Notes with each message how many records there were when it was sent."""
 
-    def __init__(self, ledger: RecordingLedger, leaves: bool = False) -> None:
+    def __init__(self, ledger: RecordingLedger, breaks: BaseException | None = None) -> None:
         self._ledger = ledger
-        self._leaves = leaves
+        self._breaks = breaks
         self.sent: list[tuple[dict[str, Any], int]] = []
 
     async def send(self, message: dict[str, Any]) -> None:
         self.sent.append((message, len(self._ledger.records)))
-        if self._leaves and message["type"] == "http.response.body":
-            raise asyncio.CancelledError
+        last = message["type"] == "http.response.body" and not message.get("more_body", False)
+        if self._breaks is not None and last:
+            raise self._breaks
 
     @property
     def at_the_end(self) -> int:
@@ -135,11 +137,15 @@ async def test_an_error_is_booked_before_it_is_told(world: World, ledger: Record
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_client_that_leaves_at_the_last_byte_pays_once(
-    world: World, ledger: RecordingLedger, stream: bool
+@pytest.mark.parametrize("breaks", [asyncio.CancelledError(), RuntimeError("broken pipe")])
+async def test_what_becomes_of_the_last_byte_is_booked_no_more(
+    world: World, ledger: RecordingLedger, breaks: BaseException, stream: bool
 ) -> None:
+    """A client that leaves then has its answer; that it could not be written is a failure."""
+    heard: list[Ending] = []
+    world.gateway.ends.listeners.append(lambda record, ending: heard.append(ending))
     replica = await world.add_replica("a")
-    client, chat = _Client(ledger, leaves=True), DIALECTS.find("/v1/chat/completions")
+    client, chat = _Client(ledger, breaks), DIALECTS.find("/v1/chat/completions")
     assert chat is not None
     handling = asyncio.create_task(
         world.gateway.handle(chat, _door(stream=stream), HttpSink(client.send, chat))
@@ -147,7 +153,38 @@ async def test_a_client_that_leaves_at_the_last_byte_pays_once(
     await until(lambda: "r1" in replica.generator.started)
     replica.generator.end("r1", "yes")
     await asyncio.wait({handling})
-    assert [record.billed for record in ledger.records] == [True]
+    assert [(record.billed, record.slo) for record in ledger.records] == [(True, "met")]
+    (ending,) = heard
+    left = isinstance(breaks, asyncio.CancelledError)
+    assert ending.cause is (Cause.ANSWERED if left else Cause.FAILED)
+    assert (ending.code, ending.ttft_met) == (("", True) if left else ("internal_error", False))
+    assert ending.nano_usd == ledger.records[0].nano_usd
+
+
+async def test_a_client_that_leaves_makes_its_answer_miss_nothing(
+    world: World, ledger: RecordingLedger
+) -> None:
+    replica = await world.add_replica("a")
+    client, chat = _Client(ledger), DIALECTS.find("/v1/chat/completions")
+    assert chat is not None
+    handling = asyncio.create_task(
+        world.gateway.handle(chat, _door(stream=True), HttpSink(client.send, chat))
+    )
+    await until(lambda: "r1" in replica.generator.started)
+    replica.generator.say("r1", "one")
+    await until(lambda: len(client.sent) > 1)
+    handling.cancel()
+    await asyncio.wait({handling})
+    (record,), (ended,) = ledger.records, world.gateway.recent.ended()
+    assert (record.slo, record.ttft_ms, record.billed) == ("met", -1, True)
+    assert (ended.code, ended.ttft_ms, ended.nano_usd) == ("client_gone", None, record.nano_usd)
+    assert metric(world, "met") - metric(world, "missed") == 1
+
+
+def metric(world: World, verdict: str) -> float:
+    """Requests by whether their first token came in time."""
+    metrics = world.gateway.metrics
+    return float(metrics.slo.labels("t", "m", "standard", "ttft", verdict)._value.get())
 
 
 async def test_a_student_that_answers_is_billed_at_its_price(

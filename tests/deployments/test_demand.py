@@ -9,7 +9,11 @@ from typing import Any
 import pytest
 
 from deployments.gateway.demand import SPILLS, Answered, DemandTeller, model_told
+from deployments.gateway.ending import Cause, Ending
+from deployments.gateway.legs import Attempt
+from deployments.gateway.plan import Step
 from deployments.gateway.prompts import PromptEncoder
+from deployments.gateway.record import Record
 from deployments.gateway.surplus import Surplus
 from deployments.stub_generator import StubGenerator
 from deployments.testing.world import KEY, World, http_world
@@ -112,11 +116,12 @@ async def test_arrivals_and_answers_are_counted(sleeping: World) -> None:
     assert report.replicas["r"].reached
 
 
-def test_tpot_is_judged_where_the_class_has_a_limit() -> None:
-    answered = Answered({"fast": 0.05})
-    answered.timed("m", "fast", 0.1, 0.04)
-    answered.timed("m", "fast", 0.1, 0.06)
-    answered.timed("m", "slow", 0.1, 9.0)
+def test_tpot_is_counted_where_the_class_has_a_limit() -> None:
+    answered, record = Answered(), Record("chat", 0.0, model="m")
+    attempt = Attempt(Step("m"), [])
+    for priority, tpot_s, met in (("fast", 0.04, True), ("fast", 0.06, False), ("slow", 9.0, None)):
+        told = {"priority_class": priority, "answered": attempt, "ttft_s": 0.1, "tpot_s": tpot_s}
+        answered.count(record, Ending(1.0, 200, Cause.ANSWERED, **told, tpot_met=met))
     fast, slow = answered.by_class["m", "fast"], answered.by_class["m", "slow"]
     assert (fast.tpot_judged, fast.tpot_met) == (2, 1)
     assert (slow.tpot_judged, sum(slow.tpot)) == (0, 1)

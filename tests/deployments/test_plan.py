@@ -19,8 +19,8 @@ from deployments.gateway.plan import (
     Outcome,
     Step,
     after_legs,
+    final_error,
     next_step,
-    verdict,
 )
 from fallback.cascade import CascadeRule
 from fallback.policies import CASCADE, COST, FAILURE, LONG_TAIL, OVERLOAD, Kind, RequestFacts
@@ -75,7 +75,7 @@ def test_what_a_request_is_decides_first(kind: Kind) -> None:
     failed = Outcome(first, NoReplicaError("no student"))
     if kind == COST:
         assert _next(course, failed) is None
-        assert isinstance(verdict(course, [failed]), RateLimitError)
+        assert isinstance(final_error(course, [failed]), RateLimitError)
     else:
         assert _next(course, failed) == WATCHED
 
@@ -101,7 +101,7 @@ def test_why_a_failed_attempt_goes_to_the_student(
     back = isinstance(error, ImpatientError | CircuitOpenError)
     assert _next(course, *both) == (END if back else None)
     if not back:
-        assert verdict(course, both) is error, "what the model said is what the client hears"
+        assert final_error(course, both) is error, "what the model said is what the client hears"
 
 
 def test_the_requests_own_errors_are_final() -> None:

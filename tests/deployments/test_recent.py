@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from deployments.gateway.board import BoardWriter
-from deployments.gateway.recent import ClassLimits, RecentRequests
-from deployments.gateway.settle import Record
+from deployments.gateway.ending import Cause, Ending
+from deployments.gateway.recent import RecentRequests
+from deployments.gateway.record import Record
 from deployments.live import BOARDS, STRETCH_MS, STRETCHES, WATCHED, Sums, decode, encode
 
 SECRET = "hello world world hello"
@@ -109,8 +110,9 @@ async def test_a_refusal_is_kept_too(world: Any) -> None:
 async def test_refusals_push_out_no_decision(world: Any) -> None:
     replica = await world.add_replica("a")
     await _asked(world, "r1", replica)
+    refused = Ending(0.0, 429, Cause.REFUSED, "rate_limit_exceeded")
     for number in range(300):
-        world.gateway.recent.add(Record("chat", 0.0, id=f"x{number}", tenant="t"), 429)
+        world.gateway.recent.add(Record("chat", 0.0, id=f"x{number}", tenant="t"), refused)
     ended = world.gateway.recent.ended()
     assert ended[0].id == "r1"
     assert len(ended) == 65
@@ -185,10 +187,10 @@ async def test_nothing_is_written_while_nobody_looks(world: Any) -> None:
 
 def test_it_is_bounded_and_forgets() -> None:
     now = [10_000.0]
-    recent = RecentRequests(ClassLimits({}, {}), lambda: now[0], lambda: now[0], kept=16)
+    recent = RecentRequests(lambda: now[0], lambda: now[0], kept=16)
     for number in range(STRETCHES * 3):
         record = Record("chat", now[0], id=f"r{number}", tenant="t", model="m")
-        recent.add(record, 200)
+        recent.add(record, Ending(now[0], 200, Cause.ANSWERED))
         now[0] += STRETCH_MS / 1000
     assert [ended.id for ended in recent.ended()] == [f"r{n}" for n in range(86, 90)]
     stretches = recent.stretches()

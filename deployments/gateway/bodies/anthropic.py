@@ -23,8 +23,8 @@ from deployments.gateway.bodies.parsing import (
     Json,
     Name,
     Positive,
+    ToolList,
     Whole,
-    bounded_tools,
     check_choice,
     refuse,
 )
@@ -299,14 +299,7 @@ class CountTokensBody(Body):
     model: Name
     messages: Annotated[list[Turn], Field(fail_fast=True, min_length=1, max_length=4096)]
     system: Content | None = None
-    tools: (
-        Annotated[
-            list[AnthropicTool],
-            Field(fail_fast=True, max_length=1024),
-            BeforeValidator(bounded_tools),
-        ]
-        | None
-    ) = None
+    tools: ToolList[AnthropicTool] | None = None
     tool_choice: AnthropicChoice | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None

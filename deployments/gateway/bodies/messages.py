@@ -10,7 +10,6 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -18,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from deployments.gateway.bodies.parsing import Body, Json, Name, bounded_tools, refuse
+from deployments.gateway.bodies.parsing import Body, Json, Name, ToolList, refuse
 from deployments.gateway.bodies.unknown import Unknown
 from deployments.gateway.conversation import TEXT_PARTS
 
@@ -173,9 +172,7 @@ class Tool(Body):
         return {"type": self.type, "function": function}
 
 
-Tools = Annotated[
-    list[Tool], Field(fail_fast=True, max_length=1024), BeforeValidator(bounded_tools)
-]
+Tools = ToolList[Tool]
 
 
 class NamedFunction(Body):

@@ -73,6 +73,13 @@ def bounded_tools(value: Any) -> Any:
     return bounded(value, MAX_TOOLS_BYTES, around=3)
 
 
+ToolT = TypeVar("ToolT")
+#: The tools that a request offers.
+ToolList = Annotated[
+    list[ToolT], Field(fail_fast=True, max_length=1024), BeforeValidator(bounded_tools)
+]
+
+
 def check_choice(tools: Collection[str], named: str | None, field: str) -> None:
     """Refuse a choice of a tool that is not on offer. ``tools``: the names of those that are;
     ``field``: where the choice has the name."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
-    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -25,7 +24,7 @@ from deployments.gateway.bodies.parsing import (
     Json,
     Name,
     Positive,
-    bounded_tools,
+    ToolList,
     check_choice,
     refuse,
 )
@@ -340,14 +339,7 @@ class ResponsesBody(SamplingFields):
     stream_options: StreamOptions | None = None
     max_output_tokens: Positive | None = None
     top_logprobs: Top | None = None
-    tools: (
-        Annotated[
-            list[FunctionTool],
-            Field(fail_fast=True, max_length=1024),
-            BeforeValidator(bounded_tools),
-        ]
-        | None
-    ) = None
+    tools: ToolList[FunctionTool] | None = None
     tool_choice: Choice | None = None
     parallel_tool_calls: bool | None = None
     text: TextConfig | None = None

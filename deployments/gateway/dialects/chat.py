@@ -11,7 +11,7 @@ import orjson
 from deployments import wire
 from deployments.gateway.bodies.requests import ChatBody, parse_body
 from deployments.gateway.bodies.unknown import Unknown
-from deployments.gateway.dialects.base import COMMENT, Dialect, Prompts, Writer
+from deployments.gateway.dialects.base import Dialect, Prompts, Writer
 from deployments.gateway.dialects.generating import (
     DONE,
     EventHead,
@@ -26,22 +26,21 @@ from deployments.gateway.dialects.generating import (
     uncut,
     wants_usage,
 )
+from deployments.gateway.dialects.openai import OpenAiDialect
 from deployments.gateway.encoding import Encoding
 from deployments.gateway.outputs import Collected, Counts, Output, extra_of
 from deployments.gateway.prompts import PromptEncoder
-from weir.errors import WeirError, error_body
+from weir.errors import WeirError
 
 
-class ChatDialect:
+class ChatDialect(OpenAiDialect):
     """See :class:`deployments.gateway.dialects.base.Dialect`."""
 
     name = "chat"
     path = "/v1/chat/completions"
     prompt_field = "messages"
-    family = "openai"
     summary = "Answer a conversation"
     body = ChatBody
-    keep_alive = COMMENT
 
     def parse(self, raw: bytes, unknown: Unknown | None = None) -> ChatBody:
         return parse_body(ChatBody, raw, unknown)
@@ -81,12 +80,6 @@ class ChatDialect:
         encoder: PromptEncoder,
     ) -> Writer:
         return ChatWriter(body, request_id, created_s, prompts)
-
-    def error_body(self, error: WeirError) -> dict[str, Any]:
-        return error_body(error)
-
-    def error_event(self, error: WeirError) -> bytes:
-        return error_event(error)
 
 
 class ChatWriter:

@@ -10,7 +10,7 @@ import orjson
 from deployments import wire
 from deployments.gateway.bodies.requests import CompletionBody, parse_body
 from deployments.gateway.bodies.unknown import Unknown
-from deployments.gateway.dialects.base import COMMENT, Dialect, Prompts, Writer
+from deployments.gateway.dialects.base import Dialect, Prompts, Writer
 from deployments.gateway.dialects.generating import (
     DONE,
     EventHead,
@@ -24,22 +24,21 @@ from deployments.gateway.dialects.generating import (
     uncut,
     wants_usage,
 )
+from deployments.gateway.dialects.openai import OpenAiDialect
 from deployments.gateway.encoding import Encoding
 from deployments.gateway.outputs import Collected, Counts, Output, extra_of
 from deployments.gateway.prompts import PromptEncoder
-from weir.errors import WeirError, error_body
+from weir.errors import WeirError
 
 
-class CompletionDialect:
+class CompletionDialect(OpenAiDialect):
     """See :class:`deployments.gateway.dialects.base.Dialect`."""
 
     name = "completions"
     path = "/v1/completions"
     prompt_field = "prompt"
-    family = "openai"
     summary = "Continue a text"
     body = CompletionBody
-    keep_alive = COMMENT
 
     def parse(self, raw: bytes, unknown: Unknown | None = None) -> CompletionBody:
         return parse_body(CompletionBody, raw, unknown)
@@ -79,12 +78,6 @@ class CompletionDialect:
     ) -> Writer:
         echoed = _echoed(body, prompts, encoder) if body.echo else []
         return CompletionWriter(body, request_id, created_s, prompts, echoed)
-
-    def error_body(self, error: WeirError) -> dict[str, Any]:
-        return error_body(error)
-
-    def error_event(self, error: WeirError) -> bytes:
-        return error_event(error)
 
 
 class CompletionWriter:

@@ -5,32 +5,28 @@ from __future__ import annotations
 import base64
 from array import array
 from collections.abc import Sequence
-from typing import Any
 
 import orjson
 
 from deployments import wire
 from deployments.gateway.bodies.requests import EmbeddingBody, parse_body
 from deployments.gateway.bodies.unknown import Unknown
-from deployments.gateway.dialects.base import COMMENT, Dialect, Prompts, Writer
-from deployments.gateway.dialects.generating import error_event
+from deployments.gateway.dialects.base import Dialect, Prompts, Writer
+from deployments.gateway.dialects.openai import OpenAiDialect, WholeWriter
 from deployments.gateway.encoding import Encoding
-from deployments.gateway.outputs import Collected, Counts, Output
+from deployments.gateway.outputs import Collected, Counts
 from deployments.gateway.prompts import PromptEncoder
 from deployments.gateway.reading import text_ids
-from weir.errors import WeirError, error_body
 
 
-class EmbeddingDialect:
+class EmbeddingDialect(OpenAiDialect):
     """See :class:`deployments.gateway.dialects.base.Dialect`."""
 
     name = "embeddings"
     path = "/v1/embeddings"
     prompt_field = "input"
-    family = "openai"
     summary = "Embed texts (where the model can)"
     body = EmbeddingBody
-    keep_alive = COMMENT
 
     def parse(self, raw: bytes, unknown: Unknown | None = None) -> EmbeddingBody:
         return parse_body(EmbeddingBody, raw, unknown)
@@ -81,27 +77,12 @@ class EmbeddingDialect:
     ) -> Writer:
         return EmbeddingWriter(body)
 
-    def error_body(self, error: WeirError) -> dict[str, Any]:
-        return error_body(error)
 
-    def error_event(self, error: WeirError) -> bytes:
-        return error_event(error)
-
-
-class EmbeddingWriter:
-    """A list of vectors, in the order of the inputs. There is no event stream of them."""
+class EmbeddingWriter(WholeWriter):
+    """A list of vectors, in the order of the inputs."""
 
     def __init__(self, body: EmbeddingBody) -> None:
         self._body = body
-
-    def event(self, choice: int, output: Output) -> bytes:
-        return b""
-
-    def last_event(self, counts: Counts) -> bytes:
-        return b""
-
-    def error_event(self, error: WeirError) -> bytes:
-        return error_event(error)
 
     def whole(self, choices: Sequence[Collected], counts: Counts) -> bytes:
         encode = _base64 if self._body.encoding_format == "base64" else list

@@ -20,18 +20,18 @@ from deployments import wire
 from deployments.gateway.bodies.parsing import parse_body
 from deployments.gateway.bodies.ranking import ComparingFields, RerankBody, ScoreBody
 from deployments.gateway.bodies.unknown import Unknown
-from deployments.gateway.dialects.base import COMMENT, Dialect, Prompts, Writer
-from deployments.gateway.dialects.generating import error_event
+from deployments.gateway.dialects.base import Dialect, Prompts, Writer
+from deployments.gateway.dialects.openai import OpenAiDialect, WholeWriter
 from deployments.gateway.encoding import Encoding
-from deployments.gateway.outputs import Collected, Counts, Output
+from deployments.gateway.outputs import Collected, Counts
 from deployments.gateway.prompts import PromptEncoder
 from deployments.gateway.reading import Cut, PairIds, pair_ids, text_ids
-from weir.errors import BadRequestError, WeirError, error_body
+from weir.errors import BadRequestError
 
 BodyT = TypeVar("BodyT", bound=ComparingFields)
 
 
-class _Comparing(ABC, Generic[BodyT]):
+class _Comparing(OpenAiDialect, ABC, Generic[BodyT]):
     """What both paths have in common. ``pairs``: a cross-encoder answers, not embeddings.
     ``first_field`` and ``prompt_field`` name the two sides in errors."""
 
@@ -39,8 +39,6 @@ class _Comparing(ABC, Generic[BodyT]):
     path: str
     first_field: str
     prompt_field: str
-    family = "openai"
-    keep_alive = COMMENT
     summary: str
     body: type[BodyT]
 
@@ -120,12 +118,6 @@ class _Comparing(ABC, Generic[BodyT]):
     ) -> Writer:
         return _ScoreWriter(self, body, request_id, created_s)
 
-    def error_body(self, error: WeirError) -> dict[str, Any]:
-        return error_body(error)
-
-    def error_event(self, error: WeirError) -> bytes:
-        return error_event(error)
-
 
 class RerankDialect(_Comparing[RerankBody]):
     """See :class:`deployments.gateway.dialects.base.Dialect`."""
@@ -181,8 +173,8 @@ class ScoreDialect(_Comparing[ScoreBody]):
         }
 
 
-class _ScoreWriter(Generic[BodyT]):
-    """There is no event stream of scores."""
+class _ScoreWriter(WholeWriter, Generic[BodyT]):
+    """How well texts suit each other."""
 
     def __init__(
         self, dialect: _Comparing[BodyT], body: BodyT, request_id: str, created_s: int
@@ -191,15 +183,6 @@ class _ScoreWriter(Generic[BodyT]):
         self._body = body
         self._id = request_id
         self._created_s = created_s
-
-    def event(self, choice: int, output: Output) -> bytes:
-        return b""
-
-    def last_event(self, counts: Counts) -> bytes:
-        return b""
-
-    def error_event(self, error: WeirError) -> bytes:
-        return error_event(error)
 
     def whole(self, choices: Sequence[Collected], counts: Counts) -> bytes:
         vectors = [choice.vector for choice in choices]

@@ -18,8 +18,9 @@ from deployments.gateway.bodies.from_responses import ResponsesChat, chat_body
 from deployments.gateway.bodies.parsing import parse_body
 from deployments.gateway.bodies.responses import Item, ResponsesBody
 from deployments.gateway.bodies.unknown import Unknown
-from deployments.gateway.dialects.base import COMMENT, Dialect, Prompts
+from deployments.gateway.dialects.base import Dialect, Prompts
 from deployments.gateway.dialects.chat import ChatDialect
+from deployments.gateway.dialects.openai import OpenAiDialect
 from deployments.gateway.dialects.response_items import Event, OutputItems
 from deployments.gateway.encoding import Encoding
 from deployments.gateway.outputs import Collected, Counts, Output
@@ -29,7 +30,7 @@ from weir.errors import UnsupportedError, WeirError, error_body
 _CHAT = ChatDialect()
 
 
-class ResponsesDialect:
+class ResponsesDialect(OpenAiDialect):
     """See :class:`deployments.gateway.dialects.base.Dialect`.
 
     An object of one request where the response is to have an id of its own: ``response_id``, and
@@ -40,10 +41,8 @@ class ResponsesDialect:
     name = "responses"
     path = "/v1/responses"
     prompt_field = "input"
-    family = "openai"
     summary = "Answer a conversation, with items and typed events"
     body = ResponsesBody
-    keep_alive = COMMENT
 
     def __init__(self, response_id: str = "") -> None:
         self.response_id = response_id
@@ -91,9 +90,6 @@ class ResponsesDialect:
     ) -> ResponsesWriter:
         response_id = self.response_id or f"resp_{request_id}"
         return ResponsesWriter(body, describe(body.asked, body.model, response_id, created_s))
-
-    def error_body(self, error: WeirError) -> dict[str, Any]:
-        return error_body(error)
 
     def error_event(self, error: WeirError) -> bytes:
         told = {**error_body(error)["error"], "type": "error", "sequence_number": 0}

@@ -21,12 +21,12 @@ from deployments.gateway.bodies.looking import (
 from deployments.gateway.bodies.parsing import parse_body
 from deployments.gateway.bodies.requests import ChatBody, CompletionBody
 from deployments.gateway.bodies.unknown import Unknown
-from deployments.gateway.dialects.base import COMMENT, Dialect, Prompts, Writer
-from deployments.gateway.dialects.generating import error_event
+from deployments.gateway.dialects.base import Dialect, Prompts, Writer
+from deployments.gateway.dialects.openai import OpenAiDialect, WholeWriter
 from deployments.gateway.encoding import Encoding
-from deployments.gateway.outputs import Collected, Counts, Output
+from deployments.gateway.outputs import Collected, Counts
 from deployments.gateway.prompts import PromptEncoder
-from weir.errors import NoReplicaError, UnsupportedError, WeirError, error_body
+from weir.errors import NoReplicaError, UnsupportedError
 
 
 async def prompt_ids(body: ChatBody | CompletionBody, encoding: Encoding) -> list[int]:
@@ -49,11 +49,8 @@ async def prompt_ids(body: ChatBody | CompletionBody, encoding: Encoding) -> lis
     return await whole.chat(body.conversation)
 
 
-class LookingDialect:
+class LookingDialect(OpenAiDialect):
     """What the kinds of request share that ask no replica for anything."""
-
-    family = "openai"
-    keep_alive = COMMENT
 
     def choices(self, body: Any) -> int:
         return 0
@@ -68,12 +65,6 @@ class LookingDialect:
         self, body: Any, prompt: list[int], max_tokens: int, reasons: bool
     ) -> wire.Submit:
         raise AssertionError("nothing is asked of a replica")
-
-    def error_body(self, error: WeirError) -> dict[str, Any]:
-        return error_body(error)
-
-    def error_event(self, error: WeirError) -> bytes:
-        return error_event(error)
 
 
 class _Read(list[int]):
@@ -174,20 +165,11 @@ class DetokenizeDialect(LookingDialect):
         return ToldWriter({"prompt": ids.text})
 
 
-class ToldWriter:
-    """An answer that is known before anything would be generated. There is no event stream."""
+class ToldWriter(WholeWriter):
+    """An answer that is known before anything would be generated."""
 
     def __init__(self, told: dict[str, Any]) -> None:
         self._told = told
-
-    def event(self, choice: int, output: Output) -> bytes:
-        return b""
-
-    def last_event(self, counts: Counts) -> bytes:
-        return b""
-
-    def error_event(self, error: WeirError) -> bytes:
-        return b""
 
     def whole(self, choices: Sequence[Collected], counts: Counts) -> bytes:
         return orjson.dumps(self._told)

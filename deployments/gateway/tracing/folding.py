@@ -22,9 +22,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from deployments import wire
+from deployments.gateway.ending import Ending
 from deployments.gateway.legs import Attempt, Choice, Leg
 from deployments.gateway.plan import Loss
-from deployments.gateway.settle import Record
+from deployments.gateway.record import Record
 from deployments.gateway.tracing import names
 from deployments.gateway.tracing.decisions import decision_attributes
 from deployments.gateway.tracing.spans import Span, Value
@@ -37,23 +38,24 @@ _Attributes = dict[str, Value]
 PoolOf = Callable[[str, str], str]
 
 
-def fold(record: Record, status: int, now_s: float, pool_of: PoolOf) -> list[Span]:
-    """The spans, the request's own first. ``status``: as the client saw it (0: it had left)."""
-    return list(_Folding(record, now_s, pool_of).spans(status))
+def fold(record: Record, ending: Ending, now_s: float, pool_of: PoolOf) -> list[Span]:
+    """The spans, the request's own first. ``now_s``: after the last was written."""
+    return list(_Folding(record, ending, now_s, pool_of).spans())
 
 
 class _Folding:
-    def __init__(self, record: Record, now_s: float, pool_of: PoolOf) -> None:
+    def __init__(self, record: Record, ending: Ending, now_s: float, pool_of: PoolOf) -> None:
         assert record.trace is not None
         self._record = record
+        self._ending = ending
         self._trace = record.trace
         self._now_s = now_s
         self._ids = record.trace.new_id
         self._pool_of = pool_of
 
-    def spans(self, status: int) -> Iterator[Span]:
+    def spans(self) -> Iterator[Span]:
         record, root = self._record, self._trace.span_id
-        yield self._root(status)
+        yield self._root()
         received_s = record.validated_s or self._now_s
         yield Span("receive", self._ids(), root, record.arrival_s, received_s, "internal", {})
         if record.validated_s and self._has_features():
@@ -61,14 +63,14 @@ class _Folding:
         for number, attempt in enumerate(record.attempts):
             yield from self._attempt(number, attempt)
 
-    def _root(self, status: int) -> Span:
+    def _root(self) -> Span:
         record, trace = self._record, self._trace
         request = record.request
         route = request.dialect.path if request is not None else record.endpoint
         told: _Attributes = {
             names.HTTP_METHOD: "POST",
             names.HTTP_ROUTE: route,
-            names.HTTP_STATUS: status or 499,
+            names.HTTP_STATUS: self._ending.status or 499,
             "weir.request_id": record.id,
             "weir.tenant": record.tenant,
             "weir.kept": trace.kept,
@@ -86,7 +88,7 @@ class _Folding:
             self._now_s,
             "server",
             told,
-            record.error_code,
+            self._ending.code,
         )
 
     def _has_features(self) -> bool:
@@ -105,7 +107,7 @@ class _Folding:
             if enrichment.reason:
                 told["weir.features.reason"] = enrichment.reason
         ended_s = record.enriched_s or self._now_s
-        error = "" if record.enriched_s else record.error_code
+        error = "" if record.enriched_s else self._ending.code
         start_s = record.validated_s
         root = self._trace.span_id
         return Span("features", self._ids(), root, start_s, ended_s, "internal", told, error)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Protocol
 
-from deployments.gateway.settle import Record
+from deployments.gateway.ending import Ending
+from deployments.gateway.record import Record
 from deployments.gateway.tracing.context import Contexts, Trace
 from deployments.gateway.tracing.folding import PoolOf, fold
 from deployments.gateway.tracing.keeping import Keeping
@@ -25,14 +26,12 @@ class Shipping(Protocol):
 
 
 class Tracer:
-    """``clock`` is the loop's, ``wall_clock`` gives seconds since the epoch; ``slo_s``:
-    time-to-first-token limit per priority class. ``shipping``: None where nothing leaves the
-    gateway. ``recent``: what ``weir trace`` shows."""
+    """``clock`` is the loop's, ``wall_clock`` gives seconds since the epoch. ``shipping``: None
+    where nothing leaves the gateway. ``recent``: what ``weir trace`` shows."""
 
     def __init__(
         self,
         settings: TracingSettings,
-        slo_s: Mapping[str, float],
         metrics: GatewayMetrics,
         pool_of: PoolOf,
         clock: Callable[[], float],
@@ -41,7 +40,7 @@ class Tracer:
         shipping: Shipping | None = None,
     ) -> None:
         self._contexts = Contexts(settings.sample_ratio, settings.parent, rng)
-        self._keeping = Keeping(frozenset(settings.always), settings.slow_s, slo_s)
+        self._keeping = Keeping(frozenset(settings.always), settings.slow_s)
         self._metrics = metrics
         self._pool_of = pool_of
         self._clock = clock
@@ -54,26 +53,26 @@ class Tracer:
         """The trace of a request with these headers."""
         return self._contexts.begin(header)
 
-    def decide(self, record: Record, now_s: float) -> None:
-        """The request is over: whether its trace is kept."""
+    def decide(self, record: Record, ending: Ending) -> None:
+        """The request is over: whether its trace is kept, to which metrics then lead."""
         if record.trace is not None:
-            record.trace.kept = self._keeping.why(record, now_s)
+            record.trace.kept = self._keeping.why(record, ending)
 
-    def end(self, record: Record, status: int, now_s: float) -> None:
-        """Make the spans of a trace that is kept. ``status``: as the client saw it (0: it had left
-        before)."""
+    def end(self, record: Record, ending: Ending) -> None:
+        """Make the spans of a trace that is kept."""
         trace = record.trace
         if trace is None or not trace.kept:
             return
         self._metrics.of(self._metrics.traces_kept, trace.kept).inc()
+        now_s = self._clock()
         kept = KeptTrace(
             trace.trace_id,
             trace.state,
             record.id,
             record.tenant,
             trace.kept,
-            self._wall_clock() - self._clock(),
-            tuple(fold(record, status, now_s, self._pool_of)),
+            self._wall_clock() - now_s,
+            tuple(fold(record, ending, now_s, self._pool_of)),
         )
         self.recent.add(kept)
         if self._shipping is not None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import ast
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import weir
+from weir.cli.child import run_python
 from weir.cli.exits import CommandError, ExitCode
 
 TRAINERS = {"adapter": "fallback.training.adapter", "teacher": "fallback.training.teacher"}
@@ -81,14 +79,4 @@ def require_module(root: Path, module: str) -> str:
 
 def run_module(root: Path, module: str, arguments: Sequence[str]) -> int:
     """``python -m module arguments`` in the checkout; its exit code (128 + n after signal n)."""
-    env = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    paths = [str(root / "platform"), str(root), *env.get("PYTHONPATH", "").split(os.pathsep)]
-    env["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
-    child = subprocess.Popen([sys.executable, "-m", module, *arguments], cwd=root, env=env)
-    while True:
-        try:
-            code = child.wait()
-        except KeyboardInterrupt:
-            # The terminal sent it to the child as well; it decides how to end.
-            continue
-        return code if code >= 0 else 128 - code
+    return run_python(module, arguments, (root / "platform", root), root)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import weir
+from weir.cli.child import run_python
 from weir.cli.exits import CommandError, ExitCode
 
 MODULE = "fallback.distill.command"
@@ -29,18 +27,8 @@ def run_tool(module: str, arguments: Sequence[str]) -> int:
             ExitCode.USAGE,
             hint="pip install 'weir[cpu]' or 'weir[gpu]'",
         )
-    env = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     source = Path(weir.__file__).resolve().parents[1]
-    paths = [str(source), str(source.parent), *env.get("PYTHONPATH", "").split(os.pathsep)]
-    env["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
-    child = subprocess.Popen([sys.executable, "-m", module, *arguments], env=env)
-    while True:
-        try:
-            code = child.wait()
-        except KeyboardInterrupt:
-            # The terminal sent it to the child as well; it decides how to end.
-            continue
-        return code if code >= 0 else 128 - code
+    return run_python(module, arguments, (source, source.parent))
 
 
 def distill(arguments: Sequence[str]) -> int:

@@ -52,7 +52,7 @@ def start(
     settings = _rollout_settings(config, changes_of(fields or []))
     with told():
         if database is None:
-            check_candidate(_platform_settings(), model, candidate)
+            check_candidate(_platform_settings(), model, candidate, settings.judge)
         made = _store(database).start(actor(), model, candidate, settings)
     _tell(made, as_json)
 
@@ -211,3 +211,17 @@ def _print(rollout: Rollout, found: dict[str, Any]) -> None:
     heads = ("  CRITERION", "SAMPLES", "OBSERVED", "ALLOWED", "EVIDENCE BAD", "GOOD", "VERDICT")
     if rows:
         print_table(heads, rows, "")
+        _explain_perplexity(rollout, found["criteria"])
+
+
+def _explain_perplexity(rollout: Rollout, criteria: list[dict[str, Any]]) -> None:
+    judge = rollout.settings.judge.perplexity
+    if judge is None:
+        return
+    typer.echo(
+        f"  perplexity: by what share it is higher than that of the live version's answer to the "
+        f"same prompt, to {judge.model}; {judge.share:.0%} of mirrored answers"
+    )
+    seen = next((each["samples"] for each in criteria if each["criterion"] == "perplexity"), 0)
+    if not seen:
+        typer.echo(f"  no answer has been scored yet: does {judge.model} run?")

@@ -22,17 +22,20 @@ from weir.ledger.outbox import Batch, Outbox, OutboxLimits, adopt
 _LOG = logging.getLogger("weir.ledger")
 STREAM = "{weir:ledger}:stream"
 COMMITTED = "{weir:ledger}:committed"
+#: Between rounds while there is more than goes at a time, or while all of it has to go.
+_HURRY_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """``period_s``: so often new records are sent. ``batch_bytes``: so many in one entry;
+    """``period_s``: so often new records are sent; each time costs the writer a transaction, which
+    takes as long as those of fifty records. ``batch_bytes``: so many in one entry;
     ``batches``: so many entries at a time. ``ahead_records``: so many records of an outbox may be
     in Redis that the database does not have. ``adopt_period_s``: so often orphans are looked for.
     ``stalled_s``: after so long without progress of the database it is looked whether the stream
     still has what was sent."""
 
-    period_s: float = 0.2
+    period_s: float = 1.0
     batch_bytes: int = 32 * 1024
     batches: int = 8
     ahead_records: int = 20_000
@@ -85,21 +88,23 @@ class Shipper:
 
     async def run(self) -> None:
         """Until cancelled."""
+        more = False
         while True:
-            await asyncio.sleep(self._pace.period_s)
+            await asyncio.sleep(min(_HURRY_S, self._pace.period_s) if more else self._pace.period_s)
             try:
-                await self.round()
+                more = await self.round()
             except OSError as error:
                 _LOG.error("an outbox cannot be read", extra={"reason": str(error)})
 
-    async def round(self) -> None:
-        """Send what is new in every outbox, and trim what has arrived."""
+    async def round(self) -> bool:
+        """Send what is new in every outbox, and trim what has arrived. Whether an outbox had more
+        than goes at a time."""
         now_s = self._clock()
         if now_s - self._adopted_s >= self._pace.adopt_period_s:
             self._adopted_s = now_s
             self._adopt()
-        for voyage in list(self._voyages):
-            await self._round(voyage)
+        sent = [await self._round(voyage) for voyage in list(self._voyages)]
+        return max(sent, default=0) >= self._pace.batches
 
     async def flush(self, timeout_s: float) -> bool:
         """Send until the database has everything of this process's outbox, which is then removed.
@@ -112,7 +117,7 @@ class Shipper:
                 self._own.remove()
                 self._voyages.remove(voyage)
                 return True
-            await asyncio.sleep(self._pace.period_s)
+            await asyncio.sleep(min(_HURRY_S, self._pace.period_s))
         return False
 
     def close(self) -> None:
@@ -127,13 +132,14 @@ class Shipper:
             _LOG.info("an outbox is taken over", extra={"outbox": outbox.name, "from": first})
             self._voyages.append(_Voyage(outbox, first, self._clock()))
 
-    async def _round(self, voyage: _Voyage) -> None:
+    async def _round(self, voyage: _Voyage) -> int:
+        """The number of entries that were sent."""
         outbox = voyage.outbox
         outbox.write_held()
         idle = outbox.read_to == voyage.committed == outbox.next
         if outbox is self._own and idle:
             self._watch.shipped(outbox, up=True)
-            return
+            return 0
         batches, up = self._batches(voyage), False
         try:
             async with asyncio.timeout(self._pace.timeout_s):
@@ -147,6 +153,7 @@ class Shipper:
         self._watch.shipped(outbox, up)
         if up and outbox is not self._own and self._arrived(voyage):
             await self._forget(voyage)
+        return len(batches) if up else 0
 
     def _batches(self, voyage: _Voyage) -> list[Batch]:
         batches: list[Batch] = []

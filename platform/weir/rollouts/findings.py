@@ -14,8 +14,9 @@ class Finding:
     """One criterion as it stands. ``samples``: pairs, or single answers, that it has seen.
     ``observed`` is compared with ``allowed``: for times and lengths, the share of pairs in which
     the candidate is beyond the ratio (allowed: half of them); for errors, formats and agreement,
-    a difference or a share. ``evidence_bad`` and ``evidence_good`` are e-values: 20 means that
-    the opposite would look like this at most once in 20 rollouts, looked at all the time."""
+    a difference or a share; for perplexity, by what share it is higher in the geometric mean.
+    ``evidence_bad`` and ``evidence_good`` are e-values: 20 means that the opposite would look like
+    this at most once in 20 rollouts, looked at all the time."""
 
     criterion: str
     samples: int

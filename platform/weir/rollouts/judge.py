@@ -13,25 +13,43 @@ promote. Error rates hold over the whole rollout, at whatever moment it ends:
 Times and lengths are compared by pairs: is the candidate's above the live one's times the ratio
 that is allowed? If both were equally distributed up to that ratio, half of the pairs would say so,
 whatever the distribution, however heavy its tail.
+
+Perplexity is compared by pairs as well, of two answers to one prompt. There it is the mean that
+counts, because a candidate that is mostly as good and sometimes talks nonsense has the live one's
+median. A difference counts with at most :data:`MOST_NATS` per token, so that it has bounds.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from weir.rollouts.evidence import TwoSided
 from weir.rollouts.findings import Finding, Verdict
 from weir.rollouts.samples import Pair, Pairing, Sample
 from weir.settings.rollout import JudgeSettings
 
+#: Nonsense is some 8 nats per token less likely to a model than what it would say itself.
+MOST_NATS = 4.0
+#: Criteria of which there may never be anything to see: nobody asks for JSON, or at temperature 0.
+_MAY_BE_UNSEEN = ("format", "disagreement")
+
 
 class _Criterion:
-    """``low`` and ``high``: between them lies every number that it is given."""
+    """``low`` and ``high``: between them lies every number that it is given. ``told``: how such a
+    number is told to people."""
 
-    def __init__(self, name: str, allowed: float, low: float, high: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        allowed: float,
+        low: float,
+        high: float,
+        told: Callable[[float], float] = float,
+    ) -> None:
         self.name = name
         self.allowed = allowed
+        self.told = told
         self.test = TwoSided(allowed, low, high)
 
 
@@ -57,6 +75,10 @@ class Judge:
             made.append(_Criterion("format", s.more_invalid, -1.0, 1.0))
         if s.disagreement is not None:
             made.append(_Criterion("disagreement", s.disagreement, 0.0, 1.0))
+        if s.perplexity is not None:
+            most_nats = math.log1p(s.perplexity.worse_by)
+            nats = _Criterion("perplexity", most_nats, -MOST_NATS, MOST_NATS, math.expm1)
+            made.append(nats)
         self._criteria = {each.name: each for each in made}
 
     def observe(self, samples: Sequence[Sample]) -> None:
@@ -65,8 +87,9 @@ class Judge:
         for sample in samples:
             if sample.arm == "candidate":
                 self._seen += 1
-                if sample.agrees is not None and "disagreement" in numbers:
-                    numbers["disagreement"].append(float(not sample.agrees))
+                for name, value in _alone(sample):
+                    if name in numbers:
+                        numbers[name].append(value)
             pair = self._pairing.add(sample)
             if pair is not None:
                 for name, value in self._compared(pair):
@@ -84,8 +107,7 @@ class Judge:
         bad = next((f for f in findings if f.bad), None)
         if bad is not None:
             return Verdict("roll back", findings, bad.criterion)
-        # A criterion that nothing was seen of (nobody asks for JSON) is no reason to wait.
-        asked = [f for f in findings if f.samples or f.criterion not in ("format", "disagreement")]
+        asked = [f for f in findings if f.samples or f.criterion not in _MAY_BE_UNSEEN]
         if self._seen >= s.least_answers and all(f.good for f in asked):
             return Verdict("promote", findings)
         return Verdict("wait", findings)
@@ -105,6 +127,14 @@ class Judge:
             yield "format", float(not candidate.valid) - float(not live.valid)
 
 
+def _alone(sample: Sample) -> Iterator[tuple[str, float]]:
+    """What a candidate's answer says without a pair."""
+    if sample.agrees is not None:
+        yield "disagreement", float(not sample.agrees)
+    if sample.unlikelier is not None:
+        yield "perplexity", max(-MOST_NATS, min(MOST_NATS, sample.unlikelier))
+
+
 def _beyond(value: float, limit: float) -> float:
     """1 if it is beyond the limit, ½ on it."""
     return 0.5 if value == limit else float(value > limit)
@@ -116,8 +146,8 @@ def _finding(criterion: _Criterion, bad_log: float, good_log: float) -> Finding:
     return Finding(
         criterion.name,
         test.count,
-        test.mean,
-        criterion.allowed,
+        None if test.mean is None else criterion.told(test.mean),
+        criterion.told(criterion.allowed),
         _e_value(above),
         _e_value(below),
         above >= bad_log,

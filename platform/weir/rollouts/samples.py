@@ -15,8 +15,10 @@ class Sample:
     where there were none (an error; a single token). ``failed``: the client, or who mirrored it,
     saw an error of the platform's making. ``valid``: whether the answer is in the format that was
     asked for (None: none was). ``agrees``: of an answer that was mirrored, whether both versions
-    said the same (None: it was not, or was sampled). ``stratum``: only answers of one stratum are
-    compared, such as those of one priority class with prompts of similar length."""
+    said the same (None: it was not, or was sampled). ``unlikelier``: of an answer that was mirrored
+    and scored, by how many nats per token it is less likely to the judge's model than the live
+    version's answer to the same prompt (negative: it is likelier). ``stratum``: only answers of one
+    stratum are compared, such as those of one priority class with prompts of similar length."""
 
     arm: Arm
     at_s: float
@@ -27,6 +29,7 @@ class Sample:
     failed: bool = False
     valid: bool | None = None
     agrees: bool | None = None
+    unlikelier: float | None = None
 
 
 Pair = tuple[Sample, Sample]

@@ -13,6 +13,21 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Ratio = Annotated[float, Field(gt=1.0, le=100.0)]
 
 
+class PerplexitySettings(Section):
+    """How much less likely a candidate's answers may be than the live version's, to a third model.
+
+    ``model``: the one that judges, by its name in the settings; neither of the two that are
+    compared, which would find most likely what it says itself. ``share``: so many of the mirrored
+    answers are scored. ``worse_by``: by so large a share the perplexity may be higher (0.1: by a
+    tenth). ``prompt_tokens_per_minute``: so much the model may have to read for this, in all
+    gateways together (null: no bound); what is beyond is left out."""
+
+    model: str = Field(min_length=1)
+    share: float = Field(1.0, gt=0.0, le=1.0)
+    worse_by: float = Field(0.1, gt=0.0, le=10.0)
+    prompt_tokens_per_minute: int | None = Field(200_000, ge=1)
+
+
 class JudgeSettings(Section):
     """When a candidate is worse, and how sure one has to be.
 
@@ -21,7 +36,8 @@ class JudgeSettings(Section):
     shorter answers may be. ``more_errors``: by so much the share of failed requests may be higher.
     ``more_invalid``: the same of answers that are not in the format that was asked for (null: not
     judged). ``disagreement``: of mirrored requests with temperature 0, so large a share of answers
-    may differ from the live version's (null: not judged). ``false_rollback``: chance that a
+    may differ from the live version's (null: not judged). ``perplexity``: how likely
+    mirrored answers are to another model (null: not judged). ``false_rollback``: chance that a
     candidate within all of these is rolled back; ``false_promotion``: that one beyond any of them
     is promoted. ``least_answers``: it is not promoted before it has given so many."""
 
@@ -31,6 +47,7 @@ class JudgeSettings(Section):
     more_errors: Probability = 0.01
     more_invalid: Probability | None = 0.01
     disagreement: Probability | None = None
+    perplexity: PerplexitySettings | None = None
     false_rollback: Probability = 0.05
     false_promotion: Probability = 0.05
     least_answers: int = Field(200, ge=1)
@@ -60,4 +77,6 @@ class RolloutSettings(Section):
             raise ValueError("steps: expected shares that do not shrink")
         if not self.mirror and self.judge.disagreement is not None:
             raise ValueError("judge.disagreement: needs mirrored requests; set mirror above 0")
+        if not self.mirror and self.judge.perplexity is not None:
+            raise ValueError("judge.perplexity: needs mirrored requests; set mirror above 0")
         return self

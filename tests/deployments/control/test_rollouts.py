@@ -16,6 +16,11 @@ NEW: dict[str, Any] = {"model": "big", "candidate": "next", "settings": {"steps"
 ALL = "/admin/v1/rollouts"
 
 
+def judged_by(model: str) -> dict[str, Any]:
+    """The same, with perplexity under a model."""
+    return {**NEW, "settings": {"mirror": 0.1, "judge": {"perplexity": {"model": model}}}}
+
+
 @pytest.fixture
 async def world(database_at: str, database: Any) -> AsyncIterator[World]:
     """With a candidate that costs what the model costs."""
@@ -66,6 +71,13 @@ async def test_what_the_judge_found_is_told(world: World) -> None:
     assert listed["findings"] == [finding]
 
 
+async def test_a_third_model_may_judge(world: World) -> None:
+    made = await world.ask("POST", ALL, json=judged_by("small"))
+    assert made.status_code == 201, made.text
+    judge = made.json()["settings"]["judge"]["perplexity"]
+    assert (judge["model"], judge["share"], judge["worse_by"]) == ("small", 1.0, 0.1)
+
+
 @pytest.mark.parametrize(
     ("body", "status", "told"),
     [
@@ -74,6 +86,10 @@ async def test_what_the_judge_found_is_told(world: World) -> None:
         ({**NEW, "candidate": "small"}, 400, "another price"),
         ({**NEW, "settings": {"steps": [0.5, 0.1]}}, 400, "do not shrink"),
         ({**NEW, "settings": {"judge": {"disagreement": 0.1}}}, 400, "mirror"),
+        ({**NEW, "settings": {"judge": {"perplexity": {"model": "small"}}}}, 400, "mirror"),
+        (judged_by("nobody"), 404, "no model 'nobody'"),
+        (judged_by("next"), 400, "judge itself"),
+        (judged_by("big"), 400, "judge itself"),
         ({**NEW, "more": 1}, 400, "more"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from weir.rollouts.judge import Judge
 from weir.rollouts.samples import Arm, Pairing, Sample
-from weir.settings.rollout import JudgeSettings
+from weir.settings.rollout import JudgeSettings, PerplexitySettings
 
 ALL = JudgeSettings(disagreement=0.05)
 
@@ -101,3 +102,50 @@ def test_pairs_are_of_one_stratum_and_of_one_time() -> None:
     assert pairing.add(late) is None, "the candidate's is too old"
     last = Sample("candidate", 21.0, "chat")
     assert pairing.add(last) == (last, late)
+
+
+SCORED = JudgeSettings(perplexity=PerplexitySettings(model="third", worse_by=0.1))
+
+
+def _scored(nats: Sequence[float]) -> list[Sample]:
+    """Mirrored answers, so many nats per token less likely than the live ones."""
+    return [
+        Sample("candidate", float(number), "mirrored", unlikelier=each)
+        for number, each in enumerate(nats)
+    ]
+
+
+def test_answers_that_another_model_finds_less_likely_roll_back() -> None:
+    judge = _judged(_answers("candidate", 900, 1), _answers("live", 900, 2), SCORED)
+    judge.observe(_scored(np.random.default_rng(1).normal(np.log(1.3), 0.3, 800).tolist()))
+    verdict = judge.verdict()
+    assert (verdict.action, verdict.because) == ("roll back", "perplexity")
+    found = next(f for f in verdict.findings if f.criterion == "perplexity")
+    assert found.samples == 800
+    assert found.observed == pytest.approx(0.3, abs=0.05)
+    assert found.allowed == pytest.approx(0.1)
+
+
+def test_nonsense_now_and_then_rolls_back_though_the_median_is_the_same() -> None:
+    judge = _judged(_answers("candidate", 900, 1), _answers("live", 900, 2), SCORED)
+    judge.observe(_scored([9.0 if number % 10 == 0 else 0.0 for number in range(1000)]))
+    assert judge.verdict().because == "perplexity"
+
+
+def test_answers_as_likely_as_the_live_ones_are_good() -> None:
+    judge = _judged(_answers("candidate", 900, 1), _answers("live", 900, 2), SCORED)
+    judge.observe(_scored(np.random.default_rng(2).normal(0.0, 0.3, 800).tolist()))
+    assert judge.verdict().action == "promote"
+
+
+def test_nothing_is_promoted_while_nothing_was_scored() -> None:
+    """The model that judges may be away: unlike a request for JSON, that is no reason to go on."""
+    judge = _judged(_answers("candidate", 900, 1), _answers("live", 900, 2), SCORED)
+    assert judge.verdict().action == "wait"
+
+
+def test_scored_answers_count_only_where_they_are_asked_for() -> None:
+    judge = _judged(_answers("candidate", 900, 1), _answers("live", 900, 2))
+    judge.observe(_scored([9.0] * 500))
+    assert judge.verdict().action == "promote"
+    assert "perplexity" not in {f.criterion for f in judge.verdict().findings}
