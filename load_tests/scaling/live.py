@@ -20,6 +20,7 @@ from weir.autoscaling.telling import unpack
 
 MODEL = "scaled"
 _PATIENCE_S = 120.0
+_WARM_S = 5.0
 #: A limit on TPOT that an engine on a core or two keeps with a hundred answers at a time.
 _CLASSES = {"standard": {"urgency": 0, "ttft_slo_ms": 10_000.0, "tpot_slo_ms": 400.0}}
 
@@ -161,6 +162,8 @@ class Live:
             streams.load(MODEL, self.course.short_tokens, self.course.clients, stop)
         )
         await self.until(lambda seen: seen.total >= 2 and seen.wanted >= 2 and not seen.draining)
+        # So that both know what all prompts begin with, and long answers go to either.
+        await asyncio.sleep(_WARM_S)
         stop.set()
         await loading
         moved, running = await self.moved(), self._long(streams, 2)
