@@ -39,14 +39,8 @@ from router.dispatcher import Dispatcher
 from router.held import NOTHING_HELD
 from router.policy import build_policy
 from router.router import Router
-from router.types import (
-    ReplicaInfo,
-    ReplicaLoad,
-    ReplicaStats,
-    ReplicaView,
-    RouteRequest,
-    Snapshot,
-)
+from router.snapshot import Snapshot
+from router.types import ReplicaInfo, ReplicaLoad, ReplicaStats, ReplicaView, RouteRequest
 from router.view import View
 
 TENANTS = 200

@@ -3,13 +3,14 @@
 ServeGen's 14 days of rates per client, through the policies that ship, in a fluid model of the
 fleet (``load_tests/autoscaling``): Llama-3.3-70B in FP8 on pairs of H100 or one H200, TTFT 2 s and
 TPOT 50 ms. Each policy is tuned by a grid on the first week, for the least cost at which 99 % of
-urgent requests, less the standard error over days, are within both limits and 99 % of batch work
-within six hours; the second week is reported, and the whole grid with it. Peers get one kind of
-replica, the cheapest for the traffic; weir chooses among kinds. ``usd_over_least`` compares with
-what perfect knowledge would pay.
+urgent requests, less a margin that the same week chooses (``autoscaling/tuning.py``), are within
+both limits and 99 % of batch work within six hours; the second week is reported, and the whole grid
+with it. Peers get one kind of replica, the cheapest for the traffic; weir chooses among kinds.
+``usd_over_least`` compares with what perfect knowledge would pay.
 
-The whole takes long; ``--keep FILE`` makes it resumable, and ``--only`` and ``--traces`` make
-pieces: with the same file a later call adds what is missing.
+The whole takes long; ``--keep FILE`` keeps each run over a week, so a call that was ended goes on
+where it was, and ``--only`` and ``--traces`` make pieces: with the same file a later call adds what
+is missing.
 """
 
 from __future__ import annotations
@@ -103,13 +104,13 @@ def _days_rows(
     lazy, rows = _Lazy(trace, batch, options), []
     for one in _chosen(options, batch > 0):
         key = f"{trace} {batch} {one.name} {options.seed}"
-        row = kept.once(key, partial(_made, one, lazy, options.seed))
+        row = kept.once(key, partial(_made, one, lazy, options.seed, kept))
         rows.append(row)
     return rows
 
 
-def _made(contender: Contender, lazy: _Lazy, seed: int) -> dict[str, Any]:
-    return _measured(contender, lazy.read(), seed)
+def _made(contender: Contender, lazy: _Lazy, seed: int, kept: KeptRuns) -> dict[str, Any]:
+    return _measured(contender, lazy.read(), seed, kept)
 
 
 def _check(lazy: _Lazy, number: int, seed: int) -> dict[str, Any]:
@@ -121,9 +122,9 @@ def _chosen(options: argparse.Namespace, has_batch: bool) -> list[Contender]:
     return [one for one in everyone if not options.only or one.name.startswith(tuple(options.only))]
 
 
-def _measured(contender: Contender, days: Days, seed: int) -> dict[str, Any]:
+def _measured(contender: Contender, days: Days, seed: int, kept: KeptRuns) -> dict[str, Any]:
     begun_s = time.process_time()
-    tuned = tune(contender, days, seed)
+    tuned = tune(contender, days, seed, kept.once)
     found = run(contender, tuned.params, days.kinds, days.reported, seed + 1)
     print(
         f"{days.name}: {contender.name} {found.usd:,.0f} USD, {found.met:.2%} in time "
@@ -148,6 +149,7 @@ def _measured(contender: Contender, days: Days, seed: int) -> dict[str, Any]:
         "spot": contender.spot,
         "ours": contender.ours,
         "params": tuned.params,
+        "margin_standard_errors": tuned.margin,
         "grid": tuned.grid,
     }
 

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from router.policy import Policy
-from router.types import RouteRequest, Snapshot
+from router.snapshot import Snapshot
+from router.types import RouteRequest
 
 
 @runtime_checkable

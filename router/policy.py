@@ -6,7 +6,8 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
-from router.types import Decision, RouteRequest, Snapshot
+from router.snapshot import Snapshot
+from router.types import Decision, RouteRequest
 from weir.settings.parts import Registry
 
 

@@ -16,12 +16,10 @@ from router.latency import LatencyBook
 from router.ledger import Ledger, R, Reservation, prefill_work
 from router.policy import Policy
 from router.prefix_index import PrefixIndex
+from router.snapshot import Ahead, Columns, Fleet, Snapshot
 from router.tiers import Tiered, load_work
 from router.types import (
-    Ahead,
-    Columns,
     Decision,
-    Fleet,
     LatencyFit,
     PairDecision,
     ReplicaInfo,
@@ -29,7 +27,6 @@ from router.types import (
     ReplicaStats,
     Role,
     RouteRequest,
-    Snapshot,
     prefill_replica_of,
 )
 from router.urgency import UrgencySnapshot

@@ -13,7 +13,8 @@ from typing import Annotated, Any, Protocol, TypeVar
 
 from pydantic import Field
 
-from router.types import Columns, Decision, RouteRequest, Snapshot
+from router.snapshot import Columns, Snapshot
+from router.types import Decision, RouteRequest
 from weir.settings.parts import Registry
 
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from router.types import Ahead
+from router.snapshot import Ahead
 
 #: A step that should have ended this many times over did not tell its end.
 _OVERDUE = 3.0

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from router.held import NOTHING_HELD, Held
-from router.types import Columns, Decision, RouteRequest, Snapshot
+from router.snapshot import Columns, Snapshot
+from router.types import Decision, RouteRequest
 
 
 class Preferred(NamedTuple):

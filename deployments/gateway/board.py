@@ -13,7 +13,8 @@ from redis.exceptions import RedisError
 from deployments.gateway.handle import Gateway
 from deployments.gateway.model import Model
 from deployments.live import BOARDS, WATCHED, Board, QueueFacts, ReplicaFacts, encode
-from router.types import ReplicaView, Snapshot
+from router.snapshot import Snapshot
+from router.types import ReplicaView
 
 _LOG = logging.getLogger("weir.gateway")
 _PERIOD_S = 1.0

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from load_tests.autoscaling.engines import ReplicaTable
 from load_tests.autoscaling.fluid import Fluid, Outcome, PoolKind, World
 from load_tests.autoscaling.measured import table_of
 from load_tests.autoscaling.traces import Ticks, read_servegen
+from load_tests.autoscaling.tuning import Day, Tried, chosen, chosen_margin, days_of
 from load_tests.planner.published import LLAMA_70B
 from weir.autoscaling.registry import build_policy
 from weir.autoscaling.report import PoolState
@@ -139,45 +139,39 @@ def _kinds(name: str, lengths: Lengths) -> list[PoolKind]:
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """What the tuning week chose, and the whole grid with what each combination came to."""
+    """What the tuning week chose, by which margin (standard errors over days), and the whole grid
+    with what each combination came to."""
 
     params: dict[str, Any]
     grid: list[dict[str, Any]]
+    margin: float
 
 
-def tune(contender: Contender, days: Days, seed: int) -> Tuned:
-    """The cheapest combination that keeps the limits even in a week that is a standard error worse
-    than this one; without one, the nearest to it."""
+Once = Callable[[str, Callable[[], dict[str, Any]]], dict[str, Any]]
+"""The result of that name, if it is kept, or else made now."""
+
+
+def tune(contender: Contender, days: Days, seed: int, once: Once = lambda _, make: make()) -> Tuned:
+    """By the tuning week alone (:mod:`.tuning`)."""
     first = contender.pools(days.kinds)[0]
     tried = []
     for params in contender.choices(first, days.has_batch):
-        outcome = run(contender, params, days.kinds, days.tuning, seed)
-        tried.append((params, outcome))
-    good = [
-        row for row in tried if careful_met(row[1]) >= MET and row[1].late_batch_share <= LATE_BATCH
-    ]
-    if good:
-        params, _ = min(good, key=lambda row: row[1].usd)
-    else:
-        params, _ = max(tried, key=lambda row: careful_met(row[1]) - row[1].late_batch_share)
+        key = f"{days.name} {contender.name} {sorted(params.items())} {seed}"
+        found = once(key, partial(_tried, contender, params, days, seed))
+        own = tuple(Day(*day) for day in found["days"])
+        tried.append(Tried(params, found["usd"], found["met"], found["late_batch"], own))
+    margin = chosen_margin(tried, MET, LATE_BATCH)
     grid = [
-        {**chosen, "usd": out.usd, "met": out.met, "late_batch": out.late_batch_share}
-        for chosen, out in tried
+        {**one.params, "usd": one.usd, "met": one.met, "late_batch": one.late_batch}
+        for one in tried
     ]
-    return Tuned(params, grid)
+    return Tuned(chosen(tried, MET, LATE_BATCH, margin).params, grid, margin)
 
 
-def careful_met(found: Outcome) -> float:
-    """The share in time, less the standard error of the mean over days."""
-    days: dict[int, list[float]] = {}
-    for moment in found.moments:
-        sums = days.setdefault(int(moment.at_s // 86_400), [0.0, 0.0])
-        sums[0] += moment.urgent_met
-        sums[1] += moment.urgent
-    shares = [met / urgent for met, urgent in days.values() if urgent]
-    if len(shares) < 2:
-        return found.met
-    return found.met - statistics.stdev(shares) / math.sqrt(len(shares))
+def _tried(contender: Contender, params: dict[str, Any], days: Days, seed: int) -> dict[str, Any]:
+    out = run(contender, params, days.kinds, days.tuning, seed)
+    each = [[day.usd, day.urgent, day.met] for day in days_of(out)]
+    return {"usd": out.usd, "met": out.met, "late_batch": out.late_batch_share, "days": each}
 
 
 def world_of(

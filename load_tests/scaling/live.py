@@ -20,6 +20,7 @@ from weir.autoscaling.telling import unpack
 
 MODEL = "scaled"
 _PATIENCE_S = 120.0
+_WARM_S = 5.0
 #: A limit on TPOT that an engine on a core or two keeps with a hundred answers at a time.
 _CLASSES = {"standard": {"urgency": 0, "ttft_slo_ms": 10_000.0, "tpot_slo_ms": 400.0}}
 
@@ -156,15 +157,17 @@ class Live:
 
     async def _to_one(self, streams: Streams) -> None:
         """Nothing more arrives: a replica goes while all answers are under way."""
-        stop = asyncio.Event()
-        loading = asyncio.create_task(
-            streams.load(MODEL, self.course.short_tokens, self.course.clients, stop)
-        )
+        stop, short, course = asyncio.Event(), Streams(self.url, self.key), self.course
+        loading = asyncio.create_task(short.load(MODEL, course.short_tokens, course.clients, stop))
         await self.until(lambda seen: seen.total >= 2 and seen.wanted >= 2 and not seen.draining)
-        stop.set()
-        await loading
+        # So that both know what all prompts begin with, and long answers go to either; and while
+        # the load lasts both are wanted, so that none goes before the long answers have begun.
+        await asyncio.sleep(_WARM_S)
         moved, running = await self.moved(), self._long(streams, 2)
         await self._all_begun(streams, running)
+        stop.set()
+        await loading
+        await short.aclose()
         began = time.monotonic()
         await self.until(lambda seen: seen.wanted == 1 and seen.total == 1)
         took_s = time.monotonic() - began

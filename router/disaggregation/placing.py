@@ -12,7 +12,8 @@ from router.disaggregation.transfer import TransferBook
 from router.disaggregation.ways import Ways
 from router.ledger import Reservation, prefill_work
 from router.policy import Policy
-from router.types import Decision, Fleet, RouteRequest, Snapshot
+from router.snapshot import Fleet, Snapshot
+from router.types import Decision, RouteRequest
 
 _NO_SLOS: Mapping[str, Slo] = MappingProxyType({})
 #: Subsets of the members whose unchanging columns are kept.

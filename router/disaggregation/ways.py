@@ -35,7 +35,8 @@ from router.ledger import prefill_work
 from router.policy import Policy
 from router.scorers.expected_work import ExpectedWork, ExpectedWorkParams
 from router.scoring import has_room
-from router.types import Columns, Decision, Fleet, PairDecision, RouteRequest, Snapshot
+from router.snapshot import Columns, Fleet, Snapshot
+from router.types import Decision, PairDecision, RouteRequest
 
 #: How many replicas of either side are looked at together.
 _JOINTLY = 4

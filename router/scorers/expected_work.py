@@ -43,8 +43,9 @@ from typing import NamedTuple
 from router.held import Common, Held
 from router.ledger import prefill_work
 from router.scoring import Scale, Weight, choose_least, has_room, less_is_better, register_scorer
+from router.snapshot import Columns, Snapshot
 from router.tiers import Tiered
-from router.types import Columns, RouteRequest, Snapshot
+from router.types import RouteRequest
 
 #: Half and two and a half times of either are within 1 % of goodput, on both traces.
 WASTE = 16.0

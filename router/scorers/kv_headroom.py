@@ -9,7 +9,8 @@ from typing import Annotated
 from pydantic import Field
 
 from router.scoring import register_scorer
-from router.types import RouteRequest, Snapshot
+from router.snapshot import Snapshot
+from router.types import RouteRequest
 
 
 @dataclass(frozen=True, slots=True)

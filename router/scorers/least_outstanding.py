@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from router.policy import register
 from router.scoring import Scale, Weight, less_is_better, pick_least, register_scorer
-from router.types import Columns, Decision, RouteRequest, Snapshot
+from router.snapshot import Columns, Snapshot
+from router.types import Decision, RouteRequest
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from typing import Annotated
 from pydantic import Field
 
 from router.policy import register
-from router.types import Decision, RouteRequest, Snapshot
+from router.snapshot import Snapshot
+from router.types import Decision, RouteRequest
 
 
 @dataclass(frozen=True, slots=True)

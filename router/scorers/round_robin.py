@@ -6,7 +6,8 @@ import random
 from dataclasses import dataclass
 
 from router.policy import register
-from router.types import Decision, RouteRequest, Snapshot
+from router.snapshot import Snapshot
+from router.types import Decision, RouteRequest
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from router.scoring import Scale, less_is_better, register_scorer
-from router.types import RouteRequest, Snapshot
+from router.snapshot import Snapshot
+from router.types import RouteRequest
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from pydantic_core import CoreSchema
 from router.policy import register
 from router.scorers.expected_work import ExpectedWork, ExpectedWorkParams
 from router.scoring import SCORERS, WeightedPolicy, build_scorer
-from router.types import Decision, RouteRequest, Snapshot
+from router.snapshot import Snapshot
+from router.types import Decision, RouteRequest
 from weir.settings.schema import params_schema
 from weir.settings.section import Finding, refuse
 

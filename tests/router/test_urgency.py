@@ -12,7 +12,8 @@ import router.scorers  # noqa: F401 - registers the policies
 from router.ledger import Ledger, Outlook
 from router.policy import build_policy
 from router.router import Router
-from router.types import Ahead, Decision, ReplicaInfo, ReplicaLoad, ReplicaStats, RouteRequest
+from router.snapshot import Ahead
+from router.types import Decision, ReplicaInfo, ReplicaLoad, ReplicaStats, RouteRequest
 from router.urgency import UrgencyColumns, UrgencySnapshot, work_of
 
 URGENT, LATER = 0, 4

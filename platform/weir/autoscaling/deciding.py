@@ -315,7 +315,8 @@ def holding(model: ModelState, targets: Targets) -> Targets:
     """The targets, but as many replicas stay as the answers under way need: a policy that counts
     what arrives does not see long ones. Replicas that are still starting hold none, and answers on
     a replica that leaves need a place as well. Of the pools that shrink, the cheapest keep
-    theirs."""
+    theirs. Where none is ready, one is started: Serve starts none by itself for an answer that has
+    lost its own."""
     running = max(model.generating, sum(pool.running_requests for pool in model.pools))
     held = dict(targets)
     for pool in sorted(model.pools, key=lambda each: each.usd_per_hour):
@@ -326,6 +327,9 @@ def holding(model: ModelState, targets: Targets) -> Targets:
                 return held
             more = math.ceil(missing / at_a_time)
             held[pool.name] = min(pool.ready, pool.most, held[pool.name] + more)
+    answering = [pool for pool in model.pools if pool.role != "prefill" and pool.most]
+    if running > 0 and answering and not any(held[pool.name] for pool in answering):
+        held[min(answering, key=lambda each: each.usd_per_hour).name] = 1
     return held
 
 

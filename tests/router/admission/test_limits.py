@@ -13,15 +13,8 @@ from router.admission import Room, Share
 from router.admission.limit import Standing, build_limits, limit_names, narrowest, register
 from router.admission.limits.kv import KvLimit, KvParams
 from router.held import NOTHING_HELD, Held
-from router.types import (
-    Columns,
-    ReplicaInfo,
-    ReplicaLoad,
-    ReplicaStats,
-    ReplicaView,
-    RouteRequest,
-    Snapshot,
-)
+from router.snapshot import Columns, Snapshot
+from router.types import ReplicaInfo, ReplicaLoad, ReplicaStats, ReplicaView, RouteRequest
 from router.view import View
 from weir.errors import ConfigError
 

@@ -17,6 +17,7 @@ from router.disaggregation.transfer import TransferBook
 from router.disaggregation.ways import Ways
 from router.ledger import Outlook
 from router.policy import build_policy
+from router.snapshot import Snapshot
 from router.types import (
     LatencyFit,
     ReplicaInfo,
@@ -25,7 +26,6 @@ from router.types import (
     ReplicaView,
     Role,
     RouteRequest,
-    Snapshot,
 )
 from weir.errors import ConfigError
 

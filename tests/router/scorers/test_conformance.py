@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import router.scorers
 from router.policy import build_policy, policy_names
 from router.scoring import build_scorer, scorer_names
+from router.snapshot import Snapshot
 from router.types import (
     LatencyFit,
     ReplicaInfo,
@@ -20,7 +21,6 @@ from router.types import (
     ReplicaStats,
     ReplicaView,
     RouteRequest,
-    Snapshot,
 )
 from weir.errors import ConfigError
 

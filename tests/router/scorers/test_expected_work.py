@@ -12,7 +12,8 @@ from router.held import Common, Held
 from router.policy import build_policy
 from router.scorers.expected_work import ExpectedWork, ExpectedWorkParams
 from router.scoring import choose_least
-from router.types import ReplicaInfo, ReplicaLoad, ReplicaView, RouteRequest, Snapshot
+from router.snapshot import Snapshot
+from router.types import ReplicaInfo, ReplicaLoad, ReplicaView, RouteRequest
 
 
 def choose(prompt: int, held: int, busy: int, **params: float) -> str:

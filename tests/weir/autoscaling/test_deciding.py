@@ -316,3 +316,13 @@ def test_replicas_that_start_hold_no_answers() -> None:
     assert holding(model, {"a": 1, "b": 0})["b"] == 1
     up = replace(model, pools=(replace(base, ready=1), beside))
     assert holding(up, {"a": 1, "b": 0})["b"] == 0
+
+
+def test_answers_whose_replicas_all_leave_get_a_new_one() -> None:
+    """A notice takes the one machine while nothing new arrives."""
+    base = PoolState("a", CAPACITY, 0.4, most=1)
+    beside = replace(base, name="b", usd_per_hour=1.0, draining=1, running_requests=30)
+    model = ModelState("m", {}, (base, beside), generating=30)
+    assert holding(model, {"a": 0, "b": 0}) == {"a": 1, "b": 0}
+    idle = replace(model, pools=(base, replace(beside, running_requests=0)), generating=0)
+    assert holding(idle, {"a": 0, "b": 0}) == {"a": 0, "b": 0}
