@@ -50,6 +50,14 @@ ENVIRONMENT = {
 # Ray replaces 127.0.0.1 by the machine's address, and then listens on every interface, unless it
 # is told to do without clusters. The variable is named after the systems where that is the default.
 _LOCAL_ENVIRONMENT = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+#: What Ray tells others of itself is of no use on one machine, where weir's own metrics tell more,
+#: and costs idle time of the cores that the engines need.
+_LOCAL_QUIET = {
+    "REPORTER_UPDATE_INTERVAL_MS": "30000",
+    "RAY_task_events_report_interval_ms": "0",
+    "RAY_enable_metrics_collection": "0",
+    "RAY_raylet_report_resources_period_milliseconds": "1000",
+}
 
 
 def serving_gateways() -> list[Target]:
@@ -101,6 +109,8 @@ class Cluster:
             os.environ["RAY_AUTH_MODE"] = "token"
             os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
             os.environ.update(_LOCAL_ENVIRONMENT)
+            for name, value in _LOCAL_QUIET.items():
+                os.environ.setdefault(name, value)
 
     def start(self) -> None:
         """Start Ray, or join it."""
@@ -131,6 +141,9 @@ class Cluster:
             include_dashboard=settings.dashboard,
             object_store_memory=settings.object_store_memory_bytes,
             temp_dir=str(self._folder),
+            # Nobody reads workers' logs over the network, and no machine is added by Ray.
+            include_log_monitor=False,
+            no_monitor=True,
         )
         for attempt in range(1, _START_ATTEMPTS + 1):
             try:

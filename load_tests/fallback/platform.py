@@ -25,7 +25,7 @@ from weir.tenancy import hash_key, new_key
 
 TEACHER, STUDENT = "weir-teacher", "weir-student"
 TTFT_SLO_MS = 2000.0
-KINDS = ("long-tail", "overload", "failure", "cost", "cascade")
+KINDS = ("long-tail", "overload", "failure", "cost", "capacity", "cascade")
 
 
 @dataclass(frozen=True, slots=True)
