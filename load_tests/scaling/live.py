@@ -158,6 +158,8 @@ class Live:
     async def _to_one(self, streams: Streams) -> None:
         """Nothing more arrives: a replica goes while all answers are under way."""
         stop, short, course = asyncio.Event(), Streams(self.url, self.key), self.course
+        # For a minute after the notice nothing shrinks: what is left of that ends first.
+        await self.until(lambda seen: seen.total <= 1 and seen.wanted <= 1)
         loading = asyncio.create_task(short.load(MODEL, course.short_tokens, course.clients, stop))
         await self.until(lambda seen: seen.total >= 2 and seen.wanted >= 2 and not seen.draining)
         # So that both know what all prompts begin with, and long answers go to either; and while
