@@ -64,7 +64,6 @@ class KvEventSubscriber:
             subscription.connect(self._endpoints.events)
             await self._follow(arrivals, subscription, monitor)
         finally:
-            arrivals.close()
             subscription.disable_monitor()
             monitor.close(linger=0)
             subscription.close(linger=0)
@@ -147,7 +146,7 @@ class _Arrivals:
         """Whether something has arrived before the time was over."""
         self._told.clear()
         for socket in self._sockets:
-            self._loop.add_reader(socket.FD, self._tell)
+            self._loop.add_reader(socket.FD, self._told.set)
         try:
             # A descriptor tells of changes; what was there before them is in EVENTS.
             while not any(map(_has_message, self._sockets)):
@@ -157,16 +156,9 @@ class _Arrivals:
         except TimeoutError:
             return False
         finally:
-            self.close()
+            for socket in self._sockets:
+                self._loop.remove_reader(socket.FD)
         return True
-
-    def _tell(self) -> None:
-        self._told.set()
-
-    def close(self) -> None:
-        """Leave the sockets alone."""
-        for socket in self._sockets:
-            self._loop.remove_reader(socket.FD)
 
 
 def _has_message(socket: zmq.SyncSocket) -> bool:

@@ -79,16 +79,21 @@ class _Client:
         return count
 
 
+def _asked(world: World, client: _Client, stream: bool = True) -> asyncio.Task[None]:
+    """A chat request of the client's, under way."""
+    chat = DIALECTS.find("/v1/chat/completions")
+    assert chat is not None
+    sink = HttpSink(client.send, chat)
+    return asyncio.create_task(world.gateway.handle(chat, _door(stream=stream), sink))
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_record_is_there_before_the_last_byte(
     world: World, ledger: RecordingLedger, stream: bool
 ) -> None:
     replica = await world.add_replica("a")
-    client, chat = _Client(ledger), DIALECTS.find("/v1/chat/completions")
-    assert chat is not None
-    handling = asyncio.create_task(
-        world.gateway.handle(chat, _door(stream=stream), HttpSink(client.send, chat))
-    )
+    client = _Client(ledger)
+    handling = _asked(world, client, stream)
     await until(lambda: "r1" in replica.generator.started)
     replica.generator.say("r1", "one")
     if stream:
@@ -120,11 +125,8 @@ async def test_in_memory_too(world: World, ledger: RecordingLedger) -> None:
 async def test_an_error_is_booked_before_it_is_told(world: World, ledger: RecordingLedger) -> None:
     """The stream broke off after its client had seen a part of it: that part is billed."""
     replica = await world.add_replica("a")
-    client, chat = _Client(ledger), DIALECTS.find("/v1/chat/completions")
-    assert chat is not None
-    handling = asyncio.create_task(
-        world.gateway.handle(chat, _door(stream=True), HttpSink(client.send, chat))
-    )
+    client = _Client(ledger)
+    handling = _asked(world, client)
     await until(lambda: "r1" in replica.generator.started)
     replica.generator.say("r1", "one")
     await until(lambda: len(client.sent) > 1)
@@ -145,11 +147,7 @@ async def test_what_becomes_of_the_last_byte_is_booked_no_more(
     heard: list[Ending] = []
     world.gateway.ends.listeners.append(lambda record, ending: heard.append(ending))
     replica = await world.add_replica("a")
-    client, chat = _Client(ledger, breaks), DIALECTS.find("/v1/chat/completions")
-    assert chat is not None
-    handling = asyncio.create_task(
-        world.gateway.handle(chat, _door(stream=stream), HttpSink(client.send, chat))
-    )
+    handling = _asked(world, _Client(ledger, breaks), stream)
     await until(lambda: "r1" in replica.generator.started)
     replica.generator.end("r1", "yes")
     await asyncio.wait({handling})
@@ -165,11 +163,8 @@ async def test_a_client_that_leaves_makes_its_answer_miss_nothing(
     world: World, ledger: RecordingLedger
 ) -> None:
     replica = await world.add_replica("a")
-    client, chat = _Client(ledger), DIALECTS.find("/v1/chat/completions")
-    assert chat is not None
-    handling = asyncio.create_task(
-        world.gateway.handle(chat, _door(stream=True), HttpSink(client.send, chat))
-    )
+    client = _Client(ledger)
+    handling = _asked(world, client)
     await until(lambda: "r1" in replica.generator.started)
     replica.generator.say("r1", "one")
     await until(lambda: len(client.sent) > 1)
@@ -223,11 +218,8 @@ async def test_what_a_replica_says_later_is_a_record_of_its_own(
     world: World, ledger: RecordingLedger
 ) -> None:
     replica = await world.add_replica("a")
-    client, chat = _Client(ledger), DIALECTS.find("/v1/chat/completions")
-    assert chat is not None
-    handling = asyncio.create_task(
-        world.gateway.handle(chat, _door(stream=True), HttpSink(client.send, chat))
-    )
+    client = _Client(ledger)
+    handling = _asked(world, client)
     await until(lambda: "r1" in replica.generator.started)
     replica.generator.say("r1", "one")
     await until(lambda: len(client.sent) > 1)

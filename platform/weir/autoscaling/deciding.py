@@ -293,22 +293,26 @@ def student_for(student: Student | None, classes: Mapping[str, Demand]) -> Stude
     is less where some of them may not be spilled."""
     if student is None:
         return None
-    urgent = [each for each in classes.values() if not each.deferrable_s]
-    arrive = sum(each.arrivals_per_s for each in urgent)
-    may = sum(each.may_spill_per_s for each in urgent)
+    _, arrive, may = _urgent(classes)
     return replace(student, most_share=student.most_share * min(1.0, may / arrive if arrive else 0))
 
 
 def shares_for_student(model: ModelState, spill_share: float, most: float) -> dict[str, float]:
     """What ``spill_share`` of all requests that cannot wait is of those that may be spilled, by
     class; at most ``most``. Classes that may wait do that instead."""
-    urgent = {n: each for n, each in model.classes.items() if not each.deferrable_s}
-    arrive = sum(each.arrivals_per_s for each in urgent.values())
-    may = sum(each.may_spill_per_s for each in urgent.values())
+    urgent, arrive, may = _urgent(model.classes)
     if not may or spill_share <= 0:
         return {}
     share = min(most, spill_share * arrive / may)
     return {name: share for name, each in urgent.items() if share and each.may_spill_per_s}
+
+
+def _urgent(classes: Mapping[str, Demand]) -> tuple[dict[str, Demand], float, float]:
+    """The classes that cannot wait, their requests a second, and how many of these may be
+    spilled."""
+    urgent = {name: each for name, each in classes.items() if not each.deferrable_s}
+    arrive = sum(each.arrivals_per_s for each in urgent.values())
+    return urgent, arrive, sum(each.may_spill_per_s for each in urgent.values())
 
 
 def holding(model: ModelState, targets: Targets) -> Targets:
