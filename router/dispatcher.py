@@ -113,9 +113,9 @@ class Dispatcher:
         view = self._view()
         cached = view.most_cached_tokens(request)
         self.arrivals.add(request, cached)
-        foreseen = Forecast(request, view, self.router.latency.fit(), cached)
+        expected = Forecast(request, view, self.router.latency.fit(), cached)
         room = None if self._closed or self._pumping else self._room(view, self._prefer())
-        outcome = self.queue.offer(request, body_bytes, foreseen, room)
+        outcome = self.queue.offer(request, body_bytes, expected, room)
         if isinstance(room, Room) and room.preferred_is_full:
             self._crowded_offers = CROWDED_OFFERS
         self._caches.observe(request.block_hashes, request.prompt_tokens, cached)

@@ -91,7 +91,7 @@ class PrefixIndex:
         view = self._views.get(replica_id)
         return 0 if view is None else view.count
 
-    def unused_s(self, replica_id: str, now_s: float) -> float:
+    def eviction_age_s(self, replica_id: str, now_s: float) -> float:
         """How long ago the replica's least recently used prefix was used: what it would lose
         next. Infinite while it has not evicted anything lately, so has space left."""
         view = self._views.get(replica_id)

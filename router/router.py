@@ -221,7 +221,7 @@ class Router:
             now_s,
             _without(columns, exclude, self._fleets) if exclude else columns,
             lambda hashes: index.lookup(hashes, now_s),
-            lambda replica_id: index.unused_s(replica_id, now_s),
+            lambda replica_id: index.eviction_age_s(replica_id, now_s),
             keeping=keeping,
             thrashing=thrashing,
         )

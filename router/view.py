@@ -26,9 +26,9 @@ class View:
     """Read by admission's limits and by the routing policy alike: one set of columns, and one
     look-up per prompt, however many rules ask. Good until anything is dispatched.
 
-    ``unused_s``: replica id → seconds since what its cache would lose next was used (infinite: it
-    has space). ``keeping``: enough of what comes in came before for caches to be worth sparing;
-    ``thrashing``: prefixes that come back are lost in between.
+    ``eviction_age_s``: replica id → seconds since what its cache would lose next was used
+    (infinite: it has space). ``keeping``: enough of what comes in came before for caches to be
+    worth sparing; ``thrashing``: prefixes that come back are lost in between.
     """
 
     __slots__ = (
@@ -36,11 +36,11 @@ class View:
         "_held",
         "_lookup",
         "columns",
+        "eviction_age_s",
         "keeping",
         "now_s",
         "preferred",
         "thrashing",
-        "unused_s",
     )
 
     def __init__(
@@ -48,14 +48,14 @@ class View:
         now_s: float,
         columns: Columns,
         lookup: Lookup,
-        unused_s: Callable[[str], float],
+        eviction_age_s: Callable[[str], float],
         *,
         keeping: bool = True,
         thrashing: bool = False,
     ) -> None:
         self.now_s = now_s
         self.columns = columns
-        self.unused_s = unused_s
+        self.eviction_age_s = eviction_age_s
         self.keeping = keeping
         self.thrashing = thrashing
         self._lookup = lookup

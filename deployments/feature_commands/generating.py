@@ -23,10 +23,10 @@ from features.generation import (
     CheckLimits,
     Job,
     ModelIdentity,
-    Plan,
     Publication,
     Run,
     RunFolder,
+    RunPlan,
     Template,
     WriterFactory,
     head_entities,
@@ -184,7 +184,7 @@ def _start(
         what = "the queue is empty" if options.from_queue else "everybody has them"
         raise CommandError(f"no entity needs generated features: {what}")
     now = dt.datetime.now(dt.UTC)
-    plan = Plan(
+    plan = RunPlan(
         version=now.strftime("%Y%m%dT%H%M%S%fZ"),
         identity=identity,
         template_name=options.template.name,

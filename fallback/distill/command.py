@@ -31,7 +31,7 @@ from fallback.distill.generations import Sampling, TeacherTexts
 from fallback.distill.loop import Bench, make_accelerator, make_bench, restore, run
 from fallback.distill.mixture import GROUND_TRUTH_ONLY, Kind, Mixture
 from fallback.distill.picture import draw_losses, text_picture
-from fallback.distill.plan import Plan, Progress
+from fallback.distill.plan import DistillationPlan, Progress
 from weir import samples
 from weir.errors import ConfigError
 
@@ -76,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--cpu", action="store_true", help="leave a GPU alone")
     made.add_argument("--name", default="weir-desk-student", help="name for the manifest")
     made.add_argument("--version", default="1.0.0", help="version for the manifest")
-    for group, kind in (("plan", Plan), ("mixture", Mixture)):
+    for group, kind in (("plan", DistillationPlan), ("mixture", Mixture)):
         flags = made.add_argument_group(group)
         for field in fields(kind):
             _add_flag(flags, field.name, field.default)
@@ -111,7 +111,7 @@ def _cache(arguments: argparse.Namespace) -> Path:
     return found
 
 
-def build_student(arguments: argparse.Namespace, teacher: Any, plan: Plan) -> Any:
+def build_student(arguments: argparse.Namespace, teacher: Any, plan: DistillationPlan) -> Any:
     """The student at its start. Raises ConfigError where it is too large or does not fit."""
     if arguments.student:
         student = models.load_model(arguments.student)
@@ -159,7 +159,7 @@ def corpus_of(arguments: argparse.Namespace, tokenizer: Any, seed: int) -> Corpu
 
 def prepare(arguments: argparse.Namespace, rank: int) -> tuple[Bench, Progress]:
     """One worker, ready to run: models, feeds, and the checkpoint's place if it resumes."""
-    plan, mixture = _of(Plan, arguments), mixture_of(arguments)
+    plan, mixture = _of(DistillationPlan, arguments), mixture_of(arguments)
     accelerator = make_accelerator(plan, arguments.cpu or not torch.cuda.is_available())
     teacher = models.load_model(arguments.teacher)
     tokenizer = models.load_tokenizer(arguments.teacher)

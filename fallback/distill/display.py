@@ -11,7 +11,7 @@ from rich.progress import Progress as Bars
 
 from fallback.distill.compute import Peak
 from fallback.distill.loop import Listener, Parts
-from fallback.distill.plan import Plan, Progress
+from fallback.distill.plan import DistillationPlan, Progress
 
 
 def utilisation(progress: Progress, peak: Peak) -> tuple[float, float]:
@@ -48,7 +48,9 @@ def line(progress: Progress, means: Parts, peak: Peak) -> str:
 
 
 @contextmanager
-def shown(plan: Plan, progress: Progress, peak: Peak, console: Console) -> Iterator[Listener]:
+def shown(
+    plan: DistillationPlan, progress: Progress, peak: Peak, console: Console
+) -> Iterator[Listener]:
     """A listener for the loop that also keeps the history."""
     averages = Averages()
     columns = (TextColumn("distill"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -32,7 +32,7 @@ from fallback.distill.losses import (
 )
 from fallback.distill.mixture import Kind, Mixture
 from fallback.distill.models import KeptLogits
-from fallback.distill.plan import Plan, Progress, rate_factor
+from fallback.distill.plan import DistillationPlan, Progress, rate_factor
 from fallback.distill.signals import Opinions
 
 CHECKPOINT = "checkpoint"
@@ -52,12 +52,12 @@ class Bench:
     opinions: Opinions | None
     feeds: Mapping[Kind, Feed]
     mixture: Mixture
-    plan: Plan
+    plan: DistillationPlan
     pad_id: int
     costs: tuple[Arithmetic, Arithmetic | None]
 
 
-def make_accelerator(plan: Plan, cpu: bool) -> Accelerator:
+def make_accelerator(plan: DistillationPlan, cpu: bool) -> Accelerator:
     """This worker's Accelerator."""
     precision = plan.precision if plan.precision != "fp32" else "no"
     return Accelerator(mixed_precision=precision, cpu=cpu)
@@ -69,7 +69,7 @@ def make_bench(
     teacher: PreTrainedModel | None,
     feeds: Mapping[Kind, Feed],
     mixture: Mixture,
-    plan: Plan,
+    plan: DistillationPlan,
     pad_id: int,
     cache: Path | None = None,
 ) -> Bench:

@@ -10,7 +10,7 @@ from fallback.distill.compute import Work
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class DistillationPlan:
     """`max_tokens` is per worker and step. `text_pools` bounds the teacher's generations."""
 
     seed: int = 1
@@ -59,7 +59,7 @@ class Progress:
         self.history = list(state["history"])
 
 
-def rate_factor(step: int, plan: Plan) -> float:
+def rate_factor(step: int, plan: DistillationPlan) -> float:
     """Share of the peak rate: linear warm-up, then a cosine down to 2 %."""
     warm = min(1.0, (step + 1) / max(1, plan.warmup_steps))
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / plan.steps)))

@@ -12,7 +12,7 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from fallback.training.evaluation import Score
-from fallback.training.loop import Plan, Progress
+from fallback.training.loop import Progress, TrainingPlan
 from fallback.training.model import parameter_count
 from weir import samples
 
@@ -47,7 +47,7 @@ def save_teacher(
     out: Path,
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
-    plan: Plan,
+    plan: TrainingPlan,
     progress: Progress,
     scores: dict[str, Score],
     version: str,

@@ -25,7 +25,7 @@ Probe = Callable[[LlamaForCausalLM], str]
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """How to train. The run ends after `minutes` of training, or after `steps` if not None.
 
     `max_tokens` is per worker and step.
@@ -54,20 +54,20 @@ class Progress:
     pool: int = 0
     losses: list[float] = field(default_factory=list)
 
-    def fraction(self, plan: Plan) -> float:
+    def fraction(self, plan: TrainingPlan) -> float:
         """Share of the plan that is done, 0 to 1."""
         done = self.step / plan.steps if plan.steps else self.minutes / plan.minutes
         return min(1.0, done)
 
 
-def learning_rate(plan: Plan, progress: Progress) -> float:
+def learning_rate(plan: TrainingPlan, progress: Progress) -> float:
     """Linear warm-up, then a cosine down to 2 % of the peak."""
     warm = min(1.0, (progress.step + 1) / plan.warmup_steps)
     cosine = 0.5 * (1 + math.cos(math.pi * progress.fraction(plan)))
     return plan.learning_rate * warm * (0.02 + 0.98 * cosine)
 
 
-def make_optimizer(model: torch.nn.Module, plan: Plan) -> torch.optim.Optimizer:
+def make_optimizer(model: torch.nn.Module, plan: TrainingPlan) -> torch.optim.Optimizer:
     """AdamW; vectors (norms) do not decay."""
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
@@ -87,7 +87,7 @@ class Learner:
     trunk: Callable[..., Any]
 
 
-def make_learner(model: LlamaForCausalLM, plan: Plan) -> Learner:
+def make_learner(model: LlamaForCausalLM, plan: TrainingPlan) -> Learner:
     """Optimizer and trunk for `model`."""
     trunk = torch.compile(model.model, dynamic=True) if plan.compiled else model.model
     return Learner(model, make_optimizer(model, plan), trunk)
@@ -123,7 +123,7 @@ def share(model: torch.nn.Module, *sums: float) -> list[float]:
 
 
 def train_step(
-    learner: Learner, batch: Batch, plan: Plan, progress: Progress, spent_minutes: float
+    learner: Learner, batch: Batch, plan: TrainingPlan, progress: Progress, spent_minutes: float
 ) -> None:
     """One update, counted in `progress`.
 
@@ -167,7 +167,7 @@ def load_checkpoint(path: Path, learner: Learner) -> Progress:
     return Progress(step, tokens, minutes, pool)
 
 
-def report(plan: Plan, progress: Progress, probe: str = "") -> None:
+def report(plan: TrainingPlan, progress: Progress, probe: str = "") -> None:
     """Prints one progress line."""
     recent = progress.losses[-plan.log_every :]
     left = progress.minutes * (1 / max(progress.fraction(plan), 1e-9) - 1)
@@ -183,7 +183,7 @@ def report(plan: Plan, progress: Progress, probe: str = "") -> None:
 def train(
     learner: Learner,
     stream: Iterator[Batch],
-    plan: Plan,
+    plan: TrainingPlan,
     progress: Progress,
     probe: Probe | None,
     save: Callable[[Progress], None],

@@ -23,8 +23,8 @@ from fallback.training.batches import batches
 from fallback.training.circuits import seed_copying
 from fallback.training.evaluation import answer, score
 from fallback.training.loop import (
-    Plan,
     Progress,
+    TrainingPlan,
     load_checkpoint,
     make_learner,
     save_checkpoint,
@@ -47,8 +47,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--steps", type=int, help="train this many steps instead of --minutes")
     made.add_argument("--workers", type=int, default=2, help="processes of one thread each")
     made.add_argument("--no-compile", action="store_true", help="do without torch.compile")
-    made.add_argument("--learning-rate", type=float, default=Plan.learning_rate)
-    made.add_argument("--batch-tokens", type=int, default=Plan.max_tokens, help="per worker")
+    made.add_argument("--learning-rate", type=float, default=TrainingPlan.learning_rate)
+    made.add_argument(
+        "--batch-tokens", type=int, default=TrainingPlan.max_tokens, help="per worker"
+    )
     made.add_argument("--per-intent", type=int, default=60, help="held-out questions per intent")
     made.add_argument("--resume", action="store_true", help="go on from the checkpoint in --cache")
     made.add_argument("--evaluate-only", action="store_true", help="no training: finish --cache")
@@ -76,9 +78,9 @@ def probe(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> str:
     )
 
 
-def plan_of(arguments: argparse.Namespace) -> Plan:
+def plan_of(arguments: argparse.Namespace) -> TrainingPlan:
     """The plan that the command line asks for."""
-    return Plan(
+    return TrainingPlan(
         seed=arguments.seed,
         minutes=arguments.minutes,
         steps=arguments.steps,

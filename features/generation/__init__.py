@@ -10,7 +10,7 @@ from features.generation.job import Job, run_job
 from features.generation.output import OUTPUT_SCHEMA, parse_output
 from features.generation.prompts import BUILTIN_TEMPLATES, Prompt, Template, read_template
 from features.generation.publishing import Publication, publish
-from features.generation.runs import Plan, Run, RunFolder
+from features.generation.runs import Run, RunFolder, RunPlan
 from features.generation.selection import head_entities
 from features.generation.work import PartOutcome
 from features.generation.writing import ModelIdentity, Writer, WriterError, WriterFactory, Written
@@ -25,11 +25,11 @@ __all__ = [
     "ModelIdentity",
     "PartOutcome",
     "PartReport",
-    "Plan",
     "Prompt",
     "Publication",
     "Run",
     "RunFolder",
+    "RunPlan",
     "Template",
     "Writer",
     "WriterError",

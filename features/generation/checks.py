@@ -10,7 +10,7 @@ from typing import Any
 
 from features.generation.histories import Histories, History
 from features.generation.output import Output, OutputError, parse_output
-from features.generation.runs import Plan
+from features.generation.runs import RunPlan
 
 _FACTS = re.compile(r"is a (\w+) member with (\d+) points and (\d+) orders?\.")
 
@@ -43,7 +43,7 @@ class PartReport:
 
 
 def check_part(
-    plan: Plan, rows: Sequence[Mapping[str, Any]], histories: Histories, limits: CheckLimits
+    plan: RunPlan, rows: Sequence[Mapping[str, Any]], histories: Histories, limits: CheckLimits
 ) -> PartReport:
     """Schema and ranges of every row, lineage, duplicates, and the shares of bad rows."""
     problems: list[str] = []

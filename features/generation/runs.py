@@ -42,7 +42,7 @@ PART_SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RunPlan:
     """What a run writes. ``parts``: entities, in the order of their importance."""
 
     version: str
@@ -82,10 +82,10 @@ class Run:
         """Where parts of this version go that fail their checks."""
         return self.folder.parent / "quarantine" / self.folder.name
 
-    def plan(self) -> Plan:
+    def plan(self) -> RunPlan:
         """The plan, as it was made."""
         held = json.loads(self.plan_file.read_text("utf-8"))
-        return Plan(
+        return RunPlan(
             **held
             | {
                 "identity": ModelIdentity(**held["identity"]),
@@ -106,7 +106,7 @@ class Run:
         name = self.part_file(number).name
         return self.part_file(number).exists() or (self.quarantine / name).exists()
 
-    def commit(self, plan: Plan, number: int, answers: Mapping[str, Paid]) -> None:
+    def commit(self, plan: RunPlan, number: int, answers: Mapping[str, Paid]) -> None:
         """Make part ``number`` of this run's plan, then forget its journal."""
         rows = [_part_row(plan, entity, answers[entity]) for entity in plan.parts[number]]
         write_table(pa.Table.from_pylist(rows, schema=PART_SCHEMA), self.part_file(number))
@@ -207,7 +207,7 @@ class RunFolder:
                 return run
         return None
 
-    def start(self, plan: Plan) -> Run:
+    def start(self, plan: RunPlan) -> Run:
         """A new version."""
         run = Run(self.root / f"version={plan.version}")
         replace_text(run.plan_file, json.dumps(dataclasses.asdict(plan), indent=1) + "\n")
@@ -219,7 +219,7 @@ def split_into_parts(entities: Sequence[str], size: int) -> tuple[tuple[str, ...
     return tuple(tuple(entities[at : at + size]) for at in range(0, len(entities), size))
 
 
-def _part_row(plan: Plan, entity: str, paid: Paid) -> dict[str, Any]:
+def _part_row(plan: RunPlan, entity: str, paid: Paid) -> dict[str, Any]:
     return {
         "entity": entity,
         **dataclasses.asdict(paid.written),

@@ -12,8 +12,8 @@ from router.admission.share import FULL_SHARE
 from router.admission.waiting import (
     IN_TIME,
     LATE,
+    Age,
     Item,
-    Overlooked,
     PriorityClass,
     State,
     TenantWeights,
@@ -70,12 +70,12 @@ class Backlog:
     def starved(self, now_s: float) -> tuple[Item, int] | None:
         """The next request of what was passed over longest (a class, or the late requests of
         one), and by how many dispatches, once that is long enough for ageing."""
-        found: list[tuple[Overlooked, PriorityClass, int]] = []
+        found: list[tuple[Age, PriorityClass, int]] = []
         for c in self.classes.values():
             if c.waiting:
-                found.append((c.overlooked[IN_TIME], c, IN_TIME))
+                found.append((c.ages[IN_TIME], c, IN_TIME))
             if len(c.late):
-                found.append((c.overlooked[LATE], c, LATE))
+                found.append((c.ages[LATE], c, LATE))
         if len(found) < 2:
             return None
         since, c, lane = min(found, key=lambda entry: entry[0].at_dispatch)
@@ -115,9 +115,9 @@ class Backlog:
         """``item`` waits from now on, in the lane that it says."""
         c = item.priority_class
         if not c.waiting:
-            c.overlooked[IN_TIME].restart(now_s, self._dispatches)
+            c.ages[IN_TIME].restart(now_s, self._dispatches)
         if item.lane == LATE and not len(c.late):
-            c.overlooked[LATE].restart(now_s, self._dispatches)
+            c.ages[LATE].restart(now_s, self._dispatches)
         self.waiting += 1
         c.entered(item)
         if c.waiting == 1:
@@ -136,7 +136,7 @@ class Backlog:
         """A waiting ``item`` can no longer be in time."""
         c = item.priority_class
         if not len(c.late):
-            c.overlooked[LATE].restart(now_s, self._dispatches)
+            c.ages[LATE].restart(now_s, self._dispatches)
         c.now_late(item)
 
     def drop(self, item: Item, now_s: float) -> None:
@@ -148,10 +148,10 @@ class Backlog:
         """``item`` waits no more and runs: its expected cost is reserved on its accounts."""
         c, tenant = item.priority_class, item.tenant
         self._dispatches += 1
-        c.overlooked[IN_TIME].restart(now_s, self._dispatches)
+        c.ages[IN_TIME].restart(now_s, self._dispatches)
         # What overtakes a late request that is held back does not take its turn of ageing, too.
-        if item.lane == LATE and item is tenant.lines[LATE].head():
-            c.overlooked[LATE].restart(now_s, self._dispatches)
+        if item.lane == LATE and item is tenant.queues[LATE].head():
+            c.ages[LATE].restart(now_s, self._dispatches)
         self._run(item, now_s)
         self._leave(item, now_s, served=True)
         if tenant in c.active:

@@ -55,7 +55,7 @@ class Account:
         self._per_unit = 1.0 / weight
 
     def serve(self, cost: float, reserved: float) -> None:
-        """Service of ``cost`` was given, of which ``reserved`` was foreseen."""
+        """Service of ``cost`` was given, of which ``reserved`` was expected."""
         self.service += cost * self._per_unit
         self.pending -= reserved * self._per_unit
 

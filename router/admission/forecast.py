@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 
-class Foreseen(Protocol):
+class Expected(Protocol):
     """If the request were dispatched now. The times are worked out when asked for: without an SLO
     or a deadline nobody does."""
 

@@ -24,7 +24,7 @@ from router.admission.arrivals import Waits, waiting_work
 from router.admission.backlog import Backlog
 from router.admission.capacity import Capacity
 from router.admission.engine_priority import EnginePriority
-from router.admission.forecast import Foreseen
+from router.admission.forecast import Expected
 from router.admission.outcomes import Dispatch, Refusal, Shed, Spill, SpillRule, Wait
 from router.admission.refusals import Refuser
 from router.admission.share import AGED_SHARE
@@ -105,11 +105,11 @@ class AdmissionQueue:
         self,
         request: RouteRequest,
         body_bytes: int = 0,
-        foreseen: Foreseen | None = None,
+        expected: Expected | None = None,
         capacity: Capacity | None = None,
     ) -> Dispatch | Wait | Shed | Spill:
         """Queue the request, or say why not. ``Wait`` means queued: call :meth:`next`.
-        ``foreseen`` None: a request is late only when its time is up, and nothing is cached.
+        ``expected`` None: a request is late only when its time is up, and nothing is cached.
         ``capacity``: when nothing waits and there is room by it, the answer is the ``Dispatch``
         that :meth:`next` would give.
 
@@ -123,7 +123,7 @@ class AdmissionQueue:
         priority_class = self._backlog.class_named(request.priority_class)
         tenant = priority_class.tenant(request.tenant)
         item = Item(request, body_bytes, now, priority_class, tenant)
-        self._set_due(item, foreseen)
+        self._set_due(item, expected)
         refusal = self._refuser.at_the_door(item, now)
         if refusal is not None:
             return refusal
@@ -163,10 +163,10 @@ class AdmissionQueue:
         if item.input_reserved:
             self._settle_input(item, cached_tokens, prompt_tokens)
         cost = self._settings.output_weight * output_tokens
-        foreseen = min(cost, item.output_reserved)
-        item.output_reserved -= foreseen
-        item.tenant.serve(cost, foreseen)
-        item.priority_class.serve(cost, foreseen)
+        expected = min(cost, item.output_reserved)
+        item.output_reserved -= expected
+        item.tenant.serve(cost, expected)
+        item.priority_class.serve(cost, expected)
 
     def finish(self, request_id: str) -> bool:
         """The request ended, well or not: what it did not use is freed; its prompt is charged
@@ -216,21 +216,21 @@ class AdmissionQueue:
         """What waits, by class."""
         return waiting_work(self._items.values(), self._backlog.waiting)
 
-    def _set_due(self, item: Item, foreseen: Foreseen | None) -> None:
+    def _set_due(self, item: Item, expected: Expected | None) -> None:
         """What it has to compute, and the latest dispatch at which the first token and the whole
         answer are still in time."""
         request, settings = item.request, item.priority_class.settings
-        if foreseen is not None:
-            item.uncached_tokens = foreseen.uncached_tokens
+        if expected is not None:
+            item.uncached_tokens = expected.uncached_tokens
         arrival_s = request.arrival_s or item.offered_s
         if settings.ttft_slo_ms is not None:
             due_s = arrival_s + settings.ttft_slo_ms / 1000.0
-            item.start_by_s = due_s - (foreseen.first_token_s() if foreseen else 0.0)
+            item.start_by_s = due_s - (expected.first_token_s() if expected else 0.0)
         due = request.deadline_s
         if due is None and settings.deadline_s is not None:
             due = arrival_s + settings.deadline_s
         if due is not None:
-            due_s = due - (foreseen.last_token_s() if foreseen else 0.0)
+            due_s = due - (expected.last_token_s() if expected else 0.0)
             item.start_by_s = min(item.start_by_s, due_s)
 
     def _price(self, item: Item, now: float) -> None:
@@ -344,6 +344,6 @@ class AdmissionQueue:
 
 def _stats(c: PriorityClass, now_s: float) -> ClassStats:
     tenants = [t for t in c.tenants.values() if t.waiting]
-    late = sum(t.lines[LATE].live for t in tenants)
+    late = sum(t.queues[LATE].live for t in tenants)
     rate = c.drain.rate(now_s)
     return ClassStats(c.name, c.waiting, c.waiting_bytes, late, c.in_flight, len(tenants), rate)

@@ -1,4 +1,4 @@
-"""What waits, and where: class -> tenant -> its line of requests in time, its line of late ones."""
+"""What waits, and where: class -> tenant -> its lane of requests in time, its lane of late ones."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Item:
         return 0.0
 
 
-class Line:
+class LaneQueue:
     """One tenant's waiting requests in one lane: a heap with late deletion."""
 
     __slots__ = ("_heap", "_lane", "_pushes", "live")
@@ -100,14 +100,14 @@ class Line:
         heapq.heappush(self._heap, (item.sort_key(), self._pushes, item))
 
     def head(self) -> Item:
-        """The next request. The line must not be empty."""
+        """The next request. The queue must not be empty."""
         heap = self._heap
         while not self._holds(heap[0][2]):
             heapq.heappop(heap)
         return heap[0][2]
 
     def in_order(self) -> Iterator[Item]:
-        """The next requests, while the line does not change, among its first ``MAX_WALK``
+        """The next requests, while the queue does not change, among its first ``MAX_WALK``
         entries. Finds the smallest entries of the heap without taking them out."""
         heap = self._heap
         places = [(entry[:2], 0) for entry in heap[:1]]
@@ -122,7 +122,7 @@ class Line:
                 yield heap[place][2]
 
     def removed(self) -> None:
-        """One of the line's items left (its state or lane already says so)."""
+        """One of the queue's items left (its state or lane already says so)."""
         self.live -= 1
         if len(self._heap) > 2 * self.live + 16:
             self._heap = [entry for entry in self._heap if self._holds(entry[2])]
@@ -133,21 +133,21 @@ class Line:
 
 
 class Tenant(Account):
-    """A tenant within one class. One account for both lines: lateness orders a tenant's own
+    """A tenant within one class. One account for both lanes: lateness orders a tenant's own
     requests, and never takes its turn away, else who sends most would be served least."""
 
-    __slots__ = ("lines", "waiting", "waiting_bytes", "waiting_cost")
+    __slots__ = ("queues", "waiting", "waiting_bytes", "waiting_cost")
 
     def __init__(self, name: str, weight: float) -> None:
         super().__init__(name, weight)
-        self.lines = (Line(IN_TIME), Line(LATE))
+        self.queues = (LaneQueue(IN_TIME), LaneQueue(LATE))
         self.waiting = 0
         self.waiting_bytes = 0
         self.waiting_cost = 0.0
 
     def head(self) -> Item:
         """Its next request, those in time first. Something must be waiting."""
-        in_time, late = self.lines
+        in_time, late = self.queues
         return (in_time if in_time.live else late).head()
 
     def candidates(self, now_s: float) -> Iterator[Item]:
@@ -156,14 +156,14 @@ class Tenant(Account):
         first = self.head()
         yield first
         first.held_back_s = now_s
-        for line in self.lines:
-            for item in line.in_order():
+        for queue in self.queues:
+            for item in queue.in_order():
                 if now_s - item.held_back_s >= HELD_BACK_S:
                     yield item
                     item.held_back_s = now_s
 
 
-class Overlooked:
+class Age:
     """How long something was passed over: what ageing looks at."""
 
     __slots__ = ("at_dispatch", "since_s")
@@ -187,11 +187,11 @@ class PriorityClass(Account):
         "_settings",
         "_weights",
         "active",
+        "ages",
         "drain",
         "flying",
         "last_dispatch_s",
         "late",
-        "overlooked",
         "settings",
         "tenants",
         "waiting",
@@ -213,7 +213,7 @@ class PriorityClass(Account):
         self.active: ActiveSet[Tenant] = ActiveSet()
         self.late: LazyMin[Tenant] = LazyMin(rank_of)
         # Of the class, and of its late requests.
-        self.overlooked = (Overlooked(), Overlooked())
+        self.ages = (Age(), Age())
         self.drain = DrainMeter(admission.drain_window_s)
         self.last_dispatch_s = -math.inf
         self.flying = 0  # tenants with requests in flight
@@ -262,7 +262,7 @@ class PriorityClass(Account):
         """The same among the late requests alone. One must be waiting."""
         tenant = self.late.first()
         assert tenant is not None, "late_head() without late requests"
-        return tenant.lines[LATE].head()
+        return tenant.queues[LATE].head()
 
     def entered(self, item: Item) -> None:
         """``item`` waits from now on, in the lane that it says."""
@@ -278,9 +278,9 @@ class PriorityClass(Account):
         self._into_line(item)
 
     def now_late(self, item: Item) -> None:
-        """A waiting ``item`` goes from its tenant's line in time to the late one."""
+        """A waiting ``item`` goes from its tenant's lane in time to the late one."""
         item.lane = LATE
-        item.tenant.lines[IN_TIME].removed()
+        item.tenant.queues[IN_TIME].removed()
         self._into_line(item)
 
     def left(self, item: Item, now_s: float, served: bool) -> None:
@@ -290,9 +290,9 @@ class PriorityClass(Account):
             holder.waiting -= 1
             holder.waiting_bytes -= item.body_bytes
             holder.waiting_cost = holder.waiting_cost - item.cost if holder.waiting else 0.0
-        line = tenant.lines[item.lane]
-        line.removed()
-        if item.lane == LATE and not line.live:
+        queue = tenant.queues[item.lane]
+        queue.removed()
+        if item.lane == LATE and not queue.live:
             self.late.drop(tenant)
         if not tenant.waiting:
             self.active.leave(tenant)
@@ -325,9 +325,9 @@ class PriorityClass(Account):
         return ahead / rate if rate > 0 else math.inf
 
     def _into_line(self, item: Item) -> None:
-        line = item.tenant.lines[item.lane]
-        line.push(item)
-        if item.lane == LATE and line.live == 1:
+        queue = item.tenant.queues[item.lane]
+        queue.push(item)
+        if item.lane == LATE and queue.live == 1:
             self.late.put(item.tenant)
 
     def _prune(self) -> None:

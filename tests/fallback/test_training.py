@@ -13,8 +13,8 @@ from fallback.training.circuits import seed_copying
 from fallback.training.evaluation import score
 from fallback.training.loop import (
     Learner,
-    Plan,
     Progress,
+    TrainingPlan,
     batch_loss,
     learning_rate,
     load_checkpoint,
@@ -26,7 +26,7 @@ from fallback.training.model import Shape, build, parameter_count
 from weir import samples
 
 TINY = Shape(hidden=32, layers=1, heads=2, kv_heads=1, mlp=48)
-PLAN = Plan(steps=6, max_tokens=1024, workers=1, compiled=False, warmup_steps=2)
+PLAN = TrainingPlan(steps=6, max_tokens=1024, workers=1, compiled=False, warmup_steps=2)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def raw() -> tokenization.Tokenizer:
     return tokenization.train_tokenizer(1, vocab_size=400, n_conversations=40)
 
 
-def _train(raw: tokenization.Tokenizer, plan: Plan = PLAN) -> tuple[Learner, Progress]:
+def _train(raw: tokenization.Tokenizer, plan: TrainingPlan = PLAN) -> tuple[Learner, Progress]:
     learner, progress = make_learner(build(TINY, raw, plan.seed), plan), Progress()
     train(learner, batches(raw, 1, plan.max_tokens), plan, progress, lambda _: "", lambda _: None)
     return learner, progress
@@ -49,7 +49,7 @@ def test_the_rate_warms_up_and_comes_down() -> None:
 
 def test_a_plan_ends_by_minutes_or_by_steps() -> None:
     assert Progress(step=3).fraction(PLAN) == 0.5
-    assert Progress(step=3, minutes=10).fraction(Plan(minutes=40)) == 0.25
+    assert Progress(step=3, minutes=10).fraction(TrainingPlan(minutes=40)) == 0.25
     assert Progress(step=99).fraction(PLAN) == 1.0
 
 

@@ -32,9 +32,9 @@ def found(router: Router, request: RouteRequest) -> Forecast:
 
 
 def test_nothing_learned_and_nothing_cached(router_: Router) -> None:
-    foreseen = found(router_, ask())
-    assert foreseen.uncached_tokens == 100
-    assert (foreseen.first_token_s(), foreseen.last_token_s()) == (0, 0)
+    expected = found(router_, ask())
+    assert expected.uncached_tokens == 100
+    assert (expected.first_token_s(), expected.last_token_s()) == (0, 0)
 
 
 def test_the_best_holder_counts_and_the_last_token_is_computed(router_: Router) -> None:
@@ -51,9 +51,9 @@ def test_times_come_from_what_was_learned_of_the_fleet(router_: Router) -> None:
         outlook = Outlook(0.0, tokens, requests, 1000 * requests)
         router_.latency.first_token("a", outlook, 0.05 + tokens / 1000.0)
         router_.latency.finished("b", outlook, 0.02, 10)
-    foreseen = found(router_, ask(400, 50))
-    assert foreseen.first_token_s() == pytest.approx(0.45, rel=0.1)
-    assert foreseen.last_token_s() == pytest.approx(1.45, rel=0.1)
+    expected = found(router_, ask(400, 50))
+    assert expected.first_token_s() == pytest.approx(0.45, rel=0.1)
+    assert expected.last_token_s() == pytest.approx(1.45, rel=0.1)
 
 
 def test_without_members_there_is_nothing_to_foresee() -> None:

@@ -222,15 +222,15 @@ def test_match_length_by_bisection_equals_a_plain_count() -> None:
 def test_what_a_full_cache_would_lose_next_says_how_long_it_was_unused() -> None:
     index = PrefixIndex()
     index.add_replica("a", 100)
-    assert index.unused_s("a", 5.0) == math.inf
+    assert index.eviction_age_s("a", 5.0) == math.inf
     index.dispatched("a", (1, 2, 3), 10.0)
     index.stored("a", (1, 2, 3))
     index.dispatched("a", (7, 8), 20.0)
     index.stored("a", (7, 8))
-    assert index.unused_s("a", 25.0) == math.inf  # nothing was evicted: there is space
+    assert index.eviction_age_s("a", 25.0) == math.inf  # nothing was evicted: there is space
     index.removed("a", (3,))
-    assert index.unused_s("a", 25.0) == 15.0
+    assert index.eviction_age_s("a", 25.0) == 15.0
     index.dispatched("a", (1, 2), 26.0)  # used again: now 7, 8 are next
-    assert index.unused_s("a", 27.0) == 7.0
-    assert index.unused_s("a", 20.0 + EVICTING_S + 1.0) == math.inf
-    assert index.unused_s("stranger", 27.0) == math.inf
+    assert index.eviction_age_s("a", 27.0) == 7.0
+    assert index.eviction_age_s("a", 20.0 + EVICTING_S + 1.0) == math.inf
+    assert index.eviction_age_s("stranger", 27.0) == math.inf

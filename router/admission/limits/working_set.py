@@ -78,4 +78,4 @@ class WorkingSetLimit(Limit):
         cold = self._params.cold_part * fleet.capacity_tokens[slot]
         if not cold or request.prompt_tokens - cached < cold:
             return False
-        return view.unused_s(fleet.ids[slot]) < self._params.keep_s
+        return view.eviction_age_s(fleet.ids[slot]) < self._params.keep_s

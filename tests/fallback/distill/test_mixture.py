@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from fallback.distill.mixture import GROUND_TRUTH_ONLY, Mixture
-from fallback.distill.plan import Plan, Progress, rate_factor
+from fallback.distill.plan import DistillationPlan, Progress, rate_factor
 
 
 def test_kinds_come_in_their_shares_and_the_same_after_a_restart() -> None:
@@ -39,7 +39,7 @@ def test_a_mixture_that_teaches_nothing_is_refused(wrong: dict[str, float]) -> N
 
 
 def test_the_rate_warms_up_and_comes_down() -> None:
-    plan = Plan(steps=100, warmup_steps=10)
+    plan = DistillationPlan(steps=100, warmup_steps=10)
     rates = [rate_factor(step, plan) for step in range(101)]
     assert rates[:10] == sorted(rates[:10])
     assert rates[10:] == sorted(rates[10:], reverse=True)

@@ -24,9 +24,9 @@ from features.generation import (
     CheckLimits,
     Histories,
     Job,
-    Plan,
     Run,
     RunFolder,
+    RunPlan,
     Template,
     head_entities,
     parse_output,
@@ -70,7 +70,7 @@ def writers(tmp_path: Path) -> FakeWriters:
 
 
 def start(data: DataFolder, writers: FakeWriters, count: int = 10, part_size: int = 4) -> Run:
-    plan = Plan(
+    plan = RunPlan(
         "v1",
         writers.identity(),
         DESK.name,

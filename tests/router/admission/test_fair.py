@@ -21,7 +21,7 @@ def test_weights_divide_costs():
     account = Account("t", 4.0)
     account.reserve(100.0)
     assert (account.service, account.rank) == (0.0, 25.0)
-    account.serve(40.0, 30.0)  # 10 of it not foreseen
+    account.serve(40.0, 30.0)  # 10 of it not expected
     assert (account.service, account.rank) == (10.0, 27.5)
     account.settle(70.0)
     assert (account.service, account.rank) == (10.0, 10.0)

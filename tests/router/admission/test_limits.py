@@ -44,7 +44,7 @@ def room(
     *views: ReplicaView,
     held: Mapping[str, int] | None = None,
     limits: Mapping[str, Mapping[str, Any] | None] = LIMITS,
-    unused_s: Callable[[str], float] = lambda _: math.inf,
+    eviction_age_s: Callable[[str], float] = lambda _: math.inf,
     thrashing: bool = True,
     columns: Columns | None = None,
 ) -> Room:
@@ -52,7 +52,7 @@ def room(
         0.0,
         columns or Snapshot(0.0, views).columns,
         lambda hashes: Held.of(held or {}),
-        unused_s,
+        eviction_age_s,
         keeping=True,
         thrashing=thrashing,
     )
@@ -173,7 +173,7 @@ def small(name: str, load: ReplicaLoad | None = None) -> ReplicaView:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "held", "unused_s", "waits"),
+    ("prompt", "held", "eviction_age_s", "waits"),
     [
         (1000, 0, 59.0, True),
         (999, 0, 59.0, False),  # not long
@@ -183,17 +183,21 @@ def small(name: str, load: ReplicaLoad | None = None) -> ReplicaView:
         (1000, 0, float("inf"), False),  # there is space
     ],
 )
-def test_a_cold_prompt_does_not_push_out_prefixes_in_use(prompt, held, unused_s, waits):
-    capacity = room(small("a"), held={"a": held}, limits=COLD, unused_s=lambda _: unused_s)
+def test_a_cold_prompt_does_not_push_out_prefixes_in_use(prompt, held, eviction_age_s, waits):
+    capacity = room(
+        small("a"), held={"a": held}, limits=COLD, eviction_age_s=lambda _: eviction_age_s
+    )
     assert (capacity.saturated_for(request(prompt), Share()) is None) is waits
     assert capacity.holds_back(request(prompt), Share()) is waits
 
 
 def test_without_thrashing_a_cold_prompt_chooses_what_it_pushes_out_but_does_not_wait():
     def without_room(*, hot: float, old: float) -> frozenset[str] | None:
-        unused_s = {"hot": hot, "old": old}
+        eviction_age_s = {"hot": hot, "old": old}
         views = small("hot"), small("old")
-        capacity = room(*views, limits=COLD, unused_s=unused_s.__getitem__, thrashing=False)
+        capacity = room(
+            *views, limits=COLD, eviction_age_s=eviction_age_s.__getitem__, thrashing=False
+        )
         assert not capacity.holds_back(request(1000), Share())
         return capacity.saturated_for(request(1000), Share())
 
@@ -203,7 +207,7 @@ def test_without_thrashing_a_cold_prompt_chooses_what_it_pushes_out_but_does_not
 
 def test_a_cold_prompt_starts_where_it_harms_nobody_or_when_it_has_aged():
     views = small("a"), small("idle", ReplicaLoad())
-    capacity = room(*views, limits=COLD, unused_s=lambda _: 1.0)
+    capacity = room(*views, limits=COLD, eviction_age_s=lambda _: 1.0)
     assert capacity.saturated_for(request(5000), Share()) == {"a"}
     assert capacity.saturated_for(request(5000), Share(crowd_out=True)) == frozenset()
     assert not capacity.holds_back(request(5000), Share(crowd_out=True))
@@ -213,7 +217,7 @@ def test_what_is_cold_grows_with_the_replicas_kv_and_needs_it_to_be_known():
     limits = {"working-set": {"cold_part": 0.5}, "kv": None}
     larger = view("large", ReplicaLoad(1, 10), blocks=1000)
     unknown = view("unknown", ReplicaLoad(1, 10))
-    more: dict[str, Any] = {"limits": limits, "unused_s": lambda _: 1.0}
+    more: dict[str, Any] = {"limits": limits, "eviction_age_s": lambda _: 1.0}
     assert saturated(small("small"), larger, ask=request(4000), **more) == {"small"}
     assert saturated(unknown, ask=request(4000), **more) == frozenset()
 
@@ -283,7 +287,7 @@ class TestEveryLimit:
                 *views,
                 held=held,
                 limits={other: None for other in limit_names() if other != name},
-                unused_s=lambda _: 1.0,
+                eviction_age_s=lambda _: 1.0,
                 thrashing=rng.random() < 0.5,
             )
             first, again = (made.saturated_for(ask, share) for _ in range(2))

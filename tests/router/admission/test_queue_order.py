@@ -250,7 +250,7 @@ def test_what_is_cached_does_not_make_a_prompt_long(clock, room, make_request):
     only = replace(STANDARD, within="short-first", short_first_s_per_1k_tokens=1.0)
     queue = AdmissionQueue(settings(only), clock)
     queue.offer(make_request(prompt=500, request_id="small"))
-    queue.offer(make_request(prompt=9000, request_id="cached"), foreseen=Told(10))
+    queue.offer(make_request(prompt=9000, request_id="cached"), expected=Told(10))
     assert ids(run(queue, room)) == ["cached", "small"]
 
 
@@ -385,9 +385,9 @@ def test_the_forecast_decides_what_can_still_be_in_time(clock, room, make_reques
     slow = Told(100, 0.4, 3.0)
     slo = replace(INTERACTIVE, ttft_slo_ms=1000.0, on_hopeless="shed")
     queue = AdmissionQueue(settings(slo, STANDARD), clock)
-    assert isinstance(queue.offer(make_request(deadline_s=clock.now + 2.9), foreseen=slow), Wait)
+    assert isinstance(queue.offer(make_request(deadline_s=clock.now + 2.9), expected=slow), Wait)
     assert queue.stats()[1].late == 1  # standard: kept, run last
-    outcome = queue.offer(make_request(priority_class="interactive"), foreseen=slow)
+    outcome = queue.offer(make_request(priority_class="interactive"), expected=slow)
     assert outcome == Wait(until_s=pytest.approx(clock.now + 0.6))
     clock.now += 0.61
     shed = queue.next(room)

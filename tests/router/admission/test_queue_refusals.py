@@ -200,5 +200,5 @@ def test_cancelled_requests_leave_no_heap_behind(clock, make_request):
         queue.offer(request)
         queue.cancel(request.request_id)
     tenant = queue._backlog.classes["standard"].tenants["a"]
-    assert len(tenant.lines[0]._heap) < 50
+    assert len(tenant.queues[0]._heap) < 50
     assert len(queue._timers) < 300
