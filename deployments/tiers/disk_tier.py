@@ -38,8 +38,8 @@ _TOLD_AT_ONCE = 2000
 
 class DiskTier(SecondaryTierManager):  # type: ignore[misc]
     """``memory``: the memory tier, one row a slot. ``most_writing``: slots of it that may be held
-    for writing; a block that comes when so many are is not written, so that a slow disk never
-    takes the memory tier's room."""
+    for writing; blocks that come when so many are, are not written, so that a slow disk never takes
+    the memory tier's room."""
 
     medium: ClassVar[Medium] = Medium.STORAGE
 
@@ -78,12 +78,16 @@ class DiskTier(SecondaryTierManager):  # type: ignore[misc]
             for key, slot in zip(job_metadata.keys, job_metadata.block_ids, strict=True)
             if key not in self.store
         ]
-        if sum(self._writing.values()) + len(missing) > self._most_writing:
-            self.store.skip(len(missing))
+        room = max(0, self._most_writing - sum(self._writing.values()))
+        # Of a prompt its beginning is written, which is of use by itself.
+        taken, left = missing[:room], missing[room:]
+        if left:
+            self.store.skip(len(left))
+        if left and not taken:
             self._finished.put(JobResult(job_metadata.job_id, False))
             return
-        self._writing[job_metadata.job_id] = len(missing)
-        self._run(self._writer, self._store, job_metadata.job_id, missing)
+        self._writing[job_metadata.job_id] = len(taken)
+        self._run(self._writer, self._store, job_metadata.job_id, taken)
 
     def submit_load(self, job_metadata: TransferJob) -> None:
         """Read blocks into the memory tier; see the base class."""
