@@ -48,7 +48,8 @@ class Membership:
 class Pool:
     """One deployment. ``model``: as its replicas serve it, with their number. ``name`` is empty
     where the model has no pools. ``hands_off``: its replicas give KV blocks to replicas of other
-    pools, or take theirs. ``notices``: where a replica hears that its machine is taken away."""
+    pools, or take theirs. ``notices``: where a replica hears that its machine is taken away.
+    ``splits``: which replicas only compute prompts follows the demand."""
 
     model: ModelSettings
     name: str = ""
@@ -56,6 +57,7 @@ class Pool:
     spot: bool = False
     hands_off: bool = False
     notices: NoticeSettings | None = None
+    splits: bool = False
 
     @property
     def deployment(self) -> str:
@@ -107,11 +109,13 @@ def runs(model: ModelSettings) -> bool:
 
 
 def scales(settings: Settings) -> bool:
-    """Whether the number of some replicas is chosen while the platform runs."""
-    return any(pool.model.autoscaling for model in settings.models for pool in pools_of(model))
+    """Whether the number or the role of some replicas is chosen while the platform runs."""
+    pools = [pool for model in settings.models for pool in pools_of(model)]
+    return any(pool.model.autoscaling or pool.splits for pool in pools)
 
 
 def _pool(model: ModelSettings, pool: PoolSettings, handing: bool) -> Pool:
     served = model.of_pool(pool)
     spot = pool.market == "spot"
-    return Pool(served, pool.name, pool.role, spot, handing, pool.notices)
+    splits = pool.changes_role == "by_demand"
+    return Pool(served, pool.name, pool.role, spot, handing, pool.notices, splits)

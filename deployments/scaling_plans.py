@@ -16,13 +16,14 @@ _DEFERRABLE_S = 3600.0
 
 
 def scaling_plans(settings: Settings) -> tuple[ModelPlan, ...]:
-    """Of the models that scale; pools of a fixed number count with that number."""
+    """Of the models that scale, or whose roles follow the demand; pools of a fixed number count
+    with that number."""
     return tuple(plan for model in settings.models if (plan := _plan(model, settings)) is not None)
 
 
 def _plan(model: ModelSettings, settings: Settings) -> ModelPlan | None:
     pools = [pool for pool in pools_of(model) if runs(pool.model)]
-    if not any(pool.model.autoscaling for pool in pools):
+    if not any(pool.model.autoscaling or pool.splits for pool in pools):
         return None
     classes = settings.admission.classes
     ttft = [c.ttft_slo_ms / 1000 for c in classes if c.ttft_slo_ms]
@@ -67,6 +68,7 @@ def _pool(model: ModelSettings, pool: Pool, settings: Settings) -> PoolPlan:
         most=bounds.max_replicas if bounds else fixed,
         start_s=bounds.capacity.start_s if bounds else 120.0,
         interruptions_per_hour=bounds.interruptions_per_hour if bounds else 0.0,
+        splits=pool.splits,
     )
     begins_with = bounds.begins_with(fixed) if bounds else fixed
     learns = bounds is None or bounds.capacity.learned

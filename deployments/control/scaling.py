@@ -25,11 +25,18 @@ import weir.autoscaling.policies  # noqa: F401 - registers them
 from deployments.autoscaling import TARGETS, written
 from deployments.gateway.demand import FIGURES, REPORTS, SPILLS
 from deployments.gateway.feature_store import platform_redis_url
+from deployments.gateway.role_splits import SPLITS
 from deployments.scaling_plans import scaling_plans
 from weir.autoscaling.deciding import Decided, Scaler, figures_of
 from weir.autoscaling.keeping import Keeper, forget_before, keep
 from weir.autoscaling.registry import build_policy
-from weir.autoscaling.telling import GatewayTold, pack_figures, pack_spills, unpack
+from weir.autoscaling.telling import (
+    GatewayTold,
+    pack_figures,
+    pack_spills,
+    pack_splits,
+    unpack,
+)
 from weir.database import writing
 from weir.errors import DatabaseAwayError
 from weir.settings import Settings
@@ -130,13 +137,16 @@ class Round:
             if pool in each.deployments
         }
         pipeline = self._redis.pipeline(transaction=False)
-        pipeline.hset(TARGETS, mapping=numbers)
+        if numbers:
+            pipeline.hset(TARGETS, mapping=numbers)
         pipeline.set(MEMORY, self._scaler.memory(now_s))
         figures = [figure for each in decided for figure in figures_of(each)]
         pipeline.set(FIGURES, pack_figures(figures), px=int(_FIGURES_S * 1000))
         spills = {each.model.name: each.spills for each in decided if each.spills}
         # Where nobody decides any longer, nothing goes to a student for that.
         pipeline.set(SPILLS, pack_spills(spills), px=int(self._lease_s * 1000))
+        splits = {each.model.name: each.prefilling for each in decided if each.prefilling}
+        pipeline.set(SPLITS, pack_splits(splits), px=int(self._lease_s * 1000))
         pipeline.execute()
         for each in decided:
             if each.changes:

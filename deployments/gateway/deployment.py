@@ -35,6 +35,8 @@ from deployments.gateway.metrics_page import Peers, only_metrics
 from deployments.gateway.pages import Surroundings, build_pages
 from deployments.gateway.prompts import PromptEncoder, locate_tokenizer
 from deployments.gateway.responses import Responses
+from deployments.gateway.role_changes import Replicas
+from deployments.gateway.role_splits import RoleSplits
 from deployments.gateway.sockets import KvEventFeed, WebSocketTransport
 from deployments.gateway.stored_responses import (
     MemoryResponses,
@@ -143,6 +145,10 @@ class GatewayReplica:
             models = self._gateway.models
             teller = DemandTeller(models, answered, self._redis, time.time, metrics, surpluses)
             self._tasks.append(loop.create_task(teller.run()))
+        if any(pool.splits for each in settings.models for pool in pools_of(each)):
+            replicas = Replicas(self._session, token)
+            splits = RoleSplits(self._gateway.models, replicas, self._redis, loop.time)
+            self._tasks.append(loop.create_task(splits.run()))
         if self._ledger is not None:
             self._ledger.start(self._gateway.models.values())
 

@@ -28,7 +28,8 @@ from deployments.gateway.model import Model
 from deployments.gateway.readiness import Answers, DeploymentStates, add_health
 from deployments.gateway.response_pages import add_responses
 from deployments.gateway.responses import Responses
-from deployments.gateway.role_pages import Replicas, add_roles
+from deployments.gateway.role_changes import Replicas
+from deployments.gateway.role_pages import add_roles
 from deployments.gateway.tracing.pages import add_traces
 from deployments.pools import Pool, pools_of
 from router.tiers import TierUse

@@ -78,7 +78,7 @@ def _run(
     seed: int,
 ) -> dict[str, Any]:
     judge = ClassSlos(traffic.slos)
-    system = contender.system(traffic)
+    system = contender.system(traffic, fleet.timing)
     outcome = run_at(system, traffic.trace, fleet, saturation, load, judge, plan.clock, seed)
     done = [request for request in outcome.world.requests if request.first_token_s is not None]
     split = sum(1 for request in done if request.paired) / max(1, len(done))

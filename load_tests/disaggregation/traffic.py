@@ -7,7 +7,7 @@ reported ones); ``REPORTED`` was run with what came out of that.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -79,6 +79,40 @@ def chat_and_documents(first_s: float, last_s: float, seed: int, name: str) -> T
     return Traffic(name, merge(parts, name), {"interactive": FAST, "standard": DOCUMENT})
 
 
+def prompts_and_answers(requests: int, seed: int, name: str) -> Traffic:
+    """What is asked for changes twice: a phase of chat and documents, whose prompts are 20 times as
+    long as their answers, then one of short prompts with long answers (Azure's conversations with
+    prompts of 1,500 tokens at most and six times the output, 4,000 at most), and both once more.
+    ``requests`` in each phase, at one rate, at which either kind is about as far from saturation.
+    """
+    documents = chat_and_documents(0.0, requests / 6.0, seed, name).trace.requests[:requests]
+    recorded = load_trace(SHARED / "azure2023_conv_dev.csv.gz", None)
+    answers = tuple(
+        replace(
+            request,
+            prompt_tokens=min(request.prompt_tokens, 1500),
+            output_tokens=min(4000, 6 * request.output_tokens),
+            priority_class="interactive",
+        )
+        for request in recorded.requests[:requests]
+    )
+    phases = (documents, answers, documents, answers)
+    placed = tuple(
+        replace(
+            request, arrival_s=number + (request.arrival_s - phase[0].arrival_s) / _span_s(phase)
+        )
+        for number, phase in enumerate(phases)
+        for request in phase
+    )
+    trace = Trace(name, "azure", BLOCK_TOKENS, placed)
+    return Traffic(name, trace, {"interactive": FAST, "standard": DOCUMENT})
+
+
+def _span_s(phase: Sequence[TraceRequest]) -> float:
+    """A little more than from the first arrival to the last."""
+    return (phase[-1].arrival_s - phase[0].arrival_s) * (1 + 1 / len(phase))
+
+
 #: So that documents are some three quarters of the prompt tokens.
 CHATS_PER_DOCUMENT = 16
 
@@ -113,4 +147,5 @@ def reported(requests: int, seed: int) -> list[Traffic]:
         agents(0, READING, "agents, 5 s / 150 ms"),
         agents(0, FAST, "agents, 2 s / 25 ms"),
         chat_and_documents(0.0, requests / 6.0, seed + 1, "chat and documents"),
+        prompts_and_answers(requests, seed + 1, "prompts and answers in turn"),
     ]

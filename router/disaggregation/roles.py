@@ -118,6 +118,34 @@ def plan_changes(
     return changes
 
 
+def plan_split(
+    members: Sequence[Member],
+    among: Collection[str],
+    prefill: int,
+    now_s: float,
+    least_s: float = LEAST_S,
+) -> list[Change]:
+    """The changes after which ``prefill`` of the replicas ``among`` only compute prompts and the
+    others only answer. Those that may not change now stay as they are, until this is asked again.
+    Who computes prompts goes on doing so, and else the order of their ids decides: several gateways
+    that split alike choose the same replicas."""
+    own = [m for m in members if m.replica_id in among]
+    own.sort(key=lambda m: (m.role != "prefill", m.replica_id))
+    changes: list[Change] = []
+    for place, member in enumerate(own):
+        role: Role = "prefill" if place < prefill else "decode"
+        change = Change(member.replica_id, role)
+        if member.role == role:
+            continue
+        try:
+            check_change(members, change, now_s, least_s)
+        except RoleRefusedError:
+            continue
+        members = _applied(members, change)
+        changes.append(change)
+    return changes
+
+
 def _idlest(members: Sequence[Member]) -> list[Member]:
     return sorted(members, key=lambda m: (m.decode_tokens, m.replica_id))
 

@@ -17,7 +17,8 @@ from sqlalchemy import Engine
 from deployments.autoscaling import TARGETS, DecidedReplicas, decided, decided_by, written
 from deployments.control.scaling import LEASE, Round
 from deployments.gateway.demand import FIGURES, REPORTS, SPILLS
-from deployments.pools import pools_of
+from deployments.gateway.role_splits import SPLITS
+from deployments.pools import pools_of, scales
 from deployments.redis_server import RedisServer
 from deployments.scaling_plans import scaling_plans
 from weir.autoscaling.keeping import find, of_each_model
@@ -29,6 +30,7 @@ from weir.autoscaling.telling import (
     pack,
     unpack_figures,
     unpack_spills,
+    unpack_splits,
 )
 from weir.database import migrate, open_database, reading
 from weir.errors import ConfigError
@@ -275,3 +277,28 @@ def test_a_share_for_the_student_needs_a_price() -> None:
     del tree["models"][0]["fallback"]["capacity"]["usd_per_request"]
     with pytest.raises(ConfigError, match="usd_per_request"):
         parse_settings(tree, "test")
+
+
+def test_a_pool_whose_roles_follow_the_demand_is_split_for_gateways(
+    redis: Redis, engine: Engine
+) -> None:
+    pool = {"name": "a", "replicas": 4, "changes_role": "by_demand"}
+    settings = parse_settings({"models": [{"name": "p", "source": "x", "pools": [pool]}]}, "test")
+    assert scales(settings)
+    (plan,) = scaling_plans(settings)
+    assert (plan.pools[0].scales, plan.pools[0].state.splits) == (False, True)
+    now = [1000.0]
+    round_ = Round(settings, redis, engine, lambda: now[0])
+    up = {f"r{i}": ReplicaTold("a", True) for i in range(4)}
+    for second in range(0, 60, 5):
+        now[0] = 1000.0 + second
+        # As much time for prompts as for answers, by the capacity that is assumed.
+        seen = ClassTold(second, 0, second * 4000, second * 1000)
+        told = GatewayTold("g", 900.0, now[0], {"p": ModelTold({"standard": seen}, up)})
+        redis.hset(REPORTS, "g", pack(told))
+        round_.run()
+    raw: Any = redis.get(SPLITS)
+    assert unpack_splits(raw) == {"p": {"a": 2}}
+    assert 0 < redis.pttl(SPLITS) <= 60_000  # type: ignore[operator]
+    assert not redis.exists(TARGETS)
+    assert unpack_splits(b"of another version") == {}

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from deployments.gateway.gauges import set_own_gauges, set_shared_gauges
+from deployments.gateway.role_changes import Replicas
+from deployments.gateway.role_splits import RoleSplits
 from deployments.pools import Membership, pools_of
 from deployments.roles import RoleKeeper
 from deployments.testing.words import word_encoder
@@ -123,3 +125,52 @@ async def _refusals(world: World, one: dict[str, Any]) -> None:
     assert status == 409
     assert "the last one that answers" in told["error"]["message"]
     assert _roles(world) == {"r1": "mixed", "r2": "prefill", "r3": "mixed"}
+
+
+def test_a_pool_is_split_as_the_autoscaler_says_and_stays_so(tmp_path: Path) -> None:
+    async def main() -> None:
+        encoders = {"m": word_encoder(tmp_path)}
+        async with http_world(settings(changes_role="by_demand"), encoders) as world:
+            telling = []
+            for name in ("r1", "r2", "r3"):
+                replica = await world.add_replica(name, changes_role=True, pool="a")
+                forever = replica.streams.tell_load_forever()
+                telling.append(asyncio.get_running_loop().create_task(forever))
+            clock = _Clock()
+            replicas = Replicas(world.session, TOKEN)
+            splits = RoleSplits({"m": world.model}, replicas, None, clock)
+            await splits.keep({"m": {"a": 1}, "gone": {"a": 1}})
+            assert _roles(world) == {"r1": "prefill", "r2": "decode", "r3": "decode"}
+            await splits.keep({"m": {"a": 2}})  # all have just changed
+            assert _roles(world) == {"r1": "prefill", "r2": "decode", "r3": "decode"}
+            until = [_until(world, name) for name in ("r1", "r2", "r3")]
+            clock.now_s += 400.0
+            await splits.keep({"m": {"a": 1}})
+            await asyncio.sleep(0.1)
+            assert all(
+                later > before
+                for before, later in zip(
+                    until, [_until(world, name) for name in ("r1", "r2", "r3")], strict=True
+                )
+            )
+            status, told = await _asked(world, {"model": "m", "pool": "a", "split": 3})
+            assert (status, "at least one has to answer" in told["error"]["message"]) == (409, True)
+            both = {"model": "m", "pool": "a", "split": 1, "role": "prefill"}
+            assert (await _asked(world, both))[0] == 400
+            for task in telling:
+                task.cancel()
+
+    asyncio.run(main())
+
+
+class _Clock:
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def _until(world: World, replica: str) -> float:
+    load = world.model.fleet.loads[replica]
+    assert load.role_until is not None
+    return load.role_until

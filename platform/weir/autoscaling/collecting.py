@@ -53,7 +53,7 @@ class ModelPlan:
 class PoolMemory:
     """What has been learned of a pool. ``target``: as decided last; None: nothing has been.
     ``known``: since when each replica has been seen to serve; ``interrupted``: those of them that
-    have had a notice."""
+    have had a notice. ``prefilling``: replicas that were told to only compute prompts."""
 
     fit: CapacityFit
     start: StartUp
@@ -62,6 +62,7 @@ class PoolMemory:
     known: dict[str, float] = field(default_factory=dict)
     interruptions: Interruptions = field(default_factory=Interruptions)
     interrupted: list[str] = field(default_factory=list)
+    prefilling: int = 0
 
 
 class Collector:
@@ -255,6 +256,8 @@ def pool_state(
         kv_use=sum(r.kv_use for r in ready) / len(ready) if ready else 0.0,
         start_s=memory.start.usual_s,
         interruptions_per_hour=memory.interruptions.per_hour,
+        splits=base.splits,
+        prefilling=min(memory.prefilling, len(ready)),
     )
 
 

@@ -36,6 +36,7 @@ from weir.autoscaling.report import (
     Student,
     Targets,
 )
+from weir.autoscaling.roles import splits
 from weir.autoscaling.telling import GatewayTold, PoolFigures, ReplicaTold
 
 _CAUTIOUS_S = 60.0
@@ -49,7 +50,8 @@ _MEMORY_S = 600.0
 class Decided:
     """What was decided for one model. ``targets``: by pool, within the bounds; ``before``: the
     targets until now; ``deployments``: the names in Ray Serve by pool. ``spills``: by class, the
-    share that goes to the student, of the requests that may."""
+    share that goes to the student, of the requests that may. ``prefilling``: by pool whose roles
+    follow the demand, the replicas that only compute prompts."""
 
     model: ModelState
     at_s: float
@@ -58,6 +60,7 @@ class Decided:
     decision: Decision
     deployments: Mapping[str, str]
     spills: Mapping[str, float] = field(default_factory=dict)
+    prefilling: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def changes(self) -> bool:
@@ -148,7 +151,11 @@ class Scaler:
         deployments = {pool.state.name: pool.deployment for pool in plan.pools if pool.scales}
         most = plan.student.most_share if plan.student is not None else 0.0
         spills = shares_for_student(state, decision.spill_share, most)
-        return Decided(state, now_s, targets, before, decision, deployments, spills)
+        prefilling = splits(state)
+        for name, count in prefilling.items():
+            memory.pools[name].prefilling = count
+        decision = _told_roles(decision, prefilling)
+        return Decided(state, now_s, targets, before, decision, deployments, spills, prefilling)
 
     def _target(self, pool: PoolState, begins_with: int, decision: Decision, now_s: float) -> int:
         target = max(pool.least, min(pool.most, decision.targets.get(pool.name, pool.least)))
@@ -337,9 +344,18 @@ def holding(model: ModelState, targets: Targets) -> Targets:
     return held
 
 
+def _told_roles(decision: Decision, prefilling: Mapping[str, int]) -> Decision:
+    """The explanation has the split, too."""
+    if not prefilling:
+        return decision
+    told = {f"prefill_replicas_{name}": float(count) for name, count in prefilling.items()}
+    explanation = decision.explanation
+    return replace(decision, explanation=replace(explanation, seen={**explanation.seen, **told}))
+
+
 def _held(model: ModelState, targets: Targets) -> float:
     return sum(
-        min(pool.ready, targets[pool.name])
+        max(0, min(pool.ready - pool.prefilling, targets[pool.name]))
         * max(1.0, pool.capacity.decode_tokens_per_s * model.tpot_slo_s)
         for pool in model.pools
         if pool.role != "prefill"

@@ -55,7 +55,9 @@ class Capacity:
 @dataclass(frozen=True, slots=True)
 class PoolState:
     """Replicas of one kind. ``start_s``: from asking for a replica until it serves, as learned.
-    ``interruptions_per_hour``: of one replica, learned per market. ``kv_use`` in [0, 1]."""
+    ``interruptions_per_hour``: of one replica, learned per market. ``kv_use`` in [0, 1].
+    ``splits``: which of its replicas only compute prompts follows the demand; ``prefilling``: so
+    many were told to."""
 
     name: str
     capacity: Capacity
@@ -73,6 +75,8 @@ class PoolState:
     kv_use: float = 0.0
     start_s: float = 120.0
     interruptions_per_hour: float = 0.0
+    splits: bool = False
+    prefilling: int = 0
 
     @property
     def current(self) -> int:

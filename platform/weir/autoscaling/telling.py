@@ -141,6 +141,19 @@ def unpack_spills(raw: bytes | None) -> dict[str, dict[str, float]]:
         return {}
 
 
+def pack_splits(prefilling: Mapping[str, Mapping[str, int]]) -> bytes:
+    """Replicas that only compute prompts, by model and pool, as they are kept in Redis."""
+    return msgspec.msgpack.encode({model: dict(each) for model, each in prefilling.items()})
+
+
+def unpack_splits(raw: bytes | None) -> dict[str, dict[str, int]]:
+    """Nothing for what another version of weir has written."""
+    try:
+        return msgspec.msgpack.decode(raw or b"\x80", type=dict[str, dict[str, int]])
+    except msgspec.MsgspecError:
+        return {}
+
+
 def pack(told: GatewayTold) -> bytes:
     """As it is kept in Redis."""
     return msgspec.msgpack.encode(told)

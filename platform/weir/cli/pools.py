@@ -53,11 +53,15 @@ def show_pools(
 def set_role(
     target: Annotated[str, typer.Argument(help="MODEL, or MODEL:POOL.")],
     words: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(metavar="[REPLICA] ROLE", help="Its id, or how that begins; the new role."),
-    ],
+    ] = None,
     count: Annotated[
         int | None, typer.Option(min=0, help="So many of the replicas, instead of one by its id.")
+    ] = None,
+    split: Annotated[
+        int | None,
+        typer.Option(min=1, help="So many only compute prompts, and all others only answer."),
     ] = None,
     for_: Annotated[
         str | None, typer.Option("--for", help="For so long: 90s, 10m, 2h. Left out: until told.")
@@ -65,15 +69,19 @@ def set_role(
 ) -> None:
     """Have replicas only compute prompts, or only answer, and back; streams go on elsewhere."""
     model, _, pool = target.partition(":")
-    replica, role = _words(words, count)
+    replica, role = _words(words or (), count, split)
     state = _state()
-    body: dict[str, Any] = {"model": model, "role": role}
+    body: dict[str, Any] = {"model": model}
+    if role is not None:
+        body["role"] = role
     if pool:
         body["pool"] = pool
     if for_ is not None:
         body["for_s"] = parse_duration(for_)
     if replica is not None:
         body["replica"] = _find(_pools(state), model, pool, replica).replica_id
+    elif split is not None:
+        body["split"] = split
     else:
         body["count"] = count
     changes = _ask(state, body)["changes"]
@@ -83,15 +91,19 @@ def set_role(
         typer.echo("nothing to change")
 
 
-def _words(words: Sequence[str], count: int | None) -> tuple[str | None, str]:
-    """Replica, if one is named, and role.
+def _words(
+    words: Sequence[str], count: int | None, split: int | None
+) -> tuple[str | None, str | None]:
+    """Replica, if one is named, and role, if there is one.
 
     Raises:
-        CommandError: it is neither one replica nor a count, or no role.
+        CommandError: it is neither one replica nor a count nor a split, or no role.
     """
-    if len(words) != (2 if count is None else 1):
+    if split is not None and count is None and not words:
+        return None, None
+    if split is not None or len(words) != (2 if count is None else 1):
         raise CommandError(
-            "either a replica and a role, or --count N and a role",
+            "either a replica and a role, or --count N and a role, or --split N alone",
             ExitCode.USAGE,
             hint="weir pools set MODEL[:POOL] REPLICA ROLE",
         )

@@ -67,8 +67,9 @@ class PoolSettings(Section):
     ``role``: a ``prefill`` replica computes prompts whose answers a replica of another role
     generates; a ``decode`` one generates those, and takes whole requests; a ``mixed`` one does
     whatever comes. ``changes_role``: the replicas of a mixed pool can be told to do one of the two
-    only, also where no pool has a role. ``market``: what kind of capacity the machines are;
-    ``region``: where they are (None: as ``prices.region`` says), for the price of an hour.
+    only, also where no pool has a role; with ``by_demand`` the autoscaler tells them, so that as
+    many compute prompts as the demand has prompts. ``market``: what kind of capacity the machines
+    are; ``region``: where they are (None: as ``prices.region`` says), for the price of an hour.
     ``notices``: where it is told that one is about to be taken away. Where
     ``parallel``, ``accelerator``, ``num_cpus`` or a part of ``engine`` and ``price`` is not given,
     it is the model's.
@@ -76,7 +77,7 @@ class PoolSettings(Section):
 
     name: PoolName
     role: Role = "mixed"
-    changes_role: bool = False
+    changes_role: bool | Literal["by_demand"] = False
     replicas: int = Field(1, ge=0)
     autoscaling: AutoscalingSettings | None = None
     parallel: ParallelSettings | None = None

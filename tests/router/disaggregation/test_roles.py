@@ -17,6 +17,7 @@ from router.disaggregation.roles import (
     RoleRefusedError,
     check_change,
     plan_changes,
+    plan_split,
 )
 from router.types import Role
 
@@ -177,3 +178,38 @@ def test_under_a_constant_load_roles_come_to_rest(
     assert sum(m.role == "prefill" for m in members) == wanted
     assert sum(changes_of.values()) == wanted
     assert set(changes_of.values()) == {1}
+
+
+def split(members: list[Member], prefill: int, now_s: float) -> list[Member]:
+    among = [member.replica_id for member in members]
+    for change in plan_split(members, among, prefill, now_s):
+        members = [
+            replace(m, role=change.role, changed_s=now_s)
+            if m.replica_id == change.replica_id
+            else m
+            for m in members
+        ]
+    return members
+
+
+def test_a_split_leaves_no_replica_mixed_and_moves_as_few_as_it_can() -> None:
+    members = split(fleet("mixed", "mixed", "mixed", "mixed"), 1, 0.0)
+    assert [m.role for m in members] == ["prefill", "decode", "decode", "decode"]
+    assert plan_split(members, ["r0", "r1", "r2", "r3"], 1, 50.0) == []
+    more = split(members, 3, 50.0)
+    assert [m.role for m in more] == ["prefill", "prefill", "prefill", "decode"]
+    assert split(more, 1, 60.0)[0] == more[0]  # three have just changed: nothing moves
+    assert [m.role for m in split(more, 1, 90.0)] == ["prefill", "decode", "decode", "decode"]
+
+
+def test_gateways_that_see_other_loads_split_alike() -> None:
+    seen = fleet("mixed", "mixed", "mixed", "mixed")
+    other = [replace(m, decode_tokens=1000 - 100 * n) for n, m in enumerate(seen)]
+    among = [m.replica_id for m in seen]
+    assert plan_split(seen, among, 2, 0.0) == plan_split(other, among, 2, 0.0)
+
+
+def test_a_split_leaves_replicas_alone_that_have_their_pools_role() -> None:
+    members = [Member("p", "prefill", "prefill", changes=False), *fleet("mixed", "mixed")]
+    assert split(members, 2, 0.0)[0] == members[0]
+    assert plan_split(members, ["p"], 0, 0.0) == []

@@ -93,7 +93,10 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.path == "/weir/roles":
-            if asked["role"] == "decode":
+            if "split" in asked:
+                changes = [{"replica_id": "a1b2", "role": "prefill"}]
+                self._answer(200, {"changes": [*changes, {"replica_id": "c3", "role": "decode"}]})
+            elif asked["role"] == "decode":
                 self._answer(409, {"error": {"message": "it is the last one"}})
             else:
                 changes = [{"replica_id": asked.get("replica", "a1b2"), "role": asked["role"]}]

@@ -45,6 +45,12 @@ def test_a_number_of_replicas(running: Weir) -> None:
     )
 
 
+def test_a_pool_is_split(running: Weir) -> None:
+    run = running("pools", "set", "pooled:a", "--split", "1", "--for", "10m")
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == "a1b2 is prefill\nc3 is decode\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -52,6 +58,7 @@ def test_a_number_of_replicas(running: Weir) -> None:
         (("pooled:a", "a1", "both"), ExitCode.USAGE, "no role 'both'"),
         (("pooled:a", "prefill"), ExitCode.USAGE, "either a replica and a role"),
         (("pooled:a", "a1", "prefill", "--count", "1"), ExitCode.USAGE, "either a replica"),
+        (("pooled:a", "prefill", "--split", "1"), ExitCode.USAGE, "--split N alone"),
         (("pooled:a", "a1", "prefill", "--for", "soon"), ExitCode.USAGE, "is not like 90s"),
     ],
 )
