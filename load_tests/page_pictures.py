@@ -44,15 +44,19 @@ from weir.tenancy import hash_key
 _WEIR = [sys.executable, "-m", "weir.cli.main"]
 _MODEL = "weir-teacher"
 _CLASSES = ("interactive", "interactive", "standard", "batch")
+#: Nobody's customers have generated features: these tenants want the model all the same.
+_TEACHER = {"forbid": ["long-tail"]}
 #: Tenants with what bounds them; the first asks most.
 _TENANTS: dict[str, dict[str, Any]] = {
-    "acme": {"quotas": {"requests_per_minute": 300}, "budget": {"usd_per_month": 0.02}},
-    "bank": {"quotas": {"output_tokens_per_minute": 60_000}},
-    "shop": {},
+    "acme": {"quotas": {"requests_per_minute": 500}, "budget": {"usd_per_month": 0.2}},
+    "bank": {"quotas": {"output_tokens_per_minute": 90_000}, "fallback": _TEACHER},
+    "shop": {"quotas": {"concurrent_requests": 64}, "fallback": _TEACHER},
 }
 _PATIENCE_MS = 60_000
 #: Until a long answer has begun, and has not ended.
 _UNDER_WAY_S = 2.0
+#: Longer than a gateway keeps a customer's features.
+_CACHED_S = 1.5
 
 
 @dataclass(frozen=True)
@@ -187,33 +191,40 @@ def moved_and_whole(run: Run) -> tuple[str, str]:
     moved = next(trace["request_id"] for trace in kept if trace["kept"] == "moved")
     known = next(each for each in run.examples if each.entity_id)
     with httpx.Client(base_url=run.url, timeout=120) as http:
+        time.sleep(_CACHED_S)
         sampled = f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
-        return moved, _ask(run, http, known, "shop", 32, traceparent=sampled)
+        return moved, _ask(run, http, known, "shop", 48, traceparent=sampled)
 
 
-def take_pictures(run: Run, request: str, out: Path) -> None:
-    """The page as the operator sees it (light, dark, on a phone), as a tenant does, and one
-    request."""
-    operator = run.weir("admin", "key").strip()
+@contextmanager
+def looking(run: Run) -> Iterator[tuple[Browser, Page]]:
+    """A browser with the operator's page open: gateways keep what decisions weighed while somebody
+    looks."""
     with sync_playwright() as playwright:
         chromium = shutil.which("chromium") or shutil.which("chromium-browser")
         options = ["--no-sandbox", "--disable-gpu"]
         browser = playwright.chromium.launch(executable_path=chromium, args=options)
-        for name, key, scheme, width in (
-            ("dashboard", operator, "light", 1440),
-            ("dashboard-dark", operator, "dark", 1440),
-            ("dashboard-phone", operator, "light", 390),
-            ("dashboard-tenant", _key("acme"), "light", 1440),
-        ):
-            page = _signed_in(browser, run.url, key, scheme, width)
-            page.screenshot(path=out / f"{name}.png", full_page=width > 1000)
-            page.context.close()
-        page = _signed_in(browser, run.url, operator, "light", 1440)
-        page.get_by_label("Request id").fill(request)
-        page.keyboard.press("Enter")
-        expect(page.locator("#request")).to_contain_text("placed on", timeout=_PATIENCE_MS)
-        page.locator("#request").screenshot(path=out / "dashboard-request.png")
+        yield browser, _signed_in(browser, run.url, run.weir("admin", "key").strip(), "light", 1440)
         browser.close()
+
+
+def take_pictures(run: Run, browser: Browser, page: Page, request: str, out: Path) -> None:
+    """The page as the operator sees it (light, dark, on a phone), as a tenant does, and one
+    request."""
+    page.screenshot(path=out / "dashboard.png", full_page=True)
+    page.get_by_label("Request id").fill(request)
+    page.keyboard.press("Enter")
+    expect(page.locator("#request")).to_contain_text("placed on", timeout=_PATIENCE_MS)
+    page.locator("#request").screenshot(path=out / "dashboard-request.png")
+    operator = run.weir("admin", "key").strip()
+    for name, key, scheme, width in (
+        ("dashboard-dark", operator, "dark", 1440),
+        ("dashboard-phone", operator, "light", 390),
+        ("dashboard-tenant", _key("acme"), "light", 1440),
+    ):
+        other = _signed_in(browser, run.url, key, scheme, width)
+        other.screenshot(path=out / f"{name}.png", full_page=width > 1000)
+        other.context.close()
 
 
 def _signed_in(browser: Browser, url: str, key: str, scheme: Any, width: int) -> Page:
@@ -238,20 +249,22 @@ def main() -> int:
     arguments = parser.parse_args()
     unwind_on_sigterm()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    with platform() as run:
+    with platform() as run, looking(run) as (browser, page):
         loud = threading.Thread(target=send, args=(run, arguments.seconds, arguments.clients))
         loud.start()
-        time.sleep(arguments.seconds / 2)
+        page.wait_for_timeout(500 * arguments.seconds)
         kill_a_replica(run)
+        page.wait_for_timeout(500 * arguments.seconds)
         loud.join()
         moved, whole = moved_and_whole(run)
-        # Beside a few clients, so that the page has something to show.
-        quiet = threading.Thread(target=send, args=(run, 60.0, 4))
-        quiet.start()
-        take_pictures(run, moved, arguments.out)
-        quiet.join()
         for request in (whole, moved):
-            print(run.weir("trace", request))
+            print(run.weir("trace", request), flush=True)
+        # Beside a few clients, so that the page has something to show.
+        quiet = threading.Thread(target=send, args=(run, 30.0, 4))
+        quiet.start()
+        page.wait_for_timeout(10_000)
+        take_pictures(run, browser, page, moved, arguments.out)
+        quiet.join()
     return 0
 
 
