@@ -16,6 +16,7 @@ from deployments.levers.trial import try_lever
 from deployments.sources import model_source
 
 _GIB = 2**30
+_RUNS, _QUICK_RUNS = 3, 1
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,6 +33,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--draft", default="builtin:student", help="a smaller one of its tokenizer")
     made.add_argument("--timeout", type=float, default=90.0, help="seconds for one lever")
     made.add_argument("--memory", type=float, default=6.0, help="GiB for one lever")
+    made.add_argument(
+        "--quick", action="store_true", help="time everything once: gains mean little"
+    )
     made.add_argument("--json", action="store_true", help="one JSON object")
     made.add_argument("--write", type=Path, help="write a page in Markdown, e.g. docs/levers.md")
     return made
@@ -53,16 +57,18 @@ def main() -> int:
     if arguments.json:
         print(json.dumps({"engine": engine_name(), "levers": _objects(outcomes)}))
     if arguments.write:
-        arguments.write.write_text(as_page(tried, outcomes, engine_name()))
+        page = as_page(tried, outcomes, engine_name(), arguments.quick)
+        arguments.write.write_text(page)
     return 0
 
 
 def _try_all(tried: dict[str, Lever], arguments: argparse.Namespace) -> dict[str, Outcome]:
     models = [model_source(arguments.model), model_source(arguments.draft)]
+    runs = _QUICK_RUNS if arguments.quick else _RUNS
+    memory = int(arguments.memory * _GIB)
     outcomes = {}
     for name in tried:
-        memory = int(arguments.memory * _GIB)
-        outcomes[name] = try_lever(name, models, arguments.timeout, memory)
+        outcomes[name] = try_lever(name, models, runs, arguments.timeout, memory)
         line = as_line(name, outcomes[name])
         print(line, file=sys.stderr if arguments.json else sys.stdout, flush=True)
     return outcomes

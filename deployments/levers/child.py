@@ -1,4 +1,4 @@
-"""``python -m deployments.levers.child NAME MODEL DRAFT``: tries one lever, prints its outcome."""
+"""``python -m deployments.levers.child NAME MODEL DRAFT RUNS``: tries one, prints its outcome."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ MARK = "LEVER "
 
 def main() -> None:
     """The last line of standard output is the outcome; a lever that breaks ends in a traceback."""
-    name, model, draft = sys.argv[1:4]
-    outcome = levers()[name].run(Bench(model, draft))
+    name, model, draft, runs = sys.argv[1:5]
+    outcome = levers()[name].run(Bench(model, draft, int(runs)))
     print(MARK + json.dumps(asdict(outcome)), flush=True)
     # vLLM's own threads must not hold the process.
     os._exit(0)

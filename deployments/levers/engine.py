@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 # What the teacher was trained on, so that its answers differ from prompt to prompt.
@@ -78,7 +79,7 @@ class Engine:
         seconds = time.perf_counter() - begun_s
         return Timed([list(output.outputs[0].token_ids) for output in outputs], seconds)
 
-    def timed(self, ask: Callable[[], Timed], runs: int = 3) -> Timed:
+    def timed(self, ask: Callable[[], Timed], runs: int) -> Timed:
         """The answers of one run, and the median of the seconds of ``runs`` after a first one."""
         first = ask()
         seconds = statistics.median(ask().seconds for _ in range(runs))
@@ -128,10 +129,12 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """The model that the levers are tried on, and the smaller one of the same tokenizer."""
+    """The model that the levers are tried on, and the smaller one of the same tokenizer. ``runs``:
+    so often each question is timed, after a first time that is not."""
 
     model: str
     draft: str
+    runs: int = 3
 
     def prompts(self, engine: Engine, count: int, tokens: int = 0) -> list[list[int]]:
         """Different prompts; with ``tokens``, of that length."""
@@ -150,7 +153,7 @@ class Bench:
         for arguments in (without, with_it):
             engine = Engine(**{"model": self.model, **arguments})
             try:
-                both.append(engine.timed(lambda engine=engine: ask(engine)))  # type: ignore[misc]
+                both.append(engine.timed(partial(ask, engine), self.runs))
             finally:
                 engine.close()
         return both[0], both[1]

@@ -40,9 +40,10 @@ def _under_schema(bench: Bench, backend: str) -> Outcome:
     try:
         prompts = bench.prompts(engine, 8)
         schema = StructuredOutputsParams(json=_SCHEMA)
-        free = engine.timed(lambda: engine.answer(prompts, 24))
+        free = engine.timed(lambda: engine.answer(prompts, 24), bench.runs)
         ruled = engine.timed(
-            lambda: engine.answer(prompts, 64, structured_outputs=schema, ignore_eos=False)
+            lambda: engine.answer(prompts, 64, structured_outputs=schema, ignore_eos=False),
+            bench.runs,
         )
         tokenizer = engine.llm.get_tokenizer()
         texts = [tokenizer.decode(answer, skip_special_tokens=True) for answer in ruled.answers]

@@ -16,8 +16,8 @@ def prefill_only(bench: Bench) -> Outcome:
     engine = Engine(bench.model)
     try:
         prompts = bench.prompts(engine, 8, 500)
-        mixed = engine.timed(lambda: engine.answer(prompts, 48))
-        alone = engine.timed(lambda: engine.answer(prompts, 1))
+        mixed = engine.timed(lambda: engine.answer(prompts, 48), bench.runs)
+        alone = engine.timed(lambda: engine.answer(prompts, 1), bench.runs)
     finally:
         engine.close()
     same = [a[:1] == b for a, b in zip(mixed.answers, alone.answers, strict=True)]

@@ -11,13 +11,17 @@ _INTRO = """# The engine's levers
 What `weir levers` found on one engine: {engine}. Each lever ran in a process of its own, on the
 teacher that ships with weir, without and with the lever in turn. *Equal* is the share of answers
 that are token for token those without the lever, at temperature 0. *Gain* is a ratio within the
-same run, above 1 where the lever helps; a model of this size gains other amounts than a large one.
+same run, above 1 where the lever helps; a model of this size gains other amounts than a large
+one.{quick}
 
-Written by `weir levers --write docs/levers.md`.
+Written by `weir levers{flag} --write docs/levers.md`. How to try them on other models:
+[replicas.md](replicas.md#the-engines-levers).
 
 | lever | setting | works | equal | gain | of | remarks |
 |---|---|---|---|---|---|---|
 """
+
+_QUICK = " Everything was timed once (`--quick`), so the gains are rough."
 
 
 def as_line(name: str, outcome: Outcome) -> str:
@@ -27,8 +31,10 @@ def as_line(name: str, outcome: Outcome) -> str:
     return f"{name:<30}{works:<7}{equal:>6}{gain:>9}  {remark}"
 
 
-def as_page(tried: Mapping[str, Lever], outcomes: Mapping[str, Outcome], engine: str) -> str:
-    """The page in Markdown."""
+def as_page(
+    tried: Mapping[str, Lever], outcomes: Mapping[str, Outcome], engine: str, quick: bool = False
+) -> str:
+    """The page in Markdown. ``quick``: everything was timed once."""
     rows = []
     for name, outcome in outcomes.items():
         cells = (
@@ -39,7 +45,9 @@ def as_page(tried: Mapping[str, Lever], outcomes: Mapping[str, Outcome], engine:
             outcome.note,
         )
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
-    return _INTRO.format(engine=engine) + "".join(rows)
+    told = _QUICK if quick else ""
+    intro = _INTRO.format(engine=engine, quick=told, flag=" --quick" if quick else "")
+    return intro + "".join(rows)
 
 
 def _cells(outcome: Outcome) -> tuple[str, str, str]:

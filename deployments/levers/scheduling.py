@@ -101,8 +101,8 @@ def output_cap(bench: Bench) -> Outcome:
     engine = Engine(bench.model)
     try:
         prompts = bench.prompts(engine, 16)
-        long = engine.timed(lambda: engine.answer(prompts, 96))
-        capped = engine.timed(lambda: engine.answer(prompts, 16))
+        long = engine.timed(lambda: engine.answer(prompts, 96), bench.runs)
+        capped = engine.timed(lambda: engine.answer(prompts, 16), bench.runs)
     finally:
         engine.close()
     kept = all(len(answer) == 16 for answer in capped.answers)

@@ -30,11 +30,13 @@ _ENVIRONMENT = {
 }
 
 
-def try_lever(name: str, models: Sequence[str], timeout_s: float, memory_bytes: int) -> Outcome:
-    """What the lever's process says; one that dies, hangs or grows too large does not work."""
-    return run_bounded(
-        [sys.executable, "-m", "deployments.levers.child", name, *models], timeout_s, memory_bytes
-    )
+def try_lever(
+    name: str, models: Sequence[str], runs: int, timeout_s: float, memory_bytes: int
+) -> Outcome:
+    """What the lever's process says, which times everything ``runs`` times; one that dies, hangs or
+    grows too large does not work."""
+    command = [sys.executable, "-m", "deployments.levers.child", name, *models, str(runs)]
+    return run_bounded(command, timeout_s, memory_bytes)
 
 
 def run_bounded(command: Sequence[str], timeout_s: float, memory_bytes: int) -> Outcome:

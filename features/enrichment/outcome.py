@@ -65,9 +65,14 @@ class Enrichment(Generic[BodyT]):
     entity_id: str | None = None
     age_s: float | None = None
 
+    @property
+    def asked_for(self) -> bool:
+        """Whether a rule asks for features of this request."""
+        return self.outcome != "off" or self.reason != ""
+
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Response headers; none where no rule asks for features."""
-        if self.outcome == "off" and not self.reason:
+        if not self.asked_for:
             return []
         pairs = [(HEADER, self.outcome.encode())]
         if self.age_s is not None:

@@ -21,7 +21,7 @@ import yaml
 
 from load_tests.loadgen import Load, Target, chat_bodies, run_load
 from load_tests.servers import StartError, free_port, memory_by_role
-from load_tests.servers.accounting import Memory
+from load_tests.servers.accounting import Memory, cpu_by_role
 from load_tests.servers.first_answer import await_first_text
 from load_tests.servers.process import MARK, bench_environment, end_family, family_of, processes
 from load_tests.startup.stages import Stage, read_stages
@@ -34,11 +34,13 @@ OUTPUT_TOKENS = 16
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """One start. Seconds count from when ``weir up`` was executed."""
+    """One start. Seconds count from when ``weir up`` was executed. ``cpu_s``: CPU seconds until the
+    first token, by role."""
 
     up_s: float
     first_token_s: float
     stages: tuple[Stage, ...]
+    cpu_s: Mapping[str, float]
     memory_idle: Mapping[str, Memory]
     memory_loaded: Mapping[str, Memory]
 
@@ -63,11 +65,12 @@ def start_once(config: Mapping[str, Any], load_s: float) -> Start:
             target, body = _request(answer)
             await_first_text(target, body)
             first_token_s = time.monotonic() - began_s
+            cpu_s = cpu_by_role(_family(mark, home))
             idle = memory_by_role(_family(mark, home))
             run_load(target, Load(32, OUTPUT_TOKENS, 0.0, load_s), [body])
             loaded = memory_by_role(_family(mark, home))
             stages = read_stages((home / "state" / "progress.jsonl").read_text("utf-8"))
-    return Start(up_s, first_token_s, stages, idle, loaded)
+    return Start(up_s, first_token_s, stages, cpu_s, idle, loaded)
 
 
 def free_ports() -> dict[str, Any]:

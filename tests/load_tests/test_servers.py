@@ -16,7 +16,7 @@ import pytest
 
 from load_tests.loadgen import Target
 from load_tests.servers import Accounts, Launch, StartError, cpu_between, memory_by_role, start
-from load_tests.servers.accounting import CpuReading, role_of
+from load_tests.servers.accounting import ENDED, CpuReading, cpu_by_role, role_of
 from load_tests.servers.chunk_upstream import ChunkAnswers
 from load_tests.servers.first_answer import await_answer, await_first_text
 
@@ -95,12 +95,16 @@ def test_roles(command_line: str, role: str) -> None:
     assert role_of(command_line) == role
 
 
-def fake_process(proc: Path, pid: int, title: str, ticks: int, name: str = "python") -> None:
+def fake_process(
+    proc: Path, pid: int, title: str, ticks: int, name: str = "python", ended: int = 0
+) -> None:
     folder = proc / str(pid)
     folder.mkdir(parents=True)
     (folder / "cmdline").write_text(title + "\0")
     (folder / "comm").write_text(name + "\n")
-    (folder / "stat").write_text(f"{pid} (a (strange) name) S 1 1 1 0 -1 0 0 0 0 0 {ticks} 0 0 0")
+    (folder / "stat").write_text(
+        f"{pid} (a (strange) name) S 1 1 1 0 -1 0 0 0 0 0 {ticks} 0 {ended} 0"
+    )
     (folder / "smaps_rollup").write_text("Rss:   2000 kB\nPss:   1000 kB\nPss_Dirty: 1 kB\n")
 
 
@@ -114,6 +118,13 @@ def test_processes_are_accounted_by_what_they_do(tmp_path: Path) -> None:
         (10, "replica Model"): pytest.approx(30 * tick_s),
         (11, "engine"): pytest.approx(70 * tick_s),
         (12, "engine"): pytest.approx(90 * tick_s),
+    }
+    fake_process(tmp_path, 13, "python -m deployments.platform", 50, ended=500)
+    assert cpu_by_role([10, 11, 12, 13, 99], tmp_path) == {
+        ENDED: pytest.approx(500 * tick_s),
+        "engine": pytest.approx(160 * tick_s),
+        "supervisor": pytest.approx(50 * tick_s),
+        "replica Model": pytest.approx(30 * tick_s),
     }
     assert memory_by_role([10, 11], tmp_path)["replica Model"].pss_mb == pytest.approx(1.024)
 

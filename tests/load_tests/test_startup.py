@@ -24,7 +24,8 @@ EVENTS = [
 def a_start(first_token_s: float, pss_mb: float) -> Start:
     memory = {"gateway": Memory(1, 200.0, 100.0), "replica": Memory(2, 3000.0, pss_mb - 100.0)}
     stages = (Stage("redis", 0.0, 0.5), Stage("model:m", 0.5, first_token_s - 1))
-    return Start(first_token_s - 0.2, first_token_s, stages, memory, memory)
+    cpu_s = {"gateway": 3.0, "replica": first_token_s}
+    return Start(first_token_s - 0.2, first_token_s, stages, cpu_s, memory, memory)
 
 
 def test_stages_run_from_their_first_line_to_their_done_line() -> None:
@@ -43,8 +44,11 @@ def test_marks_take_the_median_start() -> None:
     assert whole["first_token_s_max"] == 60
     assert {row["table"] for row in others} == {
         "where the seconds go (since the supervisor began)",
+        "CPU seconds until the first token",
         "memory by role",
     }
+    spent = [row["cpu_s"] for row in others if "cpu_s" in row]
+    assert spent == [30, 3.0]
     stage = next(row for row in others if row.get("stage") == "model:m")
     assert stage["seconds"] == pytest.approx(28.5)
 

@@ -95,7 +95,7 @@ class _Folding:
         """Whether anything was to be looked up."""
         request, record = self._record.request, self._record
         enrichment = request.enrichment if request is not None else None
-        return not record.enriched_s or (enrichment is not None and enrichment.reason != "")
+        return not record.enriched_s or (enrichment is not None and enrichment.asked_for)
 
     def _features(self) -> Span:
         record = self._record

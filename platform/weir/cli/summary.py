@@ -12,6 +12,7 @@ from weir.cli.effective import holds_key, holds_operators_key
 from weir.cli.state import PlatformRecord, State, write_private
 from weir.settings import Settings
 
+ADMIN_PATH = "/admin/v1"
 _PLAIN_QUESTION = [{"role": "user", "content": "Say hello in one short sentence."}]
 
 
@@ -47,6 +48,7 @@ def print_summary(state: State, settings: Settings, as_json: bool) -> None:
         ("models", ", ".join(platform.models)),
         ("docs", f"{platform.url}/docs"),
         ("admin", f"{admin_url}{' (its key: weir admin key)' if operators else ''}"),
+        ("page", f"{admin_url.removesuffix(ADMIN_PATH)}/dashboard"),
         ("log", str(state.log_file)),
     ):
         out.print(f"  [dim]{label:<7}[/]", end="")
@@ -60,9 +62,9 @@ def admin_address(settings: Settings, url: str) -> str:
     """Where the admin API is. ``url``: the platform's."""
     admin = settings.server.admin
     if admin.port is None:
-        return f"{url}/admin/v1"
+        return f"{url}{ADMIN_PATH}"
     host = "127.0.0.1" if admin.host == "0.0.0.0" else admin.host
-    return f"http://{host}:{admin.port}/admin/v1"
+    return f"http://{host}:{admin.port}{ADMIN_PATH}"
 
 
 def curl_line(state: State, settings: Settings, platform: PlatformRecord, key: str | None) -> str:

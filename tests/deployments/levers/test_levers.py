@@ -72,6 +72,11 @@ def test_the_page_has_a_row_for_each() -> None:
     assert "2.50 ×" in rows[0]
     assert "garbage \\| really" in rows[1]
     assert "2.50 ×" in as_line("priority", outcomes["priority"])
+    assert "weir levers --write docs/levers.md" in page
+    hasty = as_page(known, outcomes, "an engine", quick=True)
+    assert "weir levers --quick --write docs/levers.md" in hasty
+    assert "timed once" in hasty
+    assert "timed once" not in page
 
 
 def test_an_unknown_lever_names_those_there_are() -> None:

@@ -20,12 +20,15 @@ Make = Callable[..., Any]
 
 @pytest.fixture
 async def traced(encoder: PromptEncoder) -> AsyncIterator[Make]:
-    """Makes a world with these settings of ``tracing`` (``shipping`` and ``tenant`` apart), without
+    """Makes a world with these settings of ``tracing`` (the other arguments apart), without
     replicas yet."""
     async with contextlib.AsyncExitStack() as stack:
 
         async def make(
-            shipping: Any = None, tenant: dict[str, Any] | None = None, **tracing: Any
+            shipping: Any = None,
+            tenant: dict[str, Any] | None = None,
+            enricher: Any = None,
+            **tracing: Any,
         ) -> World:
             settings = Settings(
                 server=ServerSettings(max_body_bytes=10_000, request_timeout_s=30),
@@ -34,7 +37,7 @@ async def traced(encoder: PromptEncoder) -> AsyncIterator[Make]:
                 tenants=(TenantSettings(id="t", key_sha256=(hash_key(KEY),), **(tenant or {})),),
                 tracing=TracingSettings(**{"recent": 100, "sample_ratio": 1.0, **tracing}),
             )
-            world = http_world(settings, {"m": encoder}, shipping=shipping)
+            world = http_world(settings, {"m": encoder}, enricher, shipping=shipping)
             return await stack.enter_async_context(world)
 
         yield make

@@ -15,8 +15,10 @@ from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
 from opentelemetry.semconv.attributes import error_attributes, http_attributes
 from opentelemetry.semconv.schemas import Schemas
 
+from deployments.gateway.enrichment import NotEnriched
 from deployments.gateway.tracing import names
 from deployments.testing.world import TOKEN, World
+from features.enrichment import Enrichment
 from weir.errors import BadRequestError, InternalError
 from weir.logs import JsonFormatter
 
@@ -97,6 +99,36 @@ async def test_a_request_step_by_step(traced: Make) -> None:
     assert sorted(replica for replica, _ in best) == ["a", "b"]
     assert 0 < float(best[0][1]) <= float(best[1][1])
     assert len({span.span_id for span in spans.values()}) == len(spans)
+
+
+class _Knows:
+    """An enricher whose look-ups end at once with this outcome and reason."""
+
+    def __init__(self, **told: Any) -> None:
+        self._told = told
+
+    def begin(self, _tenant: Any, body: Any, _header: Any) -> NotEnriched:
+        return NotEnriched(Enrichment(body, **self._told))
+
+
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        ({"outcome": "hit", "enriched": True}, "hit"),
+        ({"outcome": "missing", "reason": "absent"}, "missing"),
+        ({"outcome": "off", "reason": "no-entity"}, "off"),
+        ({}, None),
+    ],
+)
+async def test_a_look_up_has_a_span_whatever_it_found(
+    traced: Make, told: dict[str, Any], shown: str | None
+) -> None:
+    world = await traced(enricher=_Knows(**told))
+    replica = await world.add_replica("a")
+    assert (await _answer(world, replica)).status == 200
+    await _until(lambda: _of(world, "r1"))
+    span = _spans(world).get("features")
+    assert (span and span.attributes["weir.features.outcome"]) == shown
 
 
 async def test_the_context_goes_in_and_out(traced: Make) -> None:

@@ -30,7 +30,8 @@ def test_up_prints_how_to_use_it_and_leaves_it_running(weir: Weir) -> None:
     url = f"http://127.0.0.1:{weir.port}/v1"
     key = weir.state.secrets().demo_key
     assert key.startswith(KEY_PREFIX)
-    for expected in (url, key, "fake-model", "curl", str(weir.state.log_file)):
+    page = f"http://127.0.0.1:{weir.port}/dashboard"
+    for expected in (url, key, "fake-model", "curl", page, str(weir.state.log_file)):
         assert expected in run.stdout
     assert "model fake-model: 1 of 2 replicas running" in run.stderr
     assert process.find(weir.state.supervisor()) is not None

@@ -245,6 +245,18 @@ def test_every_alert_has_its_page(alerts: list[Alert]) -> None:
             assert heading in text, f"{name}: {heading}"
 
 
+def test_the_list_of_pages_has_every_alert_with_its_severity(alerts: list[Alert]) -> None:
+    told = re.findall(
+        r"^\| \[(\w+)\]\(\1\.md\) \| ([a-z ]+) \|",
+        (RUNBOOKS / "README.md").read_text("utf-8"),
+        re.M,
+    )
+    severities: dict[str, set[str]] = {}
+    for alert in alerts:
+        severities.setdefault(alert.name, set()).add(alert.severity)
+    assert {name: set(told.split(" and ")) for name, told in told} == severities
+
+
 def test_commands_in_the_pages_exist() -> None:
     root = typer.main.get_command(app)
     pages = "".join(file.read_text("utf-8") for file in sorted(RUNBOOKS.glob("Weir*.md")))
