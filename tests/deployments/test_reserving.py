@@ -61,6 +61,7 @@ async def bounded(encoder: PromptEncoder, **tenant: Any) -> AsyncIterator[tuple[
         {
             "models": [{"name": "m", "source": "x"}],
             "tenants": [{"id": "t", "key_sha256": [hash_key(KEY)], **tenant}],
+            "tracing": {"recent": 100, "sample_ratio": 1.0},
         }
     )
     account = Account(store, lambda: NOW_MS)
@@ -104,6 +105,12 @@ async def test_a_replica_computes_while_the_account_is_asked_and_shows_nothing(
         await until(lambda: store.book.open_holds() == 0)
         counted = store.book.counted("t", "t")
         assert (counted.daily, counted.concurrent) == ((2, 2 * PROMPT_TOKENS, 4), 0)
+        tracer = world.gateway.parts.tracer
+        assert tracer is not None
+        await until(lambda: len(tracer.recent.find("r1")) == 2)
+        spans = {span.name: span for span in tracer.recent.find("r1")[0].spans}
+        assert spans["reserve"].end_s > spans["queue"].end_s >= spans["queue"].start_s
+        assert spans["reserve"].start_s == spans["queue"].start_s == spans["tokenize"].end_s
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
@@ -37,7 +36,7 @@ class Account:
         self._spending: dict[str, tuple[Tenant, Spending | None]] = {}
         self._spent: dict[str, tuple[int, int]] = {}
         #: Attempts that are under way and not reserved yet, by tenant.
-        self._following: Counter[str] = Counter()
+        self._following: dict[str, int] = {}
 
     def open(
         self, tenant: Tenant, key: Key | None = None, later: Later | None = None
@@ -78,12 +77,12 @@ class Account:
             return False
         scopes = self.scopes(tenant, key, most.model)
         steps = stopping(spending, most.may_spill)
-        waiting = self._following[tenant.id]
+        waiting = self._following.get(tenant.id, 0)
         return known.ample(tenant.id, scopes, most.used, most.nano_usd, steps, waiting)
 
     def follow(self, tenant: str, work: Coroutine[Any, Any, Charge]) -> asyncio.Task[Charge]:
         """Reserve in a task of its own."""
-        self._following[tenant] += 1
+        self._following[tenant] = self._following.get(tenant, 0) + 1
         task = asyncio.get_running_loop().create_task(work)
         task.add_done_callback(lambda _: self._followed(tenant))
         return task
