@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import orjson
 
@@ -18,6 +19,7 @@ from deployments.batches.storage import Storage
 from deployments.batches.threads import Threads
 from deployments.batches.window import Place, Window
 from deployments.batches.work import Claim
+from deployments.gateway.accounts import Later
 from deployments.gateway.dialects import DIALECTS, Dialect, Writer
 from deployments.gateway.handle import PRIORITY_HEADER, Gateway
 from deployments.gateway.outputs import Counts, Output
@@ -102,7 +104,7 @@ class ChunkRun:
         batch, chunk, needs = self._claim.batch, self._claim.chunk, self._with
         known = await needs.threads.run(needs.results.recorded, batch, chunk)
         lines = deque(await needs.threads.run(self._read))
-        published: list[asyncio.Future[None]] = []
+        published: list[asyncio.Future[bool]] = []
         async with asyncio.TaskGroup() as group:
             while lines:
                 line = lines.popleft()
@@ -122,7 +124,7 @@ class ChunkRun:
         return split(raw, chunk.first_line, chunk.offset, self._with.max_line_bytes)
 
     async def _line(
-        self, raw: RawLine, place: Place, published: list[asyncio.Future[None]]
+        self, raw: RawLine, place: Place, published: list[asyncio.Future[bool]]
     ) -> None:
         try:
             line = read_line(raw.raw or b"")
@@ -132,7 +134,7 @@ class ChunkRun:
             told = f"Line {raw.number} of the input has changed: {error.message}"
             raise InternalError(told) from None
         try:
-            sink, place = await self._answered(raw, line, place)
+            sink, place, later = await self._answered(raw, line, place)
         except BaseException:
             place.leave()
             raise
@@ -148,6 +150,7 @@ class ChunkRun:
         )
         text = result_text(batch, raw.number, line.custom_id, sink, self._dialect)
         done = self._with.recorder.add(batch.number, batch.id, result, text)
+        done.add_done_callback(partial(_settle, later))
         published.append(done)
         try:
             if self._with.recorder.crowded:
@@ -155,21 +158,28 @@ class ChunkRun:
         finally:
             place.leave()
 
-    async def _answered(self, raw: RawLine, line: Line, place: Place) -> tuple[LineSink, Place]:
-        """The line's answer, or an error that will not pass by itself; and the place that is held
-        now. While a line waits to be tried again it holds none."""
+    async def _answered(
+        self, raw: RawLine, line: Line, place: Place
+    ) -> tuple[LineSink, Place, Later]:
+        """The line's answer, or an error that will not pass by itself; the place that is held now,
+        and what is to be settled when its result is published. While a line waits to be tried again
+        it holds no place."""
         wait_s, faults = _FIRST_WAIT_S, 0
         while True:
-            sink = LineSink(place.flow)
+            sink, later = LineSink(place.flow), Later()
             try:
-                await self._with.gateway.handle(self._dialect, self._door(raw, line), sink)
+                await self._with.gateway.handle(self._dialect, self._door(raw, line, later), sink)
+            except BaseException:
+                later.settle(True)  # it has no result, and was used all the same
+                raise
             finally:
                 place.leave()
             error = sink.error
             faults += isinstance(error, InternalError)
             if error is None or not passes(error, faults):
                 self._count("completed" if error is None else "failed")
-                return sink, place
+                return sink, place, later
+            later.settle(True)
             self._count("put off")
             await asyncio.sleep(max(wait_s, min(error.retry_after_s or 0.0, _LONGEST_WAIT_S)))
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
@@ -179,14 +189,20 @@ class ChunkRun:
         metrics = self._with.gateway.metrics
         metrics.of(metrics.batch_lines, self._caller.tenant.id, outcome).inc()
 
-    def _door(self, raw: RawLine, line: Line) -> MemoryDoor:
+    def _door(self, raw: RawLine, line: Line, later: Later) -> MemoryDoor:
         body = bytes(line.body)
         headers = {
             "x-request-id": f"{self._claim.batch.id}-{raw.number}",
             "content-length": str(len(body)),
             PRIORITY_HEADER: self._with.priority_class,
         }
-        return MemoryDoor(body, headers, self._caller, self._claim.batch.id)
+        return MemoryDoor(body, headers, self._caller, self._claim.batch.id, later)
+
+
+def _settle(later: Later, published: asyncio.Future[bool]) -> None:
+    """A result counts once. What a batch takes no more was used all the same."""
+    known = not published.cancelled() and published.exception() is None
+    later.settle(published.result() if known else True)
 
 
 def split(raw: bytes, first_line: int, offset: int, max_line_bytes: int) -> list[RawLine]:

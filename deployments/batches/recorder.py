@@ -26,7 +26,7 @@ class NotTakenError(Exception):
 class _Entry:
     result: Result
     text: bytes
-    published: asyncio.Future[None]
+    published: asyncio.Future[bool]
 
 
 def part_path(batch_id: str, part: str) -> str:
@@ -50,10 +50,11 @@ class Recorder:
         self._full = asyncio.Event()
         self._flushing = asyncio.Lock()
 
-    def add(self, number: int, batch_id: str, result: Result, text: bytes) -> asyncio.Future[None]:
-        """Take a line's result: ``text`` is what the output has of it. Done when it is published,
-        with :class:`NotTakenError` where the batch takes no more."""
-        published: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    def add(self, number: int, batch_id: str, result: Result, text: bytes) -> asyncio.Future[bool]:
+        """Take a line's result: ``text`` is what the output has of it. Done when it is published:
+        whether it is the line's (False: it had one already); with :class:`NotTakenError` where the
+        batch takes no more."""
+        published: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._held[number, batch_id].append(_Entry(result, text, published))
         self._bytes += len(text)
         self._count += 1
@@ -105,18 +106,18 @@ class Recorder:
         for entry in entries:
             if entry.published.done():
                 continue
-            if taken:
-                entry.published.set_result(None)
+            if taken is not None:
+                entry.published.set_result(entry.result.line in taken)
             else:
                 entry.published.set_exception(NotTakenError())
                 entry.published.exception()  # whoever added it may be gone
 
     def _write(
         self, number: int, batch_id: str, part: str, text: bytes, results: list[Result]
-    ) -> bool:
+    ) -> frozenset[int] | None:
         path = part_path(batch_id, part)
         self._storage.put(path, text)
         taken = self._table.record(number, part, results)
-        if not taken:
+        if taken is None:
             self._storage.remove(path)
         return taken

@@ -49,16 +49,16 @@ class ResultTable:
         with reading(self._engine) as connection:
             return set(connection.execute(query).scalars())
 
-    def record(self, number: int, part: str, results: Sequence[Result]) -> bool:
+    def record(self, number: int, part: str, results: Sequence[Result]) -> frozenset[int] | None:
         """Publish results of the batch of that number, which are in a part: those of lines that
-        have none yet. False: the batch takes no more."""
+        have none yet; returns which these are. None: the batch takes no more."""
         with writing(self._engine) as connection:
             # Locks the row: what is seen below is as the last transaction left it.
             open_ = and_(batches.c.number == number, batches.c.frozen.is_(False))
             alive = (Status.IN_PROGRESS, Status.CANCELLING)
             lock = update(batches).where(open_, batches.c.status.in_(alive))
             if not connection.execute(lock.values(failed=batches.c.failed)).rowcount:
-                return False
+                return None
             lines = [result.line for result in results]
             known = select(batch_lines.c.line).where(
                 batch_lines.c.batch == number, batch_lines.c.line.in_(lines)
@@ -69,7 +69,7 @@ class ResultTable:
                 rows = [_line_row(number, part, result) for result in new]
                 connection.execute(insert(batch_lines), rows)
                 connection.execute(update(batches).where(open_).values(_added(new)))
-            return True
+            return frozenset(result.line for result in new)
 
     def parts(self, batch: Batch) -> list[str]:
         """The parts with results of a batch."""

@@ -17,14 +17,13 @@ from deployments.control.routing import OPERATOR, TENANT, Face, Routes
 from deployments.control.tenants import find_tenant
 from weir.errors import BadRequestError
 from weir.ledger import slo
+from weir.ledger.cells import cell
 from weir.ledger.report import cost_report
 from weir.ledger.usage import By, Period, parse_moment, usage
 from weir.tenancy import Role
 
 _MOST_ROWS = 10_000
 _MOST_GROUPS = 4
-#: What a spreadsheet would take for a formula.
-_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 _CSV = "text/csv; charset=utf-8"
 _SINCE = Query(
     None,
@@ -162,7 +161,7 @@ class _Table:
         if self.rows:
             writer = csv.writer(out, lineterminator="\r\n")
             writer.writerow(list(self.rows[0]))
-            writer.writerows([_cell(each) for each in row.values()] for row in self.rows)
+            writer.writerows([cell(each) for each in row.values()] for row in self.rows)
         headers = {"content-disposition": "attachment; filename=weir.csv"}
         return Response(out.getvalue(), headers=headers, media_type=_CSV)
 
@@ -375,17 +374,3 @@ def _wants_csv(request: Request, form: str | None) -> bool:
     if form is not None:
         return form == "csv"
     return request.headers.get("accept", "").strip().lower().startswith("text/csv")
-
-
-def _cell(value: Any) -> str:
-    """Clients choose labels: none of them is a formula to whoever opens the table."""
-    text = "" if value is None else str(value)
-    return f"'{text}" if text.startswith(_FORMULAS) and not _is_number(text) else text
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

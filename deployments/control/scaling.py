@@ -23,6 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 import weir.autoscaling.policies  # noqa: F401 - registers them
 from deployments.autoscaling import TARGETS, written
+from deployments.batches.backlog import backlogs
 from deployments.gateway.demand import FIGURES, REPORTS, SPILLS
 from deployments.gateway.feature_store import platform_redis_url
 from deployments.gateway.role_splits import SPLITS
@@ -30,6 +31,7 @@ from deployments.scaling_plans import scaling_plans
 from weir.autoscaling.deciding import Decided, Scaler, figures_of
 from weir.autoscaling.keeping import Keeper, forget_before, keep
 from weir.autoscaling.registry import build_policy
+from weir.autoscaling.report import Backlog
 from weir.autoscaling.telling import (
     GatewayTold,
     pack_figures,
@@ -72,7 +74,10 @@ class Round:
         self._now_s = now_s
         self._lease_s = 3 * chosen.period_s + 5
         self._keep_s = chosen.keep_days * 86_400
-        self._scaler = Scaler(scaling_plans(settings), build_policy(chosen.policy, chosen.params))
+        plans = scaling_plans(settings)
+        self._models = frozenset(plan.name for plan in plans)
+        self._backlogs: Mapping[str, Backlog] = {}
+        self._scaler = Scaler(plans, build_policy(chosen.policy, chosen.params))
         self._keeper = Keeper(chosen.policy)
         self._name = f"{os.uname().nodename}-{os.getpid()}-{os.urandom(3).hex()}"
         self._begun = False
@@ -94,7 +99,7 @@ class Round:
             if (raw := self._redis.get(MEMORY)) is not None:
                 self._scaler.remember(raw, reports, now_s)
             self._begun = True
-        decided = self._scaler.decide(reports, now_s)
+        decided = self._scaler.decide(reports, now_s, self._left_of_batches(now_s))
         if decided:
             self._write(decided, now_s)
             self._keep(decided, now_s)
@@ -116,6 +121,12 @@ class Round:
         if self._redis.get(LEASE) != self._name.encode():
             return False
         return bool(self._redis.pexpire(LEASE, for_ms))
+
+    def _left_of_batches(self, now_s: float) -> Mapping[str, Backlog]:
+        """As the database says, or as it said last."""
+        with contextlib.suppress(DatabaseAwayError, SQLAlchemyError):
+            self._backlogs = backlogs(self._engine, self._models, now_s)
+        return self._backlogs
 
     def _reports(self, now_s: float) -> list[GatewayTold]:
         reports, gone = [], []

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -28,6 +28,7 @@ from deployments.gateway.model import Model
 from deployments.gateway.outputs import Output
 from deployments.gateway.plan import LegEnd, Limits, Loss, Next, after_legs, ends_in_vain
 from deployments.gateway.request import Request
+from deployments.gateway.reserving import reserved
 from deployments.gateway.sink import Answer
 from deployments.gateway.tracing.context import Trace
 from router.admission.ticket import Ticket
@@ -36,7 +37,6 @@ from weir.errors import (
     NoReplicaError,
     ReplicaFailedError,
     RequestFailedError,
-    WeirError,
 )
 from weir.metrics import GatewayMetrics
 
@@ -77,7 +77,7 @@ class Generation:
         self._clock: Callable[[], float] = asyncio.get_running_loop().time
 
     async def generate(self, run: Run) -> None:
-        """All choices of an attempt: reserved together, then generated side by side.
+        """All choices of an attempt: reserved together, and generated side by side.
 
         Raises:
             WeirError: the first that went wrong; the other choices are then broken off.
@@ -85,8 +85,8 @@ class Generation:
         if run.tab is None or run.most is None:
             await self._choices(run)
             return
-        async with _reserved(run, run.tab, run.most):
-            run.attempt.reserved_s = self._clock()
+        family = run.request.dialect.family
+        async with reserved(run.attempt, run.tab, run.most, family, run.committed, self._clock):
             await self._choices(run)
 
     async def _choices(self, run: Run) -> None:
@@ -184,6 +184,8 @@ class Generation:
                     raise ReplicaStuckError("The replica stopped in the middle of the request.")
                 tokens = choice.took(leg, output)
                 if leg.started is None:
+                    if run.attempt.granted is not None:
+                        await run.attempt.granted.wait()
                     self._started(run, leg, stream, output)
                     if handoff is not None:
                         self._arrived(run, leg, ticket, handoff)
@@ -311,24 +313,6 @@ class Generation:
             self._metrics.recomputed_tokens.labels(name).inc(recomputed)
         reason = failure.message
         _LOG.info("a stream goes on elsewhere", extra={"tokens": tokens, "reason": reason})
-
-
-@asynccontextmanager
-async def _reserved(run: Run, tab: Tab, most: Most) -> AsyncIterator[None]:
-    """The attempt's reservation. It is replaced by what was used when the request has ended and it
-    is known what its tenant pays for; an attempt that failed before the client was sent anything of
-    it is given back at once, so that the next one can be reserved.
-
-    Raises:
-        WeirError: the tenant may not use so much.
-    """
-    charge = run.attempt.charge = await tab.reserve(most)
-    try:
-        yield
-    except WeirError:
-        if not run.committed():
-            charge.give_back()
-        raise
 
 
 def _traced(trace: Trace | None, leg: Leg) -> str | None:

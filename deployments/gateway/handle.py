@@ -150,7 +150,7 @@ class Gateway:
             caller = self.directory.authenticate(*given)
         record.tenant, record.key = caller.tenant.id, caller.key.id
         caller.require_endpoint(dialect.name)
-        record.tab = self.parts.account.open(caller.tenant, caller.key)
+        record.tab = self.parts.account.open(caller.tenant, caller.key, door.later)
         return caller
 
     async def _validate(

@@ -136,8 +136,9 @@ class Attempt:
     given to the client, in part or whole. ``doubtful``: it was held back and not good enough;
     ``doubt`` tells how sure the model was. ``number``: from 0 in its request. ``adapter``: the
     model's, that answers. ``charge``: what is reserved of the tenant's quotas and budget, where it
-    has any. ``error``: what it ended with; ``content``: prompt and answer for its trace, where the
-    tenant wants them there.
+    has any. ``granted``: set once it is, where the attempt began before that; it shows nothing
+    until then. ``error``: what it ended with; ``content``: prompt and answer for its trace, where
+    the tenant wants them there.
     """
 
     step: Step
@@ -151,6 +152,7 @@ class Attempt:
     number: int = 0
     adapter: Adapter | None = None
     charge: Charge | None = None
+    granted: asyncio.Event | None = None
     begun_s: float = 0.0
     tokenized_s: float = 0.0
     reserved_s: float = 0.0

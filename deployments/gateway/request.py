@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from deployments.gateway import http
+from deployments.gateway.accounts import Later
 from deployments.gateway.adapters import Adapter
 from deployments.gateway.bodies import Body, TextBody
 from deployments.gateway.dialects.base import Dialect
@@ -52,7 +53,8 @@ class Door(Protocol):
     """Where a request comes from: HTTP, or a caller in this process.
 
     ``authenticated``: who asks, where that is known already; else the headers must say so.
-    ``batch``: the id of the batch job that the request is a line of. No client can say either.
+    ``batch``: the id of the batch job that the request is a line of; ``later``: who says whether it
+    counts in quotas and budget, where that is not known at its end. No client can say these.
     """
 
     @property
@@ -60,6 +62,9 @@ class Door(Protocol):
 
     @property
     def batch(self) -> str | None: ...
+
+    @property
+    def later(self) -> Later | None: ...
 
     def header(self, name: bytes) -> str | None:
         """A header by its lower-case name."""
@@ -80,6 +85,7 @@ class HttpDoor:
 
     authenticated = None
     batch = None
+    later = None
 
     def __init__(self, scope: http.Scope, receive: http.Receive) -> None:
         self._scope = scope
@@ -101,9 +107,11 @@ class MemoryDoor:
         headers: Mapping[str, str],
         authenticated: Caller | None = None,
         batch: str | None = None,
+        later: Later | None = None,
     ) -> None:
         self.authenticated = authenticated
         self.batch = batch
+        self.later = later
         self._body = body
         self._headers = {name.lower().encode(): value for name, value in headers.items()}
 

@@ -204,6 +204,7 @@ class _Call:
 
     authenticated = None
     batch = None
+    later = None
     caller: Caller
 
     def __init__(self, responses: Responses, door: Door, send: http.Send) -> None:

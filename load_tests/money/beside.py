@@ -28,6 +28,7 @@ from load_tests.report import Mark, Row, absent_row, median
 from load_tests.servers import (
     EngineWorkload,
     Launch,
+    Started,
     StartError,
     Unavailable,
     free_port,
@@ -76,10 +77,12 @@ async def user_api_key_auth(request, api_key):
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """One that answers: as the tenant that is counted, and as the other one."""
+    """One that answers: as the tenant that is counted, and as the other one. ``started``: its
+    processes."""
 
     counted: Target
     free: Target
+    started: Started
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +119,11 @@ def beside_rows(
 
 
 def measure(gateway: Gateway, plan: Plan) -> dict[str, Any]:
-    """Times of one stream after the other, and how many requests a second 32 streams make."""
+    """Times of one stream after the other, and how many requests a second 32 streams make.
+
+    Raises:
+        Unavailable: the gateway's process has ended on the way.
+    """
     found: dict[str, list[float]] = {}
 
     def note(name: str, value: float | None) -> None:
@@ -130,6 +137,8 @@ def measure(gateway: Gateway, plan: Plan) -> dict[str, Any]:
             for name, target in sides if number % 2 == 0 else reversed(sides):
                 load = Load(streams, _OUTPUT_TOKENS, _WARMUP_S, plan.seconds)
                 outcome = run_load(target, load, plan.bodies)
+                if gateway.started.ended():
+                    raise Unavailable("its process ended while it was measured")
                 told = figures(outcome.samples, outcome.window_s)
                 errors += told["errors"]
                 if streams == 1:
@@ -184,7 +193,7 @@ def _weir(workload: EngineWorkload, count: int, keep_logs: Path | None) -> Itera
         def of(tenant: str) -> Target:
             return replace(target, headers=(("Authorization", f"Bearer {live.keys[tenant]}"),))
 
-        yield Gateway(of("counted"), of("free"))
+        yield Gateway(of("counted"), of("free"), live.started)
 
 
 @contextlib.contextmanager
@@ -198,8 +207,8 @@ def _litellm(count: int, python: Path | None, keep_logs: Path | None) -> Iterato
         redis.start()
         try:
             launches, target, keys = _litellm_launches(peers, folder, count, redis.url)
-            with start(launches, target, keep_logs):
-                yield Gateway(*(_with_key(target, key) for key in keys))
+            with start(launches, target, keep_logs) as started:
+                yield Gateway(_with_key(target, keys[0]), _with_key(target, keys[1]), started)
         finally:
             redis.stop()
 

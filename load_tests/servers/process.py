@@ -69,6 +69,10 @@ class Started:
     roots: tuple[int, ...]
     seconds_to_ready: float
 
+    def ended(self) -> bool:
+        """Whether one of its commands has ended by itself: what is measured then says nothing."""
+        return sum(map(_alive, processes(self.roots))) < len(self.roots)
+
     def pids(self) -> list[int]:
         """All its processes that are alive now."""
         return family_of(self.mark, self.roots)

@@ -86,11 +86,9 @@ class Price:
 
     def most_nano_usd(self, used: Used, priority_class: str = "", batch: bool = False) -> int:
         """The most that it can cost, whatever of the prompt is cached."""
-        uncached, cached = (
-            self.nano_usd(replace(used, cached_tokens=tokens), priority_class, batch)
-            for tokens in (0, used.prompt_tokens)
-        )
-        return max(uncached, cached)
+        dearer = self.cached_input_usd_per_million_tokens > self.input_usd_per_million_tokens
+        cached = used.prompt_tokens if dearer and not used.embedding else 0
+        return self.nano_usd(replace(used, cached_tokens=cached), priority_class, batch)
 
     def factor(self, priority_class: str = "", batch: bool = False) -> Decimal:
         """What a class, or a batch job, pays in proportion."""

@@ -21,6 +21,8 @@ from deployments.gateway.role_splits import SPLITS
 from deployments.pools import pools_of, scales
 from deployments.redis_server import RedisServer
 from deployments.scaling_plans import scaling_plans
+from tests.deployments.batches.begun import begin
+from weir.autoscaling.explaining import explained
 from weir.autoscaling.keeping import find, of_each_model
 from weir.autoscaling.telling import (
     ClassTold,
@@ -139,6 +141,26 @@ def test_a_round_decides_writes_and_keeps(redis: Redis, engine: Engine) -> None:
     assert {row.targets["m"] for row in rows} >= {0, 4}
     assert rows[-1].explanation.because
     assert rows[0].state.pools[0].capacity.usable == 0.8
+
+
+def test_a_batch_in_the_database_gets_replicas_in_time(redis: Redis, engine: Engine) -> None:
+    now = [1000.0]
+    round_ = Round(settings_of(), redis, engine, lambda: now[0])
+    for second in range(0, 90, 5):
+        now[0] = 1000.0 + second
+        tell(redis, now[0], 0, 1)
+        round_.run()
+    assert target(redis, now[0]) == 0
+    begin(engine, 1, 10_000, "m", now[0] + 3600.0)
+    now[0] += 5
+    tell(redis, now[0], 0, 1)
+    (decided,) = round_.run()
+    assert decided.targets["m"] > 0
+    assert decided.model.backlog.lines == 10_000
+    with reading(engine) as connection:
+        (row,) = of_each_model(connection, now[0])
+    assert row.state.backlog == decided.model.backlog
+    assert "10,000 lines are left" in explained(row)
 
 
 def test_another_process_goes_on_where_the_first_one_was(redis: Redis, engine: Engine) -> None:

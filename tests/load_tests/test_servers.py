@@ -54,6 +54,21 @@ def test_everything_that_was_started_is_found_and_ended(
     assert gone(orphan)
 
 
+def test_it_is_known_that_a_server_has_ended_by_itself(tmp_path: Path) -> None:
+    note, end = tmp_path / "note", tmp_path / "end"
+    code = (
+        "import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch()\n"
+        "while not pathlib.Path(sys.argv[2]).exists(): time.sleep(0.01)"
+    )
+    with start([launch(code, str(note), str(end), ready=note)], TARGET) as server:
+        assert not server.ended()
+        end.touch()
+        deadline_s = time.monotonic() + 20
+        while not server.ended():
+            assert time.monotonic() < deadline_s
+            time.sleep(0.01)
+
+
 def test_a_server_that_ends_at_once_is_reported_with_its_last_words(tmp_path: Path) -> None:
     code = "import sys; print('no such model'); sys.exit(3)"
     logs = tmp_path / "logs"

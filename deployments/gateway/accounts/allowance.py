@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from deployments.gateway.accounts.amounts import (
     UNBOUNDED,
     Ask,
     Code,
-    Counted,
     Reply,
     Scope,
     Spending,
@@ -17,48 +16,29 @@ from deployments.gateway.accounts.amounts import (
     Step,
 )
 from deployments.gateway.accounts.book import Book, clears_ms
-from weir.accounts import DAY_MS, MINUTE_MS, month_of
+from deployments.gateway.accounts.known import Known
 
 _CONCURRENT = 6
 
 
-@dataclass(slots=True)
-class _Known:
-    """What was heard last of a tenant."""
-
-    month: int = 0
-    spent_nano_usd: int = 0
-    scopes: dict[str, Counted] = field(default_factory=dict)
-
-
 class Allowance:
-    """Of each bound of a tenant a ``share``, beside nothing that is known to be used up.
+    """Of each bound of a tenant a ``share``, beside nothing that is ``known`` to be used up.
 
     With *g* gateways a bound may so be exceeded by *g* times ``share`` of it, never by more; of
     requests, each gateway allows at least one. What a tenant has used of it counts until
     :meth:`forget`: then Redis has been told.
     """
 
-    def __init__(self, share: float, now_ms: Callable[[], int]) -> None:
+    def __init__(self, share: float, known: Known, now_ms: Callable[[], int]) -> None:
         self._share = share
         self._now_ms = now_ms
         self._book = Book(now_ms)
-        self._known: dict[str, _Known] = {}
-
-    def heard(self, ask: Ask, reply: Reply) -> None:
-        """What Redis has told of a tenant."""
-        known = self._known.setdefault(ask.tenant, _Known())
-        if ask.spending is not None:
-            known.month = month_of(reply.now_ms // DAY_MS)
-            known.spent_nano_usd = reply.spent_nano_usd
-        for scope, counted in zip(ask.scopes, reply.counted, strict=False):
-            known.scopes[scope.name] = counted
+        self._known = known
 
     def reserve(self, ask: Ask) -> Reply:
         """Reserve everything or nothing."""
-        known = self._known.get(ask.tenant, _Known())
-        scopes = tuple(self._scaled(scope, known.scopes.get(scope.name)) for scope in ask.scopes)
-        spent = known.spent_nano_usd if known.month == month_of(self._now_ms() // DAY_MS) else 0
+        scopes = tuple(self._scaled(ask.tenant, scope) for scope in ask.scopes)
+        spent = self._known.spent_nano_usd(ask.tenant)
         spending = self._allowed(ask.spending, spent)
         if ask.may_spill and ask.spending is not None:
             would = spent + self._book.spent_nano_usd(ask.tenant) + ask.nano_usd
@@ -72,8 +52,8 @@ class Allowance:
             over = [s for s in ask.spending.steps if s.refuse and spent + ask.nano_usd > s.nano_usd]
             return self._refused(ask, Code.BUDGET if over else Code.AWAY, spent)
         scope = ask.scopes[reply.scope]
-        counted, most = known.scopes.get(scope.name), scope.bounds[reply.bound]
-        used = 0 if counted is None else self._used(counted, reply.bound)
+        most = scope.bounds[reply.bound]
+        used = self._used(ask.tenant, scope, reply.bound)
         amount = ask.of(scope.name)
         needs = amount.concurrent if reply.bound == _CONCURRENT else amount[reply.bound % 3]
         if used + needs > most:
@@ -89,7 +69,7 @@ class Allowance:
         """Redis knows what the tenant has used."""
         self._book.forget(tenant)
 
-    def _scaled(self, scope: Scope, counted: Counted | None) -> Scope:
+    def _scaled(self, tenant: str, scope: Scope) -> Scope:
         bounds = []
         for bound, most in enumerate(scope.bounds):
             if most < 0:
@@ -97,20 +77,14 @@ class Allowance:
                 continue
             least = 1 if bound in (0, 3, _CONCURRENT) else 0
             allowed = min(most, max(least, int(most * self._share)))
-            used = 0 if counted is None else self._used(counted, bound)
+            used = self._used(tenant, scope, bound)
             bounds.append(max(0, min(allowed, most - used)))
         return replace(scope, bounds=tuple(bounds))
 
-    def _used(self, counted: Counted, bound: int) -> int:
+    def _used(self, tenant: str, scope: Scope, bound: int) -> int:
         """What is known to count against a bound now. Of what ran at the same time, nothing is:
         it may have ended since."""
-        now_ms = self._now_ms()
-        if bound == _CONCURRENT:
-            return 0
-        current = counted.minute == now_ms // MINUTE_MS
-        if bound >= 3:
-            current = counted.day == now_ms // DAY_MS
-        return counted.of(bound) if current else 0
+        return 0 if bound == _CONCURRENT else self._known.used(tenant, scope.name, bound)
 
     def _allowed(self, spending: Spending | None, spent: int) -> Spending | None:
         """A budget that nothing refuses has no bound."""

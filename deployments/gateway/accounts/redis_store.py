@@ -19,6 +19,7 @@ from typing import Any, Final
 from deployments.gateway.accounts.allowance import Allowance
 from deployments.gateway.accounts.amounts import Ask, Code, Reply, Spent
 from deployments.gateway.accounts.calls import ScriptCalls
+from deployments.gateway.accounts.known import Known
 from features.online import ClusterLink, StoreLink
 from weir.metrics import GatewayMetrics
 from weir.settings.money import AccountsSettings
@@ -30,6 +31,8 @@ _LATE_S: Final = 0.002
 _SILENCE_S: Final = 2.0
 _RETRY_S: Final = 0.1
 _CLOSE_S: Final = 2.0
+#: Settlements that have time go together, after that.
+_TOGETHER_S: Final = 0.02
 #: At most so many settlements in one call.
 _BATCH: Final = 500
 
@@ -46,7 +49,7 @@ class _Settlement:
 
 
 class RedisStore:
-    """See :class:`deployments.gateway.accounts.account.Store`. ``who``: unique for this life of
+    """See :class:`deployments.gateway.accounts.store.Store`. ``who``: unique for this life of
     this gateway. ``now_ms``: milliseconds since the epoch, for what Redis does not decide."""
 
     def __init__(
@@ -64,13 +67,16 @@ class RedisStore:
         self._lease_ms = round(settings.lease_s * 1000)
         self._who = who
         self._metrics = metrics
-        self._allowance = Allowance(settings.away_share, now_ms)
+        self._known = Known(now_ms)
+        self._allowance = Allowance(settings.away_share, self._known, now_ms)
         #: Open reservations in Redis by tenant: these have to be renewed.
         self._open: dict[str, set[int]] = {}
         #: Granted without Redis, which has to be told; by tenant and reservation.
         self._untold: dict[str, dict[int, Ask]] = {}
         self._telling: set[int] = set()
         self._settlements: dict[int, _Settlement] = {}
+        #: To be sent with others of their tenants.
+        self._together: dict[str, list[_Settlement]] = {}
         self._all_settled = asyncio.Event()
         self._all_settled.set()
         self._retry: asyncio.TimerHandle | None = None
@@ -84,6 +90,8 @@ class RedisStore:
 
     async def aclose(self) -> None:
         """Wait a moment until Redis has acknowledged everything; let go of the connection."""
+        for tenant in list(self._together):
+            self.hurry(tenant)
         if self.link.state == "up":
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_CLOSE_S):
@@ -99,6 +107,9 @@ class RedisStore:
     def unsettled(self) -> int:
         """What was used, and Redis has not acknowledged."""
         return len(self._settlements)
+
+    def known(self, tenant: str) -> Known | None:
+        return self._known if self._calls.reaches(tenant) else None
 
     async def reserve(self, ask: Ask) -> Reply:
         answer: asyncio.Future[list[Any] | None] = self._loop.create_future()
@@ -123,18 +134,33 @@ class RedisStore:
         if numbers is None:
             return self._alone(ask, sent=True)
         reply = Reply.read(numbers)
-        self._allowance.heard(ask, reply)
+        self._known.heard(ask, reply)
         if reply.code == Code.GRANTED:
             self._open.setdefault(ask.tenant, set()).update(hold.id for hold in ask.holds)
         return reply
 
-    def settle(self, tenant: str, spent: Sequence[Spent]) -> None:
-        for each in spent:
-            self._settlements[each.id] = _Settlement(tenant, each)
+    def settle(self, tenant: str, spent: Sequence[Spent], together: bool = False) -> None:
+        made = [_Settlement(tenant, each) for each in spent]
+        for settlement in made:
+            self._settlements[settlement.spent.id] = settlement
             self._all_settled.clear()
             if tenant in self._untold:
-                self._allowance.settle(tenant, each)
-        self._send(tenant, [self._settlements[each.id] for each in spent])
+                self._allowance.settle(tenant, settlement.spent)
+        if not together:
+            self._send(tenant, made)
+            return
+        kept = self._together.get(tenant)
+        if kept is None:
+            kept = self._together[tenant] = []
+            self._loop.call_later(_TOGETHER_S, self.hurry, tenant)
+        kept += made
+        if len(kept) >= _BATCH // 2:
+            self.hurry(tenant)
+
+    def hurry(self, tenant: str) -> None:
+        kept = self._together.pop(tenant, None)
+        if kept:
+            self._send(tenant, kept)
 
     def _alone(self, ask: Ask, sent: bool) -> Reply:
         """Nobody answers. A reservation that was asked for may have been made all the same."""
@@ -208,7 +234,7 @@ class RedisStore:
                 self._try_again()
                 return
             if len(numbers) > 1:
-                self._allowance.heard(ask, Reply.read(numbers))
+                self._known.heard(ask, Reply.read(numbers))
             self._told(tenant, hold_id)
 
         operation = self._operation("reserve", *ask.packed(told=True))

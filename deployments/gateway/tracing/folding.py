@@ -129,9 +129,11 @@ class _Folding:
         tokenized_s = attempt.tokenized_s or ended_s
         tokens: _Attributes = {"weir.prompts": len({c.prompt_number for c in attempt.choices})}
         yield Span("tokenize", self._ids(), own, attempt.begun_s, tokenized_s, "internal", tokens)
-        waits_s = attempt.reserved_s or tokenized_s
+        reserved_s = attempt.reserved_s or tokenized_s
         if attempt.reserved_s:
-            yield Span("reserve", self._ids(), own, tokenized_s, waits_s, "internal", {})
+            yield Span("reserve", self._ids(), own, tokenized_s, reserved_s, "internal", {})
+        # Where the attempt began before it was reserved, it was in the queue meanwhile.
+        waits_s = reserved_s if attempt.granted is None else tokenized_s
         for choice in attempt.choices[:_MOST_CHOICES]:
             yield from self._choice(attempt, choice, own, waits_s, ended_s)
 

@@ -27,6 +27,7 @@ from weir.autoscaling.collecting import (
 )
 from weir.autoscaling.registry import AutoscalingPolicy
 from weir.autoscaling.report import (
+    Backlog,
     Decision,
     Demand,
     FleetReport,
@@ -111,9 +112,17 @@ class Scaler:
         self._models = {plan.name: _ModelMemory() for plan in plans}
         self._careful_until_s: float | None = None
         self._learned_s: float | None = None
+        self._backlogs: Mapping[str, Backlog] = {}
 
-    def decide(self, reports: Sequence[GatewayTold], now_s: float) -> list[Decided]:
-        """One round; nothing where no gateway has told anything lately."""
+    def decide(
+        self,
+        reports: Sequence[GatewayTold],
+        now_s: float,
+        backlogs: Mapping[str, Backlog] | None = None,
+    ) -> list[Decided]:
+        """One round; nothing where no gateway has told anything lately. ``backlogs``: of batches,
+        by model."""
+        self._backlogs = backlogs or {}
         if not self._collector.take(reports, now_s):
             return []
         if self._careful_until_s is None:
@@ -182,6 +191,7 @@ class Scaler:
             plan.tpot_slo_s,
             student=student_for(plan.student, classes),
             generating=self._collector.generating(plan.name),
+            backlog=self._backlogs.get(plan.name, Backlog()),
         )
 
     def _learn(self, plan: ModelPlan, now_s: float) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
 from weir.autoscaling.keeping import Kept
-from weir.autoscaling.report import Demand, PoolState
+from weir.autoscaling.report import Backlog, Demand, PoolState
 
 
 def explained(kept: Kept) -> str:
@@ -37,6 +37,8 @@ def _lines(kept: Kept) -> Iterator[str]:
         yield f"    {name}: {_demand(demand)}"
     if not kept.state.classes:
         yield "    nothing was asked for"
+    if kept.state.backlog.lines:
+        yield f"    batches: {_backlog(kept.state.backlog)}"
     yield "  pools:"
     for pool in kept.state.pools:
         yield f"    {pool.name}: {_pool(pool)}"
@@ -65,6 +67,14 @@ def _demand(demand: Demand) -> str:
     if demand.ttft_p90_s:
         told += f"; TTFT p90 {demand.ttft_p90_s:.2f} s, {demand.ttft_met:.1%} in time"
     return told
+
+
+def _backlog(backlog: Backlog) -> str:
+    return (
+        f"{backlog.lines:,} lines are left, the first window ends in {backlog.first_s:,.0f} s; "
+        f"all in time needs {backlog.computed_tokens_per_s:,.0f} prompt and "
+        f"{backlog.output_tokens_per_s:,.0f} output tokens/s"
+    )
 
 
 def _pool(pool: PoolState) -> str:

@@ -40,6 +40,20 @@ class Demand:
 
 
 @dataclass(frozen=True, slots=True)
+class Backlog:
+    """Lines of batches that have no answer yet, wherever they wait, and the tokens that they will
+    take. ``first_s``: until the first of their windows ends. ``*_per_s``: how fast they have to be
+    worked on for all of them to be ready in time."""
+
+    lines: int = 0
+    computed_tokens: float = 0.0
+    output_tokens: float = 0.0
+    first_s: float = 0.0
+    computed_tokens_per_s: float = 0.0
+    output_tokens_per_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Capacity:
     """Of one replica: tokens per second that it computes of prompts when it does nothing else, and
     that it generates when it does nothing else. ``usable``: the share of its time that may be
@@ -111,7 +125,8 @@ class Student:
 @dataclass(frozen=True, slots=True)
 class ModelState:
     """One model: demand by class, pools, limits, and the demand before (oldest first).
-    ``generating``: answers under way, as gateways count them, on whatever replicas."""
+    ``generating``: answers under way, as gateways count them, on whatever replicas. ``backlog``:
+    of batches; lines of it that wait at gateways are in ``classes`` too."""
 
     name: str
     classes: Mapping[str, Demand]
@@ -121,6 +136,7 @@ class ModelState:
     history: tuple[Sample, ...] = ()
     student: Student | None = None
     generating: int = 0
+    backlog: Backlog = Backlog()
 
     @property
     def ongoing_requests(self) -> int:

@@ -45,8 +45,11 @@ class Form:
         if self.as_json:
             print_json(whole)
         elif self.as_csv:
+            from weir.ledger.cells import cell
+
             out = csv.writer(sys.stdout, lineterminator="\n")
-            out.writerows([[head.lower().replace(" ", "_") for head in heads], *rows])
+            out.writerow([head.lower().replace(" ", "_") for head in heads])
+            out.writerows([cell(each) for each in row] for row in rows)
         else:
             print_table(heads, rows, "Nothing was used in that time.")
 

@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from deployments.gateway.accounts import Account, Book, BudgetSpillError, LocalStore, Most, Tab
+from deployments.gateway.accounts import (
+    Account,
+    Book,
+    BudgetSpillError,
+    Later,
+    LocalStore,
+    Most,
+    Tab,
+)
 from deployments.gateway.accounts.headers import WARNING
 from weir.cost import Used
 from weir.errors import InsufficientQuotaError, RateLimitError, error_headers
@@ -229,3 +237,25 @@ async def test_who_is_bounded_by_nothing_has_no_account(bench: Bench) -> None:
     assert bench.account.open(Tenant("free"), None) is None
     assert bench.account.open(Tenant("free", quotas=Quotas()), Key("k", "free", "")) is None
     assert bench.account.open(Tenant("free"), KEY) is not None
+
+
+@pytest.mark.parametrize("counts", [True, False])
+async def test_what_counts_later_frees_its_places_at_once(bench: Bench, counts: bool) -> None:
+    later = Later()
+    tab = bench.account.open(TENANT, KEY, later)
+    assert tab is not None
+    first = await tab.reserve(most("big"))
+    assert bench.counts("t") == (1, 100, 50, 1)
+    assert bench.counts("m:big") == (1, 100, 50, 1)
+    first.give_back()
+    assert bench.counts("m:big") == (0, 0, 0, 0)
+    assert bench.counts("t") == (1, 0, 0, 1)
+    second = await tab.reserve(most("big"))
+    tab.close([(second, Used(100, 20, 7), 0)], counts=True)
+    assert bench.counts("t") == (1, 100, 50, 0)
+    assert bench.counts("m:big") == (1, 100, 50, 0)
+    later.settle(counts)
+    later.settle(not counts)
+    used = (1, 100, 7, 0) if counts else (0, 0, 0, 0)
+    assert bench.counts("t") == bench.counts("k:k1") == bench.counts("m:big") == used
+    assert bench.book.open_holds() == 0

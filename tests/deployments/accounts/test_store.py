@@ -68,6 +68,48 @@ async def test_four_gateways_together_let_in_what_one_would(
         assert counted(redis) == [100, 1000, 100, 100]
 
 
+async def test_far_from_its_bounds_a_tenant_is_settled_in_few_calls(
+    redis_server: RedisServer, redis: Any
+) -> None:
+    tenant = Tenant("t", quotas=Quotas(requests_per_day=1_000, output_tokens_per_day=100_000))
+    async with gateways(redis_server.port) as (gateway,):
+        await use(gateway.open(tenant), 100)
+        await settled(gateway)
+        before = _calls(redis)
+        tabs = [gateway.open(tenant) for _ in range(10)]
+        assert all(tab.ample(most()) for tab in tabs)
+        charges = await asyncio.gather(*(tab.reserve_soon(most()) for tab in tabs))
+        assert counted(redis) == [11, 110, 1_100, 10]
+        for tab, charge in zip(tabs, charges, strict=True):
+            tab.close([(charge, Used(10, 0, 40), 0)], counts=True)
+        await settled(gateway)
+        assert counted(redis) == [11, 110, 500, 0]
+        assert _calls(redis) - before <= 12  # ten to reserve, and one or two to settle
+        assert held(redis) == 0
+
+
+async def test_near_a_bound_what_was_kept_is_settled_first(
+    redis_server: RedisServer, redis: Any
+) -> None:
+    tenant = Tenant("t", quotas=Quotas(output_tokens_per_day=1_000))
+    async with gateways(redis_server.port) as (gateway,):
+        await use(gateway.open(tenant), 0)
+        await settled(gateway)
+        tab = gateway.open(tenant)
+        assert tab.ample(most())
+        charge = await tab.reserve_soon(most())
+        tab.close([(charge, Used(10, 0, 10), 0)], counts=True)
+        near = gateway.open(tenant)
+        assert not near.ample(most(output=990))
+        await near.reserve(most(output=990))
+        assert counted(redis)[2] == 1_000
+
+
+def _calls(client: Any) -> int:
+    """Calls of the script so far."""
+    return int(client.info("commandstats")["cmdstat_evalsha"]["calls"])
+
+
 async def test_four_gateways_together_never_spend_more_than_the_budget(
     redis_server: RedisServer, redis: Any
 ) -> None:

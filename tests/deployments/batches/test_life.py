@@ -124,7 +124,7 @@ class Life(RuleBasedStateMachine):
         part = uuid.uuid4().hex
         with self.storage.create(part_path(batch.id, part)) as content:
             content.write(text)
-        return self.results.record(batch.number, part, results)
+        return self.results.record(batch.number, part, results) is not None
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())

@@ -51,7 +51,7 @@ def test_what_several_record_at_once_is_there_once(database: Engine) -> None:
         for first in range(1, 50, 5):
             lines = range(first, min(51, first + 10))
             results = [Result(line, 0, 1, line % 7 == 0, 1, 0, 1) for line in lines]
-            assert table.record(number, f"part-{owner}-{first}", results)
+            assert table.record(number, f"part-{owner}-{first}", results) is not None
 
     threads = [threading.Thread(target=record, args=(n,)) for n in range(4)]
     for thread in threads:

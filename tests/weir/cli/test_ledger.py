@@ -27,7 +27,7 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     engine = open_database(url)
     migrate(engine)
     up = ReplicaTime(replica="a", model="m", pool="", from_ms=NOON_MS, until_ms=NOON_MS + HOUR_MS)
-    records = [usage_record(n, tenant="one" if n < 3 else "two", label="a,b") for n in range(4)]
+    records = [usage_record(n, tenant="one" if n < 3 else "two", label="=a,b") for n in range(4)]
     rates = {("m", ""): Rate(2_000_000_000, 2_000_000_000)}
     store(engine, [Arrived("o", 0, 5, [*records, up])], rates, 1)
     engine.dispose()
@@ -49,7 +49,7 @@ def test_usage(database: str) -> None:
     assert (two["tenant"], two["prompt_tokens"], two["usd"]) == ("two", 100, "0.000001000")
     table = list(csv.DictReader(io.StringIO(_run("usage", "--by", "label", "--csv",
                                                  "--database", database))))  # fmt: skip
-    assert (table[0]["label"], table[0]["output_tokens"]) == ("a,b", "40")
+    assert (table[0]["label"], table[0]["output_tokens"]) == ("'=a,b", "40")
     assert "Nothing" in _run("usage", "--since", "2030-01-01", "--database", database)
 
 

@@ -8,7 +8,8 @@
    What was late raises it: once more than half of ``budget`` was late (a mean with a half-life of
    a day), ``gain`` of room comes on top for each further budget.
 3. Work that may wait for cheaper hours uses that room. More is got for it only when what its
-   deadline needs is more than the room.
+   deadline needs, or what is left of batches needs by the ends of their windows, is more than the
+   room.
 4. The cheapest replicas over all pools are found (:mod:`..programme`), spilling to the student
    as a priced alternative. Of the share that was found, so much spills as the replicas that are
    ready do not do of the work without its room.
@@ -124,12 +125,12 @@ class Weir:
         return Work(computed, output, requests)
 
     def _deferred(self, model: ModelState) -> Work:
-        """What the other classes' deadlines need, per second."""
+        """What the other classes' deadlines and the windows of batches need, per second."""
         late = [demand for demand in model.classes.values() if demand.deferrable_s]
-        return Work(
-            sum(demand.waiting_tokens / demand.deferrable_s for demand in late),
-            sum(demand.waiting_output_tokens / demand.deferrable_s for demand in late),
-        )
+        computed = sum(demand.waiting_tokens / demand.deferrable_s for demand in late)
+        output = sum(demand.waiting_output_tokens / demand.deferrable_s for demand in late)
+        backlog = model.backlog
+        return Work(computed + backlog.computed_tokens_per_s, output + backlog.output_tokens_per_s)
 
     def _ahead(self, model: ModelState, lag_s: float) -> Forecast:
         params = self._params

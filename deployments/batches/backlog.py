@@ -1,0 +1,88 @@
+"""How much work of batches is left, and till when: what the autoscaler is told of it, beside what
+waits at gateways. Nothing here runs on an event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Engine, RowMapping, select
+
+from deployments.batches.life import Status
+from deployments.batches.tables import batches, files
+from weir.autoscaling.report import Backlog
+from weir.database import reading
+
+#: What a line is taken for while its batch has no result yet: one token for so many bytes of the
+#: input, which contain the JSON around the prompt, and so many tokens of output.
+_BYTES_PER_TOKEN: Final = 4
+_OUTPUT_TOKENS: Final = 256
+#: A batch whose window ends sooner asks for no more replicas than if it ended then: they would
+#: hardly have started.
+_LEAST_LEFT_S: Final = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is left of a batch: lines, the tokens that they will take, and ``left_s`` seconds."""
+
+    left_s: float
+    lines: int
+    computed_tokens: float
+    output_tokens: float
+
+
+def backlogs(engine: Engine, models: Collection[str], now_s: float) -> dict[str, Backlog]:
+    """Of the models that have one. A batch with an adapter counts for its model; one whose lines
+    name several models counts for none. ``now_s``: seconds since the epoch.
+
+    Raises:
+        DatabaseAwayError: the database does not answer.
+    """
+    query = (
+        select(batches, files.c.bytes.label("input_bytes"))
+        .join(files, files.c.id == batches.c.input_file_id, isouter=True)
+        .where(
+            batches.c.status == Status.IN_PROGRESS,
+            batches.c.expires_s > now_s,
+            batches.c.model.is_not(None),
+        )
+    )
+    with reading(engine) as connection:
+        rows = connection.execute(query).mappings().all()
+    jobs: dict[str, list[Job]] = {}
+    for row in rows:
+        name = row["model"] if row["model"] in models else row["model"].partition(":")[0]
+        if name in models and (job := _job(row, now_s)).lines:
+            jobs.setdefault(name, []).append(job)
+    return {name: backlog_of(each) for name, each in jobs.items()}
+
+
+def backlog_of(jobs: Iterable[Job]) -> Backlog:
+    """All jobs together. What has to be done per second is asked for by the window until whose end
+    most is to be done for the time that is left, what ends before it included."""
+    lines, computed, output = 0, 0.0, 0.0
+    computed_per_s = output_per_s = 0.0
+    first_s = 0.0
+    for job in sorted(jobs, key=lambda each: each.left_s):
+        first_s = first_s if lines else job.left_s
+        lines += job.lines
+        computed += job.computed_tokens
+        output += job.output_tokens
+        left_s = max(_LEAST_LEFT_S, job.left_s)
+        computed_per_s = max(computed_per_s, computed / left_s)
+        output_per_s = max(output_per_s, output / left_s)
+    return Backlog(lines, computed, output, first_s, computed_per_s, output_per_s)
+
+
+def _job(row: RowMapping, now_s: float) -> Job:
+    done = row["completed"] + row["failed"]
+    lines = max(0, row["total"] - done)
+    if done:
+        computed = (row["prompt_tokens"] - row["cached_tokens"]) / done
+        output = row["output_tokens"] / done
+    else:
+        computed = (row["input_bytes"] or 0) / max(1, row["total"]) / _BYTES_PER_TOKEN
+        output = _OUTPUT_TOKENS
+    return Job(row["expires_s"] - now_s, lines, lines * computed, lines * output)

@@ -1,0 +1,49 @@
+"""What is left of batches, as the autoscaler is told of it."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import Engine
+
+from deployments.batches.backlog import Job, backlog_of, backlogs
+from deployments.batches.jobs import BatchTable
+from deployments.batches.results import Result, ResultTable
+from tests.deployments.batches.begun import begin
+from weir.autoscaling.report import Backlog
+
+HOUR_S = 3600.0
+
+
+def test_what_is_left_follows_from_what_lines_have_taken_so_far(database: Engine) -> None:
+    number = begin(database, 1, 100, "m", HOUR_S)
+    assert backlogs(database, {"m"}, 0.0)["m"] == Backlog(
+        100, 100 * 100, 100 * 256, HOUR_S, 10_000 / HOUR_S, 25_600 / HOUR_S
+    )
+    results = [Result(line, 0, 1, line == 4, 30, 10, 5) for line in range(1, 5)]
+    assert ResultTable(database).record(number, "part", results)
+    left = backlogs(database, {"m"}, 1800.0)["m"]
+    assert (left.lines, left.computed_tokens, left.output_tokens) == (96, 96 * 20, 96 * 5)
+    assert left.output_tokens_per_s == pytest.approx(96 * 5 / 1800.0)
+
+
+def test_only_batches_that_run_count_and_only_for_models_that_scale(database: Engine) -> None:
+    begin(database, 1, 10, "m:lora", HOUR_S)
+    begin(database, 2, 10, None, HOUR_S)
+    begin(database, 3, 10, "other", HOUR_S)
+    begin(database, 4, 10, "m", 5.0)
+    begin(database, 5, 10, "m", HOUR_S)
+    BatchTable(database).cancel("t", "batch_5", 3.0)
+    found = backlogs(database, {"m"}, 10.0)
+    assert {name: each.lines for name, each in found.items()} == {"m": 10}
+
+
+def test_the_window_that_asks_for_most_counts() -> None:
+    soon, late = Job(HOUR_S, 10, 3600.0, 360.0), Job(10 * HOUR_S, 90, 36_000.0, 360.0)
+    both = backlog_of([late, soon])
+    assert (both.lines, both.computed_tokens, both.first_s) == (100, 39_600.0, HOUR_S)
+    assert both.computed_tokens_per_s == pytest.approx(39_600 / (10 * HOUR_S))
+    assert both.output_tokens_per_s == pytest.approx(0.1)
+
+
+def test_a_window_that_is_all_but_over_does_not_ask_for_the_whole_fleet() -> None:
+    assert backlog_of([Job(1.0, 10, 6000.0, 600.0)]).computed_tokens_per_s == pytest.approx(10.0)
