@@ -188,12 +188,14 @@ def moved_and_whole(run: Run) -> tuple[str, str]:
     now, when nothing else is under way."""
     # Each gateway has those that it has served.
     kept = [trace for _ in range(4) for trace in json.loads(run.weir("trace", "--json"))["traces"]]
-    moved = next(trace["request_id"] for trace in kept if trace["kept"] == "moved")
+    moved = [trace["request_id"] for trace in kept if trace["kept"] == "moved"]
+    if not moved:
+        raise RuntimeError("no answer moved")
     known = next(each for each in run.examples if each.entity_id)
     with httpx.Client(base_url=run.url, timeout=120) as http:
         time.sleep(_CACHED_S)
         sampled = f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
-        return moved, _ask(run, http, known, "shop", 48, traceparent=sampled)
+        return moved[0], _ask(run, http, known, "shop", 48, traceparent=sampled)
 
 
 @contextmanager
