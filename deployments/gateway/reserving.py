@@ -64,9 +64,10 @@ async def _meanwhile(
         if task.cancelled():
             return
         if task.exception() is None:
-            attempt.charge, attempt.reserved_s = task.result(), clock()
-            granted.set()
-            tab.headers(family)  # made now, while the replica computes, and kept
+            if attempt.charge is None:
+                attempt.charge, attempt.reserved_s = task.result(), clock()
+                granted.set()
+                tab.headers(family)  # made now, while the replica computes, and kept
         elif not ended:
             broken_off = True
             running.reschedule(clock())
@@ -83,6 +84,7 @@ async def _meanwhile(
     finally:
         ended = True
         await _answer(task)
+        answered(task)  # the call of it may be still to come
     if broken_off:
         task.result()
 

@@ -88,7 +88,8 @@ class Price:
         """The most that it can cost, whatever of the prompt is cached."""
         dearer = self.cached_input_usd_per_million_tokens > self.input_usd_per_million_tokens
         cached = used.prompt_tokens if dearer and not used.embedding else 0
-        return self.nano_usd(replace(used, cached_tokens=cached), priority_class, batch)
+        worst = used if used.cached_tokens == cached else replace(used, cached_tokens=cached)
+        return self.nano_usd(worst, priority_class, batch)
 
     def factor(self, priority_class: str = "", batch: bool = False) -> Decimal:
         """What a class, or a batch job, pays in proportion."""
