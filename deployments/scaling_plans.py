@@ -5,7 +5,7 @@ from __future__ import annotations
 from deployments.pools import Pool, pools_of, runs
 from weir.autoscaling.collecting import ModelPlan, PoolPlan
 from weir.autoscaling.report import Capacity, PoolState, Student
-from weir.cost import replica_usd_per_hour
+from weir.cost import replica_usd_by_hour
 from weir.settings import ModelSettings, Settings
 
 #: Replicas without a price cost something all the same: else any number would be as cheap.
@@ -54,12 +54,16 @@ def _student(model: ModelSettings) -> Student | None:
 def _pool(model: ModelSettings, pool: Pool, settings: Settings) -> PoolPlan:
     own = next((each for each in model.pools if each.name == pool.name), None)
     bounds = pool.model.autoscaling
-    price = max(_LEAST_USD_PER_HOUR, float(replica_usd_per_hour(settings.prices, model, own)))
+    prices = [
+        max(_LEAST_USD_PER_HOUR, float(usd))
+        for usd in replica_usd_by_hour(settings.prices, model, own)
+    ]
     fixed = pool.model.replicas
     state = PoolState(
         name=pool.name or model.name,
         capacity=_capacity(pool.model),
-        usd_per_hour=price,
+        usd_per_hour=max(prices),
+        usd_by_hour=tuple(prices) if len(set(prices)) > 1 else (),
         role=pool.role,
         accelerator=pool.model.accelerator or "cpu",
         region=(own.region if own else None) or settings.prices.region or "",

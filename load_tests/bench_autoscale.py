@@ -5,8 +5,10 @@ fleet (``load_tests/autoscaling``): Llama-3.3-70B in FP8 on pairs of H100 or one
 TPOT 50 ms. Each policy is tuned by a grid on the first week, for the least cost at which 99 % of
 urgent requests, less a margin that the same week chooses (``autoscaling/tuning.py``), are within
 both limits and 99 % of batch work within six hours; the second week is reported, and the whole grid
-with it. Peers get one kind of replica, the cheapest for the traffic; weir chooses among kinds.
-``usd_over_least`` compares with what perfect knowledge would pay.
+with it. A second table compares costs at exactly 99 % of the reported week
+(``autoscaling/equal_share.py``): most choices end a little below or above it. Peers get one kind of
+replica, the cheapest for the traffic; weir chooses among kinds. ``usd_over_least`` compares with
+what perfect knowledge would pay.
 
 The whole takes long; ``--keep FILE`` keeps each run over a week, so a call that was ended goes on
 where it was, and ``--only`` and ``--traces`` make pieces: with the same file a later call adds what
@@ -27,9 +29,10 @@ from load_tests.autoscaling.burst import recovery_s
 from load_tests.autoscaling.check import check_row
 from load_tests.autoscaling.contenders import ON_DEMAND, SPOT, Contender
 from load_tests.autoscaling.days import MET, Days, least_usd, read_days, run, tune
+from load_tests.autoscaling.equal_share import compare_equal, equal_marks, equal_row
 from load_tests.autoscaling.programme import solver_rows
 from load_tests.autoscaling.steadiness import steadiness_rows
-from load_tests.autoscaling.verdicts import compare, cost_marks, fixed_marks
+from load_tests.autoscaling.verdicts import TARGETS, compare, cost_marks, fixed_marks
 from load_tests.disaggregation.traffic import SHARED
 from load_tests.report import Mark, Report, Row, bench_parser, emit
 from load_tests.routing.kept import KeptRuns
@@ -47,6 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             compare(table)
             rows += table
             marks += cost_marks(table)
+            equal = _equal_rows(trace, batch, options, kept)
+            compare_equal(equal)
+            rows += equal
+            marks += equal_marks(equal, TARGETS)
     rows += _check_rows(options, kept)
     if not options.only_days:
         for level in range(options.levels):
@@ -107,6 +114,20 @@ def _days_rows(
         row = kept.once(key, partial(_made, one, lazy, options.seed, kept))
         rows.append(row)
     return rows
+
+
+def _equal_rows(
+    trace: str, batch: float, options: argparse.Namespace, kept: KeptRuns
+) -> list[dict[str, Any]]:
+    lazy, rows = _Lazy(trace, batch, options), []
+    for one in _chosen(options, batch > 0):
+        key = f"equal {trace} {batch} {one.name} {options.seed}"
+        rows.append(kept.once(key, partial(_equal, one, lazy, options.seed, kept)))
+    return rows
+
+
+def _equal(contender: Contender, lazy: _Lazy, seed: int, kept: KeptRuns) -> dict[str, Any]:
+    return equal_row(contender, lazy.read(), seed, kept.once)
 
 
 def _made(contender: Contender, lazy: _Lazy, seed: int, kept: KeptRuns) -> dict[str, Any]:

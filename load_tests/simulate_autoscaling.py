@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ import numpy as np
 
 from load_tests.autoscaling.contenders import usd_per_request
 from load_tests.autoscaling.days import SLO, SPILL_SHARE, STUDENT_PRICE, first_replicas, kinds_for
-from load_tests.autoscaling.fluid import Fluid, Outcome, PoolKind, World
+from load_tests.autoscaling.fleet import Outcome, PoolKind, World
+from load_tests.autoscaling.fluid import Fluid
 from load_tests.autoscaling.picture import draw
 from load_tests.autoscaling.traces import Ticks, read_servegen
 from load_tests.report import Report, Row, bench_parser, emit
@@ -42,6 +44,14 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--days", type=float, default=2.0, help="so many of them")
     options.add_argument("--times", type=float, default=1.0, help="the trace's rate, multiplied")
     options.add_argument("--batch-share", type=float, default=0.0, help="of a ServeGen trace")
+    options.add_argument("--batch-within-h", type=float, default=6.0, help="that work has so long")
+    options.add_argument(
+        "--cheap-hours",
+        nargs=3,
+        type=float,
+        metavar=("FROM", "UNTIL", "SHARE"),
+        help="hours of the day, from the first day's beginning, in which replicas cost that share",
+    )
     options.add_argument("--accelerator", choices=["H100", "H200", "all"], default="all")
     options.add_argument("--spot", action="store_true", help="spot replicas in two regions, too")
     options.add_argument("--student", action="store_true", help="2 %% of requests may spill to one")
@@ -113,7 +123,18 @@ def _kinds(ticks: Ticks, options: argparse.Namespace) -> tuple[PoolKind, ...]:
         if options.accelerator in ("all", kind.state.accelerator)
         and (options.spot or kind.state.market == "on_demand")
     ]
-    return tuple(sorted(chosen, key=lambda k: (k.state.market == "spot", usd_per_request(k))))
+    chosen.sort(key=lambda kind: (kind.state.market == "spot", usd_per_request(kind)))
+    return tuple(_priced(kind, options.cheap_hours) for kind in chosen)
+
+
+def _priced(kind: PoolKind, cheap: Sequence[float] | None) -> PoolKind:
+    """With a price for each hour of the day, where some are cheaper."""
+    if cheap is None:
+        return kind
+    first, until, share = int(cheap[0]), int(cheap[1]), cheap[2]
+    usd, night = kind.state.usd_per_hour, {(first + n) % 24 for n in range((until - first) % 24)}
+    by_hour = tuple(usd * (share if hour in night else 1.0) for hour in range(24))
+    return replace(kind, state=replace(kind.state, usd_by_hour=by_hour))
 
 
 def _world(kinds: tuple[PoolKind, ...], options: argparse.Namespace) -> World:
@@ -121,6 +142,7 @@ def _world(kinds: tuple[PoolKind, ...], options: argparse.Namespace) -> World:
         kinds,
         SLO.ttft_s,
         SLO.tpot_s,
+        batch_within_s=options.batch_within_h * 3600.0,
         spill_share=SPILL_SHARE if options.student else 0.0,
         spill_usd=STUDENT_PRICE * usd_per_request(kinds[0]),
         seed=options.seed,

@@ -9,18 +9,19 @@ from dataclasses import replace
 from functools import partial
 
 from router.adapters import AdapterBook
+from router.avoided import Avoided
 from router.disaggregation.placing import PlacedReservation, Placing
 from router.explaining import Comparing, explain
 from router.held import Held
 from router.latency import LatencyBook
 from router.ledger import Ledger, R, Reservation, prefill_work
+from router.loads import Loads
 from router.policy import Policy
 from router.prefix_index import PrefixIndex
-from router.snapshot import Ahead, Columns, Fleet, Snapshot
+from router.snapshot import Columns, Fleet, Snapshot
 from router.tiers import Tiered, load_work
 from router.types import (
     Decision,
-    LatencyFit,
     PairDecision,
     ReplicaInfo,
     ReplicaLoad,
@@ -29,12 +30,9 @@ from router.types import (
     RouteRequest,
     prefill_replica_of,
 )
-from router.urgency import UrgencySnapshot
 from router.view import Preferred, View
 from weir.errors import NoReplicaError
 
-#: Replicas repeat what others have in flight there every second; older is not believed.
-ELSEWHERE_MAX_AGE_S = 3.0
 #: Subsets of the members whose unchanging columns are kept.
 _FLEETS_KEPT = 1024
 Fleets = dict[tuple[str, ...], Fleet]
@@ -77,17 +75,10 @@ class Router:
         self.latency = latency if latency is not None else LatencyBook()
         self.adapters = AdapterBook()
         self._ledger = Ledger(clock, self.latency, self.adapters)
+        self._loads = Loads(self._ledger, self.latency, clock)
         self._members: dict[str, ReplicaInfo] = {}
-        self._fleet = Fleet(())
         self._fleets: Fleets = {}  # of the subsets asked for lately
-        self._stats: list[ReplicaStats] = []
-        self._most_blocks_used: int | None = None  # of ``_stats``; None: to be found out anew
-        self._stepped_s: list[float] = []
-        self._elsewhere_s = float("-inf")  # when a replica last told of other gateways' work
-        self._slots: dict[str, int] = {}
-        self._fits: list[LatencyFit] = []
-        self._fits_version = -1
-        self._avoided_s: dict[str, float] = {}
+        self._avoided = Avoided(clock)
         self._roles: dict[str, Role] = {}  # of members that do something else than their pool
         self._roles_changed_s: dict[str, float] = {}
         #: Called with the members before and after, whenever they have changed.
@@ -114,26 +105,18 @@ class Router:
             self.adapters.forget(gone)
             if self.placing is not None:
                 self.placing.forget(gone)
-            self._avoided_s.pop(gone, None)
+            self._avoided.forget(gone)
             self._roles.pop(gone, None)
             self._roles_changed_s.pop(gone, None)
         for rid, info in new.items():
             if rid not in self._members:
                 self._index_replica(info)
-        known = {rid: self._stats[slot] for rid, slot in self._slots.items()}
-        self._stats = [known.get(rid, ReplicaStats()) for rid in new]
-        self._most_blocks_used = None
-        stepped = {rid: self._stepped_s[slot] for rid, slot in self._slots.items()}
-        self._stepped_s = [stepped.get(rid, float("-inf")) for rid in new]
-        self._slots = {rid: slot for slot, rid in enumerate(new)}
-        self._ledger.align(tuple(new))
         self._members = new
-        self._fleet = Fleet(tuple(new.values()))
+        self._loads.align(tuple(new.values()))
         self._fleets.clear()
-        self._fits_version = -1
         if self.placing is not None:
             self.placing.members_changed()
-            self.places = self.placing.concerns(self._fleet)
+            self.places = self.placing.concerns(self._loads.fleet)
 
     def change_role(self, replica_id: str, role: Role | None) -> bool:
         """A member says that it has another role than its pool for a while, or (None) its pool's
@@ -161,49 +144,28 @@ class Router:
 
     def update_stats(self, replica_id: str, stats: ReplicaStats) -> None:
         """Keep a replica's own view of itself; ignored for strangers."""
-        slot = self._slots.get(replica_id)
-        if slot is not None:
-            self._stats[slot] = stats
-            self._most_blocks_used = None
-            if stats.elsewhere.requests:
-                self._elsewhere_s = stats.at_s
+        self._loads.told(replica_id, stats)
 
     def stepped(self, replica_id: str) -> None:
         """Tokens came from a replica: its engine has just ended a step."""
-        slot = self._slots.get(replica_id)
-        if slot is not None:
-            now_s = self._clock()
-            self._ledger.stepped(slot, self._stepped_s[slot], now_s)
-            self._stepped_s[slot] = now_s
+        self._loads.stepped(replica_id)
 
     def avoid(self, replica_id: str, until_s: float) -> None:
         """Leave a member out of all choices until then, unless nobody else is left (a connection
         failed, it makes no step, it is draining: infinity). A time that has passed takes that
         back. Ignored for strangers."""
-        if replica_id not in self._members:
-            return
-        if until_s > self._clock():
-            self._avoided_s[replica_id] = until_s
-        elif self._avoided_s.pop(replica_id, None) is None:
+        if replica_id not in self._members or not self._avoided.until(replica_id, until_s):
             return
         for listener in tuple(self.listeners):
             listener(self.members, self.members)
 
     def avoided(self) -> frozenset[str]:
         """Members that are to be left out now."""
-        if not self._avoided_s:
-            return frozenset()
-        now_s = self._clock()
-        over = [rid for rid, until_s in self._avoided_s.items() if until_s <= now_s]
-        for replica_id in over:
-            del self._avoided_s[replica_id]
-        return frozenset(self._avoided_s)
+        return self._avoided.now()
 
     def next_return_s(self) -> float | None:
         """When the next avoided member may be chosen again; None if none will be by itself."""
-        now_s = self._clock()
-        times = [until_s for until_s in self._avoided_s.values() if now_s < until_s < math.inf]
-        return min(times, default=None)
+        return self._avoided.next_return_s()
 
     def own_load(self, replica_id: str) -> ReplicaLoad:
         """What this router dispatched to a replica and has not seen finished."""
@@ -216,7 +178,7 @@ class Router:
         See :class:`View`."""
         now_s, index = self._clock(), self.index
         exclude = self._left_out(exclude)
-        columns = self._columns(now_s)
+        columns = self._loads.columns(now_s)
         return View(
             now_s,
             _without(columns, exclude, self._fleets) if exclude else columns,
@@ -398,88 +360,10 @@ class Router:
 
     def _left_out(self, exclude: Collection[str]) -> Collection[str]:
         """``exclude`` and who is to be avoided, if that leaves anybody."""
-        if not self._avoided_s or not (avoided := self.avoided()):
+        if not self._avoided or not (avoided := self._avoided.now()):
             return exclude
         without = avoided.union(exclude)
         return without if self._members.keys() - without else exclude
-
-    def _columns(self, now_s: float) -> Columns:
-        ledger = self._ledger
-        own = (
-            ledger.requests[:],
-            ledger.prefill_tokens[:],
-            ledger.decode_tokens[:],
-            ledger.context_tokens[:],
-        )
-        token_s = self.latency.fit().ttft[1] / 1000.0
-        work = ledger.work_left(now_s, token_s)
-        if now_s - self._elsewhere_s < ELSEWHERE_MAX_AGE_S:
-            self._add_elsewhere(now_s, work, *own)
-        urgencies = self._urgencies(now_s, token_s, own) if self._fleet.yields else None
-        columns = Columns(
-            self._fleet,
-            *own,
-            self._stats[:],
-            self._latency_column,
-            work,
-            urgencies,
-            self._most_blocks_used,
-        )
-        # Stats come once a second from each replica, decisions far more often.
-        self._most_blocks_used = columns.most_blocks_used
-        return columns
-
-    def _urgencies(
-        self, now_s: float, token_s: float, every: tuple[list[int], ...]
-    ) -> UrgencySnapshot | None:
-        """Work by urgency, where that makes a difference. ``every``: requests, prefill, decode and
-        context tokens of all gateways."""
-        ledger = self._ledger
-        lines = ledger.lines()
-        if not lines:
-            return None
-        elsewhere = None
-        if now_s - self._elsewhere_s < ELSEWHERE_MAX_AGE_S:
-            _, prefill, decode, context = every
-            others = (
-                _difference(prefill, ledger.prefill_tokens),
-                _difference(decode, ledger.decode_tokens),
-                _difference(context, ledger.context_tokens),
-            )
-            elsewhere = Ahead(*others, [float(tokens) for tokens in others[0]])
-        return UrgencySnapshot(
-            now_s,
-            lines,
-            [info.yielding_step_tokens for info in self._fleet.infos],
-            self._stepped_s[:],
-            token_s,
-            elsewhere,
-        )
-
-    def _add_elsewhere(
-        self,
-        now_s: float,
-        work: list[float],
-        requests: list[int],
-        prefill: list[int],
-        decode: list[int],
-        context: list[int],
-    ) -> None:
-        """Add to the own ledger's columns what other gateways have in flight."""
-        oldest_s = now_s - ELSEWHERE_MAX_AGE_S
-        for slot, stats in enumerate(self._stats):
-            if stats.elsewhere.requests and stats.at_s > oldest_s:
-                requests[slot] += stats.elsewhere.requests
-                prefill[slot] += stats.elsewhere.prefill_tokens
-                decode[slot] += stats.elsewhere.decode_tokens
-                context[slot] += stats.elsewhere.context_tokens
-                work[slot] += stats.elsewhere.prefill_tokens
-
-    def _latency_column(self) -> list[LatencyFit]:
-        if self._fits_version != self.latency.version:
-            self._fits = [self.latency.fit(rid) for rid in self._fleet.ids]
-            self._fits_version = self.latency.version
-        return self._fits
 
     def _index_replica(self, info: ReplicaInfo) -> None:
         blocks = info.kv_blocks_total or DEFAULT_KV_BLOCKS
@@ -505,7 +389,3 @@ def _without(columns: Columns, exclude: Collection[str], fleets: Fleets) -> Colu
             fleets.clear()
         fleet = fleets[key] = Fleet([columns.fleet.infos[i] for i in kept])
     return columns.only(kept, fleet)
-
-
-def _difference(every: list[int], own: list[int]) -> list[int]:
-    return [a - b for a, b in zip(every, own, strict=True)]

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, RowMapping, select
 
 from deployments.batches.life import Status
 from deployments.batches.tables import batches, files
-from weir.autoscaling.report import Backlog
+from weir.autoscaling.report import Backlog, Window
 from weir.database import reading
 
 #: What a line is taken for while its batch has no result yet: one token for so many bytes of the
@@ -21,6 +21,10 @@ _OUTPUT_TOKENS: Final = 256
 #: A batch whose window ends sooner asks for no more replicas than if it ended then: they would
 #: hardly have started.
 _LEAST_LEFT_S: Final = 600.0
+#: Of the time that is left, so much is kept for what goes otherwise than reckoned.
+_SPARE: Final = 0.1
+#: Windows that end within such a span are one.
+_TOGETHER_S: Final = 900.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +64,19 @@ def backlogs(engine: Engine, models: Collection[str], now_s: float) -> dict[str,
 
 
 def backlog_of(jobs: Iterable[Job]) -> Backlog:
-    """All jobs together. What has to be done per second is asked for by the window until whose end
-    most is to be done for the time that is left, what ends before it included."""
-    lines, computed, output = 0, 0.0, 0.0
-    computed_per_s = output_per_s = 0.0
-    first_s = 0.0
+    """All jobs together, by the ends of their windows."""
+    lines, computed, output, first_s = 0, 0.0, 0.0, 0.0
+    windows: list[Window] = []
     for job in sorted(jobs, key=lambda each: each.left_s):
         first_s = first_s if lines else job.left_s
         lines += job.lines
         computed += job.computed_tokens
         output += job.output_tokens
-        left_s = max(_LEAST_LEFT_S, job.left_s)
-        computed_per_s = max(computed_per_s, computed / left_s)
-        output_per_s = max(output_per_s, output / left_s)
-    return Backlog(lines, computed, output, first_s, computed_per_s, output_per_s)
+        left_s = max(_LEAST_LEFT_S, (1 - _SPARE) * job.left_s)
+        if windows and left_s - windows[-1].left_s < _TOGETHER_S:
+            left_s = windows.pop().left_s
+        windows.append(Window(left_s, computed, output))
+    return Backlog(lines, first_s, tuple(windows))
 
 
 def _job(row: RowMapping, now_s: float) -> Job:

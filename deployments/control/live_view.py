@@ -22,7 +22,7 @@ from deployments.control.live_bodies import (
 from deployments.live import STRETCH_MS, STRETCHES, Board, EndedRequest, LegFacts, Row, Sums
 from router.admission import AdmissionSettings
 from weir.cost import usd_of
-from weir.ledger.rates import Rates
+from weir.ledger.rates import FREE, Rates
 
 #: Sums are of so many stretches, the one that is under way included.
 _WINDOW = 10
@@ -146,8 +146,8 @@ def replicas_of(picture: Picture, rates: Rates) -> list[ReplicaBody]:
             known = found.get(told.id)
             if known is not None and known.age_s <= told.age_s:
                 continue
-            rate = rates.get((told.model, told.pool))
-            usd = usd_of(rate.nano_usd_per_hour) if rate and rate.nano_usd_per_hour else None
+            rate = rates.get((told.model, told.pool), FREE).at(picture.now_ms / 1000)
+            usd = usd_of(rate.nano_usd_per_hour) if rate.nano_usd_per_hour else None
             found[told.id] = ReplicaBody(
                 id=told.id,
                 model=told.model,

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from deployments.gateway.accounts import Account, Book, LocalStore
@@ -25,6 +25,7 @@ from deployments.gateway.tracing.tracer import Shipping, Tracer
 from deployments.gateway.transport import CacheFeed, ReplicaTransport
 from weir.metrics import GatewayMetrics
 from weir.settings import ModelSettings, Settings
+from weir.settings.admission import ClassSettings
 from weir.tenancy import Directory, LiveDirectory
 
 
@@ -57,18 +58,15 @@ def build_gateway(
     reading = OffLoopLimits()
     off_loop = OffLoop(ThreadPoolExecutor(reading.threads, "weir-prompts"), reading)
     directory = directory or LiveDirectory(Directory.of(settings.tenants), wall_clock)
-    shared = settings.admission
-    slo = ClassLimits(
-        {c.name: c.ttft_slo_ms / 1000 for c in shared.classes if c.ttft_slo_ms},
-        {c.name: c.tpot_slo_ms / 1000 for c in shared.classes if c.tpot_slo_ms},
-    )
+    classes = settings.admission.classes
+    slo = _limits_of(classes)
     fallbacks = _fallbacks(settings, encoders, slo.ttft_s)
 
     def build(model: ModelSettings) -> Model:
         fallback = fallbacks.get(model.name)
         return Model(
             model,
-            shared,
+            settings.admission,
             encoders[model.name],
             off_loop,
             transport,
@@ -86,24 +84,13 @@ def build_gateway(
     models = {m.name: build(m) for m in settings.models}
     for model in models.values():
         model.router.explains = True  # to pages and traces
-    tracer = None
-    if settings.tracing.enabled:
-        tracer = Tracer(
-            settings.tracing,
-            metrics,
-            lambda model, replica_id: models[model].pool_of(replica_id),
-            asyncio.get_running_loop().time,
-            wall_clock,
-            random.Random(rng.random()) if rng else random.Random(),
-            shipping,
-        )
     return Gateway(
         Parts(
             directory=directory,
             models=models,
             account=account or Account(LocalStore(Book(now_ms)), now_ms),
             enricher=enricher,
-            classes=[c.name for c in shared.classes],
+            classes=[c.name for c in classes],
             metrics=metrics,
             limits=_limits(settings),
             off_loop=off_loop,
@@ -111,13 +98,42 @@ def build_gateway(
             slo=slo,
             adapters=AdapterNames(settings.models, digests),
             ledger=ledger,
-            tracer=tracer,
+            tracer=_tracer(settings, models, metrics, wall_clock, rng, shipping),
             answered=answered or Answered(),
             rng=random.Random(0) if rng else random.Random(),
-            lazy_class=max(shared.classes, key=lambda each: each.urgency).name,
+            lazy_class=max(classes, key=lambda each: each.urgency).name,
             ids=ids or random_ids(),
             wall_clock=wall_clock,
         )
+    )
+
+
+def _tracer(
+    settings: Settings,
+    models: Mapping[str, Model],
+    metrics: GatewayMetrics,
+    wall_clock: Callable[[], float],
+    rng: random.Random | None,
+    shipping: Shipping | None,
+) -> Tracer | None:
+    """None where the settings trace nothing."""
+    if not settings.tracing.enabled:
+        return None
+    return Tracer(
+        settings.tracing,
+        metrics,
+        lambda model, replica_id: models[model].pool_of(replica_id),
+        asyncio.get_running_loop().time,
+        wall_clock,
+        random.Random(rng.random()) if rng else random.Random(),
+        shipping,
+    )
+
+
+def _limits_of(classes: Sequence[ClassSettings]) -> ClassLimits:
+    return ClassLimits(
+        {c.name: c.ttft_slo_ms / 1000 for c in classes if c.ttft_slo_ms},
+        {c.name: c.tpot_slo_ms / 1000 for c in classes if c.tpot_slo_ms},
     )
 
 

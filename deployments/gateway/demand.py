@@ -111,6 +111,9 @@ def model_told(
             told.waiting_tokens += waits.computed_tokens
             told.waiting_output_tokens += waits.output_tokens
             told.oldest_wait_s = max(told.oldest_wait_s, now_s - waits.since_s)
+    for stats in model.dispatcher.queue.stats():
+        if stats.in_flight:
+            classes.setdefault(stats.name, ClassTold()).generating = stats.in_flight
     return ModelTold(classes, _replicas(model), model.generating)
 
 

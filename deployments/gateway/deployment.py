@@ -77,46 +77,22 @@ class GatewayReplica:
         # lock each time that it needs it.
         sys.setswitchinterval(_SWITCH_S)
         give_back_large_blocks()
-        token = os.environ.get("WEIR_INTERNAL_TOKEN", "")
-        self._token = token
-        self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=None, connect=5.0),
-            connector=aiohttp.TCPConnector(limit=0),
-            auto_decompress=False,
-        )
+        self._token = os.environ.get("WEIR_INTERNAL_TOKEN", "")
+        self._session = _session()
+        self._processes = settings.gateway.processes
+        self._gateways = settings.gateway.replicas
+        self._metrics_settings = settings.server.metrics
+        self._metrics_port = settings.gateway.metrics_port
+        self._metrics_door: Listener | None = None
         metrics = GatewayMetrics(most_tenants=settings.server.metrics.max_tenants)
         metrics.info.labels(__version__).set(1)
-        self._processes = settings.gateway.processes
-        self._enricher = build_enricher(settings, metrics, os.environ)
         loop = asyncio.get_running_loop()
         live = LiveDirectory(Directory.of(settings.tenants), time.time)
         self._watch = build_watch(settings, os.environ, live, metrics)
         if self._watch is not None:
             await loop.run_in_executor(None, self._watch.begin)
-        self._accounts = redis_store(settings, os.environ, metrics)
-        self._accounts.start()
-        self._redis = Redis.from_url(platform_redis_url(settings, os.environ))
-        self._ledger = open_ledger(settings, os.environ, self._redis, metrics, time.time)
-        self._shipper = build_shipper(settings.tracing, metrics)
         answered = Answered()
-        self._gateway = build_gateway(
-            settings,
-            _encoders(settings),
-            WebSocketTransport(self._session, token),
-            KvEventFeed(),
-            self._enricher,
-            metrics,
-            digests=adapter_digests(settings),
-            directory=live,
-            account=redis_account(self._accounts),
-            ledger=self._ledger,
-            shipping=self._shipper,
-            answered=answered,
-        )
-        self._metrics_settings = settings.server.metrics
-        self._gateways = settings.gateway.replicas
-        self._metrics_port = settings.gateway.metrics_port
-        self._metrics_door: Listener | None = None
+        self._build(settings, metrics, live, answered)
         self._kept = SharedResponses(
             RedisResponses(self._redis, settings.responses),
             MemoryResponses(settings.responses, loop.time),
@@ -132,27 +108,63 @@ class GatewayReplica:
         )
         if self._batches is not None:
             self._batches.runner.start()
-        self._tasks = [
+        self._tasks = self._begin(settings, handles, metrics, answered)
+        if self._ledger is not None:
+            self._ledger.start(self._gateway.models.values())
+
+    def _build(
+        self, settings: Settings, metrics: GatewayMetrics, live: LiveDirectory, answered: Answered
+    ) -> None:
+        """The gateway, and what it is connected to."""
+        self._enricher = build_enricher(settings, metrics, os.environ)
+        self._accounts = redis_store(settings, os.environ, metrics)
+        self._accounts.start()
+        self._redis = Redis.from_url(platform_redis_url(settings, os.environ))
+        self._ledger = open_ledger(settings, os.environ, self._redis, metrics, time.time)
+        self._shipper = build_shipper(settings.tracing, metrics)
+        self._gateway = build_gateway(
+            settings,
+            _encoders(settings),
+            WebSocketTransport(self._session, self._token),
+            KvEventFeed(),
+            self._enricher,
+            metrics,
+            digests=adapter_digests(settings),
+            directory=live,
+            account=redis_account(self._accounts),
+            ledger=self._ledger,
+            shipping=self._shipper,
+            answered=answered,
+        )
+
+    def _begin(
+        self,
+        settings: Settings,
+        handles: Mapping[str, ReplicaChooser],
+        metrics: GatewayMetrics,
+        answered: Answered,
+    ) -> list[asyncio.Task[None]]:
+        """What runs until the gateway ends: it follows replicas and tells others what it sees."""
+        loop, gateway, redis = asyncio.get_running_loop(), self._gateway, self._redis
+        tasks = [
             loop.create_task(model.fleet.follow(handles[pool.deployment], pool.name))
-            for model in self._gateway.models.values()
+            for model in gateway.models.values()
             for pool in pools_of(model.settings)
         ]
         name = f"{os.uname().nodename}-{os.getpid()}-{secrets.token_hex(4)}"
-        boards = BoardWriter(self._gateway, self._redis, name, time.time)
-        self._tasks.append(loop.create_task(boards.run()))
-        self._tasks.append(loop.create_task(self._gateway.rollouts.run(self._gateway, self._redis)))
+        tasks.append(loop.create_task(BoardWriter(gateway, redis, name, time.time).run()))
+        tasks.append(loop.create_task(gateway.rollouts.run(gateway, redis)))
         if scales(settings):
-            fallbacks = self._gateway.parts.fallbacks
+            fallbacks = gateway.parts.fallbacks
             surpluses = {n: each.surplus for n, each in fallbacks.items() if each.surplus}
-            models = self._gateway.models
-            teller = DemandTeller(models, answered, self._redis, time.time, metrics, surpluses)
-            self._tasks.append(loop.create_task(teller.run()))
+            teller = DemandTeller(gateway.models, answered, redis, time.time, metrics, surpluses)
+            tasks.append(loop.create_task(teller.run()))
         if any(pool.splits for each in settings.models for pool in pools_of(each)):
-            replicas = Replicas(self._session, token)
-            splits = RoleSplits(self._gateway.models, replicas, self._redis, loop.time)
-            self._tasks.append(loop.create_task(splits.run()))
-        if self._ledger is not None:
-            self._ledger.start(self._gateway.models.values())
+            splits = RoleSplits(
+                gateway.models, Replicas(self._session, self._token), redis, loop.time
+            )
+            tasks.append(loop.create_task(splits.run()))
+        return tasks
 
     async def __serve_build_asgi_app__(self) -> Any:
         """Serve calls this after the constructor and serves what it returns."""
@@ -222,6 +234,15 @@ class GatewayReplica:
         if self._watch is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._watch.stop)
         await self._session.close()
+
+
+def _session() -> aiohttp.ClientSession:
+    """To replicas. It bounds neither how long they take nor how many connections there are."""
+    return aiohttp.ClientSession(
+        timeout=aiohttp.ClientTimeout(total=None, connect=5.0),
+        connector=aiohttp.TCPConnector(limit=0),
+        auto_decompress=False,
+    )
 
 
 def _encoders(settings: Settings) -> Mapping[str, PromptEncoder]:

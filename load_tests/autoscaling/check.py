@@ -8,7 +8,8 @@ from typing import Any
 
 from load_tests.autoscaling.days import SLO, Days
 from load_tests.autoscaling.elastic import drawn, run_requests
-from load_tests.autoscaling.fluid import Fluid, PoolKind, World
+from load_tests.autoscaling.fleet import PoolKind, World
+from load_tests.autoscaling.fluid import Fluid
 from load_tests.autoscaling.traces import Ticks
 from load_tests.sim.figures import Slo
 from weir.autoscaling.registry import build_policy

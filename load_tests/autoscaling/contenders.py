@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from load_tests.autoscaling.fluid import PoolKind
+from load_tests.autoscaling.fleet import PoolKind
 
 
 @dataclass(frozen=True, slots=True)

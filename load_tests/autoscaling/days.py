@@ -12,7 +12,8 @@ from typing import Any
 import weir.autoscaling.policies  # noqa: F401 - registers the policies
 from load_tests.autoscaling.contenders import Contender, usd_per_request
 from load_tests.autoscaling.engines import ReplicaTable
-from load_tests.autoscaling.fluid import Fluid, Outcome, PoolKind, World
+from load_tests.autoscaling.fleet import Outcome, PoolKind, World
+from load_tests.autoscaling.fluid import Fluid
 from load_tests.autoscaling.measured import table_of
 from load_tests.autoscaling.traces import Ticks, read_servegen
 from load_tests.autoscaling.tuning import Day, Tried, chosen, chosen_margin, days_of
@@ -151,8 +152,10 @@ Once = Callable[[str, Callable[[], dict[str, Any]]], dict[str, Any]]
 """The result of that name, if it is kept, or else made now."""
 
 
-def tune(contender: Contender, days: Days, seed: int, once: Once = lambda _, make: make()) -> Tuned:
-    """By the tuning week alone (:mod:`.tuning`)."""
+def try_all(
+    contender: Contender, days: Days, seed: int, once: Once = lambda _, make: make()
+) -> list[Tried]:
+    """Every combination of the contender's grid over the tuning week."""
     first = contender.pools(days.kinds)[0]
     tried = []
     for params in contender.choices(first, days.has_batch):
@@ -160,6 +163,12 @@ def tune(contender: Contender, days: Days, seed: int, once: Once = lambda _, mak
         found = once(key, partial(_tried, contender, params, days, seed))
         own = tuple(Day(*day) for day in found["days"])
         tried.append(Tried(params, found["usd"], found["met"], found["late_batch"], own))
+    return tried
+
+
+def tune(contender: Contender, days: Days, seed: int, once: Once = lambda _, make: make()) -> Tuned:
+    """By the tuning week alone (:mod:`.tuning`)."""
+    tried = try_all(contender, days, seed, once)
     margin = chosen_margin(tried, MET, LATE_BATCH)
     grid = [
         {**one.params, "usd": one.usd, "met": one.met, "late_batch": one.late_batch}

@@ -21,7 +21,8 @@ from load_tests.autoscaling.engines import (
     drawn_request,
     engine_config,
 )
-from load_tests.autoscaling.fluid import HISTORY, SAMPLE_S, SMOOTHING_S, Outcome, PoolKind
+from load_tests.autoscaling.fleet import Outcome, PoolKind
+from load_tests.autoscaling.fluid import HISTORY, SAMPLE_S, SMOOTHING_S
 from load_tests.autoscaling.traces import Ticks
 from load_tests.report import percentile
 from load_tests.sim.figures import Slo

@@ -16,7 +16,9 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from load_tests.autoscaling.batch_work import BatchWork
 from load_tests.autoscaling.engines import ReplicaTable
+from load_tests.autoscaling.fleet import Moment, Outcome, PoolKind, World
 from load_tests.autoscaling.traces import Ticks
 from weir.autoscaling.registry import AutoscalingPolicy
 from weir.autoscaling.report import Demand, ModelState, PoolState, Sample
@@ -24,85 +26,6 @@ from weir.autoscaling.report import Demand, ModelState, PoolState, Sample
 SAMPLE_S = 120.0
 HISTORY = 1500
 SMOOTHING_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class PoolKind:
-    """One pool and what its replicas are. ``notice_s``: before a spot replica is taken away.
-    ``outages_per_day``: of the whole place."""
-
-    state: PoolState
-    table: ReplicaTable
-    notice_s: float = 120.0
-    outages_per_day: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """``decide_s``: between two decisions. ``batch_within_s``: batch work has so long.
-    ``spill_share``: of all urgent requests so far, that a student may answer for
-    ``spill_usd`` each when there are more than the replicas keep in time. ``sees_batch``: False
-    where batch work stands behind a gate that the policy does not see."""
-
-    pools: tuple[PoolKind, ...]
-    ttft_slo_s: float
-    tpot_slo_s: float
-    decide_s: float = 30.0
-    drain_s: float = 30.0
-    batch_within_s: float = 6 * 3600.0
-    spill_share: float = 0.0
-    spill_usd: float = 0.0
-    sees_batch: bool = True
-    seed: int = 7
-
-
-@dataclass(slots=True)
-class Moment:
-    """Of one stretch of time, for pictures and for recovery: means, and the worst share in time."""
-
-    at_s: float
-    replicas: float = 0.0
-    usd_per_hour: float = 0.0
-    waiting: float = 0.0
-    urgent: float = 0.0
-    urgent_met: float = 0.0
-    ticks: int = 0
-
-    @property
-    def met(self) -> float:
-        """Share of urgent requests in time; 1 without any."""
-        return self.urgent_met / self.urgent if self.urgent else 1.0
-
-
-@dataclass(slots=True)
-class Outcome:
-    """Of one run. ``met``: share of urgent requests within TTFT and TPOT. ``flaps``: changes of
-    direction. ``late_batch``: tokens of batch work done, or still undone, after their time.
-    ``moments``: one for each ``every_s``."""
-
-    usd: float = 0.0
-    replica_hours: float = 0.0
-    urgent: float = 0.0
-    urgent_met: float = 0.0
-    minutes_lost: float = 0.0
-    flaps: int = 0
-    changes: int = 0
-    interrupted: int = 0
-    batch: float = 0.0
-    late_batch: float = 0.0
-    spilt: float = 0.0
-    seconds: float = 0.0
-    moments: list[Moment] = field(default_factory=list)
-
-    @property
-    def met(self) -> float:
-        """In [0, 1]; 1 without urgent requests."""
-        return self.urgent_met / self.urgent if self.urgent else 1.0
-
-    @property
-    def late_batch_share(self) -> float:
-        """In [0, 1]; 0 without batch work."""
-        return self.late_batch / self.batch if self.batch else 0.0
 
 
 @dataclass(slots=True)
@@ -131,8 +54,7 @@ class Fluid:
         self._starting: dict[str, list[float]] = {kind.state.name: [] for kind in world.pools}
         self._leaving: list[tuple[float, str]] = []
         self._waiting = [0.0, 0.0, 0.0]  # urgent requests, prompt tokens, output tokens
-        self._batch: deque[list[float]] = deque()  # arrival, requests, prompt and output tokens
-        self._batch_left = [0.0, 0.0, 0.0]  # the sums of its columns
+        self._batch = BatchWork(world.batch_within_s)
         self._history: deque[Sample] = deque(maxlen=HISTORY)
         self._kept_history: tuple[Sample, ...] = ()
         self._rates = [0.0] * 6
@@ -142,6 +64,7 @@ class Fluid:
         self._direction = 0
         self._sampled = [0.0, 0.0]
         self._speeds = _Speeds()
+        self._now_s = 0.0
         self._changed = True
         self._has_batch = bool(ticks.batch_requests.any())
         self.outcome = Outcome()
@@ -154,9 +77,10 @@ class Fluid:
         per_moment = max(1, round(self._every_s / tick_s))
         columns = zip(*(column.tolist() for column in ticks.columns), strict=True)
         for number, arrived in enumerate(columns):
-            now_s = number * tick_s
+            now_s = self._now_s = number * tick_s
             if number % per_moment == 0:
                 out.moments.append(Moment(now_s))
+                self._changed = True  # another hour may have another price
             self._replicas_change(now_s, tick_s)
             self._arrive(now_s, arrived)
             self._serve(now_s, tick_s, arrived[0])
@@ -164,10 +88,7 @@ class Fluid:
             if number % every == 0:
                 self._decide(now_s)
         out.seconds = len(ticks) * tick_s
-        for at_s, _, prompts, outputs in self._batch:
-            if out.seconds - at_s > self._world.batch_within_s:
-                out.batch += prompts + outputs
-                out.late_batch += prompts + outputs
+        self._batch.end(out, out.seconds)
         return out
 
     def _replicas_change(self, now_s: float, tick_s: float) -> None:
@@ -206,9 +127,7 @@ class Fluid:
         self._sampled[0] += prompts
         self._sampled[1] += outputs
         if batch:
-            self._batch.append([now_s, batch, batch_prompts, batch_outputs])
-            for index, amount in enumerate(arrived[3:]):
-                self._batch_left[index] += amount
+            self._batch.arrive(now_s, batch, batch_prompts, batch_outputs)
         tick_s, rates = self._ticks.tick_s, self._rates
         new = (1 - 0.5 ** (tick_s / SMOOTHING_S) if now_s else 1.0) / tick_s
         keep = 1 - new * tick_s
@@ -244,7 +163,7 @@ class Fluid:
             met = 0.0
         # Batch work fills replicas up to the load at which urgent work keeps its limits.
         filled = max(0.0, speeds.usable * tick_s - needed)
-        left = self._work_off_batch(now_s, filled, speeds)
+        left = self._batch.work_off(now_s, filled, speeds.prompts, speeds.outputs, self.outcome)
         total = load + (filled - left) / tick_s
         self._latest = (ttft_s + max(0.0, waits_s), tpot_s, met, load, total)
         self._judge(met, arrived, spilt, tick_s)
@@ -281,25 +200,6 @@ class Fluid:
         if arrived and good < 0.95 * arrived:
             out.minutes_lost += tick_s / 60
 
-    def _work_off_batch(self, now_s: float, left_s: float, speeds: _Speeds) -> float:
-        while self._batch and left_s > 1e-9:
-            row = self._batch[0]
-            at_s, requests, prompts, outputs = row
-            needs_s = prompts / speeds.prompts + outputs / speeds.outputs
-            done = min(1.0, left_s / needs_s) if needs_s > 0 else 1.0
-            left_s -= needs_s * done
-            tokens = (prompts + outputs) * done
-            self.outcome.batch += tokens
-            if now_s - at_s > self._world.batch_within_s:
-                self.outcome.late_batch += tokens
-            for index, amount in enumerate((requests, prompts, outputs)):
-                self._batch_left[index] = max(0.0, self._batch_left[index] - amount * done)
-            if done < 1:
-                row[1:] = [requests * (1 - done), prompts * (1 - done), outputs * (1 - done)]
-                break
-            self._batch.popleft()
-        return left_s
-
     def _added_up(self) -> _Speeds:
         speeds, shares = _Speeds(), dict[int, tuple[float, ReplicaTable]]()
         for kind in self._world.pools:
@@ -307,7 +207,7 @@ class Fluid:
             count = self._ready[name]
             leaving = sum(gone == name for _, gone in self._leaving)
             paid = count + len(self._starting[name]) + leaving
-            speeds.usd_per_hour += paid * kind.state.usd_per_hour
+            speeds.usd_per_hour += paid * kind.state.usd_at(self._now_s)
             if not count:
                 continue
             speeds.replicas += count
@@ -389,29 +289,12 @@ class Fluid:
         )
         classes = {"interactive": urgent}
         if self._has_batch and self._world.sees_batch:
-            classes["batch"], load = self._batch_demand(now_s), total
+            classes["batch"], load = self._batch.demand(now_s, rates[3:]), total
         pools = tuple(self._pool_state(kind, load) for kind in self._world.pools)
         if not self._kept_history:
             self._kept_history = tuple(self._history)
         slo = (self._world.ttft_slo_s, self._world.tpot_slo_s)
         return ModelState("model", classes, pools, *slo, self._kept_history)
-
-    def _batch_demand(self, now_s: float) -> Demand:
-        oldest_s = now_s - self._batch[0][0] if self._batch else 0.0
-        # What is left of the oldest work's time, with a margin of half.
-        left_s = max(300.0, (self._world.batch_within_s - oldest_s) / 2)
-        requests, prompts, outputs = self._batch_left
-        arrivals, computed, output = self._rates[3:]
-        return Demand(
-            arrivals,
-            computed,
-            output,
-            round(requests),
-            prompts,
-            outputs,
-            oldest_s,
-            deferrable_s=left_s,
-        )
 
     def _pool_state(self, kind: PoolKind, load: float) -> PoolState:
         name, ready = kind.state.name, self._ready[kind.state.name]
@@ -419,6 +302,7 @@ class Fluid:
         return replace(
             kind.state,
             capacity=kind.table.capacity,
+            usd_per_hour=kind.state.usd_at(self._now_s),
             ready=ready,
             starting=len(self._starting[name]),
             draining=sum(gone == name for _, gone in self._leaving),

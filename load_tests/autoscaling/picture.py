@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from load_tests.autoscaling.fluid import Outcome
+from load_tests.autoscaling.fleet import Outcome
 from load_tests.autoscaling.traces import Ticks
 
 #: Told apart by colour-blind readers too (Okabe and Ito).

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from load_tests.autoscaling.fluid import Outcome
+from load_tests.autoscaling.fleet import Outcome
 
 #: Margins that are tried, in standard errors over days.
 MARGINS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)

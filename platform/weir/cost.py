@@ -12,7 +12,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from types import MappingProxyType
 from typing import Final, Literal
 
-from weir.settings.money import HourPriceSettings, PriceSettings, PricesSettings
+from weir.settings.money import HOURS, HourPriceSettings, PriceSettings, PricesSettings
 from weir.settings.pools import PoolSettings
 from weir.settings.tree import ModelSettings
 
@@ -112,20 +112,27 @@ def usd_of(nano: int) -> Decimal:
     return Decimal(nano).scaleb(-9)
 
 
-def replica_usd_per_hour(
+def replica_usd_by_hour(
     prices: PricesSettings, model: ModelSettings, pool: PoolSettings | None = None
-) -> Decimal:
-    """What one replica costs in an hour: as its pool says, or its model, or the table of
-    accelerators, regions and markets; nothing where none of them does."""
+) -> tuple[Decimal, ...]:
+    """What an hour of one replica costs, for each hour of the day (UTC): as its pool says, or its
+    model, or the table of accelerators, regions and markets; nothing where none of them does."""
     served = model if pool is None else model.of_pool(pool)
     own = served.price.replica_usd_per_hour
     if own is not None:
-        return exact(own)
+        return (exact(own),) * HOURS
     market = "on_demand" if pool is None else pool.market
     region = prices.region if pool is None or pool.region is None else pool.region
     found = hour_price(prices, served.accelerator, region, market)
     count = served.parallel.workers if served.accelerator is not None else 1
-    return Decimal(0) if found is None else exact(found.usd_per_hour) * count
+    if found is None:
+        return (Decimal(0),) * HOURS
+    return tuple(exact(usd) * count for usd in found.usd_by_hour)
+
+
+def hour_of_day(at_s: float) -> int:
+    """Of a time in seconds since the epoch, in UTC: the index into prices by hour."""
+    return int(at_s // 3600) % HOURS
 
 
 def hour_price(

@@ -143,6 +143,14 @@ def test_a_round_decides_writes_and_keeps(redis: Redis, engine: Engine) -> None:
     assert rows[0].state.pools[0].capacity.usable == 0.8
 
 
+def test_plans_have_the_prices_of_all_hours() -> None:
+    night = {"from_hour": 22, "until_hour": 6, "usd_per_hour": 1.0}
+    prices = {"hours": [{"usd_per_hour": 3.0, "at": [night]}]}
+    (plan,) = scaling_plans(settings_of(prices=prices))
+    pool = plan.pools[0].state
+    assert [pool.usd_at(3600.0 * hour) for hour in (5, 6, 21, 22)] == [1.0, 3.0, 3.0, 1.0]
+
+
 def test_a_batch_in_the_database_gets_replicas_in_time(redis: Redis, engine: Engine) -> None:
     now = [1000.0]
     round_ = Round(settings_of(), redis, engine, lambda: now[0])

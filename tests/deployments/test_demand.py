@@ -71,6 +71,16 @@ async def test_a_request_for_a_model_that_sleeps_is_held_and_seen(sleeping: Worl
     assert told(sleeping).classes["standard"].waiting_requests == 0
 
 
+async def test_answers_under_way_are_told_by_class(sleeping: World) -> None:
+    await sleeping.add_replica("r", StubGenerator(0.05))
+    asking = asyncio.create_task(sleeping.post({**BODY, "max_tokens": 50}).__aenter__())
+    await until(lambda: bool(told(sleeping).generating))
+    assert told(sleeping).classes["standard"].generating == 1
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    await until(lambda: not told(sleeping).classes["standard"].generating)
+
+
 async def test_it_is_held_for_so_long_and_no_longer(encoder: PromptEncoder) -> None:
     short = settings_of().model_copy(
         update={"autoscaling": settings_of().autoscaling.model_copy(update={"hold_s": 0.2})}

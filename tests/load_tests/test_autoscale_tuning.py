@@ -2,7 +2,7 @@
 
 import pytest
 
-from load_tests.autoscaling.fluid import Moment, Outcome
+from load_tests.autoscaling.fleet import Moment, Outcome
 from load_tests.autoscaling.tuning import (
     MARGINS,
     Day,

@@ -12,7 +12,9 @@ from load_tests.autoscaling.burst import recovery_s
 from load_tests.autoscaling.contenders import ON_DEMAND, SPOT, usd_per_request
 from load_tests.autoscaling.elastic import drawn, run_requests
 from load_tests.autoscaling.engines import LoadRow, ReplicaTable, fine
-from load_tests.autoscaling.fluid import Fluid, World
+from load_tests.autoscaling.equal_share import STEPS
+from load_tests.autoscaling.fleet import World
+from load_tests.autoscaling.fluid import Fluid
 from load_tests.autoscaling.measured import table_of
 from load_tests.autoscaling.steadiness import steady
 from load_tests.autoscaling.traces import Ticks, read_servegen
@@ -73,10 +75,15 @@ def test_the_bench_prints_what_each_policy_cost(folder, monkeypatch, capsys):
     assert {row["system"] for row in told["rows"]} == {
         one.name for one in (*ON_DEMAND, *SPOT) if one.name.startswith("Ray")
     }
-    for row in told["rows"]:
+    plain, equal = ([row for row in told["rows"] if key in row] for key in ("usd", "steps"))
+    assert len(plain) == len(equal) == len(told["rows"]) / 2
+    for row in plain:
         assert 0 <= row["met_share"] <= 1 + 1e-9
         assert row["usd"] > 0
         assert len(row["grid"]) >= 3
+    for row in equal:
+        assert [step[0] for step in row["steps"]] == list(STEPS)
+        assert row["usd_at_share"] is not None or row["reason"]
 
 
 def _constant(per_s, hours=2):

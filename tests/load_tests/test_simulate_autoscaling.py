@@ -31,6 +31,18 @@ def test_each_policy_has_its_row_and_a_line_in_the_picture(asked, tmp_path, caps
     assert picture.read_text("utf-8").startswith("<?xml")
 
 
+def test_hours_may_be_cheaper(asked, capsys):
+    def usd(*more):
+        assert simulate_autoscaling.main([*asked, *more, "--json"]) == 0
+        rows = json.loads(capsys.readouterr().out)["rows"]
+        return {row["system"]: row["usd"] for row in rows}
+
+    plain = usd()
+    assert usd("--cheap-hours", "12", "20", "0.5") == plain  # the trace ends before
+    some = usd("--cheap-hours", "23", "1", "0.5")
+    assert all(0.4 * plain[name] < some[name] < 0.9 * plain[name] for name in plain)
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [

@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weir.cost import Price, Used, exact, hour_price, nano_usd, replica_usd_per_hour, usd_of
+from weir.cost import (
+    Price,
+    Used,
+    exact,
+    hour_of_day,
+    hour_price,
+    nano_usd,
+    replica_usd_by_hour,
+    usd_of,
+)
 from weir.settings.money import PriceSettings, PricesSettings
 from weir.settings.pools import PoolSettings
 from weir.settings.tree import ModelSettings
@@ -131,13 +140,53 @@ def test_a_replica_costs_what_its_pool_or_model_says_or_else_the_table() -> None
     model = ModelSettings.model_validate(
         {"name": "m", "source": "x", "engine": {"mode": "stub"}, "parallel": {"tensor": 2}}
     )
-    assert replica_usd_per_hour(TABLE, model) == exact(0.1)
-    assert replica_usd_per_hour(TABLE, model, spot) == 3  # two accelerators
-    assert replica_usd_per_hour(TABLE, model, there) == 6
-    assert replica_usd_per_hour(TABLE, model, named) == 7
+
+    def usd(prices: PricesSettings, model: ModelSettings, pool: PoolSettings | None = None) -> Any:
+        (all_day,) = set(replica_usd_by_hour(prices, model, pool))
+        return all_day
+
+    assert usd(TABLE, model) == exact(0.1)
+    assert usd(TABLE, model, spot) == 3  # two accelerators
+    assert usd(TABLE, model, there) == 6
+    assert usd(TABLE, model, named) == 7
     free = model.model_copy(update={"price": PriceSettings(replica_usd_per_hour=0)})
-    assert replica_usd_per_hour(TABLE, free, spot) == 0
-    assert replica_usd_per_hour(PricesSettings(), model) == 0
+    assert usd(TABLE, free, spot) == 0
+    assert usd(PricesSettings(), model) == 0
+
+
+def test_hours_of_the_day_have_prices_of_their_own() -> None:
+    night = {"from_hour": 22, "until_hour": 6, "usd_per_hour": 1.1}
+    noon = {"from_hour": 12, "until_hour": 13, "usd_per_hour": 9}
+    entry = {"accelerator": "H100", "usd_per_hour": 4, "at": [night, noon]}
+    prices = PricesSettings.model_validate({"hours": [entry]})
+    model = ModelSettings.model_validate(
+        {
+            "name": "m",
+            "source": "x",
+            "engine": {"mode": "stub"},
+            "accelerator": "H100",
+            "parallel": {"tensor": 2},
+        }
+    )
+    found = replica_usd_by_hour(prices, model)
+    assert len(found) == 24
+    assert {hour for hour, usd in enumerate(found) if usd == exact(2.2)} == {22, 23, *range(6)}
+    assert found[12] == 18
+    assert found[6] == found[13] == 8
+    assert found[hour_of_day(1_795_830_727.6)] == exact(2.2)  # at eight minutes to two
+
+
+@pytest.mark.parametrize(
+    "at",
+    [
+        [{"from_hour": 20, "until_hour": 2}, {"from_hour": 1, "until_hour": 3}],
+        [{"from_hour": 0, "until_hour": 0}, {"from_hour": 5, "until_hour": 6}],
+    ],
+)
+def test_an_hour_has_one_price(at: list[dict[str, int]]) -> None:
+    told = {"usd_per_hour": 4, "at": [{**each, "usd_per_hour": 1} for each in at]}
+    with pytest.raises(ValueError, match="has two prices"):
+        PricesSettings.model_validate({"hours": [told]})
 
 
 def test_one_kind_of_replica_has_one_price() -> None:

@@ -185,6 +185,7 @@ def _difference(now: ClassTold, then: ClassTold) -> ClassTold:
         now.oldest_wait_s,
         now.may_spill - then.may_spill,
         now.spilt - then.spilt,
+        now.generating,
     )
 
 
@@ -212,6 +213,7 @@ def _sum(parts: Sequence[_Part], deferrable_s: float) -> Demand:
         tpot_met=_share(sum(t.tpot_met for t in told), sum(t.tpot_judged for t in told)),
         deferrable_s=deferrable_s,
         may_spill_per_s=sum(p.more.may_spill / p.span_s for p in parts),
+        generating=sum(t.generating for t in told),
     )
 
 
@@ -224,6 +226,7 @@ def pool_state(
     memory: PoolMemory,
     replicas: Sequence[ReplicaTold],
     tpot_slo_s: float,
+    now_s: float,
 ) -> PoolState:
     """A pool as it is now; ``replicas``: those of it that gateways know."""
     base = plan.state
@@ -242,7 +245,7 @@ def pool_state(
             base.capacity.usable,
             memory.fit.error,
         ),
-        usd_per_hour=base.usd_per_hour,
+        usd_per_hour=base.usd_at(now_s),
         role=base.role,
         accelerator=base.accelerator,
         region=base.region,
@@ -258,6 +261,7 @@ def pool_state(
         interruptions_per_hour=memory.interruptions.per_hour,
         splits=base.splits,
         prefilling=min(memory.prefilling, len(ready)),
+        usd_by_hour=base.usd_by_hour,
     )
 
 

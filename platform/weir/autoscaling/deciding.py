@@ -179,6 +179,7 @@ class Scaler:
                 self._pool(plan, pool),
                 [each for each in seen if each.pool == pool.state.name or not each.pool],
                 plan.tpot_slo_s,
+                now_s,
             )
             for pool in plan.pools
         )
@@ -337,15 +338,17 @@ def holding(model: ModelState, targets: Targets) -> Targets:
     what arrives does not see long ones. Replicas that are still starting hold none, and answers on
     a replica that leaves need a place as well. Of the pools that shrink, the cheapest keep
     theirs. Where none is ready, one is started: Serve starts none by itself for an answer that has
-    lost its own."""
+    lost its own. Answers of classes that may wait keep nobody: what there is no place for goes on
+    when there is one."""
     running = max(model.generating, sum(pool.running_requests for pool in model.pools))
-    held = dict(targets)
+    patient = sum(each.generating for each in model.classes.values() if each.deferrable_s)
+    urgent, held = running - patient, dict(targets)
     for pool in sorted(model.pools, key=lambda each: each.usd_per_hour):
         at_a_time = max(1.0, pool.capacity.decode_tokens_per_s * model.tpot_slo_s)
         while held[pool.name] < min(pool.ready, pool.most):
-            missing = running - _held(model, held)
+            missing = urgent - _held(model, held)
             if missing <= 0:
-                return held
+                break
             more = math.ceil(missing / at_a_time)
             held[pool.name] = min(pool.ready, pool.most, held[pool.name] + more)
     answering = [pool for pool in model.pools if pool.role != "prefill" and pool.most]

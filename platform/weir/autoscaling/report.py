@@ -20,7 +20,8 @@ class Demand:
     expected to have.
     ``waiting_*``: at gateways and replicas, not begun. ``*_met``: shares of what was answered in
     the window, in [0, 1]. ``deferrable_s``: so long it may wait for cheaper hours (0: not at all).
-    ``may_spill_per_s``: of the arrivals, those that the student may answer.
+    ``may_spill_per_s``: of the arrivals, those that the student may answer. ``generating``: answers
+    under way.
     """
 
     arrivals_per_s: float = 0.0
@@ -37,20 +38,36 @@ class Demand:
     deferrable_s: float = 0.0
     prompt_tokens_per_s: float = field(default=0.0, kw_only=True)
     may_spill_per_s: float = field(default=0.0, kw_only=True)
+    generating: int = field(default=0, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What of batches has to be done within ``left_s`` seconds, what ends before it included."""
+
+    left_s: float
+    computed_tokens: float
+    output_tokens: float
 
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """Lines of batches that have no answer yet, wherever they wait, and the tokens that they will
-    take. ``first_s``: until the first of their windows ends. ``*_per_s``: how fast they have to be
-    worked on for all of them to be ready in time."""
+    """Lines of batches that have no answer yet, wherever they wait. ``first_s``: until the first of
+    their windows ends. ``windows``: the soonest first."""
 
     lines: int = 0
-    computed_tokens: float = 0.0
-    output_tokens: float = 0.0
     first_s: float = 0.0
-    computed_tokens_per_s: float = 0.0
-    output_tokens_per_s: float = 0.0
+    windows: tuple[Window, ...] = ()
+
+    @property
+    def computed_tokens_per_s(self) -> float:
+        """How fast prompts have to be computed for all to be ready in time."""
+        return max((each.computed_tokens / each.left_s for each in self.windows), default=0.0)
+
+    @property
+    def output_tokens_per_s(self) -> float:
+        """How fast answers have to be generated for all to be ready in time."""
+        return max((each.output_tokens / each.left_s for each in self.windows), default=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +88,9 @@ class PoolState:
     """Replicas of one kind. ``start_s``: from asking for a replica until it serves, as learned.
     ``interruptions_per_hour``: of one replica, learned per market. ``kv_use`` in [0, 1].
     ``splits``: which of its replicas only compute prompts follows the demand; ``prefilling``: so
-    many were told to."""
+    many were told to.
+    ``usd_per_hour``: now; ``usd_by_hour``: at each hour of the day (UTC), empty where it is the
+    same all day."""
 
     name: str
     capacity: Capacity
@@ -91,6 +110,12 @@ class PoolState:
     interruptions_per_hour: float = 0.0
     splits: bool = False
     prefilling: int = 0
+    usd_by_hour: tuple[float, ...] = ()
+
+    def usd_at(self, at_s: float) -> float:
+        """What an hour costs at a time, in seconds since the epoch."""
+        by_hour = self.usd_by_hour
+        return by_hour[int(at_s // 3600) % len(by_hour)] if by_hour else self.usd_per_hour
 
     @property
     def current(self) -> int:

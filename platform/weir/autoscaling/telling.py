@@ -39,7 +39,8 @@ def no_times() -> list[int]:
 
 
 class ClassTold(msgspec.Struct, array_like=True):
-    """One priority class of a model. The ``waiting_*`` fields are of now, the others are counts.
+    """One priority class of a model. The ``waiting_*`` fields and ``generating``, the answers under
+    way, are of now, the others are counts.
     ``computed_tokens``: prompt tokens that no replica had cached; ``output_tokens``: as expected
     at arrival. ``ttft``, ``tpot``: answers by bin of :data:`BINS_S`; ``judged``: answers whose
     class has a limit, or whose TPOT is known; ``*_met``: of them, those within. ``may_spill``:
@@ -62,6 +63,7 @@ class ClassTold(msgspec.Struct, array_like=True):
     oldest_wait_s: float = 0.0
     may_spill: int = 0
     spilt: int = 0
+    generating: int = 0
 
 
 class ReplicaTold(msgspec.Struct, array_like=True):

@@ -185,8 +185,9 @@ def _add(
 def _store_hours(connection: Connection, told: Sequence[ReplicaTime], rates: Rates) -> None:
     hours: dict[tuple[int, str], dict[str, Any]] = {}
     for time in told:
-        rate = rates.get((time.model, time.pool), FREE)
+        usual = rates.get((time.model, time.pool), FREE)
         for hour_ms, first_ms, last_ms in _hours(time):
+            rate = usual.at(hour_ms / 1000)
             row = hours.setdefault(
                 (hour_ms, time.replica),
                 {

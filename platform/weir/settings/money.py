@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
 from weir.settings.section import Finding, Section, refuse
 
+HOURS: Final = 24
 Market = Literal["on_demand", "spot"]
 Usd = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -33,17 +34,51 @@ class PriceSettings(Section):
     batch_discount: float = Field(0.0, ge=0, le=1)
 
 
+class OtherHoursSettings(Section):
+    """Hours of the day, in UTC, with a price of their own: from ``from_hour`` until before
+    ``until_hour``, over midnight where that is the smaller one."""
+
+    from_hour: int = Field(ge=0, le=23)
+    until_hour: int = Field(ge=0, le=24)
+    usd_per_hour: Usd
+
+    @property
+    def hours(self) -> tuple[int, ...]:
+        """Each of them; all of a day where both are the same."""
+        count = (self.until_hour - self.from_hour) % HOURS or HOURS
+        return tuple((self.from_hour + number) % HOURS for number in range(count))
+
+
 class HourPriceSettings(Section):
     """What an hour costs. A part that is None fits every replica; of the entries that fit, the one
     that names most parts counts, the accelerator before the region before the market.
 
     ``usd_per_hour`` is for one accelerator; for a replica without any, it is for the replica.
+    ``at``: hours of the day that cost something else.
     """
 
     accelerator: str | None = None
     region: str | None = None
     market: Market | None = None
     usd_per_hour: Usd
+    at: tuple[OtherHoursSettings, ...] = ()
+
+    @model_validator(mode="after")
+    def _each_hour_once(self) -> Self:
+        seen: set[int] = set()
+        findings = []
+        for number, each in enumerate(self.at):
+            if twice := sorted(seen & set(each.hours)):
+                findings.append(Finding(("at", number), f"hour {twice[0]} has two prices"))
+            seen |= set(each.hours)
+        refuse(findings)
+        return self
+
+    @property
+    def usd_by_hour(self) -> tuple[float, ...]:
+        """For each hour of the day, in UTC."""
+        others = {hour: each.usd_per_hour for each in self.at for hour in each.hours}
+        return tuple(others.get(hour, self.usd_per_hour) for hour in range(HOURS))
 
 
 class PricesSettings(Section):

@@ -9,21 +9,21 @@ from deployments.batches.backlog import Job, backlog_of, backlogs
 from deployments.batches.jobs import BatchTable
 from deployments.batches.results import Result, ResultTable
 from tests.deployments.batches.begun import begin
-from weir.autoscaling.report import Backlog
+from weir.autoscaling.report import Backlog, Window
 
 HOUR_S = 3600.0
 
 
 def test_what_is_left_follows_from_what_lines_have_taken_so_far(database: Engine) -> None:
     number = begin(database, 1, 100, "m", HOUR_S)
-    assert backlogs(database, {"m"}, 0.0)["m"] == Backlog(
-        100, 100 * 100, 100 * 256, HOUR_S, 10_000 / HOUR_S, 25_600 / HOUR_S
-    )
+    window = Window(0.9 * HOUR_S, 100 * 100, 100 * 256)
+    assert backlogs(database, {"m"}, 0.0)["m"] == Backlog(100, HOUR_S, (window,))
     results = [Result(line, 0, 1, line == 4, 30, 10, 5) for line in range(1, 5)]
     assert ResultTable(database).record(number, "part", results)
     left = backlogs(database, {"m"}, 1800.0)["m"]
-    assert (left.lines, left.computed_tokens, left.output_tokens) == (96, 96 * 20, 96 * 5)
-    assert left.output_tokens_per_s == pytest.approx(96 * 5 / 1800.0)
+    (window,) = left.windows
+    assert (left.lines, window.computed_tokens, window.output_tokens) == (96, 96 * 20, 96 * 5)
+    assert left.output_tokens_per_s == pytest.approx(96 * 5 / (0.9 * 1800.0))
 
 
 def test_only_batches_that_run_count_and_only_for_models_that_scale(database: Engine) -> None:
@@ -40,9 +40,18 @@ def test_only_batches_that_run_count_and_only_for_models_that_scale(database: En
 def test_the_window_that_asks_for_most_counts() -> None:
     soon, late = Job(HOUR_S, 10, 3600.0, 360.0), Job(10 * HOUR_S, 90, 36_000.0, 360.0)
     both = backlog_of([late, soon])
-    assert (both.lines, both.computed_tokens, both.first_s) == (100, 39_600.0, HOUR_S)
-    assert both.computed_tokens_per_s == pytest.approx(39_600 / (10 * HOUR_S))
-    assert both.output_tokens_per_s == pytest.approx(0.1)
+    assert (both.lines, both.first_s) == (100, HOUR_S)
+    assert [each.computed_tokens for each in both.windows] == [3600.0, 39_600.0]
+    assert both.computed_tokens_per_s == pytest.approx(39_600 / (9 * HOUR_S))
+    assert both.output_tokens_per_s == pytest.approx(0.1 / 0.9)
+
+
+def test_windows_that_end_together_are_one() -> None:
+    jobs = [Job(HOUR_S + 60.0 * number, 10, 100.0, 10.0) for number in range(30)]
+    both = backlog_of(jobs)
+    assert both.lines == 300
+    assert [each.computed_tokens for each in both.windows] == [1700.0, 3000.0]
+    assert both.windows[1].left_s == pytest.approx(0.9 * (HOUR_S + 60.0 * 17))
 
 
 def test_a_window_that_is_all_but_over_does_not_ask_for_the_whole_fleet() -> None:

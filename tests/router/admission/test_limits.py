@@ -253,9 +253,9 @@ def standing(**more: Any) -> Standing:
         ({"urgent_idle_s": 10.0}, Share()),
         ({"most_urgent": True}, HALF),
         ({"tenant_in_flight": 2}, Share()),
-        ({"tenant_in_flight": 3}, Share(prefill=0.25)),
+        ({"tenant_in_flight": 3}, Share(prefill=0.1)),
         ({"tenant_in_flight": 3, "tenant_weight": 2.0}, Share()),
-        ({"tenant_in_flight": 3, "urgent_idle_s": 0.0}, Share(0.25, 0.5, 0.5)),
+        ({"tenant_in_flight": 3, "urgent_idle_s": 0.0}, Share(0.1, 0.5, 0.5)),
     ],
 )
 def test_how_far_a_class_and_a_heavy_tenant_may_fill_a_replica(where, expected):

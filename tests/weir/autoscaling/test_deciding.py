@@ -11,7 +11,14 @@ import weir.autoscaling.policies  # noqa: F401 - registers them
 from weir.autoscaling.collecting import STALE_S, Collector, ModelPlan, PoolPlan
 from weir.autoscaling.deciding import Decided, Scaler, holding
 from weir.autoscaling.registry import build_policy, policy_names
-from weir.autoscaling.report import Capacity, Decision, Explanation, ModelState, PoolState
+from weir.autoscaling.report import (
+    Capacity,
+    Decision,
+    Demand,
+    Explanation,
+    ModelState,
+    PoolState,
+)
 from weir.autoscaling.telling import (
     BINS_S,
     ClassTold,
@@ -225,6 +232,25 @@ def test_replicas_stay_while_answers_need_them(running: int, wanted: int, expect
     """A replica generates 400 tokens a second: 40 answers within the limit of 0.1 s."""
     pool = replace(plan(least=0).pools[0].state, ready=3, running_requests=running)
     assert holding(ModelState("m", {}, (pool,)), {"m": wanted}) == {"m": expected}
+
+
+def test_answers_that_may_wait_keep_no_replica() -> None:
+    """Batch work fills what there is, so it would keep whatever there is."""
+    pool = replace(plan(least=0).pools[0].state, ready=3, running_requests=100)
+    patient = {"batch": Demand(deferrable_s=3600.0, generating=100)}
+    assert holding(ModelState("m", patient, (pool,)), {"m": 1}) == {"m": 1}
+    some = {"batch": Demand(deferrable_s=3600.0, generating=30)}
+    assert holding(ModelState("m", some, (pool,)), {"m": 1}) == {"m": 2}
+    assert holding(ModelState("m", patient, (pool,)), {"m": 0}) == {"m": 1}
+
+
+def test_pools_cost_what_they_do_at_the_hour() -> None:
+    pool = PoolState("m", CAPACITY, 3.0, most=4, usd_by_hour=(1.0, *[3.0] * 23))
+    scaler = Scaler([ModelPlan("m", (PoolPlan(pool, "model-m"),))], Fixed(2))
+    (cheap,) = scaler.decide([told(86_400.0)], 86_400.0)
+    assert cheap.usd_per_hour == 2.0
+    (dear,) = scaler.decide([told(90_000.0)], 90_000.0)
+    assert dear.usd_per_hour == 6.0
 
 
 def test_nothing_is_added_for_answers_under_way() -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import weir.autoscaling.policies  # noqa: F401 - registers them
 from tests.weir.autoscaling.fleets import LARGE, SMALL, SPOT_A, SPOT_B, model
 from weir.autoscaling.registry import build_policy
-from weir.autoscaling.report import Backlog, Demand, Sample, Student
+from weir.autoscaling.report import Backlog, Demand, Sample, Student, Window
 
 
 def decide(state, now_s=0.0, before=None, **params):
@@ -56,7 +56,8 @@ def test_what_waits_is_drained():
 def test_a_backlog_of_batches_gets_what_its_windows_need_beyond_the_room():
     calm = model(3e4)
     idle = replace(calm, classes={})
-    small, large = Backlog(10, 1e4, 1e4, 3600, 3, 3), Backlog(10**6, 4e8, 1e8, 3600, 1.1e5, 3e4)
+    small = Backlog(10, 3600, (Window(3600, 1e4, 1e4),))
+    large = Backlog(10**6, 3600, (Window(3600, 4e8, 1e8),))
     assert decide(replace(calm, backlog=small)).targets == decide(calm).targets
     assert decide(replace(calm, backlog=large)).targets["large"] > decide(calm).targets["large"]
     assert decide(replace(idle, backlog=large)).targets["large"] > 0

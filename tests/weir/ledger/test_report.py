@@ -218,3 +218,27 @@ def test_rates_are_those_of_the_settings() -> None:
     assert rates["m", "usual"] == Rate(dear, dear)
     assert rates["m", "spot"] == Rate(cheap, dear, "spot")
     assert rates["s", ""] == Rate(50_000_000, 50_000_000)
+
+
+def test_rates_change_with_the_hour_of_the_day() -> None:
+    spot = PoolSettings(name="spot", market="spot")
+    told = Settings(
+        models=(ModelSettings(name="m", source="x", pools=(spot,)),),
+        prices={  # type: ignore[arg-type]
+            "hours": [
+                {"usd_per_hour": 2.5},
+                {
+                    "usd_per_hour": 0.75,
+                    "market": "spot",
+                    "at": [{"from_hour": 8, "until_hour": 18, "usd_per_hour": 3.0}],
+                },
+            ]
+        },
+    )
+    rate = rates_of(told)["m", "spot"]
+    night, day = rate.at(4 * 3600), rate.at(86_400 * 3 + 9 * 3600)
+    assert night.nano_usd_per_hour == nano_usd(Decimal("0.75"))
+    assert night.on_demand_nano_usd_per_hour == nano_usd(Decimal("2.5"))
+    # Spot is not said to save less than nothing.
+    assert day.nano_usd_per_hour == day.on_demand_nano_usd_per_hour == nano_usd(Decimal(3))
+    assert night.market == day.market == "spot"

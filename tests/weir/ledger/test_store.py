@@ -163,6 +163,16 @@ def test_a_new_price_changes_no_hour_that_is_over(database: Engine) -> None:
     assert found == [(5, "on_demand"), (5, "on_demand"), (7, "spot")]
 
 
+def test_each_hour_has_the_price_of_its_hour_of_the_day(database: Engine) -> None:
+    by_hour = [(1, 2) if hour == 12 else (5, 6) for hour in range(24)]
+    rates = {("m", ""): Rate.of_day(by_hour, "spot")}
+    told = _up(NOON_MS - HOUR_MS, NOON_MS + 2 * HOUR_MS)
+    store(database, [_arrived(0, told)], rates, 1)
+    rows = _rows(database, replica_hours)
+    found = [(row.nano_usd_per_hour, row.on_demand_nano_usd_per_hour) for row in rows]
+    assert found == [(5, 6), (1, 2), (5, 6)]
+
+
 def test_old_records_go_and_their_sums_stay(database: Engine) -> None:
     records = [usage_record(number, ended_ms=NOON_MS + number * DAY_MS) for number in range(4)]
     store(database, [_arrived(0, *records)], {}, NOON_MS)

@@ -7,9 +7,10 @@
    share ``risk`` of the times. With ``season_s`` the same time a season ago is believed as well.
    What was late raises it: once more than half of ``budget`` was late (a mean with a half-life of
    a day), ``gain`` of room comes on top for each further budget.
-3. Work that may wait for cheaper hours uses that room. More is got for it only when what its
-   deadline needs, or what is left of batches needs by the ends of their windows, is more than the
-   room.
+3. Work that may wait uses that room. More is got for it only when what its deadline needs, or what
+   is left of batches needs by the ends of their windows, is more than the room; where prices change
+   with the hour, only in the cheapest hours before that (:mod:`..hours`). What was got for it goes
+   when those are over, without waiting.
 4. The cheapest replicas over all pools are found (:mod:`..programme`), spilling to the student
    as a priced alternative. Of the share that was found, so much spills as the replicas that are
    ready do not do of the work without its room.
@@ -31,6 +32,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from weir.autoscaling.forecast import Forecast, foretell
+from weir.autoscaling.hours import pace
 from weir.autoscaling.programme import Answer, Risk, Work, cheapest, greedy, missing_work
 from weir.autoscaling.registry import register
 from weir.autoscaling.report import (
@@ -41,13 +43,14 @@ from weir.autoscaling.report import (
     PoolState,
     Student,
 )
-from weir.autoscaling.steady import steadied
+from weir.autoscaling.steady import Needs, steadied
 
 _STEP = 1.03
 _REMEMBERED = 16_384
 _HALF_LIFE_S = 86_400.0
 _MOST_BUDGETS = 2.0
 _HALVINGS = 12
+_NOTHING = Work(0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +85,20 @@ class Weir:
     def decide(self, model: ModelState, now_s: float, state: Any) -> Decision:
         params = self._params
         lag_s = max((pool.start_s for pool in model.pools), default=0.0)
-        now, deferred = self._present(model), self._deferred(model)
-        ahead = self._ahead(model, lag_s)
-        needs, lost = state or ((), None)
+        now, ahead = self._present(model), self._ahead(model, lag_s)
+        risk = Risk(params.keep, lag_s, params.safety)
+        deferred, later = _deferred(model, now, now_s, risk)
+        needs, lost, *urgent_needs = state or ((), None)
         lost = _late(model, now_s, lost)
         room = params.headroom + self._more_room(lost[1])
         work = _rounded(_needed(now, ahead, 1 + room, deferred), model)
-        risk = Risk(params.keep, lag_s, params.safety)
         found = _solved(tuple(map(_as_offered, model.pools)), work, risk, model.student)
+        if any(pool.usd_by_hour for pool in model.pools):
+            plain = _rounded(_needed(now, ahead, 1 + room, _NOTHING), model)
+            before = urgent_needs[0] if urgent_needs else needs
+            urgent_needs = [self._urgent_needs(model, plain, risk, before, now_s)]
+            # What was got for work that may wait goes with the cheap hours.
+            needs = before if later and work == plain else needs
         taken, kept = steadied(needs, now_s, found.targets, params.down_after_s)
         targets = {pool.name: min(pool.most, taken.get(pool.name, 0)) for pool in model.pools}
         targets = _kept_until_replaced(model, targets, work)
@@ -98,16 +107,21 @@ class Weir:
             "output_tokens_per_s": work.output_tokens_per_s,
             "late_lately": lost[1],
             "room": room,
-            "foretold_over_now": _ratio(ahead, now),
-            "forecast_error": -1.0 if ahead.error is None else ahead.error,
-            "usd_per_hour": found.usd_per_hour,
-            "short": found.short,
+            **_seen(ahead, now, found),
+            **({"tokens_left_for_cheaper_hours": later} if later else {}),
         }
         spilt = _spilt(model, targets, now, found.spill_share)
         if model.student is not None:
             seen["spill_planned"], seen["spill_most"] = found.spill_share, model.student.most_share
         explanation = Explanation(seen, _because(found, targets), _others(model, work, risk, found))
-        return Decision(targets, explanation, spilt, (kept, lost))
+        return Decision(targets, explanation, spilt, (kept, lost, *urgent_needs))
+
+    def _urgent_needs(
+        self, model: ModelState, work: Work, risk: Risk, before: Needs, now_s: float
+    ) -> Needs:
+        """What has been needed lately without work that may wait."""
+        found = _solved(tuple(map(_as_offered, model.pools)), work, risk, model.student)
+        return steadied(before, now_s, found.targets, self._params.down_after_s)[1]
 
     def _more_room(self, late: float) -> float:
         over = late / self._params.budget - 0.5
@@ -124,14 +138,6 @@ class Weir:
                 requests += demand.arrivals_per_s
         return Work(computed, output, requests)
 
-    def _deferred(self, model: ModelState) -> Work:
-        """What the other classes' deadlines and the windows of batches need, per second."""
-        late = [demand for demand in model.classes.values() if demand.deferrable_s]
-        computed = sum(demand.waiting_tokens / demand.deferrable_s for demand in late)
-        output = sum(demand.waiting_output_tokens / demand.deferrable_s for demand in late)
-        backlog = model.backlog
-        return Work(computed + backlog.computed_tokens_per_s, output + backlog.output_tokens_per_s)
-
     def _ahead(self, model: ModelState, lag_s: float) -> Forecast:
         params = self._params
         if not params.checked_s or not model.history:
@@ -140,6 +146,32 @@ class Weir:
             found = foretell(model.history, lag_s, params.season_s, params.risk, params.checked_s)
             self._foretold = model.history, found
         return self._foretold[1]
+
+
+def _deferred(model: ModelState, now: Work, now_s: float, risk: Risk) -> tuple[Work, float]:
+    """Of what may wait: the tokens per second that its deadlines need now, and the tokens that are
+    left for cheaper hours."""
+
+    def paced(prompts: float, answers: float, within_s: float) -> tuple[Work, float]:
+        part = pace(model.pools, Work(prompts, answers), within_s, now_s, now, risk)
+        return Work(part * prompts, part * answers), 0.0 if part else prompts + answers
+
+    waiting = [
+        paced(each.waiting_tokens, each.waiting_output_tokens, each.deferrable_s)
+        for each in model.classes.values()
+        if each.deferrable_s
+    ]
+    # Each window has what ends before it, so the one that needs most decides.
+    windows = [
+        paced(each.computed_tokens, each.output_tokens, each.left_s)
+        for each in model.backlog.windows
+    ]
+    computed = sum(work.computed_tokens_per_s for work, _ in waiting)
+    output = sum(work.output_tokens_per_s for work, _ in waiting)
+    computed += max((work.computed_tokens_per_s for work, _ in windows), default=0.0)
+    output += max((work.output_tokens_per_s for work, _ in windows), default=0.0)
+    later = sum(left for _, left in waiting) + max((left for _, left in windows), default=0.0)
+    return Work(computed, output), later
 
 
 @lru_cache(maxsize=_REMEMBERED)
@@ -248,10 +280,15 @@ def _spilt(model: ModelState, targets: Mapping[str, int], now: Work, planned: fl
     return high
 
 
-def _ratio(ahead: Forecast, now: Work) -> float:
-    if not now.computed_tokens_per_s:
-        return 1.0
-    return ahead.computed_tokens_per_s / now.computed_tokens_per_s
+def _seen(ahead: Forecast, now: Work, found: Answer) -> dict[str, float]:
+    """Figures of the forecast and of the programme."""
+    computed = now.computed_tokens_per_s
+    return {
+        "foretold_over_now": ahead.computed_tokens_per_s / computed if computed else 1.0,
+        "forecast_error": -1.0 if ahead.error is None else ahead.error,
+        "usd_per_hour": found.usd_per_hour,
+        "short": found.short,
+    }
 
 
 def _because(found: Answer, targets: Mapping[str, int]) -> str:
