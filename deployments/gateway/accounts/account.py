@@ -17,7 +17,6 @@ from deployments.gateway.accounts.amounts import (
     Spending,
     scopes_of,
 )
-from deployments.gateway.accounts.known import stopping
 from deployments.gateway.accounts.later import Later
 from deployments.gateway.accounts.store import Store
 from deployments.gateway.accounts.tab import Charge, Most, Tab
@@ -76,7 +75,9 @@ class Account:
         if known is None:
             return False
         scopes = self.scopes(tenant, key, most.model)
-        steps = stopping(spending, most.may_spill)
+        steps: tuple[int, ...] = ()
+        if spending is not None:
+            steps = spending.stopping if most.may_spill else spending.refusing
         waiting = self._following.get(tenant.id, 0)
         return known.ample(tenant.id, scopes, most.used, most.nano_usd, steps, waiting)
 

@@ -95,10 +95,20 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """A budget: its amount, and its steps by rising percentage."""
+    """A budget: its amount, and its steps by rising percentage. ``refusing``: the amounts of those
+    that refuse; ``stopping``: with those that spill."""
 
     nano_usd: int
     steps: tuple[Step, ...]
+    refusing: tuple[int, ...] = field(init=False)
+    stopping: tuple[int, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        steps = self.steps
+        refusing = tuple(s.nano_usd for s in steps if s.refuse)
+        stopping = tuple(s.nano_usd for s in steps if s.refuse or s.spill)
+        object.__setattr__(self, "refusing", refusing)
+        object.__setattr__(self, "stopping", stopping)
 
     @property
     def packed_steps(self) -> list[list[int]]:

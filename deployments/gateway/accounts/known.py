@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from deployments.gateway.accounts.amounts import Ask, Counted, Reply, Scope, Spending
+from deployments.gateway.accounts.amounts import Ask, Counted, Reply, Scope
 from weir.accounts import DAY_MS, MINUTE_MS, month_of
 from weir.cost import Used
 
@@ -52,7 +52,10 @@ class Known:
         """What counts against one of :data:`.amounts.BOUNDS` now, reservations included."""
         known = self._tenants.get(tenant)
         counted = known.scopes.get(scope) if known is not None else None
-        return 0 if counted is None else _used(counted, bound, self._now_ms())
+        if counted is None:
+            return 0
+        now_ms = self._now_ms()
+        return _used(counted, bound, now_ms // MINUTE_MS, now_ms // DAY_MS)
 
     def ample(
         self,
@@ -71,13 +74,14 @@ class Known:
             return False
         many = AMPLE * (waiting + 1)
         amounts = (many, many * most.prompt_tokens, many * most.output_tokens)
+        minute, day = now_ms // MINUTE_MS, now_ms // DAY_MS
         for scope in scopes:
             counted = known.scopes.get(scope.name)
             if counted is None:
                 return False
             for bound, limit in scope.limited:
-                add = amounts[bound % 3]  # bound 6 is of requests, as 0 and 3 are
-                if _used(counted, bound, now_ms) + add > limit:
+                # Bound 6 is of requests, as 0 and 3 are.
+                if _used(counted, bound, minute, day) + amounts[bound % 3] > limit:
                     return False
         if not steps_nano_usd:
             return True
@@ -85,16 +89,9 @@ class Known:
         return all(spent + many * nano_usd <= step for step in steps_nano_usd)
 
 
-def stopping(spending: Spending | None, may_spill: bool) -> tuple[int, ...]:
-    """The amounts, in nano-USD, of the steps that would stop a request."""
-    if spending is None:
-        return ()
-    return tuple(s.nano_usd for s in spending.steps if s.refuse or (may_spill and s.spill))
-
-
-def _used(counted: Counted, bound: int, now_ms: int) -> int:
+def _used(counted: Counted, bound: int, minute: int, day: int) -> int:
     if bound < 3:
-        current = counted.minute == now_ms // MINUTE_MS
-    else:
-        current = bound == 6 or counted.day == now_ms // DAY_MS
-    return counted.of(bound) if current else 0
+        return counted.minutely[bound] if counted.minute == minute else 0
+    if bound < 6:
+        return counted.daily[bound - 3] if counted.day == day else 0
+    return counted.concurrent

@@ -13,7 +13,7 @@ from deployments.gateway.accounts.amounts import (
     Spending,
     bounds_of,
 )
-from deployments.gateway.accounts.known import AMPLE, Known, stopping
+from deployments.gateway.accounts.known import AMPLE, Known
 from weir.accounts import DAY_MS, MINUTE_MS
 from weir.cost import Used
 from weir.tenancy import Budget, BudgetStep, Quotas
@@ -43,7 +43,9 @@ class Bench:
     def ample(
         self, output: int = 10, nano_usd: int = 0, may_spill: bool = False, waiting: int = 0
     ) -> bool:
-        steps = stopping(self.spending, may_spill)
+        steps: tuple[int, ...] = ()
+        if self.spending is not None:
+            steps = self.spending.stopping if may_spill else self.spending.refusing
         most = Used(5, 0, output)
         return self.known.ample("t", (self.scope,), most, nano_usd, steps, waiting)
 
