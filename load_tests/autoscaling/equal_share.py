@@ -88,6 +88,8 @@ def equal_row(contender: Contender, days: Days, seed: int, once: Once) -> dict[s
     """One row of the table beside the plain one."""
     points = points_of(contender, days, seed, once)
     found = at_share(points, MET)
+    if found.late_batch is not None and found.late_batch > LATE_BATCH:
+        found = AtShare(None, found.late_batch, f"{found.late_batch:.1%} of the batch work late")
     row: dict[str, Any] = {
         "table": f"{days.name}: cost at {MET:.0%} of the reported week, in hindsight",
         "system": contender.name,
