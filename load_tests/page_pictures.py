@@ -157,7 +157,7 @@ def _ask(
     if example.entity_id:
         headers["x-weir-entity"] = example.entity_id
     answer = http.post("/v1/chat/completions", json=body, headers=headers)
-    return answer.headers.get("x-request-id", "")
+    return str(answer.headers.get("x-request-id", ""))
 
 
 def _key(tenant: str) -> str:
