@@ -10,8 +10,9 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import ray
 from ray import serve
@@ -45,6 +46,9 @@ _STATS_PERIOD_S = 2.0
 _UNLIMITED = 1_000_000
 # Serve replaces a gateway when a check finds it dead; its default would be 10 s.
 _GATEWAY_CHECK_PERIOD_S = 1.0
+#: Serve believes the third answer: a replica whose machine is about to go is replaced after six
+#: seconds.
+_CHECKS: Final[Mapping[str, Any]] = {"health_check_period_s": 2.0, "health_check_timeout_s": 30.0}
 
 
 def llm_config(pool: Pool, settings: Settings) -> LLMConfig:
@@ -81,8 +85,7 @@ def llm_config(pool: Pool, settings: Settings) -> LLMConfig:
             "ray_actor_options": {"num_cpus": 0},
             "graceful_shutdown_timeout_s": model.drain_timeout_s + 10.0,
             "graceful_shutdown_wait_loop_s": 1.0,
-            "health_check_period_s": 2.0,
-            "health_check_timeout_s": 30.0,
+            **_CHECKS,
             "request_router_config": _router(),
         },
     )
@@ -202,6 +205,7 @@ def _pool(pool: Pool, settings: Settings) -> Any:
             **_replicas(pool, settings),
             max_ongoing_requests=_UNLIMITED,
             ray_actor_options={"num_cpus": 0, **_nodes(pool, settings)},
+            **_CHECKS,
             request_router_config=_router(),
             logging_config=_quiet(),
         )

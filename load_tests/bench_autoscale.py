@@ -28,7 +28,7 @@ from typing import Any
 from load_tests.autoscaling.burst import recovery_s
 from load_tests.autoscaling.check import check_row
 from load_tests.autoscaling.contenders import ON_DEMAND, SPOT, Contender
-from load_tests.autoscaling.days import LATE_BATCH, MET, Days, least_usd, read_days, run, tune
+from load_tests.autoscaling.days import Days, least_usd, read_days, run, tune
 from load_tests.autoscaling.equal_share import compare_equal, equal_marks, equal_row
 from load_tests.autoscaling.programme import solver_rows
 from load_tests.autoscaling.steadiness import steadiness_rows
@@ -158,7 +158,6 @@ def _measured(contender: Contender, days: Days, seed: int, kept: KeptRuns) -> di
         "system": contender.name,
         "usd": found.usd,
         "met_share": found.met,
-        "kept_the_limits": found.met >= MET and found.late_batch_share <= LATE_BATCH,
         "usd_over_least": found.usd / least_usd(days),
         "replica_hours": found.replica_hours,
         "flaps_per_day": found.flaps / (found.seconds / 86_400),

@@ -19,8 +19,10 @@ _TWIN, _FORECAST = "weir, margin by its own errors", "weir, foretelling by the d
 
 
 def compare(table: list[dict[str, Any]]) -> None:
-    """Adds to each row its cost over that of the cheapest peer with the same markets that kept the
-    limits."""
+    """Adds to each row whether it kept the limits, and its cost over that of the cheapest peer with
+    the same markets that did."""
+    for row in table:
+        row["kept_the_limits"] = missed(row) is None
     for spot in (False, True):
         peers = [row["usd"] for row in _peers(table, spot)]
         for row in table:
