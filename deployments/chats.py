@@ -6,6 +6,7 @@ server (``vllm/entrypoints/openai/chat_completion/serving.py``, its streaming ha
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
 from copy import copy
 from dataclasses import dataclass, field
@@ -13,7 +14,6 @@ from threading import Lock
 from typing import Any
 
 import aiohttp
-import msgspec
 from pydantic import ValidationError
 from vllm.entrypoints.openai.chat_completion.protocol import (
     ChatCompletionNamedToolChoiceParam,
@@ -79,7 +79,7 @@ class Asked:
     parsed: bool = True
 
 
-_Key = tuple[bytes, bool, bool]
+_Key = tuple[str, bool, bool]
 
 
 class _Known:
@@ -152,7 +152,7 @@ class ChatFormat:
                 grammar that is too large, or for tools that the model cannot call.
         """
         given = {name: value for name, value in chat.items() if name in _READ}
-        key = (msgspec.msgpack.encode(given), skip_special_tokens, unparsed)
+        key = (json.dumps(given), skip_special_tokens, unparsed)  # numbers may be of any size
         asked = self._known.get(key)
         if asked is not None:
             return self._reader(asked)
