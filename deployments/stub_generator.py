@@ -87,11 +87,11 @@ class StubCounters:
     def exposition(self) -> bytes:
         """For Prometheus, by the names of vLLM's counters."""
         lines = []
-        for name, value in (
-            ("vllm:prompt_tokens", self.prompt_tokens),
-            ("vllm:generation_tokens", self.output_tokens),
+        for name, told, value in (
+            ("vllm:prompt_tokens", "Prompt tokens.", self.prompt_tokens),
+            ("vllm:generation_tokens", "Output tokens.", self.output_tokens),
         ):
-            lines += [f"# TYPE {name} counter", f"{name}_total {value}"]
+            lines += [f"# HELP {name} {told}", f"# TYPE {name} counter", f"{name}_total {value}"]
         return "\n".join([*lines, ""]).encode()
 
 

@@ -42,7 +42,11 @@ async def engine_tokens(http: aiohttp.ClientSession, live: Live) -> dict[str, To
     headers = {"authorization": f"Bearer {live.internal}"}
     async with http.get(f"{live.url}/metrics", headers=headers) as response:
         response.raise_for_status()
-        text = await response.text()
+        return tokens_in(await response.text())
+
+
+def tokens_in(text: str) -> dict[str, Tokens]:
+    """By replica, from the platform's page of metrics."""
     found: dict[str, Counter[str]] = defaultdict(Counter)
     for kind, replica, value in _SAMPLE.findall(text):
         found[replica][kind] += int(float(value))

@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
+from deployments.gateway.metrics_page import merge_engines
+from deployments.stub_generator import StubCounters
 from load_tests.bench_money import PARTS
 from load_tests.money import accounts
 from load_tests.money.asking import CALLERS, measure
 from load_tests.money.exact import Outcome, exact_marks
 from load_tests.money.mix import Seen, asks, bounds_of, tenants_of
-from load_tests.money.truth import Legs, Paid, Tokens, Used
+from load_tests.money.truth import Legs, Paid, Tokens, Used, tokens_in
 from load_tests.servers import engine_workload, free_port
 from tests.deployments.accounts.conftest import started
 from weir.ledger.report import make_report
@@ -63,6 +65,7 @@ def _outcome(**more: Any) -> Outcome:
         "lost": Counter(bounded=2),
         "engines": Tokens(100, 50),
         "ledger": Tokens(100, 50),
+        "everywhere": Tokens(100, 50),
         "replicas_gone": 0,
         "legs": Legs(1, 0, 0, 0, 0, 0),
         "used": {},
@@ -79,6 +82,20 @@ def test_a_token_that_is_missing_shows() -> None:
     for ledger, expected in ((Tokens(100, 50), (0, 0)), (Tokens(99, 51), (1, 1))):
         marks = {m.name: m for m in exact_marks(_outcome(ledger=ledger), 1000, 4)}
         assert tuple(marks[name].value for name in names) == expected
+
+
+def test_the_stand_ins_counters_are_on_the_platforms_page() -> None:
+    counters = StubCounters()
+    counters.prompt_tokens, counters.output_tokens = 120, 30
+    page = merge_engines({"a": counters.exposition().decode(), "b": ""})
+    assert tokens_in(page) == {"a": Tokens(120, 30)}
+
+
+def test_counters_that_are_gone_agree_with_nothing() -> None:
+    gone = _outcome(engines=Tokens(), ledger=Tokens(), everywhere=Tokens(100, 50), replicas_gone=3)
+    compared = [m for m in exact_marks(gone, 1000, 4) if m.name.endswith("engines less ledger")]
+    assert [(mark.value, mark.met) for mark in compared] == [(None, False)] * 2
+    assert all("3 replicas are gone" in (mark.reason or "") for mark in compared)
 
 
 def test_a_bound_is_exceeded_by_what_is_above_it() -> None:

@@ -32,7 +32,7 @@ _SILENCE_S: Final = 2.0
 _RETRY_S: Final = 0.1
 _CLOSE_S: Final = 2.0
 #: Settlements that have time go together, after that.
-_TOGETHER_S: Final = 0.02
+_TOGETHER_S: Final = 0.1
 #: At most so many settlements in one call.
 _BATCH: Final = 500
 
