@@ -6,10 +6,14 @@ server (``vllm/entrypoints/openai/chat_completion/serving.py``, its streaming ha
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from copy import copy
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 import aiohttp
+import msgspec
 from pydantic import ValidationError
 from vllm.entrypoints.openai.chat_completion.protocol import (
     ChatCompletionNamedToolChoiceParam,
@@ -22,6 +26,7 @@ from vllm.sampling_params import StructuredOutputsParams
 from vllm.utils.mistral import is_mistral_tokenizer, is_mistral_tool_parser
 
 from deployments import wire
+from deployments.media import check_media
 from deployments.schemas import check_chat
 from weir.errors import BadRequestError, UnsupportedError
 
@@ -37,6 +42,9 @@ _READ = frozenset(
         "chat_template_kwargs",
     }
 )
+#: What is known of requests' tools and forms: as they are encoded, and so much more for each. Read,
+#: they take some times as much.
+_KNOWN_BYTES, _EACH_BYTES = 2 * 1024 * 1024, 8 * 1024
 _RENDERED = _READ | {
     "messages",
     "add_generation_prompt",
@@ -58,6 +66,49 @@ class Piece:
 
     def __bool__(self) -> bool:
         return bool(self.text or self.reasoning or self.calls)
+
+
+@dataclass(slots=True)
+class Asked:
+    """What a chat's fields ask for, as vLLM's own server reads them. Streams that ask for the same
+    share it: nothing changes it once the first one has its reader. ``parsed``: outputs are read by
+    the model's parser, if it has one."""
+
+    request: ChatCompletionRequest
+    template_kwargs: dict[str, Any]
+    parsed: bool = True
+
+
+_Key = tuple[bytes, bool, bool]
+
+
+class _Known:
+    """The last few. An agent sends the same tools with each of its turns, and reading them takes
+    longer than anything else that a replica's front end does for a request."""
+
+    def __init__(self) -> None:
+        self._asked: OrderedDict[_Key, Asked] = OrderedDict()
+        self._bytes = 0
+        self._lock = Lock()  # long lists are read in threads
+
+    def get(self, key: _Key) -> Asked | None:
+        with self._lock:
+            asked = self._asked.get(key)
+            if asked is not None:
+                self._asked.move_to_end(key)
+            return asked
+
+    def keep(self, key: _Key, asked: Asked) -> None:
+        with self._lock:
+            if key not in self._asked:
+                self._bytes += _cost(key)
+            self._asked[key] = asked
+            while self._bytes > _KNOWN_BYTES:
+                self._bytes -= _cost(self._asked.popitem(last=False)[0])
+
+
+def _cost(key: _Key) -> int:
+    return len(key[0]) + _EACH_BYTES
 
 
 class ChatFormat:
@@ -88,6 +139,7 @@ class ChatFormat:
             default_chat_template_kwargs=template_kwargs,
         )
         self.parser: Any = self._renderer.parser
+        self._known = _Known()
 
     def read(
         self, chat: dict[str, Any], skip_special_tokens: bool, unparsed: bool = False
@@ -100,13 +152,18 @@ class ChatFormat:
                 grammar that is too large, or for tools that the model cannot call.
         """
         given = {name: value for name, value in chat.items() if name in _READ}
+        key = (msgspec.msgpack.encode(given), skip_special_tokens, unparsed)
+        asked = self._known.get(key)
+        if asked is not None:
+            return self._reader(asked)
         body = given | {"messages": [], "skip_special_tokens": skip_special_tokens}
         request = self._request(body)
-        if unparsed:
-            return ChatReader(request, None, {})
-        if self.parser is not None and self._adjusts(request):
-            request = self._parser_for(request).adjust_request(request=request)
-        return self._reader(request)
+        asked = Asked(request, {} if unparsed else self._template_kwargs(request), not unparsed)
+        reader = self._reader(asked)
+        if reader.parser is not None and self._adjusts(request):
+            asked.request = reader.parser.adjust_request(request=request)
+        self._known.keep(key, asked)
+        return reader
 
     async def render(
         self, body: dict[str, Any], skip_special_tokens: bool
@@ -121,6 +178,7 @@ class ChatFormat:
                 "This model reads text only; the request's messages have parts of another kind.",
                 param="messages",
             )
+        check_media(body.get("messages") or (), self.config.allowed_media_domains)
         given = {name: value for name, value in body.items() if name in _RENDERED}
         request = self._request(given | {"skip_special_tokens": skip_special_tokens})
         try:
@@ -130,7 +188,7 @@ class ChatFormat:
         if isinstance(rendered, ErrorResponse):
             raise BadRequestError(rendered.error.message)
         (prompt,) = rendered[1]
-        return prompt, self._reader(request)
+        return prompt, self._reader(Asked(request, self._template_kwargs(request)))
 
     def _request(self, body: dict[str, Any]) -> ChatCompletionRequest:
         check_chat(body)
@@ -165,14 +223,6 @@ class ChatFormat:
         reasons = self.parser.reasoning_parser_cls is not None
         return reasons or request.tool_choice != "none" or mistral
 
-    def _parser_for(self, request: ChatCompletionRequest) -> Any:
-        return self.parser(
-            self.tokenizer,
-            request.tools,
-            chat_template_kwargs=self._template_kwargs(request),
-            model_config=self.config,
-        )
-
     def _template_kwargs(self, request: ChatCompletionRequest) -> dict[str, Any]:
         renderer = self._renderer
         params = request.build_chat_params(
@@ -183,44 +233,50 @@ class ChatFormat:
         ).chat_template_kwargs
         return kwargs
 
-    def _reader(self, request: ChatCompletionRequest) -> ChatReader:
-        parser = self._parser_for(request) if self.parser is not None else None
-        return ChatReader(request, parser, self._template_kwargs(request))
+    def _reader(self, asked: Asked) -> ChatReader:
+        parser = None
+        if self.parser is not None and asked.parsed:
+            parser = self.parser(
+                self.tokenizer,
+                asked.request.tools,
+                chat_template_kwargs=asked.template_kwargs,
+                model_config=self.config,
+            )
+        return ChatReader(asked, parser)
 
 
 class ChatReader:
-    """Reads the output of one stream."""
+    """Reads the output of one stream. ``parser``: vLLM's, of this stream alone."""
 
-    def __init__(
-        self, request: ChatCompletionRequest, parser: Any | None, template_kwargs: dict[str, Any]
-    ) -> None:
-        self._request = request
-        self._parser = parser
-        self._template_kwargs = template_kwargs
+    def __init__(self, asked: Asked, parser: Any | None) -> None:
+        self._asked = asked
+        self.parser = parser
         self._called = False
 
     @property
     def structured_outputs(self) -> StructuredOutputsParams | None:
         """The grammar that the output has to follow."""
-        return self._request.extract_structured_outputs()
+        # A copy: vLLM writes into it, and the request may be that of other streams too.
+        grammar = self._asked.request.extract_structured_outputs()
+        return copy(grammar) if grammar is not None else None
 
     @property
     def skip_special_tokens(self) -> bool:
         """A parser may need to see them."""
-        return bool(self._request.skip_special_tokens)
+        return bool(self._asked.request.skip_special_tokens)
 
     @property
     def hides_tokens(self) -> bool:
         """Whether log-probabilities would tell what is not to be told: the reasoning."""
-        return self._parser is not None and not self._request.include_reasoning
+        return self.parser is not None and not self._asked.request.include_reasoning
 
     def reasoning(self, prompt: list[int]) -> tuple[bool | None, dict[str, Any] | None]:
         """What the engine is told, so that the grammar begins where the reasoning ends: whether it
         has ended in the prompt, and the arguments of the engine's own reasoning parser."""
-        parser = self._parser
+        parser = self.parser
         reasons = parser is not None and parser.reasoning_parser is not None
-        kwargs = {"chat_template_kwargs": self._template_kwargs} if reasons else None
-        if not self._request.include_reasoning or self._request._grammar_from_parser:
+        kwargs = {"chat_template_kwargs": self._asked.template_kwargs} if reasons else None
+        if not self._asked.request.include_reasoning or self._asked.request._grammar_from_parser:
             return True, kwargs
         ended = parser.is_reasoning_end(prompt) if parser is not None and reasons else None
         return ended, kwargs
@@ -231,12 +287,12 @@ class ChatReader:
 
     def take(self, text: str, tokens: list[int], prompt: list[int], finished: bool) -> Piece:
         """Read the next output. ``prompt`` is the prompt's ids."""
-        if self._parser is None:
+        if self.parser is None:
             return Piece(text)
-        delta = self._parser.parse_delta(
+        delta = self.parser.parse_delta(
             delta_text=text,
             delta_token_ids=tokens,
-            request=self._request,
+            request=self._asked.request,
             prompt_token_ids=prompt,
             finished=finished,
         )
@@ -244,13 +300,13 @@ class ChatReader:
             return Piece()
         calls = list(delta.tool_calls or ())
         self._called = self._called or bool(calls)
-        if self._request.parallel_tool_calls is False:
+        if self._asked.request.parallel_tool_calls is False:
             calls = [call for call in calls if call.index == 0]
         return Piece(delta.content or "", delta.reasoning or "", [_call(call) for call in calls])
 
     def finish_reason(self, reason: str) -> str:
         """OpenAI's: tool_calls where tools were called, unless the request named the one."""
-        named = isinstance(self._request.tool_choice, ChatCompletionNamedToolChoiceParam)
+        named = isinstance(self._asked.request.tool_choice, ChatCompletionNamedToolChoiceParam)
         return "tool_calls" if self._called and not named else reason
 
 

@@ -42,7 +42,10 @@ _PASSED, _INVALID, _SLOW, _BROKEN = 0, 3, 4, 5
 class TrialLimits:
     """``compile_s``: to compile it. ``step_s``: to find the tokens that may come first, which the
     engine does at each step. ``memory_bytes``: beyond what the replica has. ``small_bytes`` and
-    ``small_states``: what has less of both is not tried. ``remembered``: grammars that passed."""
+    ``small_states``: what has less of both is not tried. ``remembered``: grammars of which is known
+    how they went; one that was refused may be tried again after ``refused_s``, when the machine may
+    be less busy. ``penance``: a grammar that is refused keeps its tenant's next ones waiting for so
+    many times what it took."""
 
     compile_s: float = 2.0
     step_s: float = 0.1
@@ -50,6 +53,19 @@ class TrialLimits:
     small_bytes: int = 1024
     small_states: int = 1000
     remembered: int = 256
+    refused_s: float = 60.0
+    penance: float = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """How a grammar went; ``refusal`` is None if it passed. Refusals hold until ``until_s``."""
+
+    refusal: str | None = None
+    until_s: float = 0.0
+
+
+_PASSES = _Verdict()
 
 
 class GrammarTrial:
@@ -62,10 +78,12 @@ class GrammarTrial:
         self._make = backend
         self._limits = limits or TrialLimits()
         self._backend: XgrammarBackend | None = None
-        self._passed: OrderedDict[Any, None] = OrderedDict()
+        self._known: OrderedDict[Any, _Verdict] = OrderedDict()
         self._turn = asyncio.Lock()
         #: Of each tenant that waits: only one of its requests stands in line for the turn.
         self._lines: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        #: When a tenant's next grammar may be tried, where one was refused.
+        self._free_s: dict[str, float] = {}
 
     async def check(self, params: SamplingParams, tenant: str = "") -> None:
         """Let the grammar of a tenant's request pass, or raise.
@@ -78,17 +96,56 @@ class GrammarTrial:
         kind, text = get_structured_output_key(params.structured_outputs)
         if len(text) < self._limits.small_bytes and states_of(text) < self._limits.small_states:
             return
+        key = kind, text
         line = self._lines.setdefault(tenant, asyncio.Lock())
-        async with line, self._turn:
-            if (kind, text) in self._passed:
-                self._passed.move_to_end((kind, text))
-                return
-            if self._backend is None:
-                self._backend = await asyncio.to_thread(self._make)
+        async with line:
+            if not self._knows(key):
+                await self._pause(tenant)
+                async with self._turn:
+                    if not self._knows(key):
+                        await self._learn(key, params, tenant)
+        refusal = self._known[key].refusal
+        if refusal is not None:
+            raise BadRequestError(refusal)
+
+    def _knows(self, key: Any) -> bool:
+        verdict = self._known.get(key)
+        if verdict is None or (verdict.refusal and self._now_s() >= verdict.until_s):
+            return False
+        self._known.move_to_end(key)
+        return True
+
+    async def _pause(self, tenant: str) -> None:
+        pause_s = self._free_s.get(tenant, 0.0) - self._now_s()
+        if pause_s > 0.0:
+            await asyncio.sleep(pause_s)
+        self._free_s.pop(tenant, None)
+
+    async def _learn(self, key: Any, params: SamplingParams, tenant: str) -> None:
+        if self._backend is None:
+            self._backend = await asyncio.to_thread(self._make)
+        began_s, verdict, passed = self._now_s(), _PASSES, False
+        try:
             await self._try(self._backend, params)
-            self._passed[kind, text] = None
-            if len(self._passed) > self._limits.remembered:
-                self._passed.popitem(last=False)
+            passed = True
+        except BadRequestError as error:
+            verdict = _Verdict(error.message, self._now_s() + self._limits.refused_s)
+        finally:
+            if not passed:  # also where the client left before it was known
+                self._punish(tenant, self._now_s() - began_s)
+        self._known[key] = verdict
+        self._known.move_to_end(key)
+        if len(self._known) > self._limits.remembered:
+            self._known.popitem(last=False)
+
+    def _punish(self, tenant: str, took_s: float) -> None:
+        now_s = self._now_s()
+        if len(self._free_s) >= self._limits.remembered:
+            self._free_s = {t: free_s for t, free_s in self._free_s.items() if free_s > now_s}
+        self._free_s[tenant] = now_s + self._limits.penance * took_s
+
+    def _now_s(self) -> float:
+        return asyncio.get_running_loop().time()
 
     async def _try(self, backend: XgrammarBackend, params: SamplingParams) -> None:
         limits = self._limits

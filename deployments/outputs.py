@@ -169,7 +169,16 @@ class RichOutputs(Outputs):
     called where an output cannot be read, to end the request in the engine.
     """
 
-    __slots__ = ("_ids", "_pending", "_reader", "_rich", "_wanted", "broken", "delivered")
+    __slots__ = (
+        "_ids",
+        "_pending",
+        "_reader",
+        "_rich",
+        "_scores",
+        "_wanted",
+        "broken",
+        "delivered",
+    )
 
     def __init__(
         self,
@@ -185,6 +194,7 @@ class RichOutputs(Outputs):
         self._wanted = wanted
         self._reader = reader
         self._rich = rich
+        self._scores = wanted.logprobs is not None or wanted.prompt_logprobs is not None
         self._pending: Piece | None = None
         self.delivered: Delivered | None = None
         self.broken: Callable[[], None] = lambda: None
@@ -212,7 +222,8 @@ class RichOutputs(Outputs):
 
     def _tell(self, output: Any, completion: Any, text: str, tokens: list[int]) -> None:
         piece = self._read(text, tokens, finished=False)
-        if not self._rich:
+        if not self._rich or not (self._scores or piece.reasoning or piece.calls):
+            # Nothing but text, which costs the gateway half of what anything else does.
             self._put(wire.Chunk(self._number, piece.text, tokens))
             return
         extra = self._extra(piece, output, completion, tokens)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import psutil
 
+from deployments.applying import SettingsInForce, require_same_base
 from deployments.batches.place import FILES_VARIABLE, files_url
 from deployments.checking import checked
 from deployments.cluster import Cluster
@@ -59,6 +60,7 @@ class Platform:
         self._redis: RedisServer | None = None
         self._deployer: subprocess.Popen[str] | None = None
         self._folder = make_run_folder(state)
+        self._in_force = SettingsInForce(settings_file, self._folder)
         self._cluster = Cluster(settings, self._folder)
         self._front = FrontDoor(
             settings.server,
@@ -91,7 +93,8 @@ class Platform:
         folder = self._settings.ledger.folder or str(self._state.absolute() / "ledger")
         os.environ.setdefault(FOLDER_VARIABLE, folder)
         self._keep_temporary_files_together()
-        self._start_deployer()
+        self._in_force.begin(self._in_force.copy())
+        self._start_deployer(self._in_force.file)
         self._tell_where_control_is()
         self._start_tenants()
         self._start_redis()
@@ -120,36 +123,63 @@ class Platform:
                 self._tenants.try_again()
 
     def _apply(self) -> None:
+        """The settings file takes effect whole, or all stays as it was."""
         self._progress.tell("apply", "start", str(self._settings_file))
-        before = self._settings.tenants
+        before, deployed = self._settings, False
         try:
             settings = checked(read_tree(self._settings_file), str(self._settings_file))
             require_same_base(self._settings, settings)
+            wanted = self._in_force.copy()
             if self._tenants is not None:
                 self._tenants.put(settings.tenants)
-            self._start_deployer()
-            self._deploy()
+            self._start_deployer(wanted)
+            deployed = True
             self._settings = settings
-            self._await_deployer()
-            self._await_replicas()
+            self._await_application()
             self._control.restart()
             self._await_control()
             self._write_description()
+            self._in_force.begin(wanted)
         except Stopped:
             return
-        except (WeirError, OSError) as error:  # the platform goes on as it was
-            if self._tenants is not None:
-                with contextlib.suppress(ConfigError):
-                    self._tenants.put(before)
-            told = error.message if isinstance(error, WeirError) else str(error)
+        except (WeirError, OSError) as error:
+            told = _told(error)
+            with contextlib.suppress(Stopped):
+                self._take_back(before, deployed)
             self._progress.tell("apply", "fail", error=told)
             return
         self._progress.tell("apply", "done", self.url)
 
+    def _take_back(self, before: Settings, deployed: bool) -> None:
+        """What was in force before is in force again. Serve replaces the replicas of a deployment
+        one after the other, so that some may be gone for new ones that do not come up."""
+        self._settings = before
+        with contextlib.suppress(OSError):
+            self._in_force.put_back()
+        if self._tenants is not None:
+            with contextlib.suppress(ConfigError):
+                self._tenants.put(before.tenants)
+        if not deployed:
+            return
+        self._progress.tell("apply", "progress", "it failed; bringing back what was there before")
+        try:
+            self._end_deployer()
+            self._start_deployer(self._in_force.file)
+            self._await_application()
+            self._control.restart()
+        except (WeirError, OSError) as error:
+            told = f"what was there before does not come back: {_told(error)}"
+            self._progress.tell("apply", "progress", error=told)
+
+    def _await_application(self) -> None:
+        """Have the deployer that was started do its work, and wait for the replicas."""
+        self._deploy()
+        self._await_deployer()
+        self._await_replicas()
+
     def stop(self) -> None:
         """Undo everything, last first. Streams in flight finish within the drain timeout."""
-        if self._deployer is not None and self._deployer.poll() is None:
-            self._deployer.terminate()
+        self._end_deployer()
         self._guard.stop()
         self._front.close()  # new requests are refused while streams in flight end
         self._cluster.stop()
@@ -177,16 +207,20 @@ class Platform:
         if self._ready:
             self._write_description()
 
-    def _start_deployer(self) -> None:
+    def _start_deployer(self, settings_file: Path) -> None:
         # First of all: it spends its first seconds importing vLLM, while Ray starts.
         command = [
             sys.executable,
             "-m",
             "deployments.deploy",
             "--settings",
-            str(self._settings_file),
+            str(settings_file),
         ]
         self._deployer = subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
+
+    def _end_deployer(self) -> None:
+        if self._deployer is not None and self._deployer.poll() is None:
+            self._deployer.terminate()
 
     def _start_tenants(self) -> None:
         # Imported here: the database's libraries take a third of a second, in which the deployer
@@ -357,6 +391,10 @@ def main(argv: list[str] | None = None) -> int:
     return code
 
 
+def _told(error: WeirError | OSError) -> str:
+    return error.message if isinstance(error, WeirError) else str(error)
+
+
 def _stop_on_signals(platform: Platform) -> None:
     def on_signal(*_: object) -> None:
         if platform.stop_requested.is_set():  # the second one hurries
@@ -377,29 +415,6 @@ def _replica_bounds(model: ModelSettings) -> tuple[int, int]:
     if scaling is None or not runs(model):
         return model.replicas, model.replicas
     return scaling.min_replicas, scaling.max_replicas
-
-
-def require_same_base(old: Settings, new: Settings) -> None:
-    """What only a restart can change.
-
-    Raises:
-        ConfigError: a section that is fixed while the platform runs differs.
-    """
-    for section in ("redis", "ray", "database"):
-        if getattr(old, section) != getattr(new, section):
-            raise ConfigError(f"{section}: changes need a restart (weir down, weir up)")
-    fixed = ("host", "port", "max_connections", "max_connections_per_source", "cors")
-    for name in fixed:
-        if getattr(old.server, name) != getattr(new.server, name):
-            raise ConfigError(f"server.{name}: changes need a restart (weir down, weir up)")
-    if old.files.url != new.files.url:
-        raise ConfigError("files.url: changes need a restart (weir down, weir up)")
-    for name in ("metrics", "admin"):
-        listening = [getattr(each.server, name) for each in (old, new)]
-        if len({(each.host, each.port) for each in listening}) > 1:
-            raise ConfigError(
-                f"server.{name}: host and port change only with a restart (weir down, weir up)"
-            )
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from deployments.engine import REGISTRY, WeirEngine
 from deployments.interruption import refuse_if_interrupted, watch_notices
 from deployments.kv_feed import EventFeed, free_ports, open_feed
 from deployments.listener import App, Listener, ReplicaApp
+from deployments.media import forbid_redirects
 from deployments.pairs import SCORE, scores_pairs
 from deployments.pools import Membership
 from deployments.probes import Probes
@@ -57,6 +58,7 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
         host = ray.util.get_node_ip_address()
         self._membership = membership or Membership()
         self._feed = _publish_kv_events(llm_config, host)
+        forbid_redirects()
         if "kv_transfer_config" in llm_config.engine_kwargs:
             _open_side_channel(host)
         await super().__init__(llm_config, engine_cls=WeirEngine)

@@ -255,7 +255,7 @@ class VllmGenerator:
         if params.structured_outputs is None:
             built = inputs.process_inputs(*args, **kwargs)
         else:
-            await self._grammars.check(params, request.cache_salt or "")
+            await self._grammars.check(params, _sender(request))
             try:
                 built = await inputs.process_inputs_async(*args, **kwargs)
             except RuntimeError as error:  # a RecursionError, too
@@ -333,6 +333,12 @@ class VllmGenerator:
 
 async def _nothing() -> None:
     """Ends what has ended."""
+
+
+def _sender(request: wire.Submit) -> str:
+    """Whose request it is, where the gateway says so; else the salt, of which a tenant may have
+    several."""
+    return request.origin.tenant if request.origin is not None else request.cache_salt or ""
 
 
 def _is_large(chat: dict[str, Any]) -> bool:

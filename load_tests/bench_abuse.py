@@ -1,10 +1,12 @@
 """What one tenant's abuse costs another tenant's interactive streams.
 
 Starts the default platform on free ports for two tenants. Four streams of the one are measured
-calm, and then beside each abuse by the other: prompts and bodies that are too large, nested or
-counted too far, grammars, many choices, tools or biases, slow bodies, idle connections. Calm and
-abuse take turns, so each abuse is compared with the calm before it. Beside the streams, /health is
-asked twenty times a second. The attacker is a process of its own that gives way to everybody else.
+calm, and beside each abuse by the other: prompts and bodies that are too large, nested or counted
+too far, grammars, many choices, tools or biases, slow bodies, idle connections. Calm and abuse take
+three turns each, and what was seen beside an abuse is compared with the calm turns before. Beside
+the streams, /health is asked twenty times a second. The attacker is a process of its own that gives
+way to everybody else; what such a process costs by computing alone, without a request, is the first
+row.
 """
 
 from __future__ import annotations
@@ -46,6 +48,8 @@ _CIRCUIT = re.compile(r"(?m)^weir_circuit_state\{.*\} (\S+)$")
 _HEALTH_EVERY_S = 0.05
 _HEALTH_TIMEOUT_S = 20.0
 _LOOK_S = 0.25
+_TURNS, _CALM_S, _BESIDE_S = 3, 2.5, 4.0
+_PARTS = ("gateways", "haproxy", "replicas")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,7 @@ class Watcher:
     gateway_mb: float = 0.0
     replica_mb: float = 0.0
     circuits: int = 0
+    cpu_s: dict[str, float] = field(default_factory=dict)
     _over: threading.Event = field(default_factory=threading.Event)
 
     @contextlib.contextmanager
@@ -103,9 +108,16 @@ class Watcher:
         gateways = self.running.parts.titled(GATEWAY)
         replicas = self.running.parts.titled(_REPLICA)
         replicas += [child for each in replicas for child in each.children()]
+        parts = {
+            "gateways": gateways,
+            "replicas": replicas,
+            "haproxy": [self.running.parts.named("HAProxy")],
+        }
+        before = {name: _cpu_s(processes) for name, processes in parts.items()}
         while not self._over.wait(_LOOK_S):
             self.gateway_mb = max(self.gateway_mb, _most_mb(gateways))
             self.replica_mb = max(self.replica_mb, _most_mb(replicas))
+        self.cpu_s = {name: _cpu_s(parts[name]) - before[name] for name in parts}
         found = _CIRCUIT.findall(self._get("/metrics", _HEALTH_TIMEOUT_S))
         self.circuits = sum(float(state) > 0 for state in found)
 
@@ -129,76 +141,106 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     unwind_on_sigterm()
     abuses = [abuse for abuse in ABUSES if not options.only or abuse.name in options.only]
-    window_s = 2.0 if options.quick else 6.0
+    turns = 1 if options.quick else _TURNS
     with _platform() as running:
         before = _alive(running)
-        calm = _measure(running, 3.0)  # nobody's first requests count
-        idle = calm
+        _measure(running, 3.0)  # nobody's first requests count
+        idle = _measure(running, _CALM_S)
         rows = []
         for abuse in abuses:
             print(abuse.name, file=sys.stderr, flush=True)
-            calm = _measure(running, window_s / 2)
-            with _attacked(running, abuse) as statuses:
-                beside = _measure(running, window_s)
+            calm, beside = Seen(), Seen()
+            with _attacker(running, abuse) as attacker:
+                for _ in range(turns):
+                    calm.add(_measure(running, _CALM_S))
+                    with attacker.at_work():
+                        beside.add(_measure(running, _BESIDE_S))
+                statuses = attacker.end()
             rows.append(row(abuse.name, calm, beside, statuses, idle))
         ended = sorted(before - _alive(running))
     report = Report("abuse", options.seed, rows, marks(rows, ended))
     return emit(report, options, argv)
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """What the victim saw, in milliseconds, and what the platform took, in MB."""
+@dataclass(slots=True)
+class Seen:
+    """What the victim saw, in seconds, and what the platform took: memory in MB, and the CPU time
+    of its parts; of one turn or of several."""
 
-    itl_p99: float | None
-    ttft_p99: float | None
-    health_p99: float | None
-    failed: int
-    requests: int
-    gateway_mb: float
-    replica_mb: float
-    circuits: int
+    gaps_s: list[float] = field(default_factory=list)
+    firsts_s: list[float] = field(default_factory=list)
+    health_s: list[float] = field(default_factory=list)
+    failed: int = 0
+    requests: int = 0
+    gateway_mb: float = 0.0
+    replica_mb: float = 0.0
+    circuits: int = 0
+    window_s: float = 0.0
+    cpu_s: dict[str, float] = field(default_factory=dict)
+
+    def add(self, other: Seen) -> None:
+        """Another turn."""
+        self.gaps_s += other.gaps_s
+        self.firsts_s += other.firsts_s
+        self.health_s += other.health_s
+        self.failed += other.failed
+        self.requests += other.requests
+        self.gateway_mb = max(self.gateway_mb, other.gateway_mb)
+        self.replica_mb = max(self.replica_mb, other.replica_mb)
+        self.circuits = max(self.circuits, other.circuits)
+        self.window_s += other.window_s
+        for part, taken_s in other.cpu_s.items():
+            self.cpu_s[part] = self.cpu_s.get(part, 0.0) + taken_s
+
+    def cpu_percent(self, part: str) -> float:
+        """Of a core."""
+        return 100 * self.cpu_s.get(part, 0.0) / self.window_s if self.window_s else 0.0
 
 
-def _measure(running: Running, window_s: float) -> Figures:
+def _measure(running: Running, window_s: float) -> Seen:
     question = [f"Where is my order {number}?" for number in range(8)]
     bodies = chat_bodies(_MODEL, question, _TOKENS)
     watcher = Watcher(running)
+    began_s = time.monotonic()
     with watcher.watching():
         outcome = run_load(running.target, Load(_STREAMS, _TOKENS, 0.5, window_s), bodies)
-    return figures(outcome, watcher)
+        took_s = time.monotonic() - began_s
+    return seen(outcome, watcher, took_s)
 
 
-def figures(outcome: Outcome, watcher: Watcher) -> Figures:
+def seen(outcome: Outcome, watcher: Watcher, took_s: float) -> Seen:
     """Streams that were cut off at the window's end count with what came until then."""
     samples = [*outcome.samples, *outcome.late]
-    gaps = [late - early for s in samples for early, late in pairwise(s.reads_s)]
-    firsts = [s.ttft_s for s in samples if s.ttft_s is not None]
-    return Figures(
-        _ms(percentile(gaps, 99)),
-        _ms(percentile(firsts, 99)),
-        _ms(percentile(watcher.health_s, 99)),
+    return Seen(
+        [late - early for s in samples for early, late in pairwise(s.reads_s)],
+        [s.ttft_s for s in samples if s.ttft_s is not None],
+        watcher.health_s,
         sum(sample.error is not None for sample in samples),
         len(samples),
         watcher.gateway_mb,
         watcher.replica_mb,
         watcher.circuits,
+        took_s,
+        watcher.cpu_s,
     )
 
 
 def row(
-    name: str, calm: Figures, beside: Figures, statuses: Mapping[str, int], idle: Figures
+    name: str, calm: Seen, beside: Seen, statuses: Mapping[str, int], idle: Seen
 ) -> dict[str, Any]:
-    """One abuse. Memory is what it was above that before the first abuse, at most."""
-    return {
-        "system": name,
-        "itl_p99_over_calm": _over(beside.itl_p99, calm.itl_p99),
-        "ttft_p99_over_calm": _over(beside.ttft_p99, calm.ttft_p99),
-        "itl_p99_ms": beside.itl_p99,
-        "itl_p99_calm_ms": calm.itl_p99,
-        "ttft_p99_ms": beside.ttft_p99,
-        "ttft_p99_calm_ms": calm.ttft_p99,
-        "health_p99_ms": beside.health_p99,
+    """One abuse. Memory is what it was above that before the first abuse, at most; CPU time is what
+    the platform's parts took more than calm."""
+    told: dict[str, Any] = {"system": name}
+    for what, late, early in (
+        ("itl", beside.gaps_s, calm.gaps_s),
+        ("ttft", beside.firsts_s, calm.firsts_s),
+    ):
+        told[f"{what}_p99_over_calm"] = _over(_p99_ms(late), _p99_ms(early))
+        told[f"{what}_p99_ms"], told[f"{what}_p99_calm_ms"] = _p99_ms(late), _p99_ms(early)
+    for part in _PARTS:
+        told[f"{part}_cpu_percent_more"] = beside.cpu_percent(part) - calm.cpu_percent(part)
+    return told | {
+        "health_p99_ms": _p99_ms(beside.health_s),
         "failed_requests": beside.failed,
         "requests": beside.requests,
         "gateway_took_mb": beside.gateway_mb - idle.gateway_mb,
@@ -243,8 +285,17 @@ def _over(value: float | None, calm: float | None) -> float | None:
     return None if value is None or not calm else value / calm
 
 
-def _ms(seconds: float | None) -> float | None:
-    return None if seconds is None else seconds * 1000
+def _p99_ms(seconds: Sequence[float]) -> float | None:
+    found = percentile(seconds, 99)
+    return None if found is None else found * 1000
+
+
+def _cpu_s(processes: Sequence[psutil.Process]) -> float:
+    taken = 0.0
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            taken += sum(process.cpu_times()[:2])
+    return taken
 
 
 def _most_mb(processes: Sequence[psutil.Process]) -> float:
@@ -263,9 +314,35 @@ def _alive(running: Running) -> set[str]:
     return {f"{process.name()}[{process.pid}]" for process in processes}
 
 
+class Attacker:
+    """A process that commits an abuse when it is told to. ``process`` has said that it is ready."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """The abuse goes on while the context lasts."""
+        self._say("go")
+        time.sleep(0.5)
+        try:
+            yield
+        finally:
+            self._say("enough")
+
+    def end(self) -> dict[str, int]:
+        """How often each status came (0: none)."""
+        said, _ = self._process.communicate(timeout=30)
+        return dict(json.loads(said))
+
+    def _say(self, word: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{word}\n")
+        self._process.stdin.flush()
+
+
 @contextlib.contextmanager
-def _attacked(running: Running, abuse: Abuse) -> Iterator[dict[str, int]]:
-    """The abuse goes on while the context lasts; what was answered is there after it."""
+def _attacker(running: Running, abuse: Abuse) -> Iterator[Attacker]:
     command = [sys.executable, "-m", "load_tests.abuse.attacker"]
     command += [running.url, running.attacker, _MODEL, abuse.name]
     process = subprocess.Popen(
@@ -276,17 +353,10 @@ def _attacked(running: Running, abuse: Abuse) -> Iterator[dict[str, int]]:
         stdout=subprocess.PIPE,
         text=True,
     )
-    statuses: dict[str, int] = {}
-    assert process.stdin is not None
     assert process.stdout is not None
     try:
         process.stdout.readline()
-        process.stdin.write("go\n")
-        process.stdin.flush()
-        time.sleep(0.5)
-        yield statuses
-        said, _ = process.communicate("enough\n", timeout=30)
-        statuses |= json.loads(said)
+        yield Attacker(process)
     finally:
         process.kill()
         process.wait()

@@ -60,8 +60,10 @@ async def create(batches: Batches, caller: Caller, raw: bytes) -> Batch:
 
     Raises:
         BadRequestError: one of them cannot run; the message says which.
+        WeirError: too many large bodies are being read.
     """
-    content = await batches.threads.run(input_of, raw)
+    reading = batches.gateway.intake.off_loop
+    content = await reading.run(caller.tenant.id, len(raw), lambda: input_of(raw))
     file = await batches.files.keep(caller.tenant, "message_batch.jsonl", content)
     try:
         found = await batches.look_at(caller, _ENDPOINT, file)

@@ -9,8 +9,8 @@ from fastapi.responses import StreamingResponse
 
 from deployments.batches.message_batches import FAMILY, create, outputs, results, shown
 from deployments.batches.service import Batches
-from deployments.gateway import http
 from deployments.gateway.callers import EndpointCallers
+from deployments.gateway.request import HttpDoor
 from weir.errors import BadRequestError, ConflictError
 
 #: The whole batch is in one body; what is larger is uploaded as a file.
@@ -64,8 +64,9 @@ def _add_all(app: FastAPI, batches: Batches, callers: EndpointCallers, refusals:
     @app.post(_PATH, summary="Begin a batch", openapi_extra=_CREATE, **known)
     async def create_batch(request: Request) -> dict[str, Any]:
         caller = callers.writer(request, "batches")
-        raw = await http.read_json_body(request.scope, request.receive, _BODY_BYTES)
-        return shown(await create(batches, caller, raw))
+        door, intake = HttpDoor(request.scope, request.receive), batches.gateway.intake
+        async with intake.received(caller.tenant.id, door, _BODY_BYTES) as raw:
+            return shown(await create(batches, caller, raw))
 
     @app.get(_PATH, summary="The tenant's batches", **known)
     async def list_batches(

@@ -25,7 +25,7 @@ from deployments.gateway.sink import Answer, Sink
 from deployments.gateway.tokenizing import Prompts, choices_of
 from deployments.gateway.tracing.content import ToldAnswer
 from fallback.policies import CAPACITY, COST, RequestFacts
-from weir.errors import WeirError
+from weir.errors import WeirError, forget_frames
 
 _LOG = logging.getLogger("weir.gateway")
 
@@ -66,6 +66,7 @@ class Attempts:
             attempt.error = error
             if sink.committed:
                 raise
+            forget_frames(error)
             if step.spill is not None:
                 told = {"spill": step.spill, "reason": error.code}
                 _LOG.info("the other model cannot answer", extra=told)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import Awaitable, Callable
 
 from weir.errors import BadRequestError, BodyTooLargeError, UnsupportedMediaTypeError
 
@@ -14,6 +15,14 @@ _EITHER_FORMAT = 32 + zlib.MAX_WBITS
 # So much is decompressed on the event loop: about 0.2 ms.
 _ON_LOOP_BYTES = 64 * 1024
 _MOST_MEMBERS = 64
+
+Aside = Callable[[int, Callable[[], None]], Awaitable[None]]
+"""Runs a function beside the event loop; the number says how long it may take, in bytes."""
+
+
+async def in_a_thread(size: int, function: Callable[[], None]) -> None:
+    """For bodies that few send: whoever waits for one of the loop's threads waits with others."""
+    await asyncio.to_thread(function)
 
 
 def is_compressed(encoding: str | None) -> bool:
@@ -32,9 +41,9 @@ def is_compressed(encoding: str | None) -> bool:
     return True
 
 
-async def decompress(data: bytes, max_bytes: int) -> bytes:
-    """The body, never more than ``max_bytes`` of it in memory. What is long is decompressed in a
-    thread; zlib lets other threads run meanwhile.
+async def decompress(data: bytes, max_bytes: int, aside: Aside = in_a_thread) -> bytes:
+    """The body, never more than ``max_bytes`` of it in memory. What is long is decompressed
+    ``aside``; zlib lets other threads run meanwhile.
 
     Raises:
         BodyTooLargeError: it would be longer.
@@ -42,7 +51,7 @@ async def decompress(data: bytes, max_bytes: int) -> bytes:
     """
     inflate = _Inflate(data, max_bytes)
     if len(data) > _ON_LOOP_BYTES or not inflate.go_on(_ON_LOOP_BYTES):
-        await asyncio.to_thread(inflate.finish)
+        await aside(max(len(data), _ON_LOOP_BYTES), inflate.finish)
     return inflate.body()
 
 

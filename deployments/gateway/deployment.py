@@ -31,6 +31,7 @@ from deployments.gateway.feature_store import platform_redis_url
 from deployments.gateway.fleet import ReplicaChooser
 from deployments.gateway.forwarding import ControlDoor
 from deployments.gateway.ledger import open_ledger
+from deployments.gateway.memory import give_back_large_blocks
 from deployments.gateway.metrics_page import Peers, only_metrics
 from deployments.gateway.pages import Surroundings, build_pages
 from deployments.gateway.prompts import PromptEncoder, locate_tokenizer
@@ -73,6 +74,7 @@ class GatewayReplica:
         # While a thread reads a long prompt, the event loop waits so long for the interpreter's
         # lock each time that it needs it.
         sys.setswitchinterval(_SWITCH_S)
+        give_back_large_blocks()
         self._token = os.environ.get("WEIR_INTERNAL_TOKEN", "")
         self._session = _session()
         self._processes = settings.gateway.processes
@@ -95,7 +97,7 @@ class GatewayReplica:
         )
         self._responses = Responses(self._gateway, self._kept, settings.responses)
         address = os.environ.get(ADDRESS_VARIABLE)
-        self._control = ControlDoor(address) if address else None
+        self._control = ControlDoor(address, self._gateway.intake.room) if address else None
         if settings.features.enabled:
             self._enricher.start()
         self._traffic = Traffic()

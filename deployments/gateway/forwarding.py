@@ -12,7 +12,9 @@ import aiohttp
 from yarl import URL
 
 from deployments.gateway import http
+from deployments.gateway.body_room import BodyRoom, announced_bytes
 from deployments.gateway.http import ClientGoneError, HeaderPairs, Receive, Scope, Send
+from deployments.gateway.request import HttpDoor
 from weir.errors import OverloadedError, RequestTimeoutError, WeirError, error_body
 
 PREFIXES: Final = ("/admin/v1", "/v1/tenant", "/dashboard")
@@ -20,6 +22,8 @@ MAX_BODY_BYTES: Final = 256 * 1024
 _BODY_TIMEOUT_S: Final = 60.0
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=2.0, sock_read=60.0)
 _METRICS_TIMEOUT_S: Final = 2.0
+#: No tenant has this id.
+_NOBODY: Final = ""
 _MOST_CONNECTIONS: Final = 64
 # Those of one connection (RFC 9110, section 7.6.1), and what the next one says for itself.
 _OF_THE_CONNECTION: Final = frozenset(
@@ -42,9 +46,12 @@ _NOT_ANSWERED: Final = _OF_THE_CONNECTION - {b"content-length"}
 
 
 class ControlDoor:
-    """``address``: ``unix:PATH`` or ``http://HOST:PORT``. Needs a running loop."""
+    """``address``: ``unix:PATH`` or ``http://HOST:PORT``. ``room``: that of all bodies; who asks is
+    known to the control process only, so that its bodies are those of nobody. Needs a running loop.
+    """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, room: BodyRoom | None = None) -> None:
+        self._room = room or BodyRoom()
         path = address.removeprefix("unix:")
         local = path != address
         connector = (
@@ -83,8 +90,10 @@ class ControlDoor:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI: one request, handed on."""
-        answer = _Answer(send)
+        answer, held = _Answer(send), 0
         try:
+            door = HttpDoor(scope, receive)
+            held = self._room.take(_NOBODY, announced_bytes(door, MAX_BODY_BYTES))
             await self._forward(scope, await _body(scope, receive), answer)
         except ClientGoneError:
             return
@@ -93,6 +102,8 @@ class ControlDoor:
         except (aiohttp.ClientError, OSError, TimeoutError):
             away = OverloadedError("The admin API is not there now.", retry_after_s=2.0)
             await answer.fail(scope, away)
+        finally:
+            self._room.give_back(_NOBODY, held)
 
     async def _forward(self, scope: Scope, body: bytes, answer: _Answer) -> None:
         async with self._session.request(

@@ -26,6 +26,7 @@ from deployments.gateway.plan import Outcome, final_error, next_step
 from deployments.gateway.pricing import PriceLists
 from deployments.gateway.recent import RecentRequests
 from deployments.gateway.record import Record
+from deployments.gateway.refusals import Refusals
 from deployments.gateway.request import Door, Request, patience_s, streams
 from deployments.gateway.rollouts import Rollouts
 from deployments.gateway.settle import Settlement
@@ -37,6 +38,7 @@ from weir.errors import (
     InternalError,
     UnsupportedError,
     WeirError,
+    forget_frames,
 )
 from weir.logs import request_logging, stack_of
 from weir.tenancy import Caller, Tenant, model_not_found
@@ -59,6 +61,7 @@ class Gateway:
         self._clock = asyncio.get_running_loop().time
         self.intake = Intake(parts.limits, parts.off_loop)
         self._silence = Silence(parts.limits.early_headers_s)
+        self._refusals = Refusals()
         prices = PriceLists(model.settings for model in parts.models.values())
         self.rollouts = Rollouts(
             parts.directory, parts.models, self._clock, parts.rng, parts.lazy_class
@@ -100,7 +103,7 @@ class Gateway:
         (:func:`deployments.gateway.plan.next_step`), for as long as nothing has been shown.
         """
         record = self._record(dialect, door)
-        async with self._answered(record, sink):
+        async with self._answered(record, door, sink):
             caller = self._authenticate(record, dialect, door)
             request = await self._validate(record, dialect, caller, door)
             with self._in_flight(record, request, sink):
@@ -121,12 +124,12 @@ class Gateway:
         return Record(dialect.name, self._clock(), given or serial, serial, trace=trace)
 
     @asynccontextmanager
-    async def _answered(self, record: Record, sink: Sink) -> AsyncIterator[None]:
+    async def _answered(self, record: Record, door: Door, sink: Sink) -> AsyncIterator[None]:
         """The request path's edge: every error becomes an answer, every end is settled."""
         try:
             yield
         except WeirError as error:
-            await self._fail(record, sink, error)
+            await self._fail(record, door, sink, error)
         except (ClientGoneError, asyncio.CancelledError) as gone:
             self.ends.leave(record)
             if isinstance(gone, asyncio.CancelledError):
@@ -134,13 +137,16 @@ class Gateway:
         except Exception as error:  # noqa: BLE001 - the edge: count it, log it, answer it
             told = {"endpoint": record.endpoint, "request_id": record.id, "tenant": record.tenant}
             _LOG.error("request failed: %s", stack_of(error), extra=told)
-            await self._fail(record, sink, InternalError("An internal error occurred."))
+            await self._fail(record, door, sink, InternalError("An internal error occurred."))
         finally:
             self.ends.tell(record, sink.status)
 
-    async def _fail(self, record: Record, sink: Sink, error: WeirError) -> None:
+    async def _fail(self, record: Record, door: Door, sink: Sink, error: WeirError) -> None:
+        forget_frames(error)
         error.request_id = record.id
         self.ends.fail(record, error, sink.status)
+        if not sink.status:
+            await self._refusals.pause(record, door, error)
         await sink.fail(error, record.headers())
 
     def _authenticate(self, record: Record, dialect: Dialect, door: Door) -> Caller:

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from deployments.client_headers import usable_id
-from deployments.gateway.compressed import decompress, is_compressed
+from deployments.gateway.compressed import Aside, decompress, in_a_thread, is_compressed
 from weir.errors import BodyTooLargeError, UnsupportedMediaTypeError, WeirError
 from weir.errors import error_headers as headers_of_error
 
@@ -47,8 +47,10 @@ def request_id(scope: Scope) -> str:
     return usable_id(header(scope, b"x-request-id")) or ""
 
 
-async def read_json_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
-    """The whole body, decompressed and without a byte order mark.
+async def read_json_body(
+    scope: Scope, receive: Receive, max_bytes: int, aside: Aside = in_a_thread
+) -> bytes:
+    """The whole body, decompressed (a long one ``aside``) and without a byte order mark.
 
     Raises:
         UnsupportedMediaTypeError: it says that it is not JSON, or compressed in an unknown way.
@@ -65,7 +67,7 @@ async def read_json_body(scope: Scope, receive: Receive, max_bytes: int) -> byte
     compressed = is_compressed(header(scope, b"content-encoding"))
     raw = await read_body(scope, receive, max_bytes)
     if compressed:
-        raw = await decompress(raw, max_bytes)
+        raw = await decompress(raw, max_bytes, aside)
     return raw.removeprefix(_BYTE_ORDER_MARK)
 
 

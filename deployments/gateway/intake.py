@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from deployments.gateway.bodies import CompletionBody, TextBody
@@ -12,7 +14,7 @@ from deployments.gateway.dialects import Dialect
 from deployments.gateway.off_loop import OffLoop
 from deployments.gateway.plan import Limits
 from deployments.gateway.request import Door
-from weir.errors import BadRequestError, RequestTimeoutError
+from weir.errors import BadRequestError, RequestTimeoutError, WeirError, forget_frames
 from weir.tenancy import Tenant
 
 #: Smaller bodies are checked within two milliseconds, whatever is in them.
@@ -24,7 +26,7 @@ class Intake:
 
     def __init__(self, limits: Limits, off_loop: OffLoop) -> None:
         self._limits = limits
-        self._off_loop = off_loop
+        self.off_loop = off_loop
         self.room = BodyRoom()
 
     def unknown(self) -> Unknown:
@@ -41,15 +43,34 @@ class Intake:
                 too many large ones are under way.
             ClientGoneError: the client left before its end.
         """
-        size = announced_bytes(door, self._limits.max_body_bytes)
-        held = self.room.take(tenant.id, size)
+        most = self._limits.max_body_bytes
+        held = self.room.take(tenant.id, announced_bytes(door, most))
+        raw = b""
         try:
-            raw = await self._read(door)
+            raw = await self._read(tenant.id, door, most)
             body = await self.parse(dialect, tenant, raw, unknown)
             _check_streams(body, self._limits.max_streams)
             return body, len(raw)
+        except WeirError as error:
+            # Who is refused may be kept waiting for it, and the error's frames as long.
+            raw = b""
+            forget_frames(error)
+            raise
         finally:
             self.room.give_back(tenant.id, held)
+
+    @asynccontextmanager
+    async def received(self, tenant: str, door: Door, max_bytes: int) -> AsyncIterator[bytes]:
+        """The body of a page, as bytes; room is held for it while the context lasts.
+
+        Raises:
+            WeirError, ClientGoneError: as in :meth:`body`.
+        """
+        held = self.room.take(tenant, announced_bytes(door, max_bytes))
+        try:
+            yield await self._read(tenant, door, max_bytes)
+        finally:
+            self.room.give_back(tenant, held)
 
     async def parse(self, dialect: Dialect, tenant: Tenant, raw: bytes, unknown: Unknown) -> Any:
         """The body, checked; a large one beside the loop.
@@ -59,17 +80,17 @@ class Intake:
         """
         if len(raw) < PARSED_INLINE_BELOW:
             return dialect.parse(raw, unknown)
-        return await self._off_loop.run(tenant.id, len(raw), lambda: dialect.parse(raw, unknown))
+        return await self.off_loop.run(tenant.id, len(raw), lambda: dialect.parse(raw, unknown))
 
-    async def _read(self, door: Door) -> bytes:
-        limits = self._limits
+    async def _read(self, tenant: str, door: Door, max_bytes: int) -> bytes:
+        limit_s, run = self._limits.body_timeout_s, self.off_loop.run
         try:
-            async with asyncio.timeout(limits.body_timeout_s):
-                return await door.read(limits.max_body_bytes)
+            async with asyncio.timeout(limit_s):
+                return await door.read(
+                    max_bytes, lambda size, function: run(tenant, size, function)
+                )
         except TimeoutError:
-            raise RequestTimeoutError(
-                f"The body was not complete after {limits.body_timeout_s:g} s."
-            ) from None
+            raise RequestTimeoutError(f"The body was not complete after {limit_s:g} s.") from None
 
 
 def _check_streams(body: Any, most: int) -> None:

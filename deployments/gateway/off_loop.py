@@ -18,13 +18,15 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from weir.errors import BadRequestError, OverloadedError, RateLimitError
+from weir.errors import OverloadedError, RateLimitError, WeirError
 
 ResultT = TypeVar("ResultT")
 
 #: Texts below this many characters are tokenized in about a millisecond.
 INLINE_BELOW = 4 * 1024
-_LONGEST_PAUSE_S = 2.0
+_LONGEST_PAUSE_S = 5.0
+#: What it takes the front door and the gateway to receive a byte of a long body.
+_RECEIVED_S_PER_BYTE = 10e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,19 +34,21 @@ class OffLoopLimits:
     """``inline_below``: what is smaller runs at once, in the loop's thread. ``threads``: calls that
     run at a time; a tenant's own leave one of several threads to others. ``places`` and
     ``tenant_places``: calls that run or wait, of all tenants and of one. ``limit_s``: the time that
-    one may wait and run."""
+    one may wait and run. ``penance``: a call that ends in a refusal keeps its tenant's next ones
+    waiting for so many times what it cost."""
 
     inline_below: int = INLINE_BELOW
     threads: int = 2
     places: int = 128
     tenant_places: int = 32
     limit_s: float = 30.0
-    penance: float = 4.0
+    penance: float = 19.0
 
 
 @dataclass(slots=True, eq=False)
 class _Call:
     tenant: str
+    size: int
     function: Callable[[], Any]
     done: asyncio.Future[Any]
     begun: bool = False
@@ -70,7 +74,7 @@ class OffLoop:
         return sum(self._held.values())
 
     async def run(self, tenant: str, size: int, function: Callable[[], ResultT]) -> ResultT:
-        """``function()``; ``size`` says how long it may take (characters of text, or so).
+        """``function()``; ``size`` says how long it may take (bytes, characters of text, or so).
 
         A cancelled call that waits is never run. One that runs goes on to its end, because a
         thread cannot be stopped, and keeps its place until then.
@@ -81,7 +85,7 @@ class OffLoop:
         """
         if size < self._limits.inline_below:
             return function()
-        call = self._enter(tenant, function)
+        call = self._enter(tenant, size, function)
         try:
             async with asyncio.timeout(self._limits.limit_s):
                 result: ResultT = await call.done
@@ -93,12 +97,12 @@ class OffLoop:
                 self._lines[tenant].remove(call)
                 self._leave(tenant)
 
-    def _enter(self, tenant: str, function: Callable[[], Any]) -> _Call:
+    def _enter(self, tenant: str, size: int, function: Callable[[], Any]) -> _Call:
         if self._held.get(tenant, 0) >= self._limits.tenant_places:
             raise RateLimitError("Too many of your long prompts are being read.", retry_after_s=1.0)
         if self.in_use >= self._limits.places:
             raise OverloadedError("Too many long prompts are being read.", retry_after_s=1.0)
-        call = _Call(tenant, function, asyncio.get_running_loop().create_future())
+        call = _Call(tenant, size, function, asyncio.get_running_loop().create_future())
         self._held[tenant] = self._held.get(tenant, 0) + 1
         self._lines.setdefault(tenant, deque()).append(call)
         self._begin_next()
@@ -125,7 +129,7 @@ class OffLoop:
         self._running[call.tenant] -= 1
         self._leave(call.tenant)
         error = None if work.cancelled() else work.exception()
-        if isinstance(error, BadRequestError):
+        if isinstance(error, WeirError) and error.status < 500:
             self._punish(call)
         if call.done.done():
             pass  # nobody waits any more
@@ -140,7 +144,8 @@ class OffLoop:
     def _punish(self, call: _Call) -> None:
         loop = asyncio.get_running_loop()
         now_s = loop.time()
-        pause_s = min(self._limits.penance * (now_s - call.begun_s), _LONGEST_PAUSE_S)
+        cost_s = now_s - call.begun_s + call.size * _RECEIVED_S_PER_BYTE
+        pause_s = min(self._limits.penance * cost_s, _LONGEST_PAUSE_S)
         free_s = max(self._free_s.get(call.tenant, 0.0), now_s + pause_s)
         self._free_s[call.tenant] = free_s
         loop.call_later(free_s - now_s, self._forgive, call.tenant, free_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Protocol
 from deployments.gateway import http
 from deployments.gateway.adapters import Adapter
 from deployments.gateway.bodies import Body, TextBody
+from deployments.gateway.compressed import Aside
 from deployments.gateway.dialects.base import Dialect
 from features.enrichment import Enrichment
 from weir.tenancy import Caller, Tenant
@@ -65,13 +67,17 @@ class Door(Protocol):
         """A header by its lower-case name."""
         ...
 
-    def read(self, max_bytes: int) -> Awaitable[bytes]:
-        """The whole body.
+    def read(self, max_bytes: int, aside: Aside) -> Awaitable[bytes]:
+        """The whole body. What comes compressed, and is long, is decompressed ``aside``.
 
         Raises:
             WeirError: it is no JSON, or too large.
             ClientGoneError: the client left before its end.
         """
+        ...
+
+    def discard(self) -> Awaitable[None]:
+        """Take what still comes of the body and keep none of it, until the client has left."""
         ...
 
 
@@ -88,8 +94,12 @@ class HttpDoor:
     def header(self, name: bytes) -> str | None:
         return http.header(self._scope, name)
 
-    async def read(self, max_bytes: int) -> bytes:
-        return await http.read_json_body(self._scope, self._receive, max_bytes)
+    async def read(self, max_bytes: int, aside: Aside) -> bytes:
+        return await http.read_json_body(self._scope, self._receive, max_bytes, aside)
+
+    async def discard(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
 
 
 class MemoryDoor:
@@ -110,8 +120,11 @@ class MemoryDoor:
     def header(self, name: bytes) -> str | None:
         return self._headers.get(name)
 
-    async def read(self, max_bytes: int) -> bytes:
+    async def read(self, max_bytes: int, aside: Aside) -> bytes:
         return self._body
+
+    async def discard(self) -> None:
+        await asyncio.Event().wait()  # whoever asks from within does not leave
 
 
 def patience_s(told: str | None) -> float | None:

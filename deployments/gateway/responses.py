@@ -14,6 +14,7 @@ import orjson
 
 from deployments.gateway import http
 from deployments.gateway.bodies.from_responses import ResponsesChat, kept_items, read_items
+from deployments.gateway.compressed import Aside
 from deployments.gateway.dialects import Writer
 from deployments.gateway.dialects.responses import (
     ResponsesDialect,
@@ -223,14 +224,14 @@ class _Call:
         """See :class:`deployments.gateway.request.Door`."""
         return self._door.header(name)
 
-    async def read(self, max_bytes: int) -> bytes:
+    async def read(self, max_bytes: int, aside: Aside) -> bytes:
         """See :class:`deployments.gateway.request.Door`.
 
         Raises:
             PreviousResponseError: there is nothing to go on from.
             RateLimitError: too many of the tenant's responses run in the background.
         """
-        raw = await self._door.read(max_bytes)
+        raw = await self._door.read(max_bytes, aside)
         given = self.header(b"authorization"), self.header(b"x-api-key")
         self.caller = self._responses.gateway.directory.authenticate(*given)
         self.dialect.keeps = self.tenant.retention_days > 0
@@ -242,6 +243,10 @@ class _Call:
             if body.asked.background:
                 await self._detach(body)
         return raw
+
+    async def discard(self) -> None:
+        """See :class:`deployments.gateway.request.Door`."""
+        await self._door.discard()
 
     async def _parsed(self, raw: bytes) -> ResponsesChat:
         intake = self._responses.gateway.intake

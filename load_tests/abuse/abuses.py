@@ -1,5 +1,5 @@
 """Every abuse: a request that costs its sender little, sent over and over; or connections that are
-held open."""
+held open. The first one is none: what the attacker's own process costs the machine."""
 
 from __future__ import annotations
 
@@ -27,12 +27,14 @@ class Request:
 @dataclass(frozen=True, slots=True)
 class Abuse:
     """``workers`` send ``make(model, number)`` one after the other without a pause. ``slow``: each
-    connection is held, and sends a byte of its body every second."""
+    connection is held, and sends a byte of its body every second. ``computes``: nothing is sent,
+    the attacker's process only computes."""
 
     name: str
     make: Callable[[str, int], Request]
     workers: int = 4
     slow: bool = False
+    computes: bool = False
 
 
 def _post(path: str, model: str, **fields: Any) -> Request:
@@ -139,6 +141,7 @@ def _connection(model: str, number: int) -> Request:
 
 
 ABUSES: tuple[Abuse, ...] = (
+    Abuse("no request, a process that computes", _connection, workers=1, computes=True),
     Abuse("4 MB prompt", _long_prompt),
     Abuse("4 MB of wrong parts", _wrong_parts),
     Abuse("30,000 parts", _many_parts),

@@ -1,17 +1,20 @@
 """One abuse, from a process of its own: ``python -m load_tests.abuse.attacker URL KEY MODEL NAME``.
 
-It goes on until its standard input ends, and then prints how often each status came (0: none).
+It begins and stops with each line of its standard input. When that ends it prints how often each
+status came (0: none).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import itertools
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 from load_tests.abuse.abuses import Abuse, Request, bodies, named
@@ -37,20 +40,34 @@ async def _attack(url: str, key: str, model: str, abuse: Abuse, statuses: Counte
     requests = [_rendered(request, key) for request in bodies(abuse, model, _DIFFERENT)]
     turns = itertools.cycle(requests)
     print("ready", flush=True)
-    await _line()
-    send = _hold if abuse.slow else _send
-    tasks = [
-        asyncio.create_task(_repeat(send, host, port, turns, statuses))
-        for _ in range(abuse.workers)
-    ]
-    await _line()
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    tasks: list[asyncio.Task[None]] = []
+    while await _line():
+        if not tasks:
+            works = [_works(abuse, host, port, turns, statuses) for _ in range(abuse.workers)]
+            tasks = [asyncio.create_task(work) for work in works]
+            continue
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        tasks = []
 
 
-async def _line() -> None:
-    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+def _works(
+    abuse: Abuse, host: str, port: int, turns: Iterator[bytes], statuses: Counter[int]
+) -> Coroutine[Any, Any, None]:
+    if abuse.computes:
+        return _compute()
+    return _repeat(_hold if abuse.slow else _send, host, port, turns, statuses)
+
+
+async def _compute() -> None:
+    while True:
+        hashlib.sha256(bytes(1_000_000)).digest()
+        await asyncio.sleep(0)
+
+
+async def _line() -> str:
+    return await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
 
 
 def _rendered(request: Request, key: str) -> bytes:
@@ -68,7 +85,13 @@ def _rendered(request: Request, key: str) -> bytes:
     return "\r\n".join(head).encode() + request.body
 
 
-async def _repeat(send, host, port, turns, statuses) -> None:  # type: ignore[no-untyped-def]
+async def _repeat(
+    send: Callable[[str, int, bytes], Awaitable[int]],
+    host: str,
+    port: int,
+    turns: Iterator[bytes],
+    statuses: Counter[int],
+) -> None:
     while True:
         status = 0
         try:

@@ -260,6 +260,19 @@ class GenerationTimeoutError(WeirError):
     hopeless = True
 
 
+def forget_frames(error: BaseException) -> None:
+    """Drop the frames that an error has come through, its causes' too.
+
+    A frame keeps what its function had in hand, for instance a body of megabytes. An error that is
+    kept, in the record of its request, would keep all of it; and where a frame has the record, they
+    keep each other until the garbage collector's rarest turn.
+    """
+    each: BaseException | None = error
+    while each is not None:
+        each.__traceback__ = None
+        each = each.__cause__ or each.__context__
+
+
 def error_body(error: WeirError) -> dict[str, Any]:
     """OpenAI's error object: ``{"error": {message, type, param, code}}``."""
     return {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gzip
 from collections.abc import Callable
 from typing import Any
 
@@ -10,10 +12,10 @@ import pytest
 
 from deployments.gateway.app import GatewayApp
 from deployments.gateway.body_room import COUNTED_FROM_BYTES, BodyRoom, announced_bytes
-from deployments.gateway.request import MemoryDoor
+from deployments.gateway.request import HttpDoor, MemoryDoor
 from deployments.testing import World
 from deployments.testing.world import KEY
-from weir.errors import OverloadedError, RateLimitError
+from weir.errors import BodyTooLargeError, OverloadedError, RateLimitError
 
 
 def test_one_tenant_has_its_part_and_all_have_a_bound() -> None:
@@ -87,3 +89,34 @@ async def test_a_client_that_leaves_gives_its_room_back(
     await work
     assert room.held_bytes == 0
     assert answers == []
+
+
+async def test_the_body_of_a_page_takes_room_while_it_is_used(world: World) -> None:
+    intake = world.gateway.intake
+    door = MemoryDoor(b"[]", {"content-length": str(COUNTED_FROM_BYTES)})
+    async with intake.received("t", door, 10 * COUNTED_FROM_BYTES) as raw:
+        assert raw == b"[]"
+        assert intake.room.held_bytes == COUNTED_FROM_BYTES
+    assert intake.room.held_bytes == 0
+
+
+async def test_a_long_body_is_decompressed_in_its_tenants_turn(world: World) -> None:
+    intake, turns = world.gateway.intake, []
+
+    class Turns:
+        async def run(self, tenant: str, size: int, function: Callable[[], Any]) -> Any:
+            turns.append(tenant)
+            return function()
+
+    intake.off_loop = Turns()  # type: ignore[assignment]
+    for body, taken in ((b" " * 9_000, []), (bytes(9_000_000), ["t"])):
+        raw = gzip.compress(body)
+
+        async def receive(part: bytes = raw) -> dict[str, Any]:
+            return {"type": "http.request", "body": part}
+
+        door = HttpDoor({"headers": [(b"content-encoding", b"gzip")]}, receive)
+        with contextlib.suppress(BodyTooLargeError):
+            async with intake.received("t", door, 1_000_000) as whole:
+                assert whole == body
+        assert turns == taken

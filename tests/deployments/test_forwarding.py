@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 
 from deployments.gateway.app import GatewayApp
+from deployments.gateway.body_room import COUNTED_FROM_BYTES, BodyRoom
 from deployments.gateway.forwarding import MAX_BODY_BYTES, ControlDoor
 
 
@@ -184,3 +185,19 @@ async def test_an_answer_that_breaks_off_is_not_ended_as_if_it_were_whole(tmp_pa
     assert False not in ended
     await door.close()
     server.close()
+
+
+async def test_large_bodies_share_the_room_of_all_bodies(control: tuple[Control, str]) -> None:
+    room, large = BodyRoom(), b"x" * COUNTED_FROM_BYTES
+    door = ControlDoor(control[1], room)
+    gateway: Any = None
+    app = GatewayApp(gateway, gateway, _pages, control=door)
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://clients") as client:
+        others = room.take("", 128 * 1024 * 1024)
+        assert (await client.post("/admin/v1/x", content=large)).status_code == 429
+        assert (await client.post("/admin/v1/x", content=b"{}")).status_code == 201
+        room.give_back("", others)
+        assert (await client.post("/admin/v1/x", content=large)).status_code == 201
+    assert room.held_bytes == 0
+    await door.close()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gzip
 import json
+import re
 import socket
 import zlib
 from collections.abc import AsyncIterator
@@ -48,13 +49,16 @@ class Door:
     client: httpx.AsyncClient
     metrics_url: str
 
-    async def raw(self, request: bytes, read: int = 65536) -> bytes:
+    async def raw(self, request: bytes) -> bytes:
         """What comes back on a connection of its own."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.front.port)
+        answer = b""
         try:
             writer.write(request)
             async with asyncio.timeout(20):
-                return await reader.read(read)
+                while not _is_whole(answer) and (part := await reader.read(65536)):
+                    answer += part
+            return answer
         finally:
             writer.close()
 
@@ -71,6 +75,12 @@ class Door:
             for name in fresh:
                 generator.end(name, text, count=1)
             return await task
+
+
+def _is_whole(answer: bytes) -> bool:
+    head, end, body = answer.partition(b"\r\n\r\n")
+    length = re.search(rb"content-length: (\d+)", head.lower())
+    return bool(end) and (length is None or len(body) >= int(length[1]))
 
 
 def _free_port() -> int:

@@ -21,6 +21,10 @@ from weir.settings import ModelSettings, Settings, load_settings, parse_settings
 _POLL_S = 0.2
 
 
+class NotAppliedError(CommandError):
+    """The platform says that all is as it was."""
+
+
 def apply(
     state: State,
     config: Path | None,
@@ -48,7 +52,7 @@ def apply(
         os.kill(supervisor.pid, signal.SIGHUP)
         try:
             _wait(events, timeout_s, console)
-        except CommandError:
+        except NotAppliedError:
             write_private(state.settings_file, before)
             raise
     console.print("applied.")
@@ -109,6 +113,9 @@ def _wait(events: ProgressFile, timeout_s: float, console: Console) -> None:
             if event.stage == "apply" and event.state == "done":
                 return
             if event.stage == "apply" and event.state == "fail":
-                raise CommandError(f"not applied: {event.error}")
+                raise NotAppliedError(f"not applied: {event.error}")
         time.sleep(_POLL_S)
-    raise CommandError(f"not applied within {timeout_s:.0f} s; 'weir status' shows where it is")
+    raise CommandError(
+        f"not applied within {timeout_s:.0f} s; the platform goes on with it, and goes back to "
+        "what was there before if it fails: 'weir status' shows where it is"
+    )
