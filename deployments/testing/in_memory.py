@@ -10,6 +10,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from deployments.gateway.accounts import Account
 from deployments.gateway.app import GatewayApp
 from deployments.gateway.building import build_gateway
 from deployments.gateway.handle import Gateway
@@ -17,6 +18,7 @@ from deployments.gateway.prompts import PromptEncoder
 from deployments.gateway.responses import Responses
 from deployments.gateway.transport import ChannelClosedError
 from deployments.testing.cluster import Cluster, Host, SilentFeed, no_page
+from deployments.testing.distant import DistantStore
 from deployments.testing.exchange import Exchange, MemoryExchange
 from deployments.testing.kept import KeptBlocks
 from deployments.testing.recording import RecordingLedger
@@ -108,6 +110,7 @@ async def memory_cluster(
     rng = random.Random(f"gateway|{seed}")
     async with MemoryNetwork(ChannelClosedError, seed, links) as network:
         ledger = RecordingLedger()
+        store = DistantStore(_now_ms, random.Random(f"account|{seed}"))
         gateway = build_gateway(
             settings,
             {model.name: encoder for model in settings.models},
@@ -119,6 +122,7 @@ async def memory_cluster(
             ids=lambda: f"{rng.getrandbits(64):016x}",
             wall_clock=loop.time,
             ledger=ledger,
+            account=Account(store, _now_ms),
         )
         responses = memory_responses(gateway, settings)
         cluster = MemoryCluster(gateway, responses, network, ledger)
@@ -128,3 +132,7 @@ async def memory_cluster(
             await responses.aclose()
             for model in gateway.models.values():
                 await model.close()
+
+
+def _now_ms() -> int:
+    return int(asyncio.get_running_loop().time() * 1000)
