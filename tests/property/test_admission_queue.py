@@ -182,7 +182,7 @@ class QueueMachine(RuleBasedStateMachine):
                 assert tenant.pending == 0.0 if not own else tenant.pending > -1e-6
                 assert (tenant in c.active) == (tenant.waiting > 0)
                 assert (tenant in c.late) == (tenant.queues[LATE].live > 0)
-                assert sum(line.live for line in tenant.lines) == tenant.waiting
+                assert sum(queue.live for queue in tenant.queues) == tenant.waiting
 
 
 QueueMachine.TestCase.settings = hypothesis_settings(

@@ -194,8 +194,10 @@ class Tab:
 
     def _settle(self, spent: Sequence[Spent]) -> None:
         if spent:
-            # Whose bounds are far has time: its settlements go together.
-            self._account.store.settle(self._tenant.id, spent, together=self._far)
+            # Whose bounds are far has time: its settlements go together. But a line of a batch that
+            # has its result is not computed again, so nobody else would settle it.
+            together = self._far and self._counts_later is None
+            self._account.store.settle(self._tenant.id, spent, together=together)
 
     def headers(self, family: str) -> Pairs:
         """What the client is told of its quotas and its budget; see :mod:`.headers`."""
