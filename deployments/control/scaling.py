@@ -34,9 +34,8 @@ from weir.autoscaling.registry import build_policy
 from weir.autoscaling.report import Backlog
 from weir.autoscaling.telling import (
     GatewayTold,
+    pack_by_model,
     pack_figures,
-    pack_spills,
-    pack_splits,
     unpack,
 )
 from weir.database import writing
@@ -155,9 +154,9 @@ class Round:
         pipeline.set(FIGURES, pack_figures(figures), px=int(_FIGURES_S * 1000))
         spills = {each.model.name: each.spills for each in decided if each.spills}
         # Where nobody decides any longer, nothing goes to a student for that.
-        pipeline.set(SPILLS, pack_spills(spills), px=int(self._lease_s * 1000))
+        pipeline.set(SPILLS, pack_by_model(spills), px=int(self._lease_s * 1000))
         splits = {each.model.name: each.prefilling for each in decided if each.prefilling}
-        pipeline.set(SPLITS, pack_splits(splits), px=int(self._lease_s * 1000))
+        pipeline.set(SPLITS, pack_by_model(splits), px=int(self._lease_s * 1000))
         pipeline.execute()
         for each in decided:
             if each.changes:

@@ -28,8 +28,8 @@ from weir.autoscaling.telling import (
     bin_of,
     no_times,
     pack,
+    unpack_by_model,
     unpack_figures,
-    unpack_spills,
 )
 from weir.metrics import GatewayMetrics
 
@@ -179,7 +179,7 @@ class DemandTeller:
         async with asyncio.timeout(_REDIS_TIMEOUT_S):
             await self._redis.hset(REPORTS, self._name, pack(self.told()))
             if self._surpluses:
-                self._keep_to(unpack_spills(await self._redis.get(SPILLS)))
+                self._keep_to(unpack_by_model(await self._redis.get(SPILLS), float))
             if self._metrics is not None:
                 self._show(await self._redis.get(FIGURES))
 

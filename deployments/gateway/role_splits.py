@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from deployments.gateway.model import Model
 from deployments.gateway.role_changes import Replicas, members_of
 from router.disaggregation.roles import Change, plan_split
-from weir.autoscaling.telling import unpack_splits
+from weir.autoscaling.telling import unpack_by_model
 from weir.errors import WeirError
 
 _LOG = logging.getLogger("weir.gateway")
@@ -51,7 +51,7 @@ class RoleSplits:
             try:
                 async with asyncio.timeout(_REDIS_TIMEOUT_S):
                     raw = await self._redis.get(SPLITS)
-                await self.keep(unpack_splits(raw))
+                await self.keep(unpack_by_model(raw, int))
             except (RedisError, OSError, TimeoutError) as error:
                 self._fail(error)
             await asyncio.sleep(_PERIOD_S)

@@ -2,7 +2,7 @@
 
 Who decides knows what gateways have told of the last ``WINDOW_S``: the prompt tokens that no cache
 was expected to have, and the output tokens as expected at arrival. Every ``PERIOD_S`` it says how
-many replicas only compute prompts (:func:`weir.autoscaling.roles.split_of`), and
+many replicas only compute prompts (:func:`weir.autoscaling.roles.splits`), and
 :func:`router.disaggregation.roles.plan_split` says which.
 """
 
@@ -15,8 +15,8 @@ from load_tests.sim.request import SimRequest
 from load_tests.sim.timing import StepTiming
 from load_tests.sim.weir_system import WeirProfile, WeirSystem
 from router.disaggregation.roles import Member, plan_split
-from weir.autoscaling.report import Capacity
-from weir.autoscaling.roles import split_of
+from weir.autoscaling.report import Capacity, Demand, ModelState, PoolState
+from weir.autoscaling.roles import splits
 
 WINDOW_S = 30.0
 PERIOD_S = 5.0
@@ -67,12 +67,15 @@ class SplittingSystem(WeirSystem):
             self._fleet.after(PERIOD_S, self._look)
 
     def _split(self, computed: int, output: int, now_s: float) -> None:
-        prompts_s = computed / self._capacity.prefill_tokens_per_s
-        answers_s = output / self._capacity.decode_tokens_per_s
-        if not prompts_s + answers_s:
+        demand = Demand(
+            computed_tokens_per_s=computed / WINDOW_S, output_tokens_per_s=output / WINDOW_S
+        )
+        count, now = len(self._ids), self._prefilling
+        pool = PoolState("all", self._capacity, 1.0, ready=count, splits=True, prefilling=now)
+        found = splits(ModelState("m", {"standard": demand}, (pool,)))
+        if not found:
             return
-        share = prompts_s / (prompts_s + answers_s)
-        self._prefilling = split_of(len(self._ids), share, self._prefilling)
+        self._prefilling = found[pool.name]
         members = [
             Member(m.replica_id, m.role, "mixed", True, self.router.role_changed_s(m.replica_id))
             for m in self.router.members

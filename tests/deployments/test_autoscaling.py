@@ -30,9 +30,8 @@ from weir.autoscaling.telling import (
     ModelTold,
     ReplicaTold,
     pack,
+    unpack_by_model,
     unpack_figures,
-    unpack_spills,
-    unpack_splits,
 )
 from weir.database import migrate, open_database, reading
 from weir.errors import ConfigError
@@ -273,7 +272,7 @@ def test_the_student_is_taken_where_it_is_cheaper_than_a_replica(
         tell_spillable(redis, now[0], 3.4, 1000.0)
         round_.run()
     raw: Any = redis.get(SPILLS)
-    shares = unpack_spills(raw)
+    shares = unpack_by_model(raw, float)
     ttl_ms: Any = redis.pttl(SPILLS)
     assert 0 < ttl_ms <= 20_000
     with reading(engine) as connection:
@@ -328,7 +327,7 @@ def test_a_pool_whose_roles_follow_the_demand_is_split_for_gateways(
         redis.hset(REPORTS, "g", pack(told))
         round_.run()
     raw: Any = redis.get(SPLITS)
-    assert unpack_splits(raw) == {"p": {"a": 2}}
+    assert unpack_by_model(raw, int) == {"p": {"a": 2}}
     assert 0 < redis.pttl(SPLITS) <= 60_000  # type: ignore[operator]
     assert not redis.exists(TARGETS)
-    assert unpack_splits(b"of another version") == {}
+    assert unpack_by_model(b"of another version", int) == {}

@@ -20,8 +20,8 @@ from deployments.testing.world import KEY, World, http_world
 from weir.autoscaling.telling import (
     ModelTold,
     PoolFigures,
+    pack_by_model,
     pack_figures,
-    pack_spills,
     unpack,
 )
 from weir.settings import Settings, parse_settings
@@ -153,7 +153,7 @@ class Kept:
         if self.away:
             raise ConnectionError
         if key == SPILLS:
-            return pack_spills({"m": {"standard": 0.25}, "other": {"standard": 0.5}})
+            return pack_by_model({"m": {"standard": 0.25}, "other": {"standard": 0.5}})
         return pack_figures([PoolFigures("m", "m", 3, 6.0, 1.0, 1.0, 0.1, 9.0, 0.0)])
 
     async def hdel(self, _: str, field: str) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from weir.autoscaling.programme import Risk, Work, time_of
 from weir.autoscaling.report import PoolState
+from weir.cost import hour_of_day
 
 HOUR_S = 3600.0
 DAY_S = 86_400.0
@@ -44,7 +45,7 @@ def pace(
                 break
             limit = prices[hour]
         chosen_s += seconds[hour]
-    if prices[_hour(now_s)] > limit * _ALIKE:
+    if prices[hour_of_day(now_s)] > limit * _ALIKE:
         return 0.0
     return 1 / max(chosen_s, min(_LEAST_S, within_s))
 
@@ -56,7 +57,7 @@ def hours_until(now_s: float, within_s: float) -> dict[int, float]:
     at_s, end_s = now_s, now_s + rest_s
     while at_s < end_s:
         until_s = min(end_s, (at_s // HOUR_S + 1) * HOUR_S)
-        found[_hour(at_s)] = found.get(_hour(at_s), 0.0) + until_s - at_s
+        found[hour_of_day(at_s)] = found.get(hour_of_day(at_s), 0.0) + until_s - at_s
         at_s = until_s
     return found
 
@@ -100,7 +101,3 @@ def _needed_s(pools: Sequence[PoolState], work: Work, urgent: Work, risk: Risk) 
         )
 
     return of_fleet(work) / max(0.05, 1 - of_fleet(urgent))
-
-
-def _hour(at_s: float) -> int:
-    return int(at_s // HOUR_S) % 24

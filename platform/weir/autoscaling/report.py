@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
+from weir.cost import hour_of_day
+
 Role = Literal["mixed", "prefill", "decode"]
 
 
@@ -115,7 +117,7 @@ class PoolState:
     def usd_at(self, at_s: float) -> float:
         """What an hour costs at a time, in seconds since the epoch."""
         by_hour = self.usd_by_hour
-        return by_hour[int(at_s // 3600) % len(by_hour)] if by_hour else self.usd_per_hour
+        return by_hour[hour_of_day(at_s)] if by_hour else self.usd_per_hour
 
     @property
     def current(self) -> int:

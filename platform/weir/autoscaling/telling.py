@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import msgspec
 
+_Number = TypeVar("_Number", int, float)
 #: Upper bounds of the bins of times, in seconds; the last bin has what is longer.
 BINS_S: tuple[float, ...] = tuple(round(0.005 * 1.5**i, 4) for i in range(26))
 
@@ -130,28 +132,16 @@ def unpack_figures(raw: bytes | None) -> list[PoolFigures]:
         return []
 
 
-def pack_spills(shares: Mapping[str, Mapping[str, float]]) -> bytes:
-    """Shares of requests for the student, by model and class, as they are kept in Redis."""
-    return msgspec.msgpack.encode({model: dict(each) for model, each in shares.items()})
+def pack_by_model(decided: Mapping[str, Mapping[str, float]]) -> bytes:
+    """What was decided for parts of models, as it is kept in Redis: shares of requests for the
+    student by class, or replicas that only compute prompts by pool."""
+    return msgspec.msgpack.encode({model: dict(each) for model, each in decided.items()})
 
 
-def unpack_spills(raw: bytes | None) -> dict[str, dict[str, float]]:
+def unpack_by_model(raw: bytes | None, kind: type[_Number]) -> dict[str, dict[str, _Number]]:
     """Nothing for what another version of weir has written."""
     try:
-        return msgspec.msgpack.decode(raw or b"\x80", type=dict[str, dict[str, float]])
-    except msgspec.MsgspecError:
-        return {}
-
-
-def pack_splits(prefilling: Mapping[str, Mapping[str, int]]) -> bytes:
-    """Replicas that only compute prompts, by model and pool, as they are kept in Redis."""
-    return msgspec.msgpack.encode({model: dict(each) for model, each in prefilling.items()})
-
-
-def unpack_splits(raw: bytes | None) -> dict[str, dict[str, int]]:
-    """Nothing for what another version of weir has written."""
-    try:
-        return msgspec.msgpack.decode(raw or b"\x80", type=dict[str, dict[str, int]])
+        return msgspec.msgpack.decode(raw or b"\x80", type=dict[str, dict[str, kind]])  # type: ignore[valid-type]
     except msgspec.MsgspecError:
         return {}
 
