@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import ctypes
 import gc
+import json
 import logging
 import os
 import pickle
@@ -28,8 +29,13 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import xgrammar
+from vllm.exceptions import VLLMClientError
 from vllm.sampling_params import SamplingParams, StructuredOutputsParams
 from vllm.tokenizers import cached_tokenizer_from_config
+from vllm.v1.structured_output.backend_guidance import (
+    has_guidance_unsupported_json_features,
+    validate_guidance_grammar,
+)
 from vllm.v1.structured_output.backend_xgrammar import (
     XgrammarBackend,
     validate_xgrammar_grammar,
@@ -166,7 +172,7 @@ def _live(pipe: socket.socket, make: Backend, bounds: TrialBounds) -> NoReturn:
                 backend = make()
             code = _try(pipe, number, backend, asked, bounds)
             pipe.sendall(_REPLY.pack(number, code))
-    except BaseException:  # noqa: BLE001 - the process's edge; its replica sees the pipe's end
+    finally:  # whatever it was: its replica sees the pipe's end
         os._exit(1)
 
 
@@ -261,11 +267,25 @@ def _outcome(backend: XgrammarBackend, asked: StructuredOutputsParams, bounds: T
     params = SamplingParams(structured_outputs=asked)
     try:
         validate_xgrammar_grammar(params)
-    except ValueError:
-        return INVALID  # vLLM says so as well, or has another compiler for it
+    except (ValueError, VLLMClientError):
+        return _other_outcome(params, asked)
     kind, text = get_structured_output_key(asked)
     grammar = backend.compile_grammar(kind, text, None)
     mask = backend.allocate_token_bitmask(1)
     began_s = time.monotonic()
     grammar.fill_bitmask(mask, 0)
     return SLOW if time.monotonic() - began_s > bounds.step_s else PASSED
+
+
+def _other_outcome(params: SamplingParams, asked: StructuredOutputsParams) -> int:
+    """Of what xgrammar does not compile. vLLM gives it to llguidance, which has bounds of its own,
+    or refuses it with the reason; a schema that llguidance cannot do either would be compiled by
+    outlines, which has none."""
+    try:
+        schema = json.loads(asked.json) if isinstance(asked.json, str) else asked.json
+        if schema and has_guidance_unsupported_json_features(schema):
+            return BROKEN
+        validate_guidance_grammar(params, tokenizer=None)
+    except (ValueError, VLLMClientError):
+        pass  # vLLM says so as well
+    return INVALID

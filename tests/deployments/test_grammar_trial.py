@@ -9,7 +9,7 @@ import pytest
 pytestmark = pytest.mark.engine
 
 _SCRIPT = """
-import asyncio, json, os, signal, sys, time
+import asyncio, json, os, signal, sys, tempfile, time
 from types import SimpleNamespace
 import psutil
 from deployments.grammar_helper import (
@@ -101,15 +101,20 @@ def alive(pid):
 
 async def main(model):
     config = AsyncEngineArgs(model=model, dtype="float32", max_model_len=256).create_engine_config()
-    said = {}
+    said, held = {}, tempfile.NamedTemporaryFile()
     bounds = TrialBounds(compile_s=5.0, step_s=5.0, memory_bytes=128 << 20)
     helper = GrammarHelper(lambda: backend(config), bounds)
     helper.start()
     born = helper.pid
     said["good"] = await helper.try_grammar(regex("[a-z]{3,9}"))
-    said["files"] = len(os.listdir(f"/proc/{born}/fd"))
+    files = [os.path.realpath(f"/proc/{born}/fd/{n}") for n in os.listdir(f"/proc/{born}/fd")]
+    said["holds"] = held.name in files
     invalid = StructuredOutputsParams(grammar="root ::= (")
     said["invalid"] = await helper.try_grammar(invalid)
+    items = {"type": "array", "items": {"type": "integer", "multipleOf": 3}}
+    said["guidance"] = await helper.try_grammar(StructuredOutputsParams(json=items))
+    named = {"type": "object", "patternProperties": {"^a(b*)*$": {"type": "string"}}}
+    said["outlines"] = await helper.try_grammar(StructuredOutputsParams(json=named))
     said["over"] = await helper.try_grammar(regex("slow"))
     said["memory"] = await helper.try_grammar(regex("large"))
     said["after"] = await helper.try_grammar(regex("[a-z]{3,8}"))
@@ -169,9 +174,11 @@ def test_the_helper_tries_ends_and_is_ended(with_teacher: Any) -> None:
     memory = said.pop("memory")
     assert memory not in (0, 3, -1), "a trial has no more memory than its bound"
     assert said == {
-        "files": 4,
+        "holds": False,
         "good": 0,
         "invalid": 3,
+        "guidance": 3,
+        "outlines": 5,
         "over": -1,
         "after": 0,
         "next": 0,
