@@ -148,7 +148,8 @@ class Platform:
 
     def _look_at_ray(self) -> None:
         """Without its control store Ray ends all that it runs, within a minute. Without its node
-        manager that goes on, until the first of it ends, which nobody could start again."""
+        manager, what it runs is of use until the first of it ends: nobody could start that again.
+        """
         lost = self._cluster.lost()
         if not lost:
             return

@@ -128,7 +128,7 @@ def _ends(running: Running) -> dict[str, Experiment]:
 
     return {
         faults.CONTROL_STORE: rays(lambda: parts.named(faults.CONTROL_STORE).kill()),
-        # It does not come back before something else ends.
+        # Where all else goes on, it does not come back before something ends.
         faults.NODE_MANAGER: rays(lambda: parts.named(faults.NODE_MANAGER).kill(), 30.0),
         faults.THEN_REPLICA: rays(kill_replica),
         "Serve's controller": lambda: _beside_a_stream(
