@@ -65,11 +65,11 @@ class Guard:
         for name, part in self._parts.items():
             self._run(name, self._keep_alive, name, part)
 
-    def stop(self) -> None:
+    def stop(self, patience_s: float = _STOP_S) -> None:
         """Parts that end from now on stay as they are."""
         self._stopping.set()
         for thread in self._threads:
-            thread.join(_STOP_S)  # a call to a Ray that is gone may take longer
+            thread.join(patience_s)  # a call to a Ray that is gone may take longer
 
     def _run(self, name: str, target: Callable[..., None], *arguments: object) -> None:
         thread = threading.Thread(target=target, args=arguments, name=name, daemon=True)

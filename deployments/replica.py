@@ -28,7 +28,7 @@ from deployments.listener import App, Listener, ReplicaApp
 from deployments.media import forbid_redirects
 from deployments.pairs import SCORE, scores_pairs
 from deployments.pools import Membership
-from deployments.probes import Probes
+from deployments.probes import Probes, refuse_if_frozen
 from deployments.replica_card import engine_card, usage_meter
 from deployments.role_page import RolePage
 from deployments.served import process_began_s
@@ -145,9 +145,11 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
         }
 
     async def check_health(self) -> None:
-        """The engine's, and :func:`deployments.interruption.refuse_if_interrupted`."""
+        """The engine's, also of one that is there and does nothing, and
+        :func:`deployments.interruption.refuse_if_interrupted`."""
         if hasattr(self, "_streams"):
             refuse_if_interrupted(self._streams)
+            await refuse_if_frozen(self.engine.client)
         await super().check_health()
 
     async def __del__(self) -> None:
@@ -191,6 +193,7 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
             chats=engine.chat_format(),
             slots=self._adapter_slots(),
             resumes=engine.resumes,
+            grammars=engine.grammars,
         )
 
     def _adapter_slots(self) -> AdapterSlots | None:
