@@ -97,15 +97,12 @@ def _is_known(row: Row) -> bool:
 
 
 def bound_marks(bounds: Sequence[Row], target: float) -> list[Mark]:
-    """Whether anybody can have ``target`` of the cheapest peer's cost, without spot and student."""
-    return [
-        Mark(
-            f"{row['table']}, where {row['system']}, over the cheapest peer",
-            row["over_best_peer_at_share"],
-            "x",
-            target,
-            "lower",
-            None if row["over_best_peer_at_share"] else "no peer's cost is known",
-        )
-        for row in bounds
-    ]
+    """Whether anybody can have ``target`` of the cheapest peer's cost, without spot and student:
+    at the same share in time, or as tuned where no peer's cost there is known."""
+    marks = []
+    for row in bounds:
+        value = row["over_best_peer_at_share"] or row["over_best_peer"]
+        name = f"{row['table']}, where {row['system']}, over the cheapest peer"
+        reason = None if value else "no peer kept the limits"
+        marks.append(Mark(name, value, "x", target, "lower", reason))
+    return marks

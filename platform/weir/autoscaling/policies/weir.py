@@ -72,7 +72,7 @@ class WeirParams:
     drain_s: Annotated[float, Field(gt=0)] = 60.0
     down_after_s: Annotated[float, Field(ge=0)] = 1800.0
     fade_s: Annotated[float, Field(ge=0)] = 0.0
-    keep: Annotated[float, Field(ge=0, le=1)] = 0.7
+    keep: Annotated[float, Field(ge=0, le=1)] = 0.5
     safety: Annotated[float, Field(ge=0)] = 3.0
 
 
