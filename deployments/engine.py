@@ -85,6 +85,7 @@ class EngineChild:
         self._config = copy.deepcopy(config)
         self._died = died
         self._stopping = False
+        self._reaped = False
         self.pid = 0
 
     def start(self) -> None:
@@ -106,6 +107,7 @@ class EngineChild:
             said = pipe.read()
         if not said or (failure := pickle.loads(said)) is not None:
             os.waitpid(self.pid, 0)
+            self._reaped = True
             raise EngineStartError(failure if said else "the engine's process died at its start")
         threading.Thread(target=self._watch, name="engine-watch", daemon=True).start()
 
@@ -117,12 +119,14 @@ class EngineChild:
         }
 
     def stop(self) -> None:
-        """End the child; what it was generating is lost."""
+        """End the child, if it has not ended; what it was generating is lost."""
         self._stopping = True
-        os.kill(self.pid, signal.SIGKILL)
+        if not self._reaped:  # afterwards its number may be another process's
+            os.kill(self.pid, signal.SIGKILL)
 
     def _watch(self) -> None:
         _, status = os.waitpid(self.pid, 0)
+        self._reaped = True
         if not self._stopping:
             self._died(os.waitstatus_to_exitcode(status))
 

@@ -2,9 +2,10 @@
 
 Three parts, each on a platform of its own, as ``weir up`` starts it, with two vLLM replicas:
 
-  tail      a few interactive streams in a closed loop, alone and beside a batch of 10,000 lines
-            that never runs out of work; the two alternate, and each figure is the median of the
-            rounds
+  tail      a few interactive streams in a closed loop: alone, beside processes of a lower
+            priority that only compute, one for each core (what sharing the cores costs whoever
+            shares them), and beside a batch of 10,000 lines that never runs out of work; the three
+            take turns, and each figure is the median of the rounds
   replicas  a batch of 2,000 lines; a replica's process is killed (SIGKILL) three times, at a
             quarter, a half and three quarters of the lines
   gateways  the same with a gateway's process; another one goes on when the dead one's leases have
@@ -16,11 +17,13 @@ A result counts for its line's id, in the output file or the error file. Every l
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,6 +53,7 @@ from load_tests.servers.first_answer import await_answer
 from load_tests.servers.weir_platform import weir_platform
 
 PARTS = ("tail", "replicas", "gateways")
+ALONE, COMPUTING, BATCH = "alone", "beside processes that compute", "beside a batch"
 KILLS = 3
 PROMPT_TOKENS, OUTPUT_TOKENS = 48, 24
 REPLICAS = 2
@@ -106,11 +110,13 @@ def _tail(
     texts = prompt_texts(options.seed + 1, 500, PROMPT_TOKENS, workload.token_counter())
     bodies = chat_bodies(workload.served_name, texts, OUTPUT_TOKENS)
     load = Load(options.streams, OUTPUT_TOKENS, 5.0, seconds)
-    found: dict[str, list[dict[str, Any]]] = {"alone": [], "beside a batch": []}
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in (ALONE, COMPUTING, BATCH)}
     with Jobs(server.target) as jobs:
         _window(urgent, load, bodies)  # what is done once only: caches of templates, connections
         for number in range(rounds):
-            found["alone"].append(_window(urgent, load, bodies))
+            found[ALONE].append(_window(urgent, load, bodies))
+            with _computing():
+                found[COMPUTING].append(_window(urgent, load, bodies))
             batch_id = jobs.submit(lines)
             jobs.until(batch_id, lambda b: b["request_counts"]["completed"] > 0, _STALL_S)
             before = jobs.state(batch_id)["request_counts"]["completed"]
@@ -120,7 +126,7 @@ def _tail(
             done = batch["request_counts"]["completed"] - before
             beside["batch_lines_per_s"] = done / (time.monotonic() - begun_s)
             beside["batch_under_way"] = batch["status"] == "in_progress"
-            found["beside a batch"].append(beside)
+            found[BATCH].append(beside)
             if batch["status"] not in ENDED:
                 jobs.cancel(batch_id)
             say(f"tail: round {number + 1} of {rounds}")
@@ -136,17 +142,37 @@ def _tail_rows(found: dict[str, list[dict[str, Any]]]) -> tuple[list[Row], list[
             if key != "batch_under_way"
         }
         rows.append({"table": "interactive streams", "system": name, **figures})
-    ratios = [
-        beside["ttft_ms_p99"] / alone["ttft_ms_p99"]
-        for alone, beside in zip(found["alone"], found["beside a batch"], strict=True)
-        if alone["ttft_ms_p99"] and beside["ttft_ms_p99"]
+    ratios = {
+        other: [
+            beside["ttft_ms_p99"] / alone["ttft_ms_p99"]
+            for alone, beside in zip(found[ALONE], found[other], strict=True)
+            if alone["ttft_ms_p99"] and beside["ttft_ms_p99"]
+        ]
+        for other in (COMPUTING, BATCH)
+    }
+    idle = not all(w["batch_under_way"] for w in found[BATCH])
+    reasons = {BATCH: "the batch had ended before its window did" if idle else None}
+    return rows, [
+        Mark(_over_alone(other), median(values), "ratio", 1.2, "lower", reasons.get(other))
+        if values
+        else Mark(_over_alone(other), None, "ratio", 1.2, "lower", "no stream was complete")
+        for other, values in ratios.items()
     ]
-    name = "interactive TTFT p99 beside a batch, over alone"
-    if not ratios:
-        return rows, [Mark(name, None, "ratio", 1.2, "lower", "no stream was complete")]
-    idle = not all(w["batch_under_way"] for w in found["beside a batch"])
-    reason = "the batch had ended before its window did" if idle else None
-    return rows, [Mark(name, median(ratios), "ratio", 1.2, "lower", reason)]
+
+
+def _over_alone(other: str) -> str:
+    return f"interactive TTFT p99 {other}, over alone"
+
+
+@contextmanager
+def _computing() -> Iterator[None]:
+    """A process for each core that computes, at a lower priority."""
+    command = ["nice", "-n", "10", sys.executable, "-c", "while True: pass"]
+    with ExitStack() as stack:
+        for _ in range(os.cpu_count() or 1):
+            process = stack.enter_context(subprocess.Popen(command))
+            stack.callback(process.kill)
+        yield
 
 
 def _window(target: Target, load: Load, bodies: Sequence[bytes]) -> dict[str, Any]:
@@ -205,8 +231,10 @@ def _once(
 
 def _unmeasured(part: str, reason: str) -> list[Mark]:
     if part == "tail":
-        name = "interactive TTFT p99 beside a batch, over alone"
-        return [Mark(name, None, "ratio", 1.2, "lower", reason)]
+        return [
+            Mark(_over_alone(other), None, "ratio", 1.2, "lower", reason)
+            for other in (COMPUTING, BATCH)
+        ]
     return [
         Mark(f"{part} killed: {what}", None, "lines", 0, "lower", reason)
         for what in ("lines without a result", "results beyond the first of a line")

@@ -27,16 +27,13 @@ from load_tests.scaling.live import Course, Live, Step, settings_of
 from load_tests.servers import unwind_on_sigterm
 from load_tests.servers.user_platform import user_platform
 from load_tests.startup.once import free_ports
+from weir.settings import load_settings
 
-#: As the laptop's profile has it.
-ENGINE: dict[str, Any] = {
-    "engine": {"mode": "forked", "args": {"max_model_len": 2048}},
-    "capacity": {
-        "prefill_tokens_per_s": 4000.0,
-        "decode_tokens_per_s": 600.0,
-        "usable": 0.4,
-        "start_s": 30.0,
-    },
+CAPACITY: dict[str, Any] = {
+    "prefill_tokens_per_s": 4000.0,
+    "decode_tokens_per_s": 600.0,
+    "usable": 0.4,
+    "start_s": 30.0,
 }
 STUB: dict[str, Any] = {
     "engine": {"mode": "stub", "args": {"interval_ms": 50, "max_model_len": 8192}},
@@ -59,10 +56,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         course = Course(tokens=1200, clients=64, short_tokens=100)
     else:
         course = Course(streams=40, tokens=600) if options.quick else Course()
-    live = run(STUB if options.stub else ENGINE, course)
+    live = run(STUB if options.stub else engine(), course)
     rows = [step.row() for step in live.steps]
     report = Report("scaling", options.seed, rows, marks(live.steps, len(live.changes)))
     return emit(report, options, argv)
+
+
+def engine() -> dict[str, Any]:
+    """The teacher's engine as the laptop's profile has it."""
+    teacher = load_settings("laptop", None).models[0]
+    return {"engine": teacher.engine.model_dump(mode="json"), "capacity": CAPACITY}
 
 
 def run(engine: dict[str, Any], course: Course) -> Live:

@@ -85,11 +85,14 @@ async def main(model):
             break
         await asyncio.sleep(0.05)
     out["deaths"] = deaths
+    child.stop()  # what is gone already is no error
     config.model_config.model += "-that-is-not-there"
+    never = EngineChild(config, deaths.append)
     try:
-        EngineChild(config, deaths.append).start()
+        never.start()
     except EngineStartError as failed:
         out["failed"] = str(failed)
+    never.stop()
     print("RESULT" + json.dumps(out), flush=True)
 
 asyncio.run(main(sys.argv[1]))

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import json
 
+import psutil
 import pytest
 
 from load_tests.batch.jobs import batch_lines
 from load_tests.batch.kills import at_progress
-from load_tests.bench_batch import _once, _tail_rows, _unmeasured
+from load_tests.bench_batch import (
+    ALONE,
+    BATCH,
+    COMPUTING,
+    _computing,
+    _once,
+    _tail_rows,
+    _unmeasured,
+)
 from load_tests.servers import StartError
 
 
@@ -47,18 +56,29 @@ def test_a_batch_that_stands_still_is_given_up() -> None:
 
 def test_the_tail_is_the_median_ratio_of_the_rounds() -> None:
     found = {
-        "alone": [window(10.0), window(20.0), window(10.0)],
-        "beside a batch": [window(11.0), window(60.0), window(10.0)],
+        ALONE: [window(10.0), window(20.0), window(10.0)],
+        COMPUTING: [window(20.0), window(20.0), window(40.0)],
+        BATCH: [window(11.0), window(60.0), window(10.0)],
     }
-    rows, (mark,) = _tail_rows(found)
-    assert [row["system"] for row in rows] == ["alone", "beside a batch"]
+    rows, (neighbour, mark) = _tail_rows(found)
+    assert [row["system"] for row in rows] == [ALONE, COMPUTING, BATCH]
+    assert neighbour.value == pytest.approx(2.0)
     assert mark.value == pytest.approx(1.1)
     assert mark.met
-    found["beside a batch"][0]["batch_under_way"] = False
-    _, (mark,) = _tail_rows(found)
+    found[BATCH][0]["batch_under_way"] = False
+    _, (_, mark) = _tail_rows(found)
     assert "ended" in (mark.reason or "")
-    _, (mark,) = _tail_rows({"alone": [window(None)], "beside a batch": [window(None)]})
+    _, (_, mark) = _tail_rows({name: [window(None)] for name in (ALONE, COMPUTING, BATCH)})
     assert mark.value is None
+
+
+def test_processes_that_compute_end_with_their_window() -> None:
+    me = psutil.Process()
+    before = set(me.children())
+    with _computing():
+        started = set(me.children()) - before
+        assert started
+    assert not any(process.is_running() for process in started)
 
 
 def test_results_are_counted_by_line() -> None:
@@ -70,4 +90,4 @@ def test_results_are_counted_by_line() -> None:
     names = [
         mark.name for part in ("tail", "replicas", "gateways") for mark in _unmeasured(part, "x")
     ]
-    assert len(set(names)) == 5
+    assert len(set(names)) == 6
