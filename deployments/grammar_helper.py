@@ -1,10 +1,11 @@
-"""The process in which grammars are tried: forked once from its replica, before its engine is
-built, and forked once more for each trial.
+"""The process in which grammars are tried: forked from its replica at the first trial, and forked
+once more for each trial.
 
 A fork copies the tables of a process's memory, which stops it meanwhile. A replica's are large and
-its streams wait; the helper has nothing else to do. What a trial allocates ends with the trial, and
-the helper with its replica. vLLM's compiler and the tokenizer are made in the helper at the first
-trial, so a replica that is asked for no grammar pays for a process that sleeps.
+its streams wait, so it does that once; the helper has nothing else to do. What a trial allocates
+ends with the trial, and the helper with its replica. vLLM's compiler and the tokenizer are made in
+the helper. A replica that is asked for no grammar has none: forked as early as it could be, a
+helper kept 215 MB of its own, pages that the replica wrote to afterwards.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class GrammarHelper:
         self.pid = 0
 
     def start(self) -> None:
-        """Fork. Before the process has much memory, and where threads of its own hold no lock."""
+        """Fork, which the first trial does by itself."""
         ours, theirs = socket.socketpair()
         gc.collect()
         gc.freeze()  # a collection in either process would copy the pages that they share

@@ -193,7 +193,6 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
             chats=engine.chat_format(),
             slots=self._adapter_slots(),
             resumes=engine.resumes,
-            grammars=engine.grammars,
         )
 
     def _adapter_slots(self) -> AdapterSlots | None:

@@ -19,6 +19,8 @@ from weir.errors import MethodNotAllowedError
 
 #: Asked of every gateway, also of one that stands by.
 _PROBES = frozenset({"/health", "/ready", *PATHS})
+#: As whose the refusals of the admin API's callers count; no tenant has this id.
+_ADMINS = "*"
 
 
 @dataclass(slots=True)
@@ -45,9 +47,9 @@ class GatewayApp:
         self._traffic = traffic or Traffic()
         self._gateway = gateway
         self._responses = responses
-        self._pages = pages
-        self._control = control
-        self._paced = Paced(gateway.refusals, gateway.directory)
+        self._pages = Paced(pages, gateway.refusals, gateway.directory)
+        paced = Paced(control, gateway.refusals, gateway.directory, others=_ADMINS)
+        self._control = paced if control is not None else None
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -60,10 +62,10 @@ class GatewayApp:
             scope = as_page(scope)
             dialect = DIALECTS.find(scope["path"])
         kept = isinstance(dialect, ResponsesDialect)
-        if dialect is None and self._control is not None and self._control.leads(scope["path"]):
-            await self._paced(self._control, scope, receive, send)
+        if dialect is None and self._control is not None and ControlDoor.leads(scope["path"]):
+            await self._control(scope, receive, send)
         elif dialect is None or (kept and scope["method"] == "DELETE"):
-            await self._paced(self._pages, scope, receive, send)
+            await self._pages(scope, receive, send)
         elif scope["method"] == "POST" and kept:
             await self._responses.create(scope, receive, send)
         elif scope["method"] == "POST":

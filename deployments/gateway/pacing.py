@@ -11,20 +11,23 @@ from weir.errors import WeirError
 from weir.tenancy import LiveDirectory
 
 _BEGINS = "http.response.start"
-#: Whose answers to callers with a key that is no tenant's, but the admin API's, are counted
-#: together. No tenant has this id.
-_OTHERS = "*"
 
 
 class Paced:
-    """Answers with a status of 400 to 499 wait where their tenant is refused too often."""
+    """ASGI, around ``app``: answers with a status of 400 to 499 wait where their tenant is refused
+    too often. ``others``: as whose the callers count whose key is no tenant's, and is not refused
+    with a 401 either. No tenant has such an id."""
 
-    def __init__(self, refusals: Refusals, directory: LiveDirectory) -> None:
+    def __init__(
+        self, app: Any, refusals: Refusals, directory: LiveDirectory, others: str = ""
+    ) -> None:
+        self._app = app
         self._refusals = refusals
         self._directory = directory
+        self._others = others
 
-    async def __call__(self, app: Any, scope: http.Scope, receive: Any, send: Any) -> None:
-        """ASGI, around ``app``."""
+    async def __call__(self, scope: http.Scope, receive: Any, send: Any) -> None:
+        """One request."""
 
         async def paced(event: dict[str, Any]) -> None:
             if event["type"] == _BEGINS and 400 <= event["status"] < 500:
@@ -32,11 +35,11 @@ class Paced:
                 await self._refusals.pause_for(self._tenant(door, event["status"]), door.discard)
             await send(event)
 
-        await app(scope, receive, paced)
+        await self._app(scope, receive, paced)
 
     def _tenant(self, door: HttpDoor, status: int) -> str:
         try:
             given = door.header(b"authorization"), door.header(b"x-api-key")
             return self._directory.authenticate(*given).tenant.id
         except WeirError:
-            return "" if status == 401 else _OTHERS
+            return "" if status == 401 else self._others

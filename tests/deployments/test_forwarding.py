@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -14,6 +15,8 @@ from aiohttp import web
 from deployments.gateway.app import GatewayApp
 from deployments.gateway.body_room import COUNTED_FROM_BYTES, BodyRoom
 from deployments.gateway.forwarding import MAX_BODY_BYTES, ControlDoor
+from deployments.gateway.refusals import Refusals
+from weir.tenancy import Directory, LiveDirectory
 
 
 class Control:
@@ -56,13 +59,19 @@ async def control(tmp_path: Path) -> AsyncIterator[tuple[Control, str]]:
 @pytest.fixture
 async def client(control: tuple[Control, str]) -> AsyncIterator[httpx.AsyncClient]:
     door = ControlDoor(control[1])
-    gateway: Any = None  # no request of these is its
+    gateway = _no_gateway()
     app = GatewayApp(gateway, gateway, _pages, control=door)
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app=app), base_url="http://clients"
     ) as made:
         yield made
     await door.close()
+
+
+def _no_gateway() -> Any:
+    """No request of these is its; the pace of refusals is."""
+    nobody = LiveDirectory(Directory.of(()), lambda: 0.0)
+    return SimpleNamespace(refusals=Refusals(), directory=nobody)
 
 
 async def _pages(scope: Any, receive: Any, send: Any) -> None:
@@ -150,7 +159,7 @@ async def test_bodies_are_bounded(
 
 async def test_away_is_a_503_that_says_when_to_come_again(tmp_path: Path) -> None:
     door = ControlDoor(f"unix:{tmp_path / 'nobody.sock'}")
-    gateway: Any = None
+    gateway = _no_gateway()
     transport = httpx.ASGITransport(app=GatewayApp(gateway, gateway, _pages, control=door))
     async with httpx.AsyncClient(transport=transport, base_url="http://clients") as client:
         answer = await client.get("/admin/v1/tenants")
@@ -190,7 +199,7 @@ async def test_an_answer_that_breaks_off_is_not_ended_as_if_it_were_whole(tmp_pa
 async def test_large_bodies_share_the_room_of_all_bodies(control: tuple[Control, str]) -> None:
     room, large = BodyRoom(), b"x" * COUNTED_FROM_BYTES
     door = ControlDoor(control[1], room)
-    gateway: Any = None
+    gateway = _no_gateway()
     app = GatewayApp(gateway, gateway, _pages, control=door)
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://clients") as client:

@@ -123,6 +123,7 @@ async def main(model):
     while not psutil.Process(born).children():
         await asyncio.sleep(0.01)
     left.cancel()
+    await asyncio.wait([left])
     said["next"] = await helper.try_grammar(regex("[a-z]{3,7}"))
     said["same"] = helper.pid == born
     said["trials left"] = len(psutil.Process(born).children())

@@ -186,7 +186,7 @@ def test_who_is_paced_by_what() -> None:
         refusals = Refusals(RefusalLimits(per_s=10.0, at_once=1))
         clock = asyncio.get_running_loop().time
         tenant = TenantSettings(id="t", key_sha256=(hash_key(KEY),))
-        paced = Paced(refusals, LiveDirectory(Directory.of([tenant]), lambda: 0.0))
+        directory = LiveDirectory(Directory.of([tenant]), lambda: 0.0)
 
         async def waited(status: int, key: str) -> float:
             began_s = clock()
@@ -197,8 +197,9 @@ def test_who_is_paced_by_what() -> None:
             async def send(event: Any) -> None:
                 assert event["status"] == status
 
+            paced = Paced(app, refusals, directory, others="*")
             scope = {"type": "http", "headers": [(b"authorization", f"Bearer {key}".encode())]}
-            await paced(app, scope, asyncio.Event().wait, send)
+            await paced(scope, asyncio.Event().wait, send)
             return round(clock() - began_s, 3)
 
         assert [await waited(404, KEY) for _ in range(3)] == [0.0, 0.1, 0.1]
