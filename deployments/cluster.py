@@ -6,7 +6,9 @@ import contextlib
 import os
 import secrets
 import socket
+import subprocess
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from deployments.haproxy_config import Target
 from deployments.names import APP
 from weir.settings import Settings
 
+CONTROL_STORE = "Ray's control store"
+_NAMED = {"gcs_server": CONTROL_STORE, "raylet": "Ray's node manager"}
 _START_ATTEMPTS = 2
 _CONTROLLER = "SERVE_CONTROLLER_ACTOR"
 _REPLICA = "SERVE_REPLICA"
@@ -181,14 +185,16 @@ class Cluster:
 
     def pids(self) -> dict[str, int]:
         """Ray's own processes by what they are; empty for a Ray that was joined."""
-        if self._node is None:
-            return {}
-        named = {"gcs_server": "Ray's control store", "raylet": "Ray's node manager"}
-        return {
-            named[kind]: processes[0].process.pid
-            for kind, processes in self._node.all_processes.items()
-            if kind in named
-        }
+        return {name: process.pid for name, process in self._processes()}
+
+    def lost(self) -> list[str]:
+        """Which of them have ended. Without either, nothing of Ray's can be started any more."""
+        return [name for name, process in self._processes() if process.poll() is not None]
+
+    def _processes(self) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+        for kind, processes in self._node.all_processes.items() if self._node else ():
+            if kind in _NAMED:
+                yield _NAMED[kind], processes[0].process
 
     def gateways(self) -> list[Target]:
         """The gateways that serve, as Serve's controller knows them.

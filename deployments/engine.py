@@ -24,6 +24,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -38,6 +39,7 @@ from vllm.v1.metrics.loggers import StatLoggerBase
 
 from deployments import wire
 from deployments.chats import ChatFormat
+from deployments.grammar_helper import GrammarHelper, grammar_backend
 from deployments.replica_card import work_counter
 from deployments.resuming import let_resume, prepare_workers
 from deployments.tiers.figures import TierFigures, tier_figures
@@ -251,6 +253,7 @@ class WeirEngine(VLLMEngine):  # type: ignore[misc]
     recorder: LoadRecorder
     yields = False
     resumes = False
+    grammars: GrammarHelper | None = None
     _child: EngineChild | None = None
 
     async def start(self) -> None:
@@ -288,6 +291,10 @@ class WeirEngine(VLLMEngine):  # type: ignore[misc]
         if self.llm_config.experimental_configs.get(YIELDING, False):
             self.yields = let_yield(vllm_engine_config)
         self.resumes = let_resume(vllm_engine_config)
+        if vllm_engine_config.model_config.runner_type == "generate":
+            # Before the engine: what a process has at its fork stays with it.
+            self.grammars = GrammarHelper(partial(grammar_backend, vllm_engine_config))
+            self.grammars.start()
         addresses = None
         if self.llm_config.experimental_configs.get(FORKED_CORE, False):
             # Ray sets "mp" for every CPU model: one more process, which would import vLLM again.
@@ -305,9 +312,11 @@ class WeirEngine(VLLMEngine):  # type: ignore[misc]
         )
 
     def stop(self) -> None:
-        """End the engine core, where it is a child of this process."""
+        """End the engine core, where it is a child of this process, and what tries grammars."""
         if self._child is not None:
             self._child.stop()
+        if self.grammars is not None:
+            self.grammars.close()
 
     def _record_load(self, config: Any, engine_index: int) -> LoadRecorder:
         blocks = config.cache_config.num_gpu_blocks or 0

@@ -66,14 +66,14 @@ class Guard:
         for name, part in self._parts.items():
             _run(name, self._keep_alive, name, part)
 
-    def stop(self) -> None:
+    def stop(self, patience_s: float = _STOP_S) -> None:
         """Parts that end from now on stay as they are."""
         self._stopping.set()
         for lock in self._starting.values():
-            if lock.acquire(timeout=_STOP_S):  # none is being started now
+            if lock.acquire(timeout=patience_s):  # none is being started now
                 lock.release()
         if self._follower is not None:
-            self._follower.join(_STOP_S)  # a call to a Ray that is gone may take longer
+            self._follower.join(patience_s)  # a call to a Ray that is gone may take longer
 
     def _keep_alive(self, name: str, part: Part) -> None:
         # Waits in the system, so that it costs nothing; it ends with the part once all stops.

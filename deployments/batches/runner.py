@@ -269,7 +269,7 @@ class Runner:
         if found.errors:
             await self._run_in(work.fail, batch, found.errors, self._now_s())
         else:
-            await self._run_in(work.begin, batch, found.chunks, found.model, self._now_s())
+            await self._run_in(work.begin, batch, found.chunks, found.models, self._now_s())
 
     def _now_s(self) -> float:
         return self._with.wall_clock()
