@@ -246,6 +246,7 @@ class Runner:
             await self._run_in(self._with.work.release_batch, batch)
 
     def _begin(self, work: Coroutine[Any, Any, None], batch: Batch) -> asyncio.Task[None]:
+        self._held_s = self._clock()
         tried = self._tried(work, self._away, batch=batch.id)
         task = asyncio.get_running_loop().create_task(tried)
         task.add_done_callback(lambda _: self.wake())
