@@ -100,13 +100,14 @@ def replicas_asked_for(started: Started) -> dict[str, float]:
                 logs = {Path(file.path) for file in process.open_files()}
                 for log in logs:
                     if log.name.startswith("controller_"):
-                        found |= dict(_asked_in(log.read_text("utf-8", "replace")))
+                        found |= dict(asked_in(log.read_text("utf-8", "replace")))
     if not found:
         raise StartError("Serve's controller has logged no start of a replica", "")
     return found
 
 
-def _asked_in(log: str) -> Iterator[tuple[str, float]]:
+def asked_in(log: str) -> Iterator[tuple[str, float]]:
+    """Replicas in a controller's log, and when each was asked for, in seconds since the epoch."""
     for day, clock, replica in _STARTING.findall(log):
         when = datetime.strptime(f"{day} {clock}", "%Y-%m-%d %H:%M:%S,%f").astimezone()
         yield replica, when.timestamp()
