@@ -118,7 +118,8 @@ class Week:
         """The least from each number of replicas on, with start-ups; replicas go for nothing."""
         paid = self._start_usd[:, None]
         risen = np.flip(np.minimum.accumulate(np.flip(later + paid, 0), axis=0), 0) - paid
-        return np.minimum(risen, np.minimum.accumulate(later, axis=0))
+        least: np.ndarray = np.minimum(risen, np.minimum.accumulate(later, axis=0))
+        return least
 
     def _tick(self, tick: int, later: np.ndarray, met_usd: float, batch_usd: float) -> np.ndarray:
         """Of each state at the beginning of a tick, the mean over draws."""
