@@ -23,11 +23,13 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.exceptions import VLLMClientError
 from vllm.renderers.online_renderer import OnlineRenderer
 from vllm.sampling_params import StructuredOutputsParams
+from vllm.tool_parsers.phi4mini_tool_parser import Phi4MiniJsonToolParser
 from vllm.utils.mistral import is_mistral_tokenizer, is_mistral_tool_parser
 
 from deployments import wire
 from deployments.media import check_media
 from deployments.schemas import check_chat
+from deployments.token_texts import TokenTexts
 from weir.errors import BadRequestError, UnsupportedError
 
 _READ = frozenset(
@@ -66,6 +68,18 @@ class Piece:
 
     def __bool__(self) -> bool:
         return bool(self.text or self.reasoning or self.calls)
+
+    def join(self, following: Piece) -> None:
+        """Append what follows; parts of one tool call become one."""
+        self.text += following.text
+        self.reasoning += following.reasoning
+        for call in following.calls:
+            last = self.calls[-1] if self.calls else None
+            if last is not None and last.index == call.index:
+                last.arguments += call.arguments
+                last.id, last.name = last.id or call.id, last.name or call.name
+            else:
+                self.calls.append(call)
 
 
 @dataclass(slots=True)
@@ -252,6 +266,8 @@ class ChatReader:
         self._asked = asked
         self.parser = parser
         self._called = False
+        self._texts: TokenTexts | None = None
+        self._whole: str | None = "" if _reads_whole_answers(asked.request, parser) else None
 
     @property
     def structured_outputs(self) -> StructuredOutputsParams | None:
@@ -285,10 +301,27 @@ class ChatReader:
         """Know that calls have been announced already."""
         self._called = self._called or bool(resume.calls)
 
+    def begin(self, texts: TokenTexts) -> None:
+        """Have ``texts`` cut outputs of several tokens, before the first one is taken."""
+        self._texts = texts
+
     def take(self, text: str, tokens: list[int], prompt: list[int], finished: bool) -> Piece:
         """Read the next output. ``prompt`` is the prompt's ids."""
         if self.parser is None:
             return Piece(text)
+        if self._whole is not None:
+            self._whole += text
+            return self._take_whole(self._whole) if finished else Piece()
+        parts = self._texts.split(text, tokens, finished) if self._texts else [(text, tokens)]
+        if len(parts) == 1:
+            return self._take(*parts[0], prompt, finished)
+        piece = Piece()
+        for number, (text, tokens) in enumerate(parts, 1):
+            piece.join(self._take(text, tokens, prompt, finished and number == len(parts)))
+        return piece
+
+    def _take(self, text: str, tokens: list[int], prompt: list[int], finished: bool) -> Piece:
+        assert self.parser is not None
         delta = self.parser.parse_delta(
             delta_text=text,
             delta_token_ids=tokens,
@@ -298,16 +331,37 @@ class ChatReader:
         )
         if delta is None:
             return Piece()
-        calls = list(delta.tool_calls or ())
+        calls = [_call(call) for call in delta.tool_calls or ()]
+        return Piece(delta.content or "", delta.reasoning or "", self._wanted(calls))
+
+    def _take_whole(self, text: str) -> Piece:
+        assert self.parser is not None
+        found = self.parser.tool_parser.extract_tool_calls(text, self._asked.request)
+        calls = [
+            wire.CallDelta(index, call.function.arguments, call.id, call.function.name)
+            for index, call in enumerate(found.tool_calls)
+        ]
+        return Piece(found.content or "", calls=self._wanted(calls))
+
+    def _wanted(self, calls: list[wire.CallDelta]) -> list[wire.CallDelta]:
         self._called = self._called or bool(calls)
         if self._asked.request.parallel_tool_calls is False:
-            calls = [call for call in calls if call.index == 0]
-        return Piece(delta.content or "", delta.reasoning or "", [_call(call) for call in calls])
+            return [call for call in calls if call.index == 0]
+        return calls
 
     def finish_reason(self, reason: str) -> str:
         """OpenAI's: tool_calls where tools were called, unless the request named the one."""
         named = isinstance(self._asked.request.tool_choice, ChatCompletionNamedToolChoiceParam)
         return "tool_calls" if self._called and not named else reason
+
+
+def _reads_whole_answers(request: ChatCompletionRequest, parser: Any | None) -> bool:
+    """Whether the request's tool calls can be found at the end of the answer only: delta by delta,
+    these parsers find nothing, and the text would be lost."""
+    chooses = request.tools and request.tool_choice in (None, "auto")
+    return bool(chooses) and isinstance(
+        getattr(parser, "tool_parser", None), Phi4MiniJsonToolParser
+    )
 
 
 def _call(delta: Any) -> wire.CallDelta:

@@ -12,7 +12,7 @@ import msgspec
 from deployments import wire
 from deployments.chats import ChatReader, Piece
 from deployments.scoring import Decode, scored_output, scored_prompt
-from deployments.seams import Delivered, join
+from deployments.seams import Delivered
 from deployments.streams import CannotDoError, Put
 from deployments.working import told_work
 from weir.errors import OverloadedError
@@ -252,7 +252,7 @@ class RichOutputs(Outputs):
             piece = self.delivered.cut(piece)
         if self._pending is not None:
             before, self._pending = self._pending, None
-            join(before, piece)
+            before.join(piece)
             return before
         return piece
 

@@ -26,7 +26,7 @@ import psutil
 from deployments.applying import SettingsInForce, require_same_base
 from deployments.batches.place import FILES_VARIABLE, files_url
 from deployments.checking import checked
-from deployments.cluster import Cluster
+from deployments.cluster import CONTROL_STORE, Cluster
 from deployments.control_server import ADDRESS_VARIABLE, ControlServer
 from deployments.guard import Guard
 from deployments.haproxy import FrontDoor
@@ -34,6 +34,8 @@ from deployments.names import APP
 from deployments.pools import pools_of, runs
 from deployments.progress import Progress, State
 from deployments.redis_server import RedisServer
+from weir.cli.process import RUN_ID, alive, family
+from weir.cli.state import ProcessRecord
 from weir.errors import ConfigError, WeirError
 from weir.run_folder import make_run_folder, remove_run_folder
 from weir.settings import ModelSettings, Settings, parse_settings, read_tree
@@ -43,10 +45,21 @@ if TYPE_CHECKING:
     from deployments.tenants import TenantsOfSettings
 
 _POLL_S = 0.2
+#: What was lost, where this process starts everything for the second time.
+_LOST = "WEIR_STARTED_AGAIN_AFTER"
+#: What still answers when Ray is lost is given so long for its last answers.
+_LAST_ANSWERS_S = 10.0
+_ABANDON_S = 0.2
+_ABANDONED_S = 10.0
 
 
 class Stopped(Exception):  # noqa: N818 - an event, not an error
     """SIGTERM arrived while starting."""
+
+
+class RayLost(Exception):  # noqa: N818 - an event, not an error
+    """A process of Ray's own has ended, and with it what is needed to go on; the message names
+    it."""
 
 
 class Platform:
@@ -57,6 +70,9 @@ class Platform:
         self._settings_file = settings_file
         self._state = state
         self._progress = Progress(state / "progress.jsonl", time.monotonic())
+        self._lost = os.environ.pop(_LOST, "")
+        if self._lost:
+            self._progress.tell("again", "progress", _again(self._lost))
         self._redis: RedisServer | None = None
         self._deployer: subprocess.Popen[str] | None = None
         self._folder = make_run_folder(state)
@@ -70,6 +86,7 @@ class Platform:
         self._control = ControlServer(settings.server.admin, settings_file, state, self._folder)
         self._tenants: TenantsOfSettings | None = None
         self._guard = Guard(self._cluster.gateways, self._front, self._restarted)
+        self._survivors: list[psutil.Process] | None = None
         self._ready = False
         self._started_at = time.time()
         self.stop_requested = threading.Event()
@@ -111,16 +128,39 @@ class Platform:
         self._await_control()
         self._ready = True
         self._write_description()
+        if self._lost:
+            self._progress.tell("again", "done")
         self._progress.tell("ready", "done", self.url)
 
     def run(self) -> None:
-        """Until told to stop; on SIGHUP, apply the settings file again."""
+        """Until told to stop; on SIGHUP, apply the settings file again.
+
+        Raises:
+            RayLost: everything has to be started again.
+        """
         while not self.stop_requested.wait(_POLL_S):
+            self._look_at_ray()
             if self.apply_requested.is_set():
                 self.apply_requested.clear()
                 self._apply()
             if self._tenants is not None:
                 self._tenants.try_again()
+
+    def _look_at_ray(self) -> None:
+        """Without its control store Ray ends all that it runs, within a minute. Without its node
+        manager that goes on, until the first of it ends, which nobody could start again."""
+        lost = self._cluster.lost()
+        if not lost:
+            return
+        if self._survivors is None:
+            self._survivors = [each for each in self._family() if _is_serves(each)]
+        if CONTROL_STORE in lost or not all(map(alive, self._survivors)):
+            raise RayLost(lost[0])
+
+    def _family(self) -> list[psutil.Process]:
+        process = psutil.Process()
+        run_id = os.environ.get(RUN_ID, "")
+        return family(ProcessRecord(process.pid, process.create_time(), run_id))
 
     def _apply(self) -> None:
         """The settings file takes effect whole, or all stays as it was."""
@@ -191,6 +231,17 @@ class Platform:
             self._tenants.close()
         with contextlib.suppress(FileNotFoundError):
             (self._state / "platform.json").unlink()
+
+    def abandon(self, lost: str) -> None:
+        """Have nothing left of what was started, as after a crash; answers under way may end first,
+        for a moment. Nothing is asked of Ray, which would wait for what is gone."""
+        with contextlib.suppress(FileNotFoundError):
+            (self._state / "platform.json").unlink()
+        self._progress.tell("again", "start", _again(lost))
+        self._end_deployer()
+        self._guard.stop(_ABANDON_S)
+        self._front.finish(_LAST_ANSWERS_S)
+        _kill(self._family())
 
     def fail(self, error: str) -> None:
         """Tell whoever waits that it will not come up."""
@@ -372,6 +423,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--state", type=Path, required=True)
     arguments = parser.parse_args(argv)
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # it doubles every start (docs/adr/0005)
+    environment = dict(os.environ)
     settings = parse_settings(read_tree(arguments.settings), str(arguments.settings))
     arguments.state.mkdir(parents=True, exist_ok=True)
     platform = Platform(settings, arguments.settings, arguments.state)
@@ -382,6 +434,12 @@ def main(argv: list[str] | None = None) -> int:
         platform.run()
     except Stopped:
         pass
+    except RayLost as lost:
+        platform.abandon(str(lost))
+        if not platform.stop_requested.is_set():
+            remove_run_folder(arguments.state)
+            # The same process, for whoever has written down its number, without what is Ray's.
+            os.execve(sys.executable, sys.orig_argv, environment | {_LOST: str(lost)})
     except Exception as error:  # noqa: BLE001 - the process's edge: told, undone, non-zero
         platform.fail(error.message if isinstance(error, WeirError) else repr(error))
         code = 1
@@ -389,6 +447,24 @@ def main(argv: list[str] | None = None) -> int:
         platform.stop()
         remove_run_folder(arguments.state)
     return code
+
+
+def _is_serves(process: psutil.Process) -> bool:
+    """Whether it is a gateway, a replica or Serve's controller."""
+    with contextlib.suppress(psutil.Error):
+        return " ".join(process.cmdline()).startswith("ray::Serve")
+    return False
+
+
+def _again(lost: str) -> str:
+    return f"{lost} had ended, so everything is started again"
+
+
+def _kill(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(processes, timeout=_ABANDONED_S)
 
 
 def _told(error: WeirError | OSError) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -10,6 +11,27 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.prometheus import get_prometheus_registry
 
 from deployments.listener import answer
+
+#: An engine answers between two steps. No step of a healthy one takes as long; Serve puts another
+#: replica in the place of one that does not answer three times in a row.
+_ANSWERS_WITHIN_S = 10.0
+
+
+class EngineFrozenError(Exception):
+    """The engine's process is there, and does nothing."""
+
+
+async def refuse_if_frozen(client: AsyncLLM, within_s: float = _ANSWERS_WITHIN_S) -> None:
+    """For the replica's health check.
+
+    Raises:
+        EngineFrozenError: the engine does not answer.
+    """
+    try:
+        async with asyncio.timeout(within_s):
+            await client.is_sleeping()
+    except TimeoutError:
+        raise EngineFrozenError(f"the engine has not answered for {within_s:g} s") from None
 
 
 class Probes:

@@ -28,9 +28,10 @@ from deployments.listener import App, Listener, ReplicaApp
 from deployments.media import forbid_redirects
 from deployments.pairs import SCORE, scores_pairs
 from deployments.pools import Membership
-from deployments.probes import Probes
+from deployments.probes import Probes, refuse_if_frozen
 from deployments.replica_card import engine_card, usage_meter
 from deployments.role_page import RolePage
+from deployments.served import process_began_s
 from deployments.streams import TokenStreams
 from deployments.unbooked import leaving_in
 from deployments.vllm_generator import VllmGenerator
@@ -53,7 +54,7 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
         log: LogSettings,
         membership: Membership | None = None,
     ) -> None:
-        started, self._started_s = time.monotonic(), time.time()
+        started = time.monotonic()
         configure_logging(log)
         host = ray.util.get_node_ip_address()
         self._membership = membership or Membership()
@@ -118,7 +119,7 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
             ),
             **({"attention_tokens": card.attention_tokens} if card else {}),
             "tasks": await self._tasks(),
-            "started_s": self._started_s,
+            "started_s": process_began_s(),
             **self._membership.metadata(),
             "kv_feed": feed
             and {
@@ -144,9 +145,11 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
         }
 
     async def check_health(self) -> None:
-        """The engine's, and :func:`deployments.interruption.refuse_if_interrupted`."""
+        """The engine's, also of one that is there and does nothing, and
+        :func:`deployments.interruption.refuse_if_interrupted`."""
         if hasattr(self, "_streams"):
             refuse_if_interrupted(self._streams)
+            await refuse_if_frozen(self.engine.client)
         await super().check_health()
 
     async def __del__(self) -> None:
@@ -190,6 +193,7 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
             chats=engine.chat_format(),
             slots=self._adapter_slots(),
             resumes=engine.resumes,
+            grammars=engine.grammars,
         )
 
     def _adapter_slots(self) -> AdapterSlots | None:

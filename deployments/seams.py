@@ -74,23 +74,10 @@ def replay(
         finished = reason is not None
         text = detokenizer.get_next_output_text(finished, delta=True)
         piece = reader.take(text, [token], prompt, finished) if reader else Piece(text)
-        join(new, delivered.cut(piece))
+        new.join(delivered.cut(piece))
         if finished:
             break
     return Replay(detokenizer, new, reason, stop)
-
-
-def join(piece: Piece, following: Piece) -> None:
-    """Append to ``piece``; parts of one tool call become one."""
-    piece.text += following.text
-    piece.reasoning += following.reasoning
-    for call in following.calls:
-        last = piece.calls[-1] if piece.calls else None
-        if last is not None and last.index == call.index:
-            last.arguments += call.arguments
-            last.id, last.name = last.id or call.id, last.name or call.name
-        else:
-            piece.calls.append(call)
 
 
 def _ending(

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from vllm import PoolingParams, SamplingParams
@@ -19,7 +20,8 @@ from deployments import wire
 from deployments.adapters import AdapterSlots
 from deployments.chats import ChatFormat, ChatReader
 from deployments.engine_tracing import trace_headers
-from deployments.grammar_trial import GrammarTrial, grammar_backend
+from deployments.grammar_helper import GrammarHelper, grammar_backend
+from deployments.grammar_trial import GrammarTrial, TrialLimits
 from deployments.outputs import (
     Embedding,
     KeptOutputs,
@@ -32,6 +34,7 @@ from deployments.pairs import scores_pairs
 from deployments.resuming import RESUMED
 from deployments.seams import Delivered, Replay, replay
 from deployments.streams import Abort, CannotDoError, Put
+from deployments.token_texts import TokenTexts
 from weir.errors import BadRequestError, NotFoundError, OverloadedError
 
 _OVERRIDABLE = (
@@ -51,8 +54,9 @@ _REFUSALS = (ValueError, VLLMClientError)
 class VllmGenerator:
     """``load`` says what the engine last reported of itself, ``slots`` loads LoRA adapters (None:
     the engine takes none), ``resumes`` says whether the engine's scheduler continues streams.
-    ``grammars`` tries what the engine would compile. ``epoch_s``: seconds since the epoch, as the
-    other replicas of a model have them: blocks that are handed over are good for a while only."""
+    ``grammars`` tries what the engine would compile (None: it is forked at the first trial).
+    ``epoch_s``: seconds since the epoch, as the other replicas of a model have them: blocks that
+    are handed over are good for a while only."""
 
     def __init__(
         self,
@@ -62,12 +66,13 @@ class VllmGenerator:
         chats: ChatFormat | None = None,
         slots: AdapterSlots | None = None,
         resumes: bool = False,
-        grammars: GrammarTrial | None = None,
+        grammars: GrammarHelper | None = None,
         epoch_s: Callable[[], float] = time.time,
     ) -> None:
         self._epoch_s = epoch_s
         self._client = client
-        self._grammars = grammars or GrammarTrial(lambda: grammar_backend(client))
+        helper = grammars or GrammarHelper(partial(grammar_backend, client.vllm_config))
+        self._grammars = GrammarTrial(helper.try_grammar, TrialLimits(helper.bounds))
         self._defaults: dict[str, Any] = client.model_config.get_diff_sampling_param()
         self._chats = chats or ChatFormat(client)
         self._slots = slots
@@ -264,6 +269,9 @@ class VllmGenerator:
             ended, reasoning_kwargs = reader.reasoning(built.prompt_token_ids)
             built.reasoning_ended = ended
             built.reasoning_parser_kwargs = reasoning_kwargs
+            if reader.parser is not None:
+                ids = built.prompt_token_ids
+                reader.begin(TokenTexts(self._chats.tokenizer, ids, built.sampling_params))
         return built
 
     async def _replay(

@@ -3,9 +3,10 @@
 Starts the default platform on free ports, asks it a one-token request every 20 ms on a kept
 connection, kills one process with SIGKILL, and counts from the kill to the end of the last request
 that failed. In turn: HAProxy, the gateway that serves, all gateways at once (the standby too),
-Redis, Serve's controller, the supervisor. For Redis, a client of its own counts until it answers
-again, and whether what it had acknowledged is there. Beside controller and supervisor runs a long
-stream, which must end whole.
+Redis, an engine, a replica, Ray's node manager and control store, Serve's controller, the
+supervisor. An engine and Redis are frozen, too (SIGSTOP). For Redis, a client of its own counts
+until it answers again, and whether what it had acknowledged is there. Beside all that follow on
+Redis runs a long stream, and ``weir status`` is asked what it sees.
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from load_tests.frontdoor import faults
+from load_tests.frontdoor.faults import engine, freeze_for_a_while, look, replica, try_fault
 from load_tests.frontdoor.outage import Client, LongStream, Outage, measure
 from load_tests.frontdoor.parts import CONTROLLER, GATEWAY, Parts
 from load_tests.report import Mark, Report, bench_parser, emit
 from load_tests.servers import unwind_on_sigterm
-from load_tests.servers.user_platform import run_weir, user_platform
+from load_tests.servers.user_platform import user_platform
 from load_tests.startup.once import free_ports
 
 _STREAM_TOKENS = 1500
@@ -49,36 +52,90 @@ class Running:
     redis_port: int
 
 
+Found = tuple[Outage, dict[str, Any]]
+Experiment = Callable[[], Found]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; exit code 0 when the bench ran, whatever the marks."""
-    options = bench_parser("frontdoor", __doc__).parse_args(argv)
+    parser = bench_parser("frontdoor", __doc__)
+    parser.add_argument("--only", metavar="WORDS", default="", help="rows with these words")
+    options = parser.parse_args(argv)
     unwind_on_sigterm()
     rounds = 1 if options.quick else 3
     with _platform() as running:
         pss_mb = running.parts.pss_mb()
-        found = [row for number in range(rounds) for row in _round(running, number)]
-        found += _ends(running)
+        found = [
+            row
+            for number in range(rounds)
+            for row in _rows(_rounds(running), options.only, f"round {number + 1}")
+        ]
+        found += _rows(_ends(running), options.only, "once")
     rows = medians(found)
     report = Report("frontdoor", options.seed, rows, marks(rows, pss_mb))
     return emit(report, options, argv)
 
 
-def _round(running: Running, number: int) -> Iterator[dict[str, Any]]:
-    print(f"round {number + 1}", file=sys.stderr, flush=True)
-    parts, client = running.parts, running.client
-    yield _row("HAProxy", measure(client, parts.named("HAProxy").kill))
-    yield _row("the active gateway", measure(client, lambda: parts.active_gateway().kill()))
-    _await_gateways(parts)
-    yield _row("all gateways", measure(client, lambda: _kill_all(parts)))
-    _await_gateways(parts)
-    yield _redis_row(running)
+def _rows(experiments: Mapping[str, Experiment], only: str, turn: str) -> Iterator[dict[str, Any]]:
+    for system, experiment in experiments.items():
+        if only in system:
+            print(f"{turn}: {system}", file=sys.stderr, flush=True)
+            outage, more = experiment()
+            row = _row(system, outage, **more)
+            print(json.dumps(row), file=sys.stderr, flush=True)
+            yield row
 
 
-def _ends(running: Running) -> Iterator[dict[str, Any]]:
-    """What can be killed once: its stream is long, and the supervisor does not come back."""
-    parts = running.parts
-    yield _stream_row(running, "Serve's controller", parts.titled(CONTROLLER)[0].kill)
-    yield _stream_row(running, "the supervisor", parts.supervisor.kill)
+def _rounds(running: Running) -> dict[str, Experiment]:
+    parts, client, home = running.parts, running.client, running.home
+    model = client.model
+
+    def measured(kill: Callable[[], None]) -> Experiment:
+        def experiment() -> Found:
+            found = measure(client, kill), dict[str, Any]()
+            _await_gateways(parts)
+            return found
+
+        return experiment
+
+    def tried(fault: Callable[[], None], calm_s: float = 4.0) -> Experiment:
+        return lambda: try_fault(client, home, fault, calm_s)
+
+    def freeze_redis() -> None:
+        freeze_for_a_while(parts.named("Redis"))
+
+    return {
+        "HAProxy": measured(lambda: parts.named("HAProxy").kill()),
+        "the active gateway": measured(lambda: parts.active_gateway().kill()),
+        "all gateways": measured(lambda: _kill_all(parts)),
+        "Redis": lambda: _redis(running),
+        faults.FROZEN_REDIS: tried(freeze_redis, 14.0),
+        faults.ENGINE: tried(lambda: engine(parts, model).kill()),
+        faults.FROZEN_ENGINE: tried(lambda: engine(parts, model).suspend(), 20.0),
+        faults.REPLICA: tried(lambda: replica(parts, model).kill()),
+    }
+
+
+def _ends(running: Running) -> dict[str, Experiment]:
+    """What is killed once: Ray's take the platform with them, the supervisor does not come back."""
+    parts, client, home = running.parts, running.client, running.home
+
+    def kill_replica() -> None:
+        replica(parts, client.model).kill()
+
+    def rays(kill: Callable[[], None], limit_s: float = 240.0) -> Experiment:
+        return lambda: try_fault(client, home, kill, 20.0, limit_s)
+
+    return {
+        faults.CONTROL_STORE: rays(lambda: parts.named(faults.CONTROL_STORE).kill()),
+        # It does not come back before something else ends.
+        faults.NODE_MANAGER: rays(lambda: parts.named(faults.NODE_MANAGER).kill(), 30.0),
+        faults.THEN_REPLICA: rays(kill_replica),
+        "Serve's controller": lambda: _beside_a_stream(
+            running, lambda: parts.titled(CONTROLLER)[0].kill()
+        ),
+        "the supervisor": lambda: _beside_a_stream(running, parts.supervisor.kill),
+    }
 
 
 def _row(system: str, outage: Outage, **more: Any) -> dict[str, Any]:
@@ -93,7 +150,7 @@ def _row(system: str, outage: Outage, **more: Any) -> dict[str, Any]:
     }
 
 
-def _redis_row(running: Running) -> dict[str, Any]:
+def _redis(running: Running) -> Found:
     # A client that retries would wait for it unseen.
     client = redis.Redis(port=running.redis_port, retry=Retry(NoBackoff(), 0))
     with client:
@@ -109,7 +166,7 @@ def _redis_row(running: Running) -> dict[str, Any]:
         outage = measure(running.client, kill)
         kept: Any = client.get("frontdoor")
     lost = int(acknowledged) - int(kept)
-    return _row("Redis", outage, redis_back_s=back[0], writes_lost=lost)
+    return outage, {"redis_back_s": back[0], "writes_lost": lost}
 
 
 def _back_after(client: redis.Redis, began: float) -> float:
@@ -121,18 +178,14 @@ def _back_after(client: redis.Redis, began: float) -> float:
     return _BACK_TIMEOUT_S
 
 
-def _stream_row(running: Running, system: str, kill: Callable[[], None]) -> dict[str, Any]:
+def _beside_a_stream(running: Running, kill: Callable[[], None]) -> Found:
     with LongStream(running.client, _STREAM_TOKENS) as stream:
         outage = measure(running.client, kill)
-    status = run_weir(running.home, "status", "--json")
-    state = json.loads(status.stdout)["state"]
-    return _row(
-        system,
-        outage,
-        streams_broken=int(not stream.whole),
-        status_says=state,
-        status_exit_code=status.returncode,
-    )
+    return outage, {
+        "streams_broken": int(not stream.whole),
+        "longest_gap_in_stream_s": stream.longest_gap_s,
+        "status_says": look(running.home).words,
+    }
 
 
 def medians(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -143,7 +196,7 @@ def medians(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         one = dict(same[-1])
         for key, value in one.items():
             if isinstance(value, int | float):
-                one[key] = statistics.median(row[key] for row in same)
+                one[key] = statistics.median(row[key] for row in same if row[key] is not None)
         one["without_service_s_max"] = max(row["without_service_s"] for row in same)
         if "writes_lost" in one:
             one["writes_lost"] = max(row["writes_lost"] for row in same)
@@ -155,19 +208,29 @@ def medians(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def marks(rows: Sequence[Mapping[str, Any]], pss_mb: float) -> list[Mark]:
     """The issue's targets."""
     by = {row["system"]: row for row in rows}
-    broken = sum(by[name]["streams_broken"] for name in ("Serve's controller", "the supervisor"))
+
+    def of(system: str, figure: str) -> Any:
+        return by[system][figure] if system in by else None
+
+    unbroken = [of(name, "streams_broken") for name in ("Serve's controller", "the supervisor")]
+    broken = None if None in unbroken else sum(unbroken)
     return [
-        _seconds("HAProxy killed", by["HAProxy"]["without_service_s"], 2.0),
-        _seconds("the gateway killed", by["the active gateway"]["without_service_s"], 3.0),
-        _seconds("Redis killed", by["Redis"]["redis_back_s"], 1.0),
-        Mark("writes that Redis lost", by["Redis"]["writes_lost"], "writes", 0.0, "lower"),
-        Mark("streams broken, controller or supervisor killed", broken, "streams", 0.0, "lower"),
+        _seconds("HAProxy killed", of("HAProxy", "without_service_s"), 2.0),
+        _seconds("the gateway killed", of("the active gateway", "without_service_s"), 3.0),
+        _seconds("Redis killed", of("Redis", "redis_back_s"), 1.0),
+        _mark("writes that Redis lost", of("Redis", "writes_lost"), "writes", 0.0),
+        _mark("streams broken, controller or supervisor killed", broken, "streams", 0.0),
         Mark("PSS of the whole platform, standby included", pss_mb / 1000, "GB", 5.0, "lower"),
     ]
 
 
-def _seconds(name: str, value: float, target: float) -> Mark:
-    return Mark(name, value, "s without service", target, "lower")
+def _seconds(name: str, value: float | None, target: float) -> Mark:
+    return _mark(name, value, "s without service", target)
+
+
+def _mark(name: str, value: float | None, unit: str, target: float) -> Mark:
+    reason = "not asked for (--only)" if value is None else None
+    return Mark(name, value, unit, target, "lower", reason=reason)
 
 
 def _kill_all(parts: Parts) -> None:

@@ -1,6 +1,6 @@
 """What one gateway does for batches: it takes on chunks as far as the platform has room, validates
 new batches and puts together those that have ended, and looks twice a second at what has become of
-its work."""
+its work, if it has any."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ from weir.logs import stack_of
 from weir.tenancy import Caller
 
 _LOG = logging.getLogger("weir.batches")
-POLL_S = 0.5
+_POLL_S = 0.5
+#: A gateway that holds nothing looks so often for what others left to it. What it is asked for
+#: itself, it sees at once.
+_IDLE_POLL_S = 2.0
 #: Chunks that a gateway holds; of most of them the last lines are under way.
 _MOST_CHUNKS = 64
 #: Batches that a gateway validates or puts together at a time.
@@ -109,7 +112,8 @@ class Runner:
             self._wake.clear()
             await self._tried(self._look(), self._away)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), POLL_S)
+                busy = self._chunks or self._batches
+                await asyncio.wait_for(self._wake.wait(), _POLL_S if busy else _IDLE_POLL_S)
 
     async def _publish(self) -> None:
         recorder = self._with.computing.recorder
@@ -256,7 +260,7 @@ class Runner:
         if found.errors:
             await self._run_in(work.fail, batch, found.errors, self._now_s())
         else:
-            await self._run_in(work.begin, batch, found.chunks, found.model, self._now_s())
+            await self._run_in(work.begin, batch, found.chunks, found.models, self._now_s())
 
     def _now_s(self) -> float:
         return self._with.wall_clock()

@@ -11,6 +11,7 @@ from deployments.gateway.dialects.responses import ResponsesDialect
 from deployments.gateway.forwarding import ControlDoor
 from deployments.gateway.handle import Gateway
 from deployments.gateway.metrics_page import PATHS
+from deployments.gateway.pacing import Paced
 from deployments.gateway.request import HttpDoor
 from deployments.gateway.responses import Responses
 from deployments.gateway.sink import HttpSink
@@ -46,6 +47,7 @@ class GatewayApp:
         self._responses = responses
         self._pages = pages
         self._control = control
+        self._paced = Paced(gateway.refusals, gateway.directory)
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -59,9 +61,9 @@ class GatewayApp:
             dialect = DIALECTS.find(scope["path"])
         kept = isinstance(dialect, ResponsesDialect)
         if dialect is None and self._control is not None and self._control.leads(scope["path"]):
-            await self._control(scope, receive, send)
+            await self._paced(self._control, scope, receive, send)
         elif dialect is None or (kept and scope["method"] == "DELETE"):
-            await self._pages(scope, receive, send)
+            await self._paced(self._pages, scope, receive, send)
         elif scope["method"] == "POST" and kept:
             await self._responses.create(scope, receive, send)
         elif scope["method"] == "POST":

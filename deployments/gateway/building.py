@@ -19,7 +19,7 @@ from deployments.gateway.handle import Gateway
 from deployments.gateway.model import Model
 from deployments.gateway.off_loop import OffLoop, OffLoopLimits
 from deployments.gateway.parts import Enricher, Parts, random_ids
-from deployments.gateway.plan import Limits
+from deployments.gateway.plan import Limits, RefusalLimits
 from deployments.gateway.prompts import PromptEncoder
 from deployments.gateway.tracing.tracer import Shipping, Tracer
 from deployments.gateway.transport import CacheFeed, ReplicaTransport
@@ -163,4 +163,5 @@ def _limits(settings: Settings) -> Limits:
         max_streams=settings.server.max_streams_per_request,
         refuse_unknown_fields=settings.server.unknown_fields == "refuse",
         early_headers_s=settings.server.early_headers_s,
+        refusals=RefusalLimits(settings.server.refusals.per_s, settings.server.refusals.at_once),
     )

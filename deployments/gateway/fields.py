@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from deployments.gateway.bodies.anthropic import CountTokensBody, MessagesBody
 from deployments.gateway.bodies.generating import SamplingFields
+from deployments.gateway.bodies.known_fields import MEDIA_OPTIONS
 from deployments.gateway.bodies.messages import ChatMessage
 from deployments.gateway.bodies.parsing import Body
 from deployments.gateway.bodies.requests import ChatBody, CompletionBody, EmbeddingBody
@@ -33,6 +34,7 @@ _ENGINE = frozenset(SamplingFields.model_fields) | {
     *("response_format", "structured_outputs", "tools", "tool_choice", "parallel_tool_calls"),
     *("include_reasoning", "reasoning_effort", "dimensions", "max_output_tokens", "text"),
     *("reasoning", "stop_sequences", "thinking", "output_config", "output_format"),
+    *MEDIA_OPTIONS,
 }
 _HEAD = """# Fields of request bodies
 
@@ -51,6 +53,10 @@ A field that is in no table is ignored and named in the answer's header `x-weir-
 of Anthropic's turns and blocks and of the items of Responses are ignored and named all the same: \
 servers and frameworks leave notes of their own there. Further fields of a chat's tool calls and \
 parts are shown to the model's template, which may read them.
+
+`mm_processor_kwargs` and `media_io_kwargs` of a chat may have the keys that the operator names \
+(`models[].prompts.media_options`), within the bounds that stand there; any other key is a 400 \
+that names it. By default there is none.
 
 `[]` stands for each element of a list.
 """

@@ -61,7 +61,7 @@ class Gateway:
         self._clock = asyncio.get_running_loop().time
         self.intake = Intake(parts.limits, parts.off_loop)
         self._silence = Silence(parts.limits.early_headers_s)
-        self._refusals = Refusals()
+        self.refusals = Refusals(parts.limits.refusals)
         prices = PriceLists(model.settings for model in parts.models.values())
         self.rollouts = Rollouts(
             parts.directory, parts.models, self._clock, parts.rng, parts.lazy_class
@@ -146,7 +146,7 @@ class Gateway:
         error.request_id = record.id
         self.ends.fail(record, error, sink.status)
         if not sink.status:
-            await self._refusals.pause(record, door, error)
+            await self.refusals.pause(record, door, error)
         await sink.fail(error, record.headers())
 
     def _authenticate(self, record: Record, dialect: Dialect, door: Door) -> Caller:

@@ -264,6 +264,18 @@ def ends_in_vain(ends: Sequence[LegEnd]) -> list[LegEnd]:
 
 
 @dataclass(frozen=True, slots=True)
+class RefusalLimits:
+    """Of one tenant, and of all callers together whose key nobody knows: ``at_once`` refusals
+    without a wait, and ``per_s`` more in each second. None waits longer than ``longest_s``, and no
+    more than ``places`` of all tenants wait."""
+
+    per_s: float = 20.0
+    at_once: int = 100
+    longest_s: float = 5.0
+    places: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """``request_timeout_s`` runs from admission; waiting in the queue has a bound of its own for
     each priority class. ``dispatch_attempts``: see :func:`after_legs`. ``resume_wait_s``: so long a
@@ -271,7 +283,7 @@ class Limits:
     choice may see in all. ``body_timeout_s``: so long a client may take to send its body.
     ``early_headers_s``: so long after its arrival a stream is opened without any output (None:
     never). ``refuse_unknown_fields``: fields that nobody knows are a 400; else they are ignored.
-    ``max_streams``: prompts times choices of one request."""
+    ``max_streams``: prompts times choices of one request. ``refusals``: their pace."""
 
     max_body_bytes: int
     dispatch_attempts: int
@@ -282,6 +294,7 @@ class Limits:
     early_headers_s: float | None = None
     refuse_unknown_fields: bool = False
     max_streams: int = 128
+    refusals: RefusalLimits = RefusalLimits()
 
 
 class MoveBudget:

@@ -9,8 +9,9 @@ to further ones wait.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 
+from deployments.gateway.plan import RefusalLimits
 from deployments.gateway.record import Record
 from deployments.gateway.request import Door
 from weir.errors import WeirError
@@ -18,18 +19,6 @@ from weir.errors import WeirError
 #: A refused body of this size or more is not kept waiting: it would take memory. Reading such
 #: bodies has bounds of its own (:mod:`deployments.gateway.off_loop`).
 _LARGE_BYTES = 64 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class RefusalLimits:
-    """Of one tenant, and of all callers together whose key nobody knows: ``at_once`` refusals
-    without a wait, and ``per_s`` more in each second. None waits longer than ``longest_s``, and no
-    more than ``places`` of all tenants wait."""
-
-    per_s: float = 20.0
-    at_once: int = 100
-    longest_s: float = 5.0
-    places: int = 1024
 
 
 class Refusals:
@@ -46,14 +35,19 @@ class Refusals:
         no fault of the client's, and what comes from a batch, does not wait."""
         if error.status >= 500 or _keeps_memory(record) or door.batch is not None:
             return
-        pause_s = self._due_s(record.tenant)
+        await self.pause_for(record.tenant, door.discard)
+
+    async def pause_for(self, tenant: str, discard: Callable[[], Awaitable[None]]) -> None:
+        """The same for a client of the tenant ("" where nobody knows whose it is). ``discard``
+        returns when the client has left."""
+        pause_s = self._due_s(tenant)
         if pause_s <= 0.0 or self.waiting >= self._limits.places:
             return
         self.waiting += 1
         try:
             async with asyncio.timeout(pause_s):
                 # Serve reads on, whether or not anybody takes it, and would keep it all.
-                await door.discard()
+                await discard()
         except TimeoutError:
             pass
         finally:

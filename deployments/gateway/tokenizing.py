@@ -6,7 +6,9 @@ import msgspec
 
 from deployments import wire
 from deployments.gateway.adapters import Adapter
+from deployments.gateway.bodies import ChatBody
 from deployments.gateway.legs import Choice
+from deployments.gateway.media_options import check_media_options
 from deployments.gateway.model import Model
 from deployments.gateway.prefixes import salt_of
 from deployments.gateway.request import Request
@@ -75,6 +77,8 @@ def choices_of(
     dialect, body = request.dialect, request.body
     if not dialect.choices(body):
         return []
+    if isinstance(body, ChatBody) and (options := body.media_options):
+        check_media_options(options, model.settings.prompts.media_options)
     choices: list[Choice] = []
     key = adapter.key if adapter is not None else None
     salt, each = _salt(request), dialect.choices(body) // len(prompts)

@@ -41,9 +41,10 @@ class Client:
         except httpx.HTTPError:
             return 0
 
-    def stream(self, tokens: int) -> tuple[int, str]:
-        """Events of one long stream, and its last line or the error that ended it."""
-        events, last = 0, ""
+    def stream(self, tokens: int) -> tuple[float, str]:
+        """The longest time between two lines of one long stream, and its last line or the error
+        that ended it."""
+        longest_s, before_s, last = 0.0, None, ""
         body = self._body(tokens) | {"stream": True, "ignore_eos": True}
         try:
             with (
@@ -51,10 +52,12 @@ class Client:
                 http.stream("POST", self._chat, json=body, headers=self._headers) as answer,
             ):
                 for line in filter(None, answer.iter_lines()):
-                    events, last = events + 1, line
+                    now_s, last = time.monotonic(), line
+                    longest_s = max(longest_s, now_s - (before_s or now_s))
+                    before_s = now_s
         except httpx.HTTPError as error:
             last = repr(error)
-        return events, last
+        return longest_s, last
 
     @property
     def _chat(self) -> str:
@@ -73,7 +76,7 @@ class LongStream:
     """One stream in a thread, to be there while something is killed."""
 
     def __init__(self, client: Client, tokens: int) -> None:
-        self._result: tuple[int, str] = (0, "")
+        self._result: tuple[float, str] = (0.0, "")
         self._client, self._tokens = client, tokens
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -89,6 +92,11 @@ class LongStream:
     def whole(self) -> bool:
         """Whether it ended as it should. To be asked after the context."""
         return self._result[1] == "data: [DONE]"
+
+    @property
+    def longest_gap_s(self) -> float:
+        """Between two of its events. To be asked after the context."""
+        return self._result[0]
 
     def _run(self) -> None:
         self._result = self._client.stream(self._tokens)

@@ -15,7 +15,8 @@ import asyncio, itertools, json, os, sys, time
 from vllm.engine.arg_utils import AsyncEngineArgs
 from deployments import wire
 from deployments.engine import EngineChild
-from deployments.grammar_trial import GrammarTrial, TrialLimits, grammar_backend
+from functools import partial
+from deployments.grammar_helper import GrammarHelper, TrialBounds, grammar_backend
 from deployments.vllm_generator import VllmGenerator
 from weir.errors import BadRequestError
 
@@ -60,12 +61,13 @@ async def main(model):
         distributed_executor_backend="uni",
         structured_outputs_config={"backend": "xgrammar", "disable_any_whitespace": True},
     ).create_engine_config()
+    helper = GrammarHelper(partial(grammar_backend, config), TrialBounds(compile_s=LIMIT_S))
+    helper.start()
     deaths = []
     child = EngineChild(config, deaths.append)
     child.start()
     client, _, recorders = generator_of(config, child)
-    trial = GrammarTrial(lambda: grammar_backend(client), TrialLimits(compile_s=LIMIT_S))
-    generator = VllmGenerator(client, lambda: recorders[0].load, grammars=trial)
+    generator = VllmGenerator(client, lambda: recorders[0].load, grammars=helper)
     numbers = itertools.count(1)
     arrivals, broken, over = [], [], asyncio.Event()
 

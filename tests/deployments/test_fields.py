@@ -28,6 +28,7 @@ from deployments.gateway.fields import BODIES, Row, rows, table
 from weir.errors import BadRequestError
 
 USER = {"role": "user", "content": "hello"}
+SEES = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}
 TOOL = {"type": "function", "function": {"name": "f"}}
 SCHEMA = {"type": "object"}
 NAMED_SCHEMA = {"type": "json_schema", "json_schema": {"name": "s", "schema": SCHEMA}}
@@ -98,6 +99,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "add_special_tokens": {"add_special_tokens": True},
     "documents": {"documents": [{"text": "x"}]},
     "chat_template_kwargs": {"chat_template_kwargs": {"a": 1}},
+    "mm_processor_kwargs": {"mm_processor_kwargs": {"max_pixels": 5000}, "messages": [SEES]},
+    "media_io_kwargs": {"media_io_kwargs": {"video": {"num_frames": 4}}, "messages": [SEES]},
     "encoding_format": {"encoding_format": "base64"},
     "dimensions": {"dimensions": 4},
     "instructions": {"instructions": "x"},

@@ -9,11 +9,19 @@ from typing import Any
 
 import pytest
 
+from deployments.gateway.pacing import Paced
+from deployments.gateway.plan import RefusalLimits
+from deployments.gateway.prompts import PromptEncoder
 from deployments.gateway.record import Record
-from deployments.gateway.refusals import RefusalLimits, Refusals
+from deployments.gateway.refusals import Refusals
 from deployments.gateway.request import HttpDoor, MemoryDoor
 from deployments.testing import World
+from deployments.testing.world import KEY, http_world
 from weir.errors import BadRequestError, OverloadedError, RateLimitError, forget_frames
+from weir.settings import ModelSettings, Settings, TenantSettings
+from weir.settings.server import RefusalSettings
+from weir.settings.tree import ServerSettings
+from weir.tenancy import Directory, LiveDirectory, hash_key
 from weir.testing import virtual_time
 
 LIMITS = RefusalLimits(per_s=10.0, at_once=5, longest_s=2.0, places=8)
@@ -143,3 +151,59 @@ async def test_a_refused_body_is_gone_before_the_garbage_collector_looks(
     finally:
         gc.enable()
     assert [each() for each in seen] == [None] * 3
+
+
+async def test_pages_keep_to_the_same_pace(encoder: PromptEncoder) -> None:
+    """Of models, of files, of what is nowhere; what is answered does not wait."""
+    slow = ServerSettings(refusals=RefusalSettings(per_s=10.0, at_once=2))
+    settings = Settings(
+        server=slow,
+        models=(ModelSettings(name="m", source="x"),),
+        tenants=(TenantSettings(id="t", key_sha256=(hash_key(KEY),)),),
+    )
+    async with http_world(settings, {"m": encoder}) as world:
+
+        async def ask(path: str, key: str) -> tuple[int, float]:
+            clock = asyncio.get_running_loop().time
+            began_s, told = clock(), {"authorization": f"Bearer {key}"}
+            async with world.session.get(world.url + path, headers=told) as answer:
+                return answer.status, clock() - began_s
+
+        wrong = ("/v1/models/none", "/v1/files/none", "/nowhere")
+        for key, statuses in ((KEY, {404}), ("nobody", {401, 404})):
+            found = [await ask(wrong[number % 3], key) for number in range(6)]
+            assert {status for status, _ in found} <= statuses
+            assert sum(took_s for _, took_s in found) > 0.3
+        assert [status for status, _ in [await ask("/v1/models", KEY) for _ in range(9)]] == [
+            200
+        ] * 9
+
+
+def test_who_is_paced_by_what() -> None:
+    """A tenant by itself; keys that are nobody's together; the admin API's own beside them."""
+
+    async def scenario() -> None:
+        refusals = Refusals(RefusalLimits(per_s=10.0, at_once=1))
+        clock = asyncio.get_running_loop().time
+        tenant = TenantSettings(id="t", key_sha256=(hash_key(KEY),))
+        paced = Paced(refusals, LiveDirectory(Directory.of([tenant]), lambda: 0.0))
+
+        async def waited(status: int, key: str) -> float:
+            began_s = clock()
+
+            async def app(scope: Any, receive: Any, send: Any) -> None:
+                await send({"type": "http.response.start", "status": status, "headers": []})
+
+            async def send(event: Any) -> None:
+                assert event["status"] == status
+
+            scope = {"type": "http", "headers": [(b"authorization", f"Bearer {key}".encode())]}
+            await paced(app, scope, asyncio.Event().wait, send)
+            return round(clock() - began_s, 3)
+
+        assert [await waited(404, KEY) for _ in range(3)] == [0.0, 0.1, 0.1]
+        assert [await waited(401, "nobody") for _ in range(2)] == [0.0, 0.1]
+        assert [await waited(409, "an admin") for _ in range(2)] == [0.0, 0.1]
+        assert [await waited(status, KEY) for status in (200, 304, 503)] == [0.0] * 3
+
+    virtual_time.run(scenario())

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 from load_tests.bench_frontdoor import marks, medians
+from load_tests.frontdoor.faults import Look, Looks
 from load_tests.frontdoor.outage import Client, LongStream, measure
 
 
@@ -77,3 +80,41 @@ def test_marks_are_medians_but_no_write_may_be_lost() -> None:
     assert found["writes that Redis lost"].value == 2
     assert found["streams broken, controller or supervisor killed"].value == 1
     assert found["PSS of the whole platform, standby included"].value == 4.2
+    some = {mark.name: mark for mark in marks(medians(rows[:3]), 4200.0)}
+    assert some["HAProxy killed"].value == 0.2
+    assert some["Redis killed"].value is None
+
+
+def test_a_time_that_is_missing_once_is_not_in_the_median() -> None:
+    rows = [_row("an engine", 0.0) | {"whole_again_s": value} for value in (9.0, None, 7.0, 8.0)]
+    assert medians(rows)[0]["whole_again_s"] == 8.0
+
+
+def _looks(*said: tuple[float, str, int]) -> Looks:
+    now_s = time.monotonic()
+    return Looks(Path(), [Look(now_s + at_s, state, 0, running) for at_s, state, running in said])
+
+
+def test_all_is_there_again_when_it_stays() -> None:
+    before, died_s = (-60.0, "running", 3), time.monotonic() - 40.0
+    looks = _looks(
+        before,
+        (-39.0, "running", 3),
+        (-30.0, "running", 2),
+        (-20.0, "starting", 0),
+        (-10.0, "running", 3),
+        (-5.0, "running", 3),
+    )
+    whole_s = looks.whole_after(died_s, 240.0)
+    assert whole_s is not None
+    assert round(whole_s) == 30
+    assert looks.words() == (
+        "running (0), 3 up -> running (0), 2 up -> starting (0), 0 up -> running (0), 3 up"
+    )
+
+
+def test_what_never_looked_broken_was_whole_all_the_time() -> None:
+    looks = _looks((-60.0, "running", 3), (-1.0, "running", 3))
+    assert looks.whole_after(time.monotonic() - 40.0, 240.0) == 0.0
+    degraded = _looks((-60.0, "running", 3), (-1.0, "degraded", 3))
+    assert degraded.whole_after(time.monotonic() - 40.0, 30.0) is None

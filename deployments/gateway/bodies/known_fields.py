@@ -27,6 +27,8 @@ HINTS = frozenset(
     }
 )
 _OPERATORS = "the operator sets it"
+#: Fields of a chat that may have the keys that the model's settings name.
+MEDIA_OPTIONS = ("mm_processor_kwargs", "media_io_kwargs")
 #: Fields that would change the answer, with the reason for their refusal.
 REFUSED: dict[str, str] = {
     "audio": "audio output is not supported",

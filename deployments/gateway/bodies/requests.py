@@ -21,7 +21,7 @@ from deployments.gateway.bodies.generating import (
     as_list,
     dump,
 )
-from deployments.gateway.bodies.known_fields import REFUSED
+from deployments.gateway.bodies.known_fields import MEDIA_OPTIONS, REFUSED
 from deployments.gateway.bodies.messages import (
     ChatMessage,
     ContentPart,
@@ -78,7 +78,12 @@ _RESERVED = frozenset(
 
 
 class ChatBody(GenerationBody):
-    """``POST /v1/chat/completions``."""
+    """``POST /v1/chat/completions``. Which keys of ``mm_processor_kwargs`` and ``media_io_kwargs``
+    may be set, the model's settings say (:mod:`deployments.gateway.media_options`)."""
+
+    refused: ClassVar = {
+        name: why for name, why in GenerationBody.refused.items() if name not in MEDIA_OPTIONS
+    }
 
     messages: Annotated[list[ChatMessage], Field(fail_fast=True, min_length=1, max_length=4096)]
     max_tokens: Positive | None = None
@@ -99,6 +104,8 @@ class ChatBody(GenerationBody):
         Annotated[list[dict[str, str]], Field(max_length=256), BeforeValidator(bounded)] | None
     ) = None
     chat_template_kwargs: Json | None = None
+    mm_processor_kwargs: Json | None = None
+    media_io_kwargs: Json | None = None
 
     def _check(self) -> None:
         super()._check()
@@ -141,6 +148,13 @@ class ChatBody(GenerationBody):
     def has_other_parts(self) -> bool:
         """Whether a part of a message is not text, so that only the replica can read it."""
         return any(message.has_other_parts for message in self.messages)
+
+    @property
+    def media_options(self) -> dict[str, Any]:
+        """How images, audio and video are to be read: the fields of the body that say so."""
+        if self.mm_processor_kwargs is None and self.media_io_kwargs is None:
+            return {}
+        return {name: getattr(self, name) or {} for name in MEDIA_OPTIONS}
 
     @property
     def echoed_text(self) -> str:

@@ -21,6 +21,7 @@ _TITLES = {
     "gateway": "gateway",
     "control": "admin API",
     "guard": "watching",
+    "again": "started again",
     READY: "platform",
 }
 

@@ -49,3 +49,11 @@ class MetricsSettings(Section):
     port: Port | None = None
     key_sha256: tuple[KeyDigest, ...] = ()
     max_tenants: int = Field(2000, ge=1)
+
+
+class RefusalSettings(Section):
+    """How fast a tenant's requests are refused (a 4xx), and those of all callers together whose key
+    nobody knows: ``at_once`` without a wait, then ``per_s`` a second. Further ones wait."""
+
+    per_s: float = Field(20.0, gt=0)
+    at_once: int = Field(100, ge=0)

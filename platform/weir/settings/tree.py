@@ -22,6 +22,7 @@ from weir.settings.fallback import (
 )
 from weir.settings.features import FeaturesSettings
 from weir.settings.ledger import LedgerSettings
+from weir.settings.media import MediaOption, OptionBound
 from weir.settings.money import AccountsSettings, PriceSettings, PricesSettings
 from weir.settings.parsers import with_parsers
 from weir.settings.pools import PoolSettings, hands_off, pool_findings, pooled
@@ -29,7 +30,7 @@ from weir.settings.references import Known, references
 from weir.settings.responses import ResponsesSettings
 from weir.settings.routing import RoutingSettings
 from weir.settings.section import Finding, Section, refuse
-from weir.settings.server import CorsSettings, MetricsSettings, Port
+from weir.settings.server import CorsSettings, MetricsSettings, Port, RefusalSettings
 from weir.settings.slo import SloSettings
 from weir.settings.speculative import SpeculativeSettings
 from weir.settings.tenants import ModelName, TenantId, TenantSettings
@@ -58,6 +59,7 @@ class ServerSettings(Section):
     max_streams_per_request: int = Field(128, ge=1, le=2048)
     max_connections: int = Field(8192, ge=1)
     max_connections_per_source: int = Field(6144, ge=1)
+    refusals: RefusalSettings = RefusalSettings()
     cors: CorsSettings = CorsSettings()
     metrics: MetricsSettings = MetricsSettings()
     admin: AdminSettings = AdminSettings()
@@ -119,9 +121,12 @@ class PromptSettings(Section):
 
     ``special_tokens``: the text of a control token (``<|im_start|>``) in a conversation is
     ``text``, so that only the chat template can begin a turn; or the token itself, as in ``vllm``.
+    ``media_options``: what clients may say of how images, audio and video are read, by its path in
+    the body (``mm_processor_kwargs.max_pixels``).
     """
 
     special_tokens: Literal["text", "vllm"] = "text"
+    media_options: dict[MediaOption, OptionBound] = Field(default_factory=dict)
 
 
 class AdapterSettings(Section):
