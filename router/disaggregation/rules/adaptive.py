@@ -38,7 +38,7 @@ class AdaptiveParams:
     late: Weight = 2.0
     others: Weight = 2.0
     waiting: Weight = 0.1
-    work: Weight = 0.6
+    work: Weight = 0.1
     step_tokens: Annotated[int, Field(ge=1)] = 2048
     gap_tokens: Weight = 0.1
 
