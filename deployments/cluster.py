@@ -61,18 +61,30 @@ _LOCAL_QUIET = {
     "RAY_task_events_report_interval_ms": "0",
     "RAY_enable_metrics_collection": "0",
     "RAY_raylet_report_resources_period_milliseconds": "1000",
+    "RAY_raylet_check_gc_period_milliseconds": "1000",
+    "RAY_object_manager_timer_freq_ms": "1000",
+    "RAY_local_fs_monitor_interval_ms": "1000",
+    "RAY_kill_idle_workers_interval_ms": "1000",
+    "RAY_memory_monitor_refresh_ms": "1000",
+    # Times of each handler of each of Ray's event loops, which nobody reads.
+    "RAY_event_stats": "0",
 }
+#: Ray's workers are nice (15) to all other processes: beside a compiler or a browser an engine
+#: would get a thirtieth of a core.
+_LOCAL_SHARE = {"RAY_worker_niceness": "0"}
 
 
-def serving_gateways() -> list[Target]:
-    """The gateways that serve, as Serve's controller knows them. Asks it, and waits.
+def serving_gateways(controller: Any = None) -> list[Target]:
+    """The gateways that serve, as Serve's controller knows them. Asks it, and waits; looks it up
+    first, unless its handle is given.
 
     Raises:
         ray.exceptions.RayError, ValueError: there is no controller now.
     """
     import ray
 
-    controller = ray.get_actor(_CONTROLLER, namespace="serve")
+    if controller is None:
+        controller = serve_controller()
     groups = ray.get(controller.get_target_groups.remote(APP), timeout=_ASK_TIMEOUT_S)
     # While no gateway is up, Serve names its own proxy instead.
     return [
@@ -81,6 +93,17 @@ def serving_gateways() -> list[Target]:
         for target in group.targets
         if target.name.startswith(_REPLICA)
     ]
+
+
+def serve_controller() -> Any:
+    """The handle of Serve's controller; it stays good when the controller is started again.
+
+    Raises:
+        ray.exceptions.RayError, ValueError: there is none now.
+    """
+    import ray
+
+    return ray.get_actor(_CONTROLLER, namespace="serve")
 
 
 class Cluster:
@@ -92,6 +115,7 @@ class Cluster:
         self._folder = folder
         self._started = False
         self._node: Any = None
+        self._controller: Any = None
 
     @property
     def address(self) -> str:
@@ -113,7 +137,7 @@ class Cluster:
             os.environ["RAY_AUTH_MODE"] = "token"
             os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
             os.environ.update(_LOCAL_ENVIRONMENT)
-            for name, value in _LOCAL_QUIET.items():
+            for name, value in (_LOCAL_QUIET | _LOCAL_SHARE).items():
                 os.environ.setdefault(name, value)
 
     def start(self) -> None:
@@ -178,7 +202,13 @@ class Cluster:
         Raises:
             ray.exceptions.RayError, ValueError: there is no controller now.
         """
-        return serving_gateways()
+        if self._controller is None:
+            self._controller = serve_controller()
+        try:
+            return serving_gateways(self._controller)
+        except Exception:
+            self._controller = None  # perhaps there is another one
+            raise
 
     def start_serve(self) -> Future[None]:
         """Start Serve in a thread: its proxy takes seconds in which replicas can start already."""
@@ -188,10 +218,8 @@ class Cluster:
 
     def has_controller(self) -> bool:
         """Whether applications can be deployed."""
-        import ray
-
         with contextlib.suppress(ValueError):
-            ray.get_actor(_CONTROLLER, namespace="serve")
+            serve_controller()
             return True
         return False
 

@@ -44,9 +44,10 @@ class ControlServer:
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
 
-    def alive(self) -> bool:
-        """False once it has ended, whoever ended it."""
-        return self._process is not None and self._process.poll() is None
+    def wait(self) -> None:
+        """Until it has ended, whoever ended it; returns at once where none runs."""
+        if (process := self._process) is not None:
+            process.wait()
 
     def start(self) -> None:
         """Start it; it answers when :meth:`wait_until_up` returns.

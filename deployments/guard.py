@@ -17,7 +17,6 @@ from weir.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-_LOOK_S = 0.05
 _FOLLOW_S = 0.5
 # What cannot come up (its port was taken meanwhile) is tried again at this pace.
 _PAUSE_S = 1.0
@@ -27,8 +26,8 @@ _STOP_S = 5.0
 class Part(Protocol):
     """A process that can be started again in place."""
 
-    def alive(self) -> bool:
-        """False once it has ended."""
+    def wait(self) -> None:
+        """Until it has ended; returns at once where none runs."""
 
     def start(self) -> None:
         """Start it and wait until it answers.
@@ -53,33 +52,36 @@ class Guard:
         self._restarted = restarted
         self._parts: dict[str, Part] = {"HAProxy": front}
         self._stopping = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._starting = {"HAProxy": threading.Lock()}
+        self._follower: threading.Thread | None = None
 
     def watch(self, name: str, part: Part) -> None:
         """To be called before :meth:`start`."""
         self._parts[name] = part
+        self._starting[name] = threading.Lock()
 
     def start(self) -> None:
         """From now on, look after all parts."""
-        self._run("gateways", self._follow_gateways)
+        self._follower = _run("gateways", self._follow_gateways)
         for name, part in self._parts.items():
-            self._run(name, self._keep_alive, name, part)
+            _run(name, self._keep_alive, name, part)
 
     def stop(self, patience_s: float = _STOP_S) -> None:
         """Parts that end from now on stay as they are."""
         self._stopping.set()
-        for thread in self._threads:
-            thread.join(patience_s)  # a call to a Ray that is gone may take longer
-
-    def _run(self, name: str, target: Callable[..., None], *arguments: object) -> None:
-        thread = threading.Thread(target=target, args=arguments, name=name, daemon=True)
-        thread.start()
-        self._threads.append(thread)
+        for lock in self._starting.values():
+            if lock.acquire(timeout=patience_s):  # none is being started now
+                lock.release()
+        if self._follower is not None:
+            self._follower.join(patience_s)  # a call to a Ray that is gone may take longer
 
     def _keep_alive(self, name: str, part: Part) -> None:
-        while not self._stopping.wait(_LOOK_S):
-            if not part.alive():
-                self._start_again(name, part)
+        # Waits in the system, so that it costs nothing; it ends with the part once all stops.
+        while not self._stopping.is_set():
+            part.wait()
+            with self._starting[name]:
+                if not self._stopping.is_set():
+                    self._start_again(name, part)
 
     def _start_again(self, name: str, part: Part) -> None:
         try:
@@ -97,3 +99,9 @@ class Guard:
             except Exception as error:  # noqa: BLE001 - the thread's edge: Ray raises many kinds
                 # Serve's controller is being started again, or HAProxy is. The next look is soon.
                 logger.info("the gateways cannot be followed now: %s", error)
+
+
+def _run(name: str, target: Callable[..., None], *arguments: object) -> threading.Thread:
+    thread = threading.Thread(target=target, args=arguments, name=name, daemon=True)
+    thread.start()
+    return thread

@@ -15,6 +15,7 @@ from typing import Any
 import uvicorn
 
 from deployments import wire
+from deployments.quiet_server import QuietServer
 from deployments.streams import TokenStreams
 
 App = Callable[[dict[str, Any], Callable[[], Any], Callable[[dict[str, Any]], Any]], Any]
@@ -112,13 +113,13 @@ class Listener:
 
     async def stop(self) -> None:
         """Stop accepting and close what is open."""
-        self._server.should_exit = True
         self._server.force_exit = True
+        self._server.end()
         if self._task is not None:
             await self._task
 
 
-class _Server(uvicorn.Server):
+class _Server(QuietServer):
     """The process belongs to Ray: no signal handlers of uvicorn's."""
 
     def capture_signals(self) -> Any:

@@ -31,6 +31,7 @@ from deployments.pools import Membership
 from deployments.probes import Probes, refuse_if_frozen
 from deployments.replica_card import engine_card, usage_meter
 from deployments.role_page import RolePage
+from deployments.served import process_began_s
 from deployments.streams import TokenStreams
 from deployments.unbooked import leaving_in
 from deployments.vllm_generator import VllmGenerator
@@ -53,7 +54,7 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
         log: LogSettings,
         membership: Membership | None = None,
     ) -> None:
-        started, self._started_s = time.monotonic(), time.time()
+        started = time.monotonic()
         configure_logging(log)
         host = ray.util.get_node_ip_address()
         self._membership = membership or Membership()
@@ -118,7 +119,7 @@ class ModelReplica(LLMServer):  # type: ignore[misc]
             ),
             **({"attention_tokens": card.attention_tokens} if card else {}),
             "tasks": await self._tasks(),
-            "started_s": self._started_s,
+            "started_s": process_began_s(),
             **self._membership.metadata(),
             "kv_feed": feed
             and {

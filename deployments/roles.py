@@ -8,6 +8,7 @@ that starts again has its pool's role.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from router.disaggregation.roles import LEAST_S, Change, Member, RoleRefusedError, check_change
@@ -37,6 +38,8 @@ class RoleKeeper:
         self._least_s = least_s
         self._temporary: Temporary | None = None
         self._changed_s = -math.inf
+        #: Called when it is told to change.
+        self.changed: Callable[[], None] = lambda: None
 
     def now(self, now_s: float) -> Temporary | None:
         """What it has instead of its pool's role; None: it has that one."""
@@ -76,3 +79,4 @@ class RoleKeeper:
             self._temporary = Temporary(role)
         else:
             self._temporary = Temporary(role, now_s + for_s, epoch_s + for_s)
+        self.changed()

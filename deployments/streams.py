@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import operator
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ Abort = Callable[[], Awaitable[None]]
 _LOG = logging.getLogger("weir.replica")
 _LOAD_PERIOD_S = 0.05
 _REPEAT_LOAD_S = 1.0
+#: So long after its last stream the engine may still have something to say.
+_AFTERGLOW_S = 1.0
 
 
 class CannotDoError(WeirError):
@@ -84,6 +87,9 @@ class TokenStreams:
         self._generator = generator
         self.unbooked = Unbooked(lambda: asyncio.get_running_loop().time(), leave)
         self.roles = roles or RoleKeeper()
+        self.roles.changed = self._stir
+        self._stirred = asyncio.Event()
+        self._worked_s = -math.inf
         self._connections: set[_Connection] = set()
         self._draining = False
         self._interrupted = False
@@ -97,7 +103,7 @@ class TokenStreams:
         """One gateway's connection, from accept to close; whatever is left is aborted."""
         await receive()
         await send({"type": "websocket.accept"})
-        connection = _Connection(self._generator, send, Books(self.unbooked))
+        connection = _Connection(self._generator, send, Books(self.unbooked), self._stir)
         self._connections.add(connection)
         try:
             self.tell_load(asyncio.get_running_loop().time())
@@ -141,7 +147,8 @@ class TokenStreams:
         self.unbooked.sweep(everything=True)
 
     async def tell_load_forever(self) -> None:
-        """Tell every gateway how busy the replica is, whenever that has changed.
+        """Tell every gateway how busy the replica is, whenever that has changed. While nothing is
+        asked of it, that is only looked at once a second.
 
         This is how gateways learn of each other's work: the replica is the one place that sees
         all of it, and says to each what the others have in flight here.
@@ -151,6 +158,22 @@ class TokenStreams:
             await asyncio.sleep(_LOAD_PERIOD_S)
             self.tell_load(clock())
             self.unbooked.sweep()
+            if self.in_flight:
+                self._worked_s = clock()
+            elif clock() - self._worked_s > _AFTERGLOW_S:
+                await self._rest()
+
+    def _stir(self) -> None:
+        """There is something to do."""
+        self._worked_s = asyncio.get_running_loop().time()
+        self._stirred.set()
+
+    async def _rest(self) -> None:
+        """Until there is something to do, or gateways have to hear again that there is nothing."""
+        self._stirred.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_REPEAT_LOAD_S):
+                await self._stirred.wait()
 
     def tell_load(self, now_s: float) -> None:
         """Send its load to each gateway that does not know it, or has not heard for a second."""
@@ -233,8 +256,11 @@ def _sum(works: Iterable[Work]) -> Work:
 class _Connection:
     """One WebSocket: reads submissions and cancellations, writes what is generated."""
 
-    def __init__(self, generator: Generator, send: Send, books: Books) -> None:
+    def __init__(
+        self, generator: Generator, send: Send, books: Books, stir: Callable[[], None]
+    ) -> None:
         self._generator = generator
+        self._stir = stir
         self._send = send
         self._clock = asyncio.get_running_loop().time
         self.books = books
@@ -318,6 +344,7 @@ class _Connection:
                 self._spawn(stream.abort())
         else:
             self._streams[message.stream] = _Stream.of(message)
+            self._stir()
             if message.origin is not None:
                 self.books.open(message.stream, message.origin, self._clock())
             self._spawn(self._start(message))

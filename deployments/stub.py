@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from typing import Any
 
 import ray
@@ -18,6 +17,7 @@ from deployments.interruption import refuse_if_interrupted, watch_notices
 from deployments.listener import Listener, ReplicaApp, answer
 from deployments.pools import Membership
 from deployments.role_page import PATH, RolePage
+from deployments.served import process_began_s
 from deployments.streams import TokenStreams
 from deployments.stub_generator import StubGenerator
 from deployments.unbooked import leaving_in
@@ -36,7 +36,6 @@ class StubReplica:
         self, model: ModelSettings, log: LogSettings, membership: Membership | None = None
     ) -> None:
         configure_logging(log)
-        self._started_s = time.time()
         self._membership = membership or Membership()
         self._args: dict[str, Any] = model.engine.args
         roles = self._membership.roles()
@@ -61,7 +60,7 @@ class StubReplica:
             "max_model_len": int(self._args.get("max_model_len", 2048)),
             "max_num_seqs": 1024,
             "tasks": ["generate", "embed"],
-            "started_s": self._started_s,
+            "started_s": process_began_s(),
             **self._membership.metadata(),
         }
 

@@ -25,13 +25,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from load_tests.autoscaling.bound_rows import (
+    DRAWS,
+    bound_marks,
+    burst_bound,
+    compare_bounds,
+    rates_bound,
+)
 from load_tests.autoscaling.burst import recovery_s
 from load_tests.autoscaling.check import check_row
 from load_tests.autoscaling.contenders import ON_DEMAND, SPOT, Contender
-from load_tests.autoscaling.days import Days, least_usd, read_days, run, tune
+from load_tests.autoscaling.days import Days, draws_of, least_usd, read_days, run, tune
 from load_tests.autoscaling.equal_share import compare_equal, equal_marks, equal_row
 from load_tests.autoscaling.programme import solver_rows
 from load_tests.autoscaling.steadiness import steadiness_rows
+from load_tests.autoscaling.traces import Ticks
 from load_tests.autoscaling.verdicts import TARGETS, compare, cost_marks, fixed_marks
 from load_tests.disaggregation.traffic import SHARED
 from load_tests.report import Mark, Report, Row, bench_parser, emit
@@ -54,6 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             compare_equal(equal)
             rows += equal
             marks += equal_marks(equal, TARGETS)
+            if not options.only:
+                bounds = _bound_rows(trace, batch, options, kept)
+                compare_bounds(bounds, table, equal)
+                rows += bounds
+                marks += bound_marks(bounds, TARGETS["weir"])
     rows += _check_rows(options, kept)
     if not options.only_days:
         for level in range(options.levels):
@@ -104,6 +117,10 @@ class _Lazy:
             self._days = read_days(*self._asked)
         return self._days
 
+    def draws(self, count: int) -> list[Ticks]:
+        """The reported week's rates with other bursts."""
+        return draws_of(*self._asked, count)
+
 
 def _days_rows(
     trace: str, batch: float, options: argparse.Namespace, kept: KeptRuns
@@ -123,6 +140,19 @@ def _equal_rows(
     for one in _chosen(options, batch > 0):
         key = f"equal {trace} {batch} {one.name} {options.seed}"
         rows.append(kept.once(key, partial(_equal, one, lazy, options.seed, kept)))
+    return rows
+
+
+def _bound_rows(
+    trace: str, batch: float, options: argparse.Namespace, kept: KeptRuns
+) -> list[dict[str, Any]]:
+    """With batch work, of which ten times as many prices have to be tried, bursts are known."""
+    lazy, seed = _Lazy(trace, batch, options), options.seed
+    key = f"bound {trace} {batch} {seed}"
+    rows = [kept.once(key, lambda: burst_bound(lazy.read(), seed + 1))]
+    if not batch:
+        key = f"bound by rates {trace} {batch} {seed}"
+        rows.append(kept.once(key, lambda: rates_bound(lazy.read(), lazy.draws(DRAWS))))
     return rows
 
 

@@ -10,12 +10,12 @@ from typing import Final
 from sqlalchemy import Engine, RowMapping, select
 
 from deployments.batches.life import Status
-from deployments.batches.tables import batches, files
+from deployments.batches.tables import batch_models, batches
 from weir.autoscaling.report import Backlog, Window
 from weir.database import reading
 
-#: What a line is taken for while its batch has no result yet: one token for so many bytes of the
-#: input, which contain the JSON around the prompt, and so many tokens of output.
+#: What a line is taken for while none of its batch for its model has a result yet: one token for so
+#: many bytes of the input, which contain the JSON around the prompt, and so many tokens of output.
 _BYTES_PER_TOKEN: Final = 4
 _OUTPUT_TOKENS: Final = 256
 #: A batch whose window ends sooner asks for no more replicas than if it ended then: they would
@@ -29,7 +29,8 @@ _TOGETHER_S: Final = 900.0
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is left of a batch: lines, the tokens that they will take, and ``left_s`` seconds."""
+    """What is left of a batch for one model: lines, the tokens that they will take, and ``left_s``
+    seconds."""
 
     left_s: float
     lines: int
@@ -38,20 +39,16 @@ class Job:
 
 
 def backlogs(engine: Engine, models: Collection[str], now_s: float) -> dict[str, Backlog]:
-    """Of the models that have one. A batch with an adapter counts for its model; one whose lines
-    name several models counts for none. ``now_s``: seconds since the epoch.
+    """Of the models that have one. Each line counts for the model that it names, and for an
+    adapter's model where it names an adapter. ``now_s``: seconds since the epoch.
 
     Raises:
         DatabaseAwayError: the database does not answer.
     """
     query = (
-        select(batches, files.c.bytes.label("input_bytes"))
-        .join(files, files.c.id == batches.c.input_file_id, isouter=True)
-        .where(
-            batches.c.status == Status.IN_PROGRESS,
-            batches.c.expires_s > now_s,
-            batches.c.model.is_not(None),
-        )
+        select(batch_models, batches.c.expires_s)
+        .join(batches, batches.c.number == batch_models.c.batch)
+        .where(batches.c.status == Status.IN_PROGRESS, batches.c.expires_s > now_s)
     )
     with reading(engine) as connection:
         rows = connection.execute(query).mappings().all()
@@ -80,12 +77,12 @@ def backlog_of(jobs: Iterable[Job]) -> Backlog:
 
 
 def _job(row: RowMapping, now_s: float) -> Job:
-    done = row["completed"] + row["failed"]
-    lines = max(0, row["total"] - done)
+    done = row["done"]
+    lines = max(0, row["lines"] - done)
     if done:
         computed = (row["prompt_tokens"] - row["cached_tokens"]) / done
         output = row["output_tokens"] / done
     else:
-        computed = (row["input_bytes"] or 0) / max(1, row["total"]) / _BYTES_PER_TOKEN
+        computed = row["bytes"] / max(1, row["lines"]) / _BYTES_PER_TOKEN
         output = _OUTPUT_TOKENS
     return Job(row["expires_s"] - now_s, lines, lines * computed, lines * output)

@@ -12,7 +12,7 @@ import orjson
 
 from deployments.batches.files import file_path
 from deployments.batches.jobs import Batch
-from deployments.batches.lines import Line, LineError, LineSplitter, RawLine, read_line
+from deployments.batches.lines import Line, LineError, LineSplitter, RawLine, named_model, read_line
 from deployments.batches.recorder import Recorder
 from deployments.batches.results import Result, ResultTable
 from deployments.batches.storage import Storage
@@ -147,6 +147,7 @@ class ChunkRun:
             counts.prompt_tokens,
             counts.cached_tokens,
             counts.output_tokens,
+            named_model(line),
         )
         text = result_text(batch, raw.number, line.custom_id, sink, self._dialect)
         done = self._with.recorder.add(batch.number, batch.id, result, text)

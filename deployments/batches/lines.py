@@ -91,7 +91,17 @@ class Line(msgspec.Struct, frozen=True):
     body: msgspec.Raw
 
 
+class _Named(msgspec.Struct):
+    model: str = ""
+
+
 _decoder = msgspec.json.Decoder(Line)
+_named_decoder = msgspec.json.Decoder(_Named)
+
+
+def named_model(line: Line) -> str:
+    """The model that a line's body names. The line has been found good."""
+    return _named_decoder.decode(line.body).model
 
 
 def read_line(raw: bytes) -> Line:

@@ -11,18 +11,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Engine, and_, insert, select, update
+from sqlalchemy import Engine, Table, and_, insert, select, update
 
 from deployments.batches.jobs import Batch
 from deployments.batches.life import Status
-from deployments.batches.tables import batch_lines, batches
+from deployments.batches.tables import batch_lines, batch_models, batches
 from deployments.batches.work import Chunk
 from weir.database import reading, writing
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Where a line's result is in a part."""
+    """Where a line's result is in a part. ``model``: the one that the line names."""
 
     line: int
     offset: int
@@ -31,6 +31,7 @@ class Result:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
+    model: str = ""
 
 
 class ResultTable:
@@ -69,6 +70,10 @@ class ResultTable:
                 rows = [_line_row(number, part, result) for result in new]
                 connection.execute(insert(batch_lines), rows)
                 connection.execute(update(batches).where(open_).values(_added(new)))
+                for model, own in _by_model(new).items():
+                    this = and_(batch_models.c.batch == number, batch_models.c.model == model)
+                    more = {"done": batch_models.c.done + len(own), **_tokens(batch_models, own)}
+                    connection.execute(update(batch_models).where(this).values(more))
             return frozenset(result.line for result in new)
 
     def parts(self, batch: Batch) -> list[str]:
@@ -103,7 +108,19 @@ def _added(new: Sequence[Result]) -> dict[str, Any]:
     return {
         "completed": batches.c.completed + len(new) - failed,
         "failed": batches.c.failed + failed,
-        "prompt_tokens": batches.c.prompt_tokens + sum(r.prompt_tokens for r in new),
-        "cached_tokens": batches.c.cached_tokens + sum(r.cached_tokens for r in new),
-        "output_tokens": batches.c.output_tokens + sum(r.output_tokens for r in new),
+        **_tokens(batches, new),
     }
+
+
+def _by_model(new: Sequence[Result]) -> dict[str, list[Result]]:
+    """In the order of their names, in which all gateways lock rows."""
+    found: dict[str, list[Result]] = {}
+    for result in sorted(new, key=lambda each: each.model):
+        found.setdefault(result.model, []).append(result)
+    return found
+
+
+def _tokens(table: Table, new: Sequence[Result]) -> dict[str, Any]:
+    """What a row's tokens come to with these results."""
+    names = ("prompt_tokens", "cached_tokens", "output_tokens")
+    return {name: table.c[name] + sum(getattr(each, name) for each in new) for name in names}

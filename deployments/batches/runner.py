@@ -1,11 +1,12 @@
 """What one gateway does for batches: it takes on chunks as far as the platform has room, validates
 new batches and puts together those that have ended, and looks twice a second at what has become of
-its work."""
+its work, if it has any."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,7 +26,10 @@ from weir.logs import stack_of
 from weir.tenancy import Caller
 
 _LOG = logging.getLogger("weir.batches")
-POLL_S = 0.5
+_POLL_S = 0.5
+#: A gateway that has held nothing for two leases looks so often for what others left to it. What it
+#: is asked for itself, it sees at once.
+_IDLE_POLL_S = 2.0
 #: Chunks that a gateway holds; of most of them the last lines are under way.
 _MOST_CHUNKS = 64
 #: Batches that a gateway validates or puts together at a time.
@@ -69,6 +73,7 @@ class Runner:
         self._batches: dict[int, tuple[Batch, asyncio.Task[None]]] = {}
         self._always: list[asyncio.Task[None]] = []
         self._swept_s = self._renewed_s = self._clock()
+        self._held_s = -math.inf
         self._closing = False
         self._standby = _Standby(running.traffic, self._clock())
         self._away = Outage("batches cannot be looked after")
@@ -109,7 +114,15 @@ class Runner:
             self._wake.clear()
             await self._tried(self._look(), self._away)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), POLL_S)
+                await asyncio.wait_for(self._wake.wait(), self._pause_s())
+
+    def _pause_s(self) -> float:
+        """Until the next look. What broke off here is free again when its lease is over."""
+        now_s = self._clock()
+        if self._chunks or self._batches:
+            self._held_s = now_s
+        lately = now_s - self._held_s < 2.0 * self._with.work.lease_s
+        return _POLL_S if lately else _IDLE_POLL_S
 
     async def _publish(self) -> None:
         recorder = self._with.computing.recorder
@@ -233,6 +246,7 @@ class Runner:
             await self._run_in(self._with.work.release_batch, batch)
 
     def _begin(self, work: Coroutine[Any, Any, None], batch: Batch) -> asyncio.Task[None]:
+        self._held_s = self._clock()
         tried = self._tried(work, self._away, batch=batch.id)
         task = asyncio.get_running_loop().create_task(tried)
         task.add_done_callback(lambda _: self.wake())
@@ -256,7 +270,7 @@ class Runner:
         if found.errors:
             await self._run_in(work.fail, batch, found.errors, self._now_s())
         else:
-            await self._run_in(work.begin, batch, found.chunks, found.model, self._now_s())
+            await self._run_in(work.begin, batch, found.chunks, found.models, self._now_s())
 
     def _now_s(self) -> float:
         return self._with.wall_clock()

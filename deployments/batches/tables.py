@@ -92,12 +92,16 @@ batches = Table(
     sqlite_autoincrement=True,
 )
 
-_BATCH = ForeignKey("batches.number", ondelete="CASCADE")
+
+def _of_batch() -> Column[int]:
+    of = ForeignKey("batches.number", ondelete="CASCADE")
+    return Column("batch", _NUMBER, of, primary_key=True, autoincrement=False)
+
 
 batch_chunks = Table(
     "batch_chunks",
     metadata,
-    Column("batch", _NUMBER, _BATCH, primary_key=True, autoincrement=False),
+    _of_batch(),
     Column("chunk", Integer, primary_key=True, autoincrement=False),
     Column("first_line", Integer, nullable=False),
     Column("last_line", Integer, nullable=False),
@@ -109,17 +113,26 @@ batch_chunks = Table(
     Column("lease_until_s", Double),
 )
 
+#: What of a batch is for one model: lines and the bytes of the input that they are, how many have
+#: their result, and the tokens of those.
+batch_models = Table(
+    "batch_models",
+    metadata,
+    _of_batch(),
+    Column("model", String(255), primary_key=True),
+    Column("lines", Integer, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("done", Integer, nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+)
+
 #: Where a line's result is: in a part, from ``offset`` on.
 batch_lines = Table(
     "batch_lines",
     metadata,
-    Column(
-        "batch",
-        _NUMBER,
-        ForeignKey("batches.number", ondelete="CASCADE"),
-        primary_key=True,
-        autoincrement=False,
-    ),
+    _of_batch(),
     Column("line", Integer, primary_key=True, autoincrement=False),
     Column("part", String(64), nullable=False),
     Column("offset", BigInteger, nullable=False),

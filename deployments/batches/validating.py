@@ -13,7 +13,7 @@ from deployments.batches.files import StoredFile
 from deployments.batches.lines import LineError, LineSplitter, RawLine, read_line
 from deployments.batches.storage import BLOCK_BYTES, Storage
 from deployments.batches.threads import Threads
-from deployments.batches.work import Chunk
+from deployments.batches.work import Chunk, Share
 from deployments.gateway.dialects import DIALECTS
 from deployments.gateway.handle import Gateway
 from weir.errors import WeirError
@@ -37,17 +37,12 @@ class LineLimits:
 
 @dataclass(slots=True)
 class Findings:
-    """What is known of the lines so far. ``models``: those that the lines name."""
+    """What is known of the lines so far. ``models``: what of them is for which model."""
 
     chunks: list[Chunk] = field(default_factory=list)
     errors: list[dict[str, Any]] = field(default_factory=list)
-    models: set[str] = field(default_factory=set)
+    models: dict[str, Share] = field(default_factory=dict)
     requests: int = 0
-
-    @property
-    def model(self) -> str | None:
-        """The model of all lines, where they have the same."""
-        return next(iter(self.models)) if len(self.models) == 1 else None
 
 
 class Validation:
@@ -146,7 +141,8 @@ class Validation:
         if self._dialect.suited(model.tasks) is None:
             told = f"The model {body.model!r} does not support {self._dialect.name}."
             raise LineError("unsupported_operation", told, "body.model")
-        self.found.models.add(body.model)
+        share = self.found.models.get(body.model, Share())
+        self.found.models[body.model] = Share(share.lines + 1, share.bytes + len(raw))
 
     def _complain(
         self, line: int | None, code: str, message: str, param: str | None = None

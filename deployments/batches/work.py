@@ -11,12 +11,24 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, and_, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Table,
+    and_,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 
 from deployments.batches.files import StoredFile, add_output
 from deployments.batches.jobs import Batch, batch_of
 from deployments.batches.life import Status, origins
-from deployments.batches.tables import batch_chunks, batch_lines, batches
+from deployments.batches.tables import batch_chunks, batch_lines, batch_models, batches
 from weir.database import reading, writing
 
 _INSERTED_AT_ONCE = 500
@@ -34,6 +46,14 @@ class Chunk:
     requests: int
     offset: int
     bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What of a batch is for one model: so many lines, of so many bytes."""
+
+    lines: int = 0
+    bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +124,21 @@ class WorkTable:
             and_(batches.c.status == Status.IN_PROGRESS, batches.c.expires_s <= now_s, ~held),
         )
 
-    def begin(self, batch: Batch, chunks: Sequence[Chunk], model: str | None, now_s: float) -> bool:
-        """All lines are good: they can be computed. False: the batch is no longer this gateway's,
-        or has been cancelled."""
+    def begin(
+        self, batch: Batch, chunks: Sequence[Chunk], models: Mapping[str, Share], now_s: float
+    ) -> bool:
+        """All lines are good: they can be computed. ``models``: what of them is for which. False:
+        the batch is no longer this gateway's, or has been cancelled."""
         begun = {
-            "model": model,
+            "model": next(iter(models)) if len(models) == 1 else None,
             "total": sum(chunk.requests for chunk in chunks),
         }
         with writing(self._engine) as connection:
             if not self._move(connection, batch, Status.IN_PROGRESS, now_s, begun):
                 return False
+            _insert(connection, batch_models, [
+                _model_row(batch.number, model, share) for model, share in models.items()
+            ])  # fmt: skip
             rows = [
                 {
                     "batch": batch.number,
@@ -127,8 +152,7 @@ class WorkTable:
                 }
                 for chunk in chunks
             ]
-            for start in range(0, len(rows), _INSERTED_AT_ONCE):
-                connection.execute(insert(batch_chunks), rows[start : start + _INSERTED_AT_ONCE])
+            _insert(connection, batch_chunks, rows)
             return True
 
     def fail(self, batch: Batch, errors: Sequence[dict[str, Any]], now_s: float) -> bool:
@@ -164,7 +188,7 @@ class WorkTable:
             for made in (output, error):
                 if made is not None:
                     add_output(connection, made)
-            for table in (batch_lines, batch_chunks):
+            for table in (batch_lines, batch_chunks, batch_models):
                 connection.execute(delete(table).where(table.c.batch == batch.number))
             return True
 
@@ -347,6 +371,16 @@ class WorkTable:
                 return
             yield _chunk_of(row)
             last = row["chunk"]
+
+
+def _insert(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    for start in range(0, len(rows), _INSERTED_AT_ONCE):
+        connection.execute(insert(table), rows[start : start + _INSERTED_AT_ONCE])
+
+
+def _model_row(batch: int, model: str, share: Share) -> dict[str, Any]:
+    none = dict.fromkeys(("done", "prompt_tokens", "cached_tokens", "output_tokens"), 0)
+    return {"batch": batch, "model": model, "lines": share.lines, "bytes": share.bytes, **none}
 
 
 def _unleased(now_s: float) -> Any:

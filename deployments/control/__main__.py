@@ -15,6 +15,7 @@ from pathlib import Path
 import uvicorn
 
 from deployments.control.building import build_control
+from deployments.quiet_server import QuietServer
 from weir.logs import configure_logging
 from weir.settings import parse_settings, read_tree
 
@@ -46,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     with listening_socket(arguments.listen) as listener:
         gc.collect()
         gc.freeze()  # what was imported stays
-        uvicorn.Server(config).run([listener])
+        QuietServer(config).run([listener])
     return 0
 
 

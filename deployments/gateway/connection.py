@@ -33,6 +33,7 @@ DOUBT_S = 1.5
 STEP_S = 5.0
 #: Streams that a draining replica may still end by itself have so long for it.
 DRAIN_GRACE_S = 2.0
+#: A replica that is silent, or that has something to do, is looked at so often.
 _WATCH_PERIOD_S = 0.25
 #: Where a replica changes its role its streams go on elsewhere one after the other, so many seconds
 #: apart: the prompt of each is computed again there.
@@ -301,7 +302,7 @@ class ReplicaConnection:
     async def _watch(self) -> None:
         """Break the connection when the replica is silent, or its engine makes no step."""
         while not self.broken:
-            await asyncio.sleep(_WATCH_PERIOD_S)
+            await asyncio.sleep(self._look_away_s())
             now_s = self._clock()
             if self._voice.overdue(now_s):
                 self._break(f"it said nothing for {self._voice.bound_s:.1f} s", stuck=True)
@@ -313,6 +314,12 @@ class ReplicaConnection:
             elif self._steps.overdue(now_s):
                 reason = f"its engine made no step for {self._steps.bound_s:.1f} s"
                 self._break(reason, stuck=True)
+
+    def _look_away_s(self) -> float:
+        """A replica without streams can only fall silent: not before so long."""
+        if self._streams:
+            return _WATCH_PERIOD_S
+        return max(_WATCH_PERIOD_S, DOUBT_S - self._voice.silence_s(self._clock()))
 
     def _dispatch(self, data: bytes) -> None:
         now_s = self._clock()

@@ -128,6 +128,7 @@ def _replicas(model: Model) -> dict[str, ReplicaTold]:
             load is not None and load.draining,
             info.started_s,
             most_running=info.max_running,
+            role=info.role,
         )
         if load is not None:
             each.running, each.waiting = load.running, load.waiting

@@ -48,6 +48,7 @@ from deployments.gateway.tenants import build_watch, describe_directory
 from deployments.gateway.tracing.building import build_shipper
 from deployments.listener import Listener
 from deployments.pools import pools_of, scales
+from deployments.served import ServedReplica, served_replicas
 from deployments.sources import model_source
 from weir import __version__
 from weir.adapters import adapter_digests
@@ -110,7 +111,7 @@ class GatewayReplica:
             self._batches.runner.start()
         self._tasks = self._begin(settings, handles, metrics, answered)
         if self._ledger is not None:
-            self._ledger.start(self._gateway.models.values())
+            self._ledger.start(self._gateway.models.values(), _served_replicas)
 
     def _build(
         self, settings: Settings, metrics: GatewayMetrics, live: LiveDirectory, answered: Answered
@@ -267,6 +268,14 @@ async def _gateways() -> dict[str, str]:
     except (RayError, ValueError):
         return {}
     return {_short_name(target.name): f"{target.host}:{target.port}" for target in targets}
+
+
+async def _served_replicas() -> list[ServedReplica] | None:
+    """All replicas, for the ledger; None while Serve's controller does not answer."""
+    try:
+        return await asyncio.get_running_loop().run_in_executor(None, served_replicas)
+    except (RayError, ValueError):
+        return None
 
 
 async def _deployment_states() -> list[dict[str, Any]]:

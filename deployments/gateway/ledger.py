@@ -6,13 +6,14 @@ import asyncio
 import logging
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from deployments.gateway.model import Model
-from weir.ledger import Entry, ReplicaTime, UsageRecord
+from deployments.gateway.replica_time import ReplicaClock
+from deployments.served import ServedReplica
+from weir.ledger import Entry, UsageRecord
 from weir.ledger.outbox import Outbox, OutboxLimits
 from weir.ledger.shipping import Shipper
 from weir.metrics import GatewayMetrics
@@ -21,8 +22,10 @@ from weir.settings.ledger import FOLDER_VARIABLE
 
 _LOG = logging.getLogger("weir.ledger")
 _LOOK_S = 5.0
-_TELL_S = 60.0
 _FLUSH_S = 2.0
+
+#: What Ray Serve says of its replicas; None while it does not answer.
+Served = Callable[[], Awaitable[Sequence[ServedReplica] | None]]
 
 
 class GatewayLedger:
@@ -40,18 +43,20 @@ class GatewayLedger:
         self._metrics = metrics
         self._wall_clock = wall_clock
         self._lost = 0
+        self._clock: ReplicaClock | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     def note(self, records: Sequence[UsageRecord]) -> None:
         """Write them into the outbox."""
         self._append(records)
 
-    def start(self, models: Iterable[Model]) -> None:
+    def start(self, models: Iterable[Model], served: Served) -> None:
         """Ship from now on, and tell how long the models' replicas are up."""
         loop = asyncio.get_running_loop()
+        self._clock = ReplicaClock(list(models))
         self._tasks = [
             loop.create_task(self._shipper.run()),
-            loop.create_task(self._watch(ReplicaClock(list(models)))),
+            loop.create_task(self._watch(self._clock, served)),
         ]
 
     async def close(self) -> None:
@@ -59,6 +64,8 @@ class GatewayLedger:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._clock is not None:
+            self._append(list(self._clock.close()))
         if not await self._shipper.flush(_FLUSH_S):
             _LOG.info("the outbox is left to others", extra={"outbox": self._outbox.name})
         self._shipper.close()
@@ -69,9 +76,10 @@ class GatewayLedger:
             self._metrics.ledger_lost.inc(self._outbox.lost - self._lost)
             self._lost = self._outbox.lost
 
-    async def _watch(self, clock: ReplicaClock) -> None:
+    async def _watch(self, clock: ReplicaClock, served: Served) -> None:
         while True:
-            if told := list(clock.look(int(self._wall_clock() * 1000))):
+            there = await served()
+            if told := list(clock.look(int(self._wall_clock() * 1000), there)):
                 self._append(told)
             await asyncio.sleep(_LOOK_S)
 
@@ -87,56 +95,6 @@ class ShippingMetrics:
         self._metrics.ledger_outbox_bytes.set(outbox.size_bytes)
         self._metrics.ledger_held.set(outbox.held)
         self._metrics.ledger_stream_up.set(float(up))
-
-
-@dataclass(slots=True)
-class _Life:
-    """A replica that is up, or was when it was last looked at. ``told_ms``: up to there its time
-    has been told."""
-
-    model: str
-    pool: str
-    told_ms: int
-    seen_ms: int
-
-
-class ReplicaClock:
-    """How long each replica is up, told about once a minute, and when it has gone. All gateways
-    tell the same of the same replica."""
-
-    def __init__(self, models: Sequence[Model]) -> None:
-        self._models = models
-        self._lives: dict[str, _Life] = {}
-
-    def look(self, now_ms: int) -> Iterator[ReplicaTime]:
-        """What is to be told now, in milliseconds since the epoch."""
-        up = dict(self._up(now_ms))
-        for replica_id, life in up.items():
-            self._lives.setdefault(replica_id, life).seen_ms = now_ms
-        for replica_id, life in list(self._lives.items()):
-            gone = replica_id not in up
-            if gone:
-                del self._lives[replica_id]
-            if life.seen_ms > life.told_ms and (gone or now_ms - life.told_ms >= _TELL_S * 1000):
-                yield ReplicaTime(
-                    replica=replica_id,
-                    model=life.model,
-                    pool=life.pool,
-                    from_ms=life.told_ms,
-                    until_ms=life.seen_ms,
-                )
-                life.told_ms = life.seen_ms
-
-    def _up(self, now_ms: int) -> Iterator[tuple[str, _Life]]:
-        """Members, and those that have left and still end their streams."""
-        for model in self._models:
-            members = {info.replica_id: info for info in model.router.members}
-            for replica_id, info in members.items():
-                since_ms = int(info.started_s * 1000) or now_ms
-                yield replica_id, _Life(model.name, info.pool, min(since_ms, now_ms), now_ms)
-            for replica_id in model.fleet.connected - members.keys():
-                pool = model.pool_of(replica_id)
-                yield replica_id, _Life(model.name, pool, now_ms, now_ms)
 
 
 def open_ledger(

@@ -88,8 +88,11 @@ _LEARNED_S = 12 * 3600.0
 _WEIR = {
     "headroom": (0.0, 0.1, 0.2, 0.3),
     "down_after_s": (900.0, 1800.0, 3600.0),
+    "fade_s": (0.0, 7200.0),
     "gain": (0.3, 0.6),
 }
+#: ``keep``: what is left when a place is lost. Half costs nothing where there are two places.
+_WEIR_SPOT = {**_WEIR, "down_after_s": (900.0, 1800.0), "gain": (0.3,), "keep": (0.5, 0.7)}
 _SPILLING = {"headroom": (0.0, 0.1, 0.2), "down_after_s": (300.0, 900.0, 1800.0), "gain": (0.3,)}
 #: Room by the past's own errors, without a season: the twin that a forecast has to beat.
 _MARGIN = {"risk": (0.02, 0.05, 0.1), "headroom": (0.0, 0.1), "down_after_s": (300.0, 1800.0)}
@@ -159,11 +162,11 @@ ON_DEMAND = (
     Contender("Dynamo, batch gated by hand", "dynamo-sla", _DYNAMO, gates=(True,)),
 )
 SPOT = (
-    Contender("weir, with spot", "weir", _WEIR, markets=("on_demand", "spot"), all_kinds=True),
+    Contender("weir, with spot", "weir", _WEIR_SPOT, markets=("on_demand", "spot"), all_kinds=True),
     Contender(
         "weir, with spot, 2 % may spill",
         "weir",
-        _SPILLING,
+        {**_SPILLING, "keep": (0.5, 0.7)},
         markets=("on_demand", "spot"),
         all_kinds=True,
         spills=True,

@@ -41,6 +41,7 @@ _MOST = 2000
 _ROOM = 1.5
 #: The share of urgent requests in time that is asked for, and of batch work that may be late.
 MET, LATE_BATCH = 0.99, 0.01
+BATCH_WITHIN_S = 6 * 3600.0
 #: Of all urgent requests, that may be answered by the student, where there is one; and what it
 #: costs for a request, over the cheapest replica's price.
 SPILL_SHARE, STUDENT_PRICE = 0.02, 0.05
@@ -75,6 +76,17 @@ def read_days(folder: Path, trace: str, batch_share: float, seed: int) -> Days:
     kinds = tuple(_bounded(kind, tuning) for kind in kinds_for(lengths))
     engines = tuple((_engine(name, lengths), lengths) for name in _DEVICES)
     return Days(f"{trace}, {batch_share:.0%} batch", tuning, reported, kinds, engines)
+
+
+def draws_of(folder: Path, trace: str, batch_share: float, seed: int, count: int) -> list[Ticks]:
+    """The reported week's rates with other bursts, so many times."""
+    file = folder / f"servegen_language_{trace}.csv.gz"
+    return [
+        read_servegen(file, batch_share, seed, _TICK_S, bursts=seed + 1 + number).part(
+            WEEK_S, 2 * WEEK_S
+        )
+        for number in range(count)
+    ]
 
 
 def _bounded(kind: PoolKind, tuning: Ticks) -> PoolKind:
@@ -194,6 +206,7 @@ def world_of(
         SLO.tpot_s,
         spill_share=SPILL_SHARE if contender.spills else 0.0,
         spill_usd=STUDENT_PRICE * usd_per_request(pools[0]),
+        batch_within_s=BATCH_WITHIN_S,
         sees_batch=not params.get("gated", False),
         seed=seed,
     )

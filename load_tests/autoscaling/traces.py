@@ -78,8 +78,11 @@ class _Window:
     output: float
 
 
-def read_servegen(file: Path, batch_share: float, seed: int, tick_s: float = 10.0) -> Ticks:
-    """Ticks over the whole file. ``batch_share``: of the clients' tokens, about.
+def read_servegen(
+    file: Path, batch_share: float, seed: int, tick_s: float = 10.0, bursts: int | None = None
+) -> Ticks:
+    """Ticks over the whole file. ``batch_share``: of the clients' tokens, about. ``bursts``: seed
+    of what happens within windows, where it is to be another one.
 
     Raises:
         FileNotFoundError: the file is not there.
@@ -90,7 +93,7 @@ def read_servegen(file: Path, batch_share: float, seed: int, tick_s: float = 10.
     index = {at_s: number for number, at_s in enumerate(starts)}
     each = int(WINDOW_S / tick_s)
     arrays = [np.zeros(len(starts) * each) for _ in range(6)]
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed if bursts is None else bursts)
     for window in windows:
         first = index[window.at_s] * each
         counts = _counts(window, each, tick_s, rng)

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
 
 import aiohttp
 import psutil
 
 from load_tests.loadgen import Target
-from load_tests.servers import Started
+from load_tests.servers import Started, StartError
 from load_tests.servers.process import processes
 
 _TITLE = "ServeReplica:"
+_CONTROLLER = "ServeController"
+_STARTING = re.compile(r"(\d{4}-\d\d-\d\d) ([\d:,]+) .*Starting Replica\(id='(\w+)'")
 _POLL_S = 1.0
 _ASK_TIMEOUT_S = 3.0
 
@@ -80,6 +85,32 @@ class Fleet:
                 if port in ports:
                     return [process, *process.children(recursive=True)]
         return []
+
+
+def replicas_asked_for(started: Started) -> dict[str, float]:
+    """When Serve asked for each replica, in seconds since the epoch, by its controller's log.
+
+    Raises:
+        StartError: the log is not where it is looked for, or says nothing of replicas.
+    """
+    found: dict[str, float] = {}
+    for process in processes(started.pids()):
+        with contextlib.suppress(psutil.Error):
+            if _CONTROLLER in " ".join(process.cmdline()):
+                logs = {Path(file.path) for file in process.open_files()}
+                for log in logs:
+                    if log.name.startswith("controller_"):
+                        found |= dict(asked_in(log.read_text("utf-8", "replace")))
+    if not found:
+        raise StartError("Serve's controller has logged no start of a replica", "")
+    return found
+
+
+def asked_in(log: str) -> Iterator[tuple[str, float]]:
+    """Replicas in a controller's log, and when each was asked for, in seconds since the epoch."""
+    for day, clock, replica in _STARTING.findall(log):
+        when = datetime.strptime(f"{day} {clock}", "%Y-%m-%d %H:%M:%S,%f").astimezone()
+        yield replica, when.timestamp()
 
 
 @dataclass(slots=True)

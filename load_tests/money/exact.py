@@ -16,7 +16,7 @@ import aiohttp
 from sqlalchemy import Engine
 
 from load_tests.loadgen import Target
-from load_tests.migration.replicas import Fleet
+from load_tests.migration.replicas import Fleet, replicas_asked_for
 from load_tests.money.accidents import Accidents
 from load_tests.money.mix import (
     MOST_CHOICES,
@@ -159,8 +159,10 @@ async def _settled(
 
 
 async def _began(http: aiohttp.ClientSession, live: Live) -> dict[str, float]:
-    """When the process of each replica began, in milliseconds since the epoch."""
+    """When the process of each replica began, in milliseconds since the epoch. One that Ray had
+    kept idle for whoever would need it began when Serve asked for the replica, by Serve's log."""
     host, _, port = live.url.removeprefix("http://").partition(":")
+    asked_s = await asyncio.to_thread(replicas_asked_for, live.started)
     found: dict[str, float] = {}
     give_up_s = time.monotonic() + _UP_S
     for model, count in ((MODEL, 2), (STUDENT, 1)):
@@ -168,7 +170,9 @@ async def _began(http: aiohttp.ClientSession, live: Live) -> dict[str, float]:
         while len(fleet.families) < count and time.monotonic() < give_up_s:
             await fleet.ask(http)
             await asyncio.sleep(0.2)
-        found |= {r: family[0].create_time() * 1000 for r, family in fleet.families.items()}
+        for replica, family in fleet.families.items():
+            began_s = max(family[0].create_time(), asked_s.get(replica, 0.0))
+            found[replica] = began_s * 1000
     return found
 
 

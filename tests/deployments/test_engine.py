@@ -11,6 +11,7 @@ pytestmark = pytest.mark.engine
 
 _SCRIPT = """
 import asyncio, json, os, signal, sys
+from pathlib import Path
 from vllm.engine.arg_utils import AsyncEngineArgs
 from deployments import wire
 from deployments.engine import EngineChild, EngineStartError
@@ -25,8 +26,10 @@ async def main(model):
     deaths = []
     child = EngineChild(config, deaths.append)
     child.start()
+    threads = [p.read_text().strip() for p in Path(f"/proc/{child.pid}/task").glob("*/comm")]
     client, generator, recorders = generator_of(config, child)
     out = {"blocks": config.cache_config.num_gpu_blocks}
+    out["threads"] = threads
     started = []
 
     async def run(number, prompt, count, stop_after=None):
@@ -109,6 +112,10 @@ def test_the_forked_engine_generates(result: dict[str, object]) -> None:
     assert result["done"] == ["Done", "Done"]
     assert [len(t) for t in result["tokens"]] == [12, 12, 5, 7]  # type: ignore[attr-defined]
     assert result["counts"] == [100, 12]
+
+
+def test_an_idle_engine_has_one_thread_of_gloo(result: dict[str, object]) -> None:
+    assert result["threads"].count("gloo_tcp_loop") == 1  # type: ignore[attr-defined]
 
 
 def test_it_generates_the_same_alone_and_in_a_batch(result: dict[str, object]) -> None:

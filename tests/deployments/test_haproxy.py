@@ -199,3 +199,16 @@ def test_slots_are_used_again_when_the_last_is_taken() -> None:
     assert len(slots) == SLOTS
     assert slots[SLOTS] == last
     assert slots[1] == new[0]
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (4, 2), (64, 4)])
+def test_it_has_a_thread_for_two_cores(
+    cores: int, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    front = FrontDoor(ServerSettings(port=_free_port()), tmp_path / "haproxy", one_active=True)
+    try:
+        front.start()
+        assert f"nbthread {threads}\n" in (tmp_path / "haproxy" / "haproxy.cfg").read_text()
+    finally:
+        front.stop()

@@ -139,7 +139,7 @@ async def test_redis_is_killed_on_the_way(
                     await _until(lambda: _legs(engine) > 50)
                     assert server.pid is not None
                     os.kill(server.pid, signal.SIGKILL)
-                    await _until(lambda: not server.alive())
+                    await asyncio.to_thread(server.wait)
                 if number in (260, 460):
                     await asyncio.to_thread(server.start)
                 await asyncio.sleep(0.001)

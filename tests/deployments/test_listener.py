@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from typing import Any
 
 import aiohttp
 import pytest
+import uvicorn
 
 from deployments import wire
 from deployments.gateway.metrics_page import only_metrics
 from deployments.listener import App, Listener, ReplicaApp, answer
+from deployments.quiet_server import QuietServer
 from deployments.streams import TokenStreams
 from deployments.stub_generator import StubGenerator
+from weir.testing.virtual_time import run
 
 
 async def probes(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -97,3 +101,30 @@ async def test_a_gateways_metrics_port_has_nothing_else(path: str, status: int) 
 
     await only_metrics(probes)({"type": "http", "path": path, "headers": []}, None, send)
     assert sent[0]["status"] == status
+
+
+class _Ticking(QuietServer):
+    """Counts how often it looks whether it is to end."""
+
+    ticks = 0
+
+    async def on_tick(self, counter: int) -> bool:
+        self.ticks += 1
+        return await super().on_tick(counter)
+
+
+def test_a_server_that_waits_looks_once_a_second_and_is_told_to_end() -> None:
+    async def main() -> float:
+        config = uvicorn.Config(probes, log_config=None)
+        config.load()
+        server = _Ticking(config)
+        waiting = asyncio.create_task(server.main_loop())
+        await asyncio.sleep(10.5)
+        assert server.ticks == 11
+        loop = asyncio.get_running_loop()
+        told_s = loop.time()
+        server.handle_exit(15, None)
+        await waiting
+        return loop.time() - told_s
+
+    assert run(main()) < 0.1

@@ -10,9 +10,11 @@ import msgspec
 import pytest
 
 from deployments import wire
+from deployments.roles import RoleKeeper
 from deployments.streams import Abort, Put, TokenStreams
 from deployments.stub_generator import StubGenerator
 from weir.errors import BadRequestError
+from weir.testing.virtual_time import run
 
 _to_replica = msgspec.msgpack.Encoder().encode
 
@@ -216,3 +218,55 @@ async def test_the_steps_stand_still_while_the_generator_hangs(
     streams.tell_load(30.0)
     await asyncio.sleep(0.01)
     assert gateway.loads[-1].steps > after.steps
+
+
+class Counted(StubGenerator):
+    """Counts how often it is asked for its load."""
+
+    def __init__(self) -> None:
+        super().__init__(0.01)
+        self.asked = 0
+
+    def load(self) -> wire.Load:
+        self.asked += 1
+        return super().load()
+
+
+def test_an_idle_replica_looks_once_a_second_and_a_busy_one_tells_others_soon() -> None:
+    async def main() -> None:
+        generator = Counted()
+        streams = TokenStreams(generator)
+        telling = asyncio.create_task(streams.tell_load_forever())
+        one, other = Gateway(streams), Gateway(streams)
+        await asyncio.sleep(10.0)
+        assert generator.asked < 60, "twenty times a second in its first one, then rarely"
+        before = len(one.loads)
+        await asyncio.sleep(10.0)
+        assert 8 <= len(one.loads) - before <= 12, "gateways take longer silence for a failure"
+        await asyncio.sleep(0.5)
+        one.send(submit(1, tokens=20))
+        await asyncio.sleep(0.1)
+        assert other.loads[-1].elsewhere_requests == 1
+        await asyncio.sleep(0.3)
+        assert isinstance(one.of(1)[-1], wire.Done)
+        assert other.loads[-1].elsewhere_requests == 0
+        telling.cancel()
+        await one.close()
+        await other.close()
+
+    run(main())
+
+
+def test_a_role_that_is_given_to_an_idle_replica_is_told_at_once() -> None:
+    async def main() -> None:
+        streams = TokenStreams(StubGenerator(0.0), RoleKeeper("mixed", changes=True))
+        telling = asyncio.create_task(streams.tell_load_forever())
+        gateway = Gateway(streams)
+        await asyncio.sleep(100.5)
+        streams.roles.change("prefill", asyncio.get_running_loop().time())
+        await asyncio.sleep(0.1)
+        assert gateway.loads[-1].role == "prefill"
+        telling.cancel()
+        await gateway.close()
+
+    run(main())

@@ -171,6 +171,12 @@ def test_one_id_and_a_page_that_may_call(door: Door) -> None:
     assert [answer.json()["id"]] == [f"chatcmpl-{name}" for name in named]
 
 
+def test_engines_get_as_much_of_the_cores_as_other_programs(door: Door) -> None:
+    workers = door.parts.titled("ServeReplica")  # an engine core has its replica's title
+    assert len(workers) >= 4
+    assert {each.nice() for each in workers} == {door.parts.supervisor.nice()}
+
+
 def test_haproxy_killed(door: Door) -> None:
     outage = measure(door.client, door.parts.named("HAProxy").kill)
     assert outage.seconds < _GENEROUS_S

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from deployments.gateway.metrics_page import merge_engines
 from deployments.stub_generator import StubCounters
 from load_tests.bench_money import PARTS
+from load_tests.migration.replicas import asked_in
 from load_tests.money import accounts
 from load_tests.money.asking import CALLERS, measure
 from load_tests.money.exact import Outcome, exact_marks
@@ -121,3 +123,17 @@ def test_what_could_not_be_measured_has_its_marks() -> None:
         marks = without("no such thing")
         assert marks
         assert all(mark.value is None and mark.reason == "no such thing" for mark in marks)
+
+
+def test_when_serve_asked_for_replicas_is_read_from_its_log() -> None:
+    log = (
+        "INFO 2026-11-28 09:13:13,248 controller 21217 -- "
+        "Starting Replica(id='21wz7yp9', deployment='model-bench', app='weir').\n"
+        "INFO 2026-11-28 09:13:14,000 controller 21217 -- Adding 1 replica to Deployment.\n"
+        "INFO 2026-11-28 09:13:15,748 controller 21217 -- "
+        "Starting Replica(id='ocif1eli', deployment='gateway', app='weir').\n"
+    )
+    asked_s = dict(asked_in(log))
+    assert asked_s.keys() == {"21wz7yp9", "ocif1eli"}
+    assert asked_s["ocif1eli"] - asked_s["21wz7yp9"] == pytest.approx(2.5)
+    assert datetime.fromtimestamp(asked_s["21wz7yp9"]).hour == 9

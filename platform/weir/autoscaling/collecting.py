@@ -53,7 +53,8 @@ class ModelPlan:
 class PoolMemory:
     """What has been learned of a pool. ``target``: as decided last; None: nothing has been.
     ``known``: since when each replica has been seen to serve; ``interrupted``: those of them that
-    have had a notice. ``prefilling``: replicas that were told to only compute prompts."""
+    have had a notice. ``prefilling``: as many as the last round wanted to only compute prompts; 0
+    where it wanted no split."""
 
     fit: CapacityFit
     start: StartUp
@@ -260,9 +261,15 @@ def pool_state(
         start_s=memory.start.usual_s,
         interruptions_per_hour=memory.interruptions.per_hour,
         splits=base.splits,
-        prefilling=min(memory.prefilling, len(ready)),
+        # What was decided holds while replicas change; without that, what they say themselves.
+        prefilling=min(memory.prefilling or _computing_prompts(base, ready), len(ready)),
         usd_by_hour=base.usd_by_hour,
     )
+
+
+def _computing_prompts(base: PoolState, ready: Sequence[ReplicaTold]) -> int:
+    """Replicas that only compute prompts for a while, where that is not what their pool is for."""
+    return 0 if base.role == "prefill" else sum(r.role == "prefill" for r in ready)
 
 
 def sampled(history: tuple[Sample, ...], state: ModelState, now_s: float) -> tuple[Sample, ...]:

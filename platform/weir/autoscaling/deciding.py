@@ -161,8 +161,8 @@ class Scaler:
         most = plan.student.most_share if plan.student is not None else 0.0
         spills = shares_for_student(state, decision.spill_share, most)
         prefilling = splits(state)
-        for name, count in prefilling.items():
-            memory.pools[name].prefilling = count
+        for name, pool in memory.pools.items():
+            pool.prefilling = prefilling.get(name, 0)
         decision = _told_roles(decision, prefilling)
         return Decided(state, now_s, targets, before, decision, deployments, spills, prefilling)
 

@@ -188,6 +188,19 @@ def _usd(pools: Sequence[PoolState], counts: Mapping[str, int]) -> float:
     return sum(counts[pool.name] * pool.usd_per_hour for pool in pools)
 
 
+def _in_order(pools: Sequence[PoolState], counts: Mapping[str, int]) -> dict[str, int]:
+    """The same answer with the most replicas in the first of pools that differ in their place
+    alone. Which of them an answer names is chance, and the next one would move the fleet."""
+    alike: dict[PoolState, list[str]] = {}
+    for pool in pools:
+        alike.setdefault(replace(pool, name="", region=""), []).append(pool.name)
+    ordered = dict(counts)
+    for names in alike.values():
+        most_first = sorted((counts[name] for name in names), reverse=True)
+        ordered |= dict(zip(names, most_first, strict=True))
+    return ordered
+
+
 class _Quiet(highspy.Highs):
     """Without callbacks, whose setting up writes a banner to standard output."""
 
@@ -271,7 +284,7 @@ def _solve(
     )
     if found is None:
         return None
-    counts = {pool.name: round(found[numbers[pool.name]]) for pool in pools}
+    counts = _in_order(pools, {p.name: round(found[numbers[p.name]]) for p in pools})
     share = max(0.0, found[spilt])
     usd = _usd(pools, counts) + share * spill_usd
     return Answer(counts, usd, 0.0 if share < _TINY else share, nodes=model.nodes)

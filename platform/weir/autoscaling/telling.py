@@ -71,7 +71,8 @@ class ClassTold(msgspec.Struct, array_like=True):
 class ReplicaTold(msgspec.Struct, array_like=True):
     """One replica, as it last said of itself. ``reached``: it can be sent requests; ``kv_use`` in
     [0, 1]; ``steps`` and what follows are counts since its engine's start;
-    ``interrupted``: its machine is about to be taken away."""
+    ``interrupted``: its machine is about to be taken away; ``role``: what it does now, whatever its
+    pool is for."""
 
     pool: str = ""
     reached: bool = False
@@ -86,6 +87,7 @@ class ReplicaTold(msgspec.Struct, array_like=True):
     prefill_tokens: int = 0
     decode_tokens: int = 0
     interrupted: bool = False
+    role: str = "mixed"
 
 
 class ModelTold(msgspec.Struct, array_like=True):

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sqlalchemy import Engine
 
 from deployments.batches.files import BATCH, FileTable, StoredFile
 from deployments.batches.jobs import BatchTable, NewBatch
-from deployments.batches.work import Chunk, WorkTable
+from deployments.batches.work import Chunk, Share, WorkTable
 from weir.settings.batches import FilesSettings
 
 
-def begin(database: Engine, number: int, lines: int, model: str | None, expires_s: float) -> int:
-    """A batch of so many lines of 400 bytes each; returns its number."""
+def begin(database: Engine, number: int, lines: int, model: str, expires_s: float) -> int:
+    """A batch of so many lines of 400 bytes each, for one model; returns its number."""
+    return begin_mixed(database, number, {model: lines}, expires_s)
+
+
+def begin_mixed(
+    database: Engine, number: int, lines_of: Mapping[str, int], expires_s: float
+) -> int:
+    """A batch of so many lines of 400 bytes for each model."""
+    lines = sum(lines_of.values())
     made = StoredFile(f"file-{number}", "t", BATCH, "x", 400 * lines, 1.0, None)
     files = FileTable(database, FilesSettings())
     files.reserve(made)
@@ -22,5 +32,6 @@ def begin(database: Engine, number: int, lines: int, model: str | None, expires_
     batch = work.claim_batch(2.0)
     assert batch is not None
     chunk = Chunk(0, 1, lines, lines, 0, 400 * lines)
-    assert work.begin(batch, [chunk], model, 2.0)
+    shares = {model: Share(own, 400 * own) for model, own in lines_of.items()}
+    assert work.begin(batch, [chunk], shares, 2.0)
     return batch.number

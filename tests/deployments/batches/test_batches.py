@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import openai
 import pytest
 from sqlalchemy import update
 
+from deployments.batches.backlog import backlogs
 from deployments.batches.tables import batches
 from deployments.testing.counting import CountingGenerator
 from deployments.testing.world import World
@@ -105,6 +107,23 @@ async def test_lines_run_in_the_batch_class_as_a_part_of_their_batch(gateways: G
     assert door.authenticated.tenant.id == "one"
     assert door.header(b"x-weir-priority") == "batch"
     assert door.header(b"x-request-id") == f"{batch.id}-1"
+
+
+async def test_what_is_left_is_told_for_each_model_that_lines_name(gateways: Gateways) -> None:
+    world = await gateways.start(replicas=0)
+    client = gateways.client(world)
+    lines = [chat_line(number, "m" if number % 3 else "other") for number in range(12)]
+    batch = await submit(client, jsonl(lines))
+    batch = await seen(client, batch.id, lambda b: b.status == "in_progress")
+    assert batch.model is None
+    database = open_database(f"sqlite:///{gateways.folder / 'weir.db'}")
+    left = backlogs(database, {"m", "other"}, time.time())
+    assert {name: each.lines for name, each in left.items()} == {"m": 8, "other": 4}
+    await world.add_replica("r", CountingGenerator(0.001, gateways.meter), max_model_len=512)
+    await seen(client, batch.id, lambda b: _completed(b) == 8)
+    left = backlogs(database, {"m", "other"}, time.time())
+    assert {name: each.lines for name, each in left.items()} == {"other": 4}
+    database.dispose()
 
 
 async def test_a_line_that_fails_is_in_the_error_file(gateways: Gateways) -> None:

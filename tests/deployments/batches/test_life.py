@@ -96,7 +96,7 @@ class Life(RuleBasedStateMachine):
             finisher = Finisher(self.storage, work, self.results, 3600.0, 1000)
             finisher.finish(batch, self.now_s)
         elif good:
-            work.begin(batch, chunks(), "m", self.now_s)
+            work.begin(batch, chunks(), {}, self.now_s)
         else:
             work.fail(batch, [{"code": "x", "line": 1, "message": "", "param": None}], self.now_s)
 
@@ -220,7 +220,7 @@ class Life(RuleBasedStateMachine):
             claimed = work.claim_batch(self.now_s)
             if claimed is not None:
                 if claimed.status is Status.VALIDATING and claimed.expires_s > self.now_s:
-                    work.begin(claimed, chunks(), "m", self.now_s)
+                    work.begin(claimed, chunks(), {}, self.now_s)
                 else:
                     finisher = Finisher(self.storage, work, self.results, 3600.0, 1000)
                     finisher.finish(claimed, self.now_s)

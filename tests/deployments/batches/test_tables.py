@@ -39,7 +39,7 @@ def begun(database: Engine, lines: int) -> int:
     work = WorkTable(database, "a", 10.0)
     batch = work.claim_batch(2.0)
     assert batch is not None
-    assert work.begin(batch, [Chunk(0, 1, lines, lines, 0, 5)], "m", 2.0)
+    assert work.begin(batch, [Chunk(0, 1, lines, lines, 0, 5)], {}, 2.0)
     return batch.number
 
 
@@ -111,7 +111,7 @@ def test_tenants_take_turns(database: Engine) -> None:
         batch = work.claim_batch(2.0)
         assert batch is not None
         chunks = [Chunk(n, n + 1, n + 1, 1, 0, 1) for n in range(4)]
-        assert work.begin(batch, chunks, "m", 2.0)
+        assert work.begin(batch, chunks, {}, 2.0)
     claims = [work.claim_chunk(3.0) for _ in range(8)]
     assert [claim.batch.tenant for claim in claims if claim] == ["t", "u"] * 4
     assert work.claim_chunk(3.0) is None

@@ -48,3 +48,35 @@ def test_hysteresis_is_the_highest_need_of_the_window(needs, window):
     for now, need in enumerate(needs):
         targets, kept = steadied(kept, float(now), {"a": need}, float(window))
         assert targets["a"] == max(needs[max(0, now - window + 1) : now + 1])
+
+
+def test_of_kinds_that_replace_each_other_only_the_dearest_need_is_held():
+    groups = [{"large": 6.0, "small": 4.0}]
+    _, kept = steadied((), 0.0, {"large": 4, "small": 1}, 600.0, groups=groups)
+    held, kept = steadied(kept, 30.0, {"large": 2, "small": 3}, 600.0, groups=groups)
+    assert held == {"large": 4, "small": 1}
+    more, _ = steadied(kept, 60.0, {"large": 5, "small": 0}, 600.0, groups=groups)
+    assert more == {"large": 5, "small": 0}
+
+
+def test_a_prefill_and_a_decode_pool_are_held_by_themselves():
+    groups = [{"p": 1.0}, {"d": 1.0}]
+    _, kept = steadied((), 0.0, {"p": 5, "d": 1}, 600.0, groups=groups)
+    held, _ = steadied(kept, 30.0, {"p": 1, "d": 3}, 600.0, groups=groups)
+    assert held == {"p": 5, "d": 3}
+
+
+def test_an_old_need_fades():
+    need = {"a": 2}
+    _, kept = steadied((), 0.0, {"a": 10}, 100.0, 100.0)
+    seen = [steadied(kept, now, need, 100.0, 100.0)[0]["a"] for now in (99, 150, 175, 199)]
+    assert seen == [10, 5, 3, 2]
+    assert steadied(kept, 201.0, need, 100.0, 100.0)[0] == need
+
+
+@given(st.integers(0, 50), st.integers(0, 300), st.integers(0, 300))
+def test_constant_need_changes_nothing(need, window, fade):
+    kept = ()
+    for now in range(0, 900, 30):
+        targets, kept = steadied(kept, now, {"a": need}, window, fade)
+        assert targets == {"a": need}

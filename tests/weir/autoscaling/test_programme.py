@@ -50,3 +50,10 @@ def test_the_same_question_has_the_same_answer():
 def test_nothing_to_do_needs_only_what_is_the_least():
     pools = (replace(LARGE, least=1), SMALL)
     assert cheapest(pools, Work(0, 0), Risk()).targets == {"large": 1, "small": 0}
+
+
+def test_places_that_cost_the_same_do_not_change_places():
+    pools = (replace(SPOT_A, name="a"), replace(SPOT_A, name="b", region="elsewhere"))
+    for level in range(1, 40):
+        found = cheapest(pools, Work(2e4 * level, 3e3 * level), Risk(keep=0.0))
+        assert found.targets["a"] >= found.targets["b"]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weir.autoscaling.collecting import ModelPlan, PoolPlan
-from weir.autoscaling.deciding import Scaler, holding
+from weir.autoscaling.deciding import Decided, Scaler, holding
 from weir.autoscaling.registry import build_policy
 from weir.autoscaling.report import Capacity, Demand, ModelState, PoolState
 from weir.autoscaling.roles import split_of, splits
@@ -89,6 +89,31 @@ def test_the_split_is_decided_told_and_explained() -> None:
     assert one.prefilling == {"a": 2}
     assert one.decision.explanation.seen["prefill_replicas_a"] == 2.0
     assert one.deployments == {}  # their number is nobody's to change
+
+
+def test_what_replicas_do_counts_once_nothing_is_decided_any_more() -> None:
+    """Without demand no split is decided; replicas keep the last one for some minutes, and are
+    mixed again when it has ended. They are counted as what they say they are."""
+    state = PoolState("a", CAPACITY, 1.0, least=4, most=4, splits=True)
+    plan = ModelPlan("m", (PoolPlan(state, "model-m-a", scales=False, learns=False),))
+    scaler = Scaler([plan], build_policy("weir"))
+
+    def decided(at_s: float, worked_s: float, *roles: str) -> Decided:
+        seen = ClassTold(int(worked_s), 0, int(worked_s * 20_000), int(worked_s * 2_000))
+        up = {f"r{i}": ReplicaTold("a", True, role=role) for i, role in enumerate(roles)}
+        report = GatewayTold("g", -100.0, at_s, {"m": ModelTold({"standard": seen}, up)})
+        return scaler.decide([report], at_s)[0]
+
+    mixed, split = ("mixed",) * 4, ("prefill", "prefill", "decode", "decode")
+    for at_s in (0.0, 10.0, 20.0, 30.0):
+        working = decided(at_s, at_s, *mixed)
+    assert working.prefilling == {"a": 2}
+    for at_s in (70.0, 80.0, 90.0, 100.0, 110.0):
+        quiet = decided(at_s, 30.0, *split)
+    assert quiet.prefilling == {}
+    assert quiet.model.pools[0].prefilling == 2
+    assert decided(700.0, 30.0, *mixed).model.pools[0].prefilling == 0
+    assert scaler.report(700.0).models[0].pools[0].prefilling == 0
 
 
 def test_replicas_that_compute_prompts_hold_no_answers() -> None:

@@ -14,8 +14,8 @@
 4. The cheapest replicas over all pools are found (:mod:`..programme`), spilling to the student
    as a priced alternative. Of the share that was found, so much spills as the replicas that are
    ready do not do of the work without its room.
-5. Up at once; down when less has been enough for ``down_after_s`` (:mod:`..steady`), and not
-   before those that stay can do the work.
+5. Up at once; down when less has been enough for ``down_after_s``, at once or over ``fade_s``
+   (:mod:`..steady`), and not before those that stay can do the work.
 
 Nothing is foretold by default (``season_s`` and ``checked_s`` are 0): ``weir bench autoscale`` has
 the figures.
@@ -59,7 +59,8 @@ class WeirParams:
     margin is learned (0: there is none). ``risk``: the share of times at which it may turn out too
     small. ``headroom``: at least so much room, as a share of the work that cannot wait.
     ``budget``: share of requests that may be late in the long run; ``gain``: room, as a share, for
-    each budget by which more was late than half of it. ``keep``, ``safety``: as in
+    each budget by which more was late than half of it. ``down_after_s``, ``fade_s``: so long a need
+    holds in full, and so long it then counts less and less. ``keep``, ``safety``: as in
     :class:`..programme.Risk`."""
 
     season_s: Annotated[float, Field(ge=0)] = 0.0
@@ -70,7 +71,8 @@ class WeirParams:
     gain: Annotated[float, Field(ge=0)] = 0.3
     drain_s: Annotated[float, Field(gt=0)] = 60.0
     down_after_s: Annotated[float, Field(ge=0)] = 1800.0
-    keep: Annotated[float, Field(ge=0, le=1)] = 0.7
+    fade_s: Annotated[float, Field(ge=0)] = 0.0
+    keep: Annotated[float, Field(ge=0, le=1)] = 0.5
     safety: Annotated[float, Field(ge=0)] = 3.0
 
 
@@ -99,8 +101,9 @@ class Weir:
             urgent_needs = [self._urgent_needs(model, plain, risk, before, now_s)]
             # What was got for work that may wait goes with the cheap hours.
             needs = before if later and work == plain else needs
-        taken, kept = steadied(needs, now_s, found.targets, params.down_after_s)
-        targets = {pool.name: min(pool.most, taken.get(pool.name, 0)) for pool in model.pools}
+        taken, kept = self._steadied(model, needs, now_s, found)
+        taken = _enough(model, taken, found, work, risk)
+        targets = {p.name: min(p.most, max(p.least, taken.get(p.name, 0))) for p in model.pools}
         targets = _kept_until_replaced(model, targets, work)
         seen = {
             "computed_tokens_per_s": work.computed_tokens_per_s,
@@ -121,7 +124,13 @@ class Weir:
     ) -> Needs:
         """What has been needed lately without work that may wait."""
         found = _solved(tuple(map(_as_offered, model.pools)), work, risk, model.student)
-        return steadied(before, now_s, found.targets, self._params.down_after_s)[1]
+        return self._steadied(model, before, now_s, found)[1]
+
+    def _steadied(
+        self, model: ModelState, needs: Needs, now_s: float, found: Answer
+    ) -> tuple[Mapping[str, int], Needs]:
+        held_s, fade_s = self._params.down_after_s, self._params.fade_s
+        return steadied(needs, now_s, found.targets, held_s, fade_s, _groups(model))
 
     def _more_room(self, late: float) -> float:
         over = late / self._params.budget - 0.5
@@ -230,6 +239,26 @@ def _kept_until_replaced(
     if missing_work(model.pools, left, work, Risk(keep=0.0)) <= 0:
         return dict(targets)
     return {p.name: min(p.most, max(p.ready, targets[p.name])) for p in model.pools}
+
+
+def _groups(model: ModelState) -> list[dict[str, float]]:
+    """Pools of one role can do each other's work. What costs nothing counts all the same."""
+    groups: dict[str, dict[str, float]] = {}
+    for pool in model.pools:
+        groups.setdefault(pool.role, {})[pool.name] = pool.usd_per_hour or 1.0
+    return list(groups.values())
+
+
+def _enough(
+    model: ModelState, taken: Mapping[str, int], found: Answer, work: Work, risk: Risk
+) -> Mapping[str, int]:
+    """What cost most lately may not be what the present mix of prompts and answers needs."""
+    counts = {pool.name: taken.get(pool.name, 0) for pool in model.pools}
+    if counts == found.targets or found.short or found.exposed or found.spill_share:
+        return taken
+    if missing_work(model.pools, counts, work, risk) <= 1e-6:
+        return taken
+    return {name: max(count, found.targets.get(name, 0)) for name, count in counts.items()}
 
 
 def _needed(now: Work, ahead: Forecast, factor: float, deferred: Work) -> Work:
