@@ -89,9 +89,10 @@ class GrammarHelper:
         ours, theirs = socket.socketpair()
         gc.collect()
         gc.freeze()  # a collection in either process would copy the pages that they share
+        replica = os.getpid()
         self.pid = os.fork()
         if self.pid == 0:
-            _live(theirs, self._backend, self.bounds)
+            _live(replica, theirs, self._backend, self.bounds)
         gc.unfreeze()
         theirs.close()
         self._socket = ours
@@ -159,11 +160,11 @@ def _frame(told: Any) -> bytes:
     return _LENGTH.pack(len(data)) + data
 
 
-def _live(pipe: socket.socket, make: Backend, bounds: TrialBounds) -> NoReturn:
+def _live(replica: int, pipe: socket.socket, make: Backend, bounds: TrialBounds) -> NoReturn:
     """The helper's whole life."""
     try:
         gc.disable()
-        _stay_apart(pipe)
+        _stay_apart(replica, pipe)
         backend = None
         while True:
             number, asked = _read(pipe)
@@ -177,9 +178,9 @@ def _live(pipe: socket.socket, make: Backend, bounds: TrialBounds) -> NoReturn:
         os._exit(1)
 
 
-def _stay_apart(pipe: socket.socket) -> None:
+def _stay_apart(replica: int, pipe: socket.socket) -> None:
     """End with the replica, and hold none of what it has open: connections, locks, devices."""
-    _end_with_parent()
+    _end_with(replica)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     signal.set_wakeup_fd(-1)
@@ -190,11 +191,13 @@ def _stay_apart(pipe: socket.socket) -> None:
     os.nice(10)
 
 
-def _end_with_parent() -> None:
+def _end_with(parent: int) -> None:
     if sys.platform == "linux":
         prctl = ctypes.CDLL(None).prctl
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         prctl(_PR_SET_NAME, b"grammar-trials")
+    if os.getppid() != parent:  # it ended before it was listened for
+        os._exit(1)
 
 
 def _read(pipe: socket.socket) -> Any:
@@ -220,9 +223,10 @@ def _try(
     bounds: TrialBounds,
 ) -> int:
     """Fork, and wait for the end: the trial's own, the deadline's, or the replica's word."""
+    helper = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _compile(backend, asked, bounds)
+        _compile(helper, backend, asked, bounds)
     process = os.pidfd_open(pid)
     try:
         over_s, waits = time.monotonic() + bounds.compile_s, [process, pipe.fileno()]
@@ -240,12 +244,12 @@ def _try(
 
 
 def _compile(
-    backend: XgrammarBackend, asked: StructuredOutputsParams, bounds: TrialBounds
+    helper: int, backend: XgrammarBackend, asked: StructuredOutputsParams, bounds: TrialBounds
 ) -> NoReturn:
     """A trial's whole life. Its exit code says how it went."""
     code = 1
     try:
-        _end_with_parent()
+        _end_with(helper)
         _bound(bounds)
         code = _outcome(backend, asked, bounds)
     except MemoryError:

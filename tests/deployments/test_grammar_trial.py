@@ -102,7 +102,7 @@ def alive(pid):
 async def main(model):
     config = AsyncEngineArgs(model=model, dtype="float32", max_model_len=256).create_engine_config()
     said, held = {}, tempfile.NamedTemporaryFile()
-    bounds = TrialBounds(compile_s=5.0, step_s=5.0, memory_bytes=128 << 20)
+    bounds = TrialBounds(compile_s=10.0, step_s=10.0, memory_bytes=128 << 20)
     helper = GrammarHelper(lambda: backend(config), bounds)
     helper.start()
     born = helper.pid
@@ -143,7 +143,7 @@ async def main(model):
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(replica, 0)
     lonely = int(os.read(reader, 20))
-    for _ in range(100):
+    for _ in range(600):
         if not alive(lonely):
             break
         await asyncio.sleep(0.05)
