@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import weir.autoscaling.policies  # noqa: F401 - registers them
 from weir.autoscaling.collecting import ModelPlan, PoolPlan
 from weir.autoscaling.deciding import Decided, Scaler, holding
 from weir.autoscaling.registry import build_policy
