@@ -29,6 +29,9 @@ _ASK_TIMEOUT_S = 2.0
 #: Read by Ray and Serve when they are imported, here and in every worker; on every machine of a
 #: cluster, too, that is started elsewhere (the chart's containers have them).
 ENVIRONMENT = {
+    # Replicas fork engines and what tries grammars (deployments.grammar_helper), which have nothing
+    # to say by gRPC. Its handlers would use connections that the helper has closed, and abort it.
+    "GRPC_ENABLE_FORK_SUPPORT": "0",
     # Gateways listen themselves, behind weir's own HAProxy (docs/adr/0020-front-door.md).
     "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": client_headers.CALLBACK,

@@ -201,6 +201,7 @@ class TokenStreams:
                 prefill_tokens=load.prefill_tokens,
                 decode_tokens=load.decode_tokens,
                 interrupted=self._interrupted,
+                preparing=connection.preparing,
             )
             connection.tell_load(told, now_s)
             if adapters is not None:
@@ -275,6 +276,11 @@ class _Connection:
     @property
     def in_flight(self) -> int:
         return len(self._streams)
+
+    @property
+    def preparing(self) -> int:
+        """Of these, streams that the engine has not got yet."""
+        return sum(stream.abort is None for stream in self._streams.values())
 
     def tell(self, message: wire.FromReplica) -> None:
         """Queue a message; everything queued in one turn of the loop leaves together."""

@@ -248,7 +248,8 @@ class Load(msgspec.Struct, tag=3, array_like=True):
     that ends, in seconds since the epoch (None: when it is told to). ``busy_s``, ``prefill_tokens``
     and ``decode_tokens``: time that steps took, and tokens that they computed of prompts and
     generated, since the engine's start. ``interrupted``: it drains because its machine is about to
-    be taken away.
+    be taken away. ``preparing``: streams of the gateway that is told this which the engine has not
+    got yet, because a grammar is tried, an image fetched or an adapter loaded.
     """
 
     running: int
@@ -269,6 +270,7 @@ class Load(msgspec.Struct, tag=3, array_like=True):
     prefill_tokens: int = 0
     decode_tokens: int = 0
     interrupted: bool = False
+    preparing: int = 0
 
 
 class Scored(msgspec.Struct, array_like=True):

@@ -210,6 +210,7 @@ class ReplicaConnection:
         self._voice = Pulse(now_s, SILENCE_S)
         self._steps = Pulse(now_s, STEP_S)
         self._step_count = 0
+        self._preparing = 0
         self.draining = False
         self._role = ""
         self._tasks = [
@@ -309,7 +310,7 @@ class ReplicaConnection:
                 return
             if self._voice.silence_s(now_s) > DOUBT_S and not self.draining:
                 self._listener.doubted(self.replica_id, 2 * _WATCH_PERIOD_S)
-            if not self._streams or not self._step_count:
+            if len(self._streams) <= self._preparing or not self._step_count:
                 self._steps.rest(now_s)
             elif self._steps.overdue(now_s):
                 reason = f"its engine made no step for {self._steps.bound_s:.1f} s"
@@ -372,6 +373,7 @@ class ReplicaConnection:
         if load.steps != self._step_count:
             self._step_count = load.steps
             self._steps.beat(now_s)
+        self._preparing = load.preparing
         self._listener.heard_load(self.replica_id, load)
         if load.draining and not self.draining:
             self.draining = True

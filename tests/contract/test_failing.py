@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
+from deployments.gateway import connection
 from deployments.testing.cluster import Cluster, Host, until
 from deployments.testing.exchange import Exchange
 from deployments.testing.judging import ask, right_answers
@@ -114,6 +116,35 @@ def test_after_the_first_token(play: Play, kind: Kind, stream: bool, way: str) -
         assert moves >= 1
 
     play(scenario, hasty=True)
+
+
+def test_an_engine_that_has_not_got_the_request_yet_is_not_frozen(play: Play) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        hosts = await _two(cluster)
+        for name in ("first", "second"):
+            assert (await ask(cluster, KINDS[0], 2, True, "two", name).done()).status == 200
+        submitted: list[Any] = []
+        for host in hosts:
+            slow = _slowly(host.generator.submit, submitted)
+            host.generator.submit = slow  # type: ignore[method-assign]
+        told = ask(cluster, KINDS[0], 1, True, "one", "r")
+        await _judge(cluster, KINDS[0], told, True)
+        assert len(submitted) == 1
+
+    play(scenario, hasty=True)
+
+
+def _slowly(
+    submit: Callable[..., Awaitable[Any]], seen: list[Any]
+) -> Callable[..., Awaitable[Any]]:
+    """As one whose grammar is tried, or whose adapter is loaded, for longer than any step."""
+
+    async def submitted(*arguments: Any) -> Any:
+        seen.append(arguments)
+        await asyncio.sleep(2 * connection.STEP_S)
+        return await submit(*arguments)
+
+    return submitted
 
 
 def test_a_frozen_replica_holds_up_nobody_else(play: Play) -> None:

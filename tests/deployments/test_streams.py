@@ -220,6 +220,21 @@ async def test_the_steps_stand_still_while_the_generator_hangs(
     assert gateway.loads[-1].steps > after.steps
 
 
+async def test_what_the_engine_has_not_got_yet_is_told(
+    held: Held, streams: TokenStreams, gateway: Gateway
+) -> None:
+    gateway.send(submit(1, tokens=10**6))
+    await asyncio.sleep(0.01)
+    streams.tell_load(10.0)
+    await asyncio.sleep(0.01)
+    assert gateway.loads[-1].preparing == 1
+    held.released.set()
+    await asyncio.sleep(0.01)
+    streams.tell_load(20.0)
+    await asyncio.sleep(0.01)
+    assert gateway.loads[-1].preparing == 0
+
+
 class Counted(StubGenerator):
     """Counts how often it is asked for its load."""
 

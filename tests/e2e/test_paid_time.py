@@ -48,7 +48,7 @@ def test_replicas_are_paid_from_when_their_processes_began(platform: Any) -> Non
     later_s = [told_s[replica] - began_s[replica] for replica in began_s]
     assert min(later_s) > -0.1
     # Ray takes some processes that it had kept idle: those are paid from when Serve asked.
-    assert min(later_s) < 0.2
+    assert min(later_s) < 2.0
     report = platform.weir("cost", "report", "--by", "model", "--json")
     assert report.returncode == 0, report.stderr
     told = json.loads(report.stdout)
