@@ -8,7 +8,6 @@ import psutil
 
 from deployments.names import APP
 
-_CONTROLLER = "SERVE_CONTROLLER_ACTOR"
 _ASK_TIMEOUT_S = 2.0
 
 
@@ -32,8 +31,9 @@ def served_replicas() -> list[ServedReplica]:
     """
     import ray
 
-    controller = ray.get_actor(_CONTROLLER, namespace="serve")
-    told = ray.get(controller.get_serve_instance_details.remote(), timeout=_ASK_TIMEOUT_S)
+    from deployments.cluster import serve_controller
+
+    told = ray.get(serve_controller().get_serve_instance_details.remote(), timeout=_ASK_TIMEOUT_S)
     application = told["applications"].get(APP, {})
     return [
         ServedReplica(

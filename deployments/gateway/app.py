@@ -48,8 +48,11 @@ class GatewayApp:
         self._gateway = gateway
         self._responses = responses
         self._pages = Paced(pages, gateway.refusals, gateway.directory)
-        paced = Paced(control, gateway.refusals, gateway.directory, others=_ADMINS)
-        self._control = paced if control is not None else None
+        self._control = (
+            None
+            if control is None
+            else Paced(control, gateway.refusals, gateway.directory, others=_ADMINS)
+        )
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] != "http":
