@@ -8,6 +8,8 @@ split, a stop string or a tool call that lies across the seam is read as if ther
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,9 +47,10 @@ def _cut(text: str, owed: int) -> tuple[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What the resumed tokens mean. ``detokenizer`` goes on behind them; ``new`` is what the client
-    has not got of it. ``finish_reason`` is None unless they already end the answer."""
+    """What the resumed ``tokens`` mean. ``detokenizer`` goes on behind them; ``new`` is what the
+    client has not got of it. ``finish_reason`` is None unless they already end the answer."""
 
+    tokens: Sequence[int]
     detokenizer: IncrementalDetokenizer
     new: Piece
     finish_reason: str | None
@@ -77,7 +80,43 @@ def replay(
         new.join(delivered.cut(piece))
         if finished:
             break
-    return Replay(detokenizer, new, reason, stop)
+    return Replay(resume.tokens, detokenizer, new, reason, stop)
+
+
+class TakingUp:
+    """Has an engine client's output processor go on behind resumed tokens.
+
+    This must be so before the engine gets the request: it may answer while the client still waits
+    to have sent it. So the state is prepared as the processor makes it, which vLLM does first.
+    """
+
+    def __init__(self, processor: Any) -> None:
+        self._states: dict[str, Any] = processor.request_states
+        self._replays: dict[str, Replay] = {}
+        self._add = processor.add_request
+        processor.add_request = self._add_prepared
+
+    @contextmanager
+    def of(self, request_id: str, replayed: Replay | None) -> Iterator[None]:
+        """While the request with this id is added; without a replay nothing is prepared."""
+        if replayed is not None:
+            self._replays[request_id] = replayed
+        try:
+            yield
+        finally:
+            self._replays.pop(request_id, None)
+
+    def _add_prepared(self, request: Any, *args: Any, **kwargs: Any) -> None:
+        self._add(request, *args, **kwargs)
+        replayed = self._replays.get(request.external_req_id)
+        if replayed is None:
+            return
+        state = self._states[request.request_id]
+        state.detokenizer = replayed.detokenizer
+        state.sent_tokens_offset = len(replayed.tokens)
+        if state.logprobs_processor.logprobs is not None:
+            # By these it finds the beginning of a character that the next token ends.
+            state.logprobs_processor.logprobs.extend({t: None} for t in replayed.tokens[-4:])
 
 
 def _ending(

@@ -32,7 +32,7 @@ from deployments.outputs import (
 )
 from deployments.pairs import scores_pairs
 from deployments.resuming import RESUMED
-from deployments.seams import Delivered, Replay, replay
+from deployments.seams import Delivered, Replay, TakingUp, replay
 from deployments.streams import Abort, CannotDoError, Put
 from deployments.token_texts import TokenTexts
 from weir.errors import BadRequestError, NotFoundError, OverloadedError
@@ -77,6 +77,7 @@ class VllmGenerator:
         self._chats = chats or ChatFormat(client)
         self._slots = slots
         self._resumes = resumes
+        self._taking_up = TakingUp(client.output_processor)
         self._ending: set[asyncio.Task[None]] = set()
         self.load = load
 
@@ -198,11 +199,11 @@ class VllmGenerator:
             if replayed.finish_reason is not None:
                 outputs.end(replayed.new, replayed.finish_reason, replayed.stop_reason)
                 return _nothing
-        collector = await self._client.add_request(
-            built.request_id, built, params, priority=request.priority
-        )
+        with self._taking_up.of(built.request_id, replayed):
+            collector = await self._client.add_request(
+                built.request_id, built, params, priority=request.priority
+            )
         if replayed is not None:
-            self._take_up(collector, request.resume, replayed)
             outputs.begin(replayed.new)
         engine_id = collector.request_id
         outputs.broken = lambda: self._end_soon(engine_id)
@@ -283,18 +284,6 @@ class VllmGenerator:
         limit = self._client.model_config.max_model_len
         tokenizer = self._chats.tokenizer
         return await asyncio.to_thread(replay, tokenizer, built, resume, delivered, reader, limit)
-
-    def _take_up(self, collector: Any, resume: wire.Resume | None, replayed: Replay) -> None:
-        """Have vLLM's output processor go on behind the resumed tokens."""
-        state = self._client.output_processor.request_states.get(collector.request_id)
-        if state is None or resume is None or collector.output is not None:
-            self._end_soon(collector.request_id)
-            raise RuntimeError("the engine was faster than its client could prepare for")
-        state.detokenizer = replayed.detokenizer
-        state.sent_tokens_offset = len(resume.tokens)
-        if state.logprobs_processor.logprobs is not None:
-            # By these it finds the beginning of a character that the next token ends.
-            state.logprobs_processor.logprobs.extend({t: None} for t in resume.tokens[-4:])
 
     def _listen(self, collector: Any, outputs: Any) -> Abort:
         # vLLM hands outputs over by put(); taking the call itself saves a task per stream and a

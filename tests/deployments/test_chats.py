@@ -1,5 +1,6 @@
 """Tools, schemas, reasoning and log-probabilities: the same as from vLLM's own chat server, in the
-same process and over the same engine; and the same again where a stream is cut and goes on."""
+same process and over the same engine; and the same again where a stream is cut and goes on, also
+where the engine answers before its client has sent the request."""
 
 from __future__ import annotations
 
@@ -53,6 +54,15 @@ CASES = {
     "reasoning cut short": {"structured_outputs": {"regex": THOUGHT}, "cut": 9},
 }
 SAMPLING = {"temperature": 0.0, "max_tokens": 110}
+
+class Slow:
+    # Whoever sends a request goes on only when the engine has answered it.
+    def __init__(self, core):
+        self._send, self.seconds = core.add_request_async, 0.0
+        core.add_request_async = self.send
+    async def send(self, request):
+        await self._send(request)
+        await asyncio.sleep(self.seconds)
 
 class InTurn(RequestOutputCollector):
     # vLLM joins outputs that its server is too slow for; then its parsers may lose text.
@@ -137,6 +147,7 @@ async def main(model):
     child.start()
     client, plain, recorders = generator_of(config, child)
     await prepare_workers(client)
+    slow = Slow(client.engine_core)
     formats = {None: ChatFormat(client, tool_parser="hermes"),
                "granite": ChatFormat(client, tool_parser="hermes", reasoning_parser="granite")}
     shared = dict(request_logger=None, chat_template=None, chat_template_content_format="auto",
@@ -191,7 +202,9 @@ async def main(model):
                 before = fold(chunks or [None])
                 resume = wire.Resume(ours["tokens"][:cut], len(before["text"]),
                     len(before["reasoning"]), [len(c["arguments"]) for c in before["calls"]])
+                slow.seconds = 0.1 if behind else 0.0
                 rest = await generate(generator, ids, sampling, resume, chat=chat, logprobs=2)
+                slow.seconds = 0.0
                 joined = fold([*chunks, *rest])
                 joined["tokens"] = ours["tokens"][:cut] + fold(rest)["tokens"]
                 same = alike(ours["logprobs"][cut:], fold(rest)["logprobs"])
