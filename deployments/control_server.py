@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+from deployments.child import GuardedChild
 from weir.errors import ConfigError
 from weir.settings.admin import AdminSettings
 
@@ -20,7 +21,7 @@ _STOP_TIMEOUT_S = 10.0
 _PAUSE_S = 1.0
 
 
-class ControlServer:
+class ControlServer(GuardedChild):
     """A child process, which outlives a supervisor that is killed, as gateways and replicas do."""
 
     def __init__(
@@ -31,7 +32,6 @@ class ControlServer:
         self._state = state
         self._socket = folder / "control.sock" if admin.port is None else None
         self._where = (admin.host, admin.port or 0)
-        self._process: subprocess.Popen[bytes] | None = None
         self._started_s = 0.0
         self._awaited_s = 0.0
 
@@ -39,15 +39,6 @@ class ControlServer:
     def address(self) -> str | None:
         """What gateways are told; None where they have nothing to do with it."""
         return None if self._socket is None else f"unix:{self._socket}"
-
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid if self._process else None
-
-    def wait(self) -> None:
-        """Until it has ended, whoever ended it; returns at once where none runs."""
-        if (process := self._process) is not None:
-            process.wait()
 
     def start(self) -> None:
         """Start it; it answers when :meth:`wait_until_up` returns.
@@ -84,16 +75,12 @@ class ControlServer:
     def restart(self) -> None:
         """With the settings as they are in the file now: it ends, and whoever watches it starts it
         again."""
-        process = self._process
-        if process is not None:
-            _end(process)
+        self._end(_STOP_TIMEOUT_S)
         self._awaited_s = time.monotonic()
 
     def stop(self) -> None:
         """Ask it to end; kill it if it does not."""
-        if self._process is None:
-            return
-        _end(self._process)
+        self._end(_STOP_TIMEOUT_S)
         self._process = None
 
     def _listens(self) -> bool:
@@ -106,12 +93,3 @@ class ControlServer:
                 probe.connect(str(self._socket))
                 return True
         return False
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(timeout=_STOP_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

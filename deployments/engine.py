@@ -11,13 +11,11 @@ throughput. It reaches into vLLM's engine-core classes, which carry no promise;
 from __future__ import annotations
 
 import copy
-import ctypes
 import gc
 import logging
 import os
 import pickle
 import signal
-import sys
 import tempfile
 import threading
 import time
@@ -38,6 +36,7 @@ from vllm.v1.metrics.loggers import StatLoggerBase
 
 from deployments import wire
 from deployments.chats import ChatFormat
+from deployments.child import end_with_parent, name_thread
 from deployments.replica_card import work_counter
 from deployments.resuming import let_resume, prepare_workers
 from deployments.tiers.figures import TierFigures, tier_figures
@@ -49,8 +48,6 @@ YIELDING = "weir_yielding"
 #: The model registry's URL, where adapters may be.
 REGISTRY = "weir_registry"
 _LOG = logging.getLogger("weir.replica")
-_PR_SET_PDEATHSIG = 1
-_PR_SET_NAME = 15
 
 
 class EngineStartError(Exception):
@@ -98,10 +95,11 @@ class EngineChild:
         reader, writer = os.pipe()
         gc.collect()
         gc.freeze()  # a collection in either process would copy the pages that they share
+        parent = os.getpid()
         self.pid = os.fork()
         if self.pid == 0:
             os.close(reader)
-            _run_core(self._config, self.addresses, writer)
+            _run_core(parent, self._config, self.addresses, writer)
         gc.unfreeze()
         os.close(writer)
         with os.fdopen(reader, "rb") as pipe:
@@ -132,15 +130,13 @@ class EngineChild:
             self._died(os.waitstatus_to_exitcode(status))
 
 
-def _run_core(config: Any, addresses: EngineZmqAddresses, writer: int) -> NoReturn:
+def _run_core(parent: int, config: Any, addresses: EngineZmqAddresses, writer: int) -> NoReturn:
     """The child's whole life. Closes ``writer`` once the core is built or has failed to be."""
     code = 1
     try:
-        if sys.platform == "linux":
-            prctl = ctypes.CDLL(None).prctl
-            prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            # Its command line stays the replica's: Ray's worker has written over the place.
-            prctl(_PR_SET_NAME, b"engine-core")
+        end_with_parent(parent, signal.SIGKILL)
+        # Its command line stays the replica's: Ray's worker has written over the place.
+        name_thread(b"engine-core")
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         _share_group()

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import gc
 import json
 import logging
@@ -23,7 +22,6 @@ import select
 import signal
 import socket
 import struct
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,12 +42,11 @@ from vllm.v1.structured_output.backend_xgrammar import (
 from vllm.v1.structured_output.request import get_structured_output_key
 from vllm.v1.structured_output.utils import maybe_wrap_mistral_common_tokenizer
 
+from deployments.child import end_with_parent, name_thread
 from weir.errors import OverloadedError
 
 _LOG = logging.getLogger("weir.replica")
 _GIB = 1024**3
-_PR_SET_PDEATHSIG = 1
-_PR_SET_NAME = 15
 _LENGTH = struct.Struct("<I")
 _REPLY = struct.Struct("<Ii")  # which trial, and its code
 #: Exit codes of a trial. It has others where its memory ran out.
@@ -192,12 +189,8 @@ def _stay_apart(replica: int, pipe: socket.socket) -> None:
 
 
 def _end_with(parent: int) -> None:
-    if sys.platform == "linux":
-        prctl = ctypes.CDLL(None).prctl
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        prctl(_PR_SET_NAME, b"grammar-trials")
-    if os.getppid() != parent:  # it ended before it was listened for
-        os._exit(1)
+    end_with_parent(parent, signal.SIGKILL)
+    name_thread(b"grammar-trials")
 
 
 def _read(pipe: socket.socket) -> Any:

@@ -16,6 +16,7 @@ import time
 from importlib import resources
 from pathlib import Path
 
+from deployments.child import GuardedChild
 from deployments.haproxy_config import (
     BACKEND,
     SLOTS,
@@ -38,7 +39,7 @@ _MAX_THREADS = 4
 _CORES_OF_A_THREAD = 2
 
 
-class FrontDoor:
+class FrontDoor(GuardedChild):
     """HAProxy as a child process. Methods may be called from several threads."""
 
     def __init__(self, server: ServerSettings, folder: Path, one_active: bool) -> None:
@@ -47,12 +48,7 @@ class FrontDoor:
         self.port = server.port
         self._config = FrontDoorConfig(server, folder, threads, one_active)
         self._slots: dict[int, Target] = {}
-        self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
-
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid if self._process else None
 
     def start(self) -> None:
         """Start and wait until it listens, with the gateways that are known.
@@ -75,7 +71,7 @@ class FrontDoor:
         deadline = time.monotonic() + _START_TIMEOUT_S
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                self._kill()
+                self._forget()
                 raise ConfigError(
                     f"server: HAProxy did not come up on {self._where()}; the log has the reason"
                 )
@@ -85,11 +81,6 @@ class FrontDoor:
         server = self._config.server
         metrics = f" and {server.metrics.host}:{server.metrics.port}" if server.metrics.port else ""
         return f"{server.host}:{server.port}{metrics}"
-
-    def wait(self) -> None:
-        """Until it has ended, whoever ended it; returns at once where none runs."""
-        if (process := self._process) is not None:
-            process.wait()
 
     def route_to(self, targets: list[Target]) -> None:
         """From now on these are the gateways. Streams to one that is left out go on; an empty list
@@ -121,18 +112,15 @@ class FrontDoor:
                 self._process.send_signal(signal.SIGUSR1)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self._process.wait(timeout_s)
-            self._kill()
+            self._forget()
 
     def stop(self) -> None:
         """End it, and with it whatever still streams."""
         with self._lock:
-            self._kill()
+            self._forget()
 
-    def _kill(self) -> None:
-        if self._process is None:
-            return
-        self._process.kill()
-        self._process.wait()
+    def _forget(self) -> None:
+        self._end()
         self._process = None
 
     def _answers(self) -> bool:

@@ -26,18 +26,17 @@ import psutil
 from deployments.applying import SettingsInForce, require_same_base
 from deployments.batches.place import FILES_VARIABLE, files_url
 from deployments.checking import checked
-from deployments.cluster import CONTROL_STORE, Cluster
+from deployments.cluster import Cluster
 from deployments.control_server import ADDRESS_VARIABLE, ControlServer
 from deployments.guard import Guard
 from deployments.haproxy import FrontDoor
 from deployments.names import APP
 from deployments.pools import pools_of, runs
 from deployments.progress import Progress, State
+from deployments.ray_watch import RayLost, RayWatch, end_family
 from deployments.redis_server import RedisServer
-from weir.cli.process import RUN_ID, alive, family
-from weir.cli.state import ProcessRecord
 from weir.errors import ConfigError, WeirError
-from weir.run_folder import make_run_folder, remove_run_folder
+from weir.run_folder import make_run_folder, remove_folder
 from weir.settings import ModelSettings, Settings, parse_settings, read_tree
 from weir.settings.ledger import FOLDER_VARIABLE
 
@@ -50,16 +49,10 @@ _LOST = "WEIR_STARTED_AGAIN_AFTER"
 #: What still answers when Ray is lost is given so long for its last answers.
 _LAST_ANSWERS_S = 10.0
 _ABANDON_S = 0.2
-_ABANDONED_S = 10.0
 
 
 class Stopped(Exception):  # noqa: N818 - an event, not an error
     """SIGTERM arrived while starting."""
-
-
-class RayLost(Exception):  # noqa: N818 - an event, not an error
-    """A process of Ray's own has ended, and with it what is needed to go on; the message names
-    it."""
 
 
 class Platform:
@@ -78,6 +71,7 @@ class Platform:
         self._folder = make_run_folder(state)
         self._in_force = SettingsInForce(settings_file, self._folder)
         self._cluster = Cluster(settings, self._folder)
+        self._ray = RayWatch(self._cluster.lost)
         self._front = FrontDoor(
             settings.server,
             self._folder / "haproxy",
@@ -86,7 +80,6 @@ class Platform:
         self._control = ControlServer(settings.server.admin, settings_file, state, self._folder)
         self._tenants: TenantsOfSettings | None = None
         self._guard = Guard(self._cluster.gateways, self._front, self._restarted)
-        self._survivors: list[psutil.Process] | None = None
         self._ready = False
         self._started_at = time.time()
         self.stop_requested = threading.Event()
@@ -139,29 +132,12 @@ class Platform:
             RayLost: everything has to be started again.
         """
         while not self.stop_requested.wait(_POLL_S):
-            self._look_at_ray()
+            self._ray.look()
             if self.apply_requested.is_set():
                 self.apply_requested.clear()
                 self._apply()
             if self._tenants is not None:
                 self._tenants.try_again()
-
-    def _look_at_ray(self) -> None:
-        """Without its control store Ray ends all that it runs, within a minute. Without its node
-        manager, what it runs is of use until the first of it ends: nobody could start that again.
-        """
-        lost = self._cluster.lost()
-        if not lost:
-            return
-        if self._survivors is None:
-            self._survivors = [each for each in self._family() if _is_serves(each)]
-        if CONTROL_STORE in lost or not all(map(alive, self._survivors)):
-            raise RayLost(lost[0])
-
-    def _family(self) -> list[psutil.Process]:
-        process = psutil.Process()
-        run_id = os.environ.get(RUN_ID, "")
-        return family(ProcessRecord(process.pid, process.create_time(), run_id))
 
     def _apply(self) -> None:
         """The settings file takes effect whole, or all stays as it was."""
@@ -235,14 +211,18 @@ class Platform:
 
     def abandon(self, lost: str) -> None:
         """Have nothing left of what was started, as after a crash; answers under way may end first,
-        for a moment. Nothing is asked of Ray, which would wait for what is gone."""
+        for a moment."""
         with contextlib.suppress(FileNotFoundError):
             (self._state / "platform.json").unlink()
         self._progress.tell("again", "start", _again(lost))
         self._end_deployer()
         self._guard.stop(_ABANDON_S)
         self._front.finish(_LAST_ANSWERS_S)
-        _kill(self._family())
+        end_family()
+
+    def remove_folder(self) -> None:
+        """Last of all: nothing of the platform may be alive any more."""
+        remove_folder(self._folder)
 
     def fail(self, error: str) -> None:
         """Tell whoever waits that it will not come up."""
@@ -438,7 +418,7 @@ def main(argv: list[str] | None = None) -> int:
     except RayLost as lost:
         platform.abandon(str(lost))
         if not platform.stop_requested.is_set():
-            remove_run_folder(arguments.state)
+            platform.remove_folder()
             # The same process, for whoever has written down its number, without what is Ray's.
             os.execve(sys.executable, sys.orig_argv, environment | {_LOST: str(lost)})
     except Exception as error:  # noqa: BLE001 - the process's edge: told, undone, non-zero
@@ -446,26 +426,12 @@ def main(argv: list[str] | None = None) -> int:
         code = 1
     finally:
         platform.stop()
-        remove_run_folder(arguments.state)
+        platform.remove_folder()
     return code
-
-
-def _is_serves(process: psutil.Process) -> bool:
-    """Whether it is a gateway, a replica or Serve's controller."""
-    with contextlib.suppress(psutil.Error):
-        return " ".join(process.cmdline()).startswith("ray::Serve")
-    return False
 
 
 def _again(lost: str) -> str:
     return f"{lost} had ended, so everything is started again"
-
-
-def _kill(processes: list[psutil.Process]) -> None:
-    for process in processes:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
-    psutil.wait_procs(processes, timeout=_ABANDONED_S)
 
 
 def _told(error: WeirError | OSError) -> str:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import os
 import signal
 import socket
 import subprocess
-import sys
 import time
+from functools import partial
 from pathlib import Path
 
+from deployments.child import GuardedChild, end_with_parent
 from weir.errors import ConfigError
 
 _START_TIMEOUT_S = 10.0
-_PR_SET_PDEATHSIG = 1
+_STOP_TIMEOUT_S = 10.0
 
 
-class RedisServer:
+class RedisServer(GuardedChild):
     """A child process on loopback; its data survives in ``folder``."""
 
     def __init__(
@@ -29,20 +30,10 @@ class RedisServer:
         self._log_file = log_file
         self._outlives = outlives
         self.port = port
-        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
-
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid if self._process else None
-
-    def wait(self) -> None:
-        """Until it has ended, whoever ended it; returns at once where none runs."""
-        if (process := self._process) is not None:
-            process.wait()
 
     def start(self) -> None:
         """Start and wait until it answers; also again, after it has ended. What it acknowledged
@@ -74,10 +65,12 @@ class RedisServer:
         if self._log_file is not None:
             options["--logfile"] = str(self._log_file)
         command = [__redis_executable__, *(part for pair in options.items() for part in pair)]
+        # A killed parent must not leave the port taken.
+        ends = partial(end_with_parent, os.getpid(), signal.SIGTERM)
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
-            preexec_fn=None if self._outlives else _end_with_parent,
+            preexec_fn=None if self._outlives else ends,
         )
         deadline = time.monotonic() + _START_TIMEOUT_S
         while not _answers(self.port):
@@ -88,21 +81,8 @@ class RedisServer:
 
     def stop(self) -> None:
         """Ask it to save and exit; kill it if it does not."""
-        if self._process is None:
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._end(_STOP_TIMEOUT_S)
         self._process = None
-
-
-def _end_with_parent() -> None:
-    # A killed parent must not leave the port taken: Linux sends SIGTERM to the child.
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _answers(port: int) -> bool:

@@ -40,9 +40,14 @@ def make_run_folder(state: Path) -> Path:
 
 
 def remove_run_folder(state: Path) -> None:
-    """Remove the run folder; nothing of the platform may be alive any more. A folder that belongs
-    to another user is left alone: the temporary folder's sticky bit refuses its removal."""
-    folder = run_folder(state)
+    """Remove the run folder; nothing of the platform may be alive any more."""
+    remove_folder(run_folder(state))
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a run folder that is known: to the platform in it, the temporary folder is another. A
+    folder that belongs to another user is left alone: the temporary folder's sticky bit refuses its
+    removal."""
     if folder.is_symlink():
         folder.unlink()
     else:

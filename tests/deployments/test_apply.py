@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,19 @@ def test_what_was_there_may_not_come_back_either(deploys: Callable[[int], _Deplo
     assert platform.apply(5)["state"] == "fail"
     told = (platform._state / "progress.jsonl").read_text("utf-8")
     assert "does not come back" in told
+
+
+def test_the_run_folder_goes_though_temporary_files_lie_in_it_by_then(
+    deploys: Callable[[int], _Deploys], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The test's state folder has a long path, so that its run folder is a temporary one."""
+    monkeypatch.setenv("TMPDIR", tempfile.gettempdir())  # as it was, afterwards
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    platform = deploys(0)
+    platform._keep_temporary_files_together()
+    assert tempfile.gettempdir() == str(platform._folder)
+    platform.remove_folder()
+    assert not platform._folder.exists()
 
 
 def test_a_full_disk_changes_nothing(

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from deployments.cluster import CONTROL_STORE, Cluster
-from deployments.platform import Platform, RayLost
+from deployments.ray_watch import RayLost, RayWatch
 
 NODE_MANAGER = "Ray's node manager"
 
@@ -41,6 +41,8 @@ class Fake:
             raise platform.RayLost("Ray's control store")
     def abandon(self, lost):
         self.said.with_name("abandoned").write_text(lost)
+    def remove_folder(self):
+        pass
     def stop(self):
         self.said.with_name("left behind").write_text(os.environ.get("LEFT_BEHIND", ""))
 
@@ -68,15 +70,6 @@ def test_the_supervisor_begins_anew_under_the_number_that_is_written_down(
     assert (tmp_path / "left behind").read_text() == ""
 
 
-def _looked(lost: list[str], serving: list[psutil.Process]) -> Platform:
-    """A platform whose Ray has lost these, and runs these."""
-    parts = {"_cluster": SimpleNamespace(lost=lambda: lost), "_survivors": None}
-    platform = SimpleNamespace(**parts, _family=lambda: serving)
-    look = Platform._look_at_ray
-    look(cast(Platform, platform))
-    return cast(Platform, platform)
-
-
 class _Serving:
     """Looks like a process of Serve's to whoever asks psutil."""
 
@@ -94,24 +87,25 @@ class _Serving:
 
 
 def test_without_the_control_store_nothing_is_waited_for() -> None:
-    for lost in ([CONTROL_STORE], [NODE_MANAGER, CONTROL_STORE]):
+    for names in ([CONTROL_STORE], [NODE_MANAGER, CONTROL_STORE]):
         with pytest.raises(RayLost):
-            _looked(lost, [])
+            RayWatch(names.copy, list).look()
 
 
 def test_without_the_node_manager_answers_go_on_until_something_ends() -> None:
     replica, idle = _Serving("ray::ServeReplica:weir:gateway"), _Serving("ray::IDLE")
     serving: Any = [replica, idle]
-    platform = _looked([NODE_MANAGER], serving)
+    watch = RayWatch(lambda: [NODE_MANAGER], lambda: serving)
+    watch.look()
     idle.running = False
-    Platform._look_at_ray(platform)
+    watch.look()
     replica.running = False
     with pytest.raises(RayLost, match=NODE_MANAGER):
-        Platform._look_at_ray(platform)
+        watch.look()
 
 
 def test_a_ray_that_is_whole_is_left_alone(tmp_path: Path) -> None:
-    _looked([], [])
+    RayWatch(list, list).look()
     cluster = Cluster(cast(Any, None), tmp_path)
     assert (cluster.lost(), cluster.pids()) == ([], {})
     ended, runs = subprocess.Popen(["true"]), subprocess.Popen(["sleep", "60"])
