@@ -276,9 +276,11 @@ def test_what_is_in_texts_is_not_counted(text: str) -> None:
     assert chat(messages=[{"role": "user", "content": text * 150_000}])
 
 
-def test_biases_words_and_stops_are_bounded() -> None:
-    assert chat(logit_bias={str(n): 1 for n in range(1_024)})
+def test_biases_words_stops_and_tools_are_bounded() -> None:
+    tool = {"type": "function", "function": {"name": "f"}}
+    assert chat(logit_bias={str(n): 1 for n in range(1_024)}, tools=[tool] * 1_024)
     for fields, told in (
+        ({"tools": [tool] * 1_025}, "more than 1,024 tools"),
         ({"logit_bias": {str(n): 1 for n in range(1_025)}}, "at most 1024"),
         ({"bad_words": ["x" * 257]}, "256"),
         ({"stop": "x" * 4_097}, "4096"),

