@@ -70,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "all are there; every request so struck is one injection",
         "blocks_left: KV blocks in use by vLLM's own gauge on every engine that lives, when all "
         "answers are there and the bounds (lease 6 s, patience 5 s here) are over",
+        "crashed: engines that ended by themselves",
     ]
     return emit(Report("pdfaults", options.seed, rows, marks_of(rows), notes), options, argv)
 
@@ -84,7 +85,7 @@ def marks_of(rows: Sequence[Row]) -> list[Mark]:
         reason = f"{missing} faults were not injected" if missing else None
         name = f"{table}: injections of each fault"
         marks.append(Mark(name, least, "injections", TIMES, "higher", reason))
-        for figure in ("wrong", "errors", "blocks_left"):
+        for figure in ("wrong", "errors", "blocks_left", "crashed"):
             found = [row[figure] for row in own if row.get(figure) is not None]
             if found:
                 total = float(sum(found))

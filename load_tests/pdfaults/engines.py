@@ -49,7 +49,9 @@ class RealReplica:
         let_resume(config)
         self.frozen = False
         self.dead = False
-        self._child = EngineChild(config, lambda code: None)
+        self.crashed = False
+        self._loop = asyncio.get_running_loop()
+        self._child = EngineChild(config, self._ended)
         await asyncio.to_thread(self._child.start)
         recorders: list[LoadRecorder] = []
 
@@ -114,6 +116,11 @@ class RealReplica:
         )
 
     # What befalls it.
+
+    def _ended(self, code: int) -> None:
+        """Its engine has ended by itself: so does the replica. Called in another thread."""
+        self.crashed = True
+        asyncio.run_coroutine_threadsafe(self.kill(), self._loop)
 
     async def kill(self) -> None:
         """SIGKILL."""

@@ -72,6 +72,7 @@ class Tally:
     wrong: int = 0
     errors: int = 0
     blocks_left: int = 0
+    crashed: int = 0
     strikes: int = 0
     problems: list[str] = field(default_factory=list)
 
@@ -181,6 +182,7 @@ class Bench:
     async def _look(self, tally: Tally) -> None:
         """What is left: at once on who lives, then on who thawed; who is frozen for good ends."""
         left = {}
+        tally.crashed += sum(replica.crashed for replica in self._replicas.values())
         for replica in self._replicas.values():
             if not replica.dead and not replica.frozen:
                 left[replica.name] = await replica.blocks_left(_FREED_S)
@@ -330,6 +332,7 @@ async def main(job: Job) -> None:
                 "wrong": tally.wrong,
                 "errors": tally.errors,
                 "blocks_left": tally.blocks_left,
+                "crashed": tally.crashed,
                 "took_s": took_s,
                 **({"first_problem": tally.problems[0]} if tally.problems else {}),
             }

@@ -137,6 +137,12 @@ KINDS = {
     "stop": {**CHAT, "stop": ["e"]},
 }
 
+async def all_there(world):
+    # Front ends share this process: while it forks, or an engine begins, all of them are silent.
+    async with asyncio.timeout(30):
+        while world.model.router.avoided():
+            await asyncio.sleep(0.02)
+
 async def ask(world, body, stream=False, request_id="r"):
     async with world.post({**body, "id": request_id, "stream": stream}) as answer:
         raw = await answer.read()
@@ -180,16 +186,19 @@ async def main(model):
         out = {"differ": {}, "said": {}}
         for name, body in KINDS.items():
             expected, _ = await ask(one, body)
+            await all_there(two)
             got, headers = await ask(two, body)
             out["said"][name] = got
             if expected != got:
                 out["differ"][name] = [expected, got]
             assert headers.get("x-weir-prefill-replica") == "p", headers
         text, _ = await ask(one, CHAT, stream=True)
+        await all_there(two)
         streamed, _ = await ask(two, CHAT, stream=True)
         out["streamed"] = [text, streamed]
         crowd = [{**CHAT, "messages": DESK[1 + n]} for n in range(12)]
         expected = [(await ask(one, body))[0] for body in crowd]
+        await all_there(two)
         got = await asyncio.gather(*(ask(two, body) for body in crowd))
         out["crowd"] = [a == b for a, (b, _) in zip(expected, got)]
         out["outcomes"] = outcomes(two)
