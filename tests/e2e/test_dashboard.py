@@ -50,6 +50,7 @@ def test_a_request_is_seen_by_its_tenant_and_the_operator(platform: Any) -> None
     assert {row["tenant"] for row in own["recent"]} == {"demo"}
     whole = _seen(platform, "/admin/v1/live", platform.admin_key, "e2e-dashboard", 3)
     assert whole["gateways"] >= 1  # one answers, others stand by
+    assert len(whole["replicas"]) == 3
     path = "/v1/tenant/requests/e2e-dashboard"
     (followed,) = _live(platform, path, platform.key)["data"]
     (leg,) = followed["attempts"][-1]["legs"]

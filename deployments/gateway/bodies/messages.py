@@ -166,7 +166,7 @@ class Tool(Body):
 
     def described(self) -> dict[str, Any]:
         """The tool as templates and grammars read it: nulls stay, ``strict`` only where given."""
-        # By hand: dumping a model copies its schema, and a thousand of them took the loop 35 ms.
+        # By hand: dumping a model copies its schema, and a thousand of them took the loop 70 ms.
         own = self.function
         function: dict[str, Any] = {
             "name": own.name,
