@@ -31,6 +31,9 @@ SILENCE_S = 3.0
 DOUBT_S = 1.5
 #: The least time that an engine with work may take for a step.
 STEP_S = 5.0
+#: One that looks so much later than it meant to did not run, as on a machine that was paused, and
+#: can have heard nobody: silence counts from then on.
+_AWAY_S = 1.0
 #: Streams that a draining replica may still end by itself have so long for it.
 DRAIN_GRACE_S = 2.0
 #: A replica that is silent, or that has something to do, is looked at so often.
@@ -303,8 +306,12 @@ class ReplicaConnection:
     async def _watch(self) -> None:
         """Break the connection when the replica is silent, or its engine makes no step."""
         while not self.broken:
-            await asyncio.sleep(self._look_away_s())
+            due_s = self._clock() + self._look_away_s()
+            await asyncio.sleep(due_s - self._clock())
             now_s = self._clock()
+            if now_s - due_s > _AWAY_S:
+                self._voice.rest(now_s)
+                self._steps.rest(now_s)
             if self._voice.overdue(now_s):
                 self._break(f"it said nothing for {self._voice.bound_s:.1f} s", stuck=True)
                 return

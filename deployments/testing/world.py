@@ -115,6 +115,7 @@ class World:
         self.session = session
         self.replicas: list[Replica] = []
         self.batches: Batches | None = None
+        self._telling: list[asyncio.Task[None]] = []
         #: What new replicas answer for ``/health`` and ``/metrics``.
         self.probes: Any = _no_metrics
         self.url = ""
@@ -122,7 +123,8 @@ class World:
     async def add_replica(
         self, name: str, generator: Generator | None = None, of: str | None = None, **details: Any
     ) -> Replica:
-        """A new replica of the model, or of that with the name ``of``, announced."""
+        """A new replica of the model, or of that with the name ``of``, announced. A ``silent`` one
+        does not repeat its load."""
         model = self.model if of is None else self.gateway.models[of]
         return await self._add(model, name, generator, details)
 
@@ -132,7 +134,7 @@ class World:
         return await self._add(self.student, name, None, {})
 
     async def _add(
-        self, model: Model, name: str, generator: Generator | None, details: Mapping[str, Any]
+        self, model: Model, name: str, generator: Generator | None, details: dict[str, Any]
     ) -> Replica:
         made = generator or ScriptedGenerator()
         changes = details.get("changes_role", False)
@@ -141,6 +143,8 @@ class World:
         app = ReplicaApp(self.probes, streams, TOKEN, {PATH: RolePage(roles)})
         listener = Listener(app, "127.0.0.1")
         await listener.start()
+        if not details.pop("silent", False):
+            self._telling.append(asyncio.create_task(streams.tell_load_forever()))
         replica = Replica(name, made, streams, app, listener, **details)
         self.replicas.append(replica)
         model.router.set_replicas((*model.router.members, replica.info))
@@ -152,6 +156,16 @@ class World:
         told = {"authorization": f"Bearer {KEY}", "x-request-id": body.pop("id", "r1"), **headers}
         body = {"model": self.model.name, **body}
         return self.session.post(self.url + path, json=body, headers=told)
+
+    async def close(self) -> None:
+        """End the models, the replicas and what tells their load."""
+        for model in self.gateway.models.values():
+            await model.close()
+        for telling in self._telling:
+            telling.cancel()
+        await asyncio.gather(*self._telling, return_exceptions=True)
+        for replica in self.replicas:
+            await replica.listener.stop()
 
     def outstanding(self) -> int:
         """Requests that the model's router thinks are under way."""
@@ -214,10 +228,7 @@ async def http_world(
             if world.batches is not None:
                 await world.batches.aclose()
             await world.responses.aclose()
-            for model in gateway.models.values():
-                await model.close()
-            for replica in world.replicas:
-                await replica.listener.stop()
+            await world.close()
 
 
 def batches_in(folder: Path, settings: Settings, gateway: Gateway, traffic: Traffic) -> Batches:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -203,8 +204,7 @@ async def test_a_silent_replica_is_given_nothing_new(
 ) -> None:
     monkeypatch.setattr("deployments.gateway.connection.DOUBT_S", 0.3)
     monkeypatch.setattr("deployments.streams._REPEAT_LOAD_S", 0.05)
-    silent, speaking = await world.add_replica("a"), await world.add_replica("b")
-    telling = asyncio.ensure_future(speaking.streams.tell_load_forever())
+    silent, speaking = await world.add_replica("a", silent=True), await world.add_replica("b")
     await asyncio.sleep(0.8)
     asked = [asyncio.ensure_future(world.post({**HELLO, "id": f"r{n}"})) for n in range(6)]
     await _until(lambda: len(speaking.generator.started) == 6)
@@ -213,4 +213,25 @@ async def test_a_silent_replica_is_given_nothing_new(
         speaking.generator.end(f"r{n}", "x", count=1)
     for pending in asked:
         assert (await pending).status == 200
-    telling.cancel()
+
+
+async def test_a_gateway_that_was_paused_blames_no_replica(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the machine stands still, nobody can be heard: streams go on where they are."""
+    monkeypatch.setattr("deployments.gateway.connection.SILENCE_S", 0.6)
+    monkeypatch.setattr("deployments.gateway.connection.DOUBT_S", 0.3)
+    monkeypatch.setattr("deployments.gateway.connection.STEP_S", 0.6)
+    monkeypatch.setattr("deployments.streams._REPEAT_LOAD_S", 0.1)
+    replica = await world.add_replica("a")
+    pending = asyncio.ensure_future(world.post({**HELLO, "stream": True}))
+    await _until(lambda: "r1" in replica.generator.started)
+    for _ in range(2):
+        replica.generator.say("r1", "x")
+        await asyncio.sleep(0.4)
+        time.sleep(2.0)  # noqa: ASYNC251 - the whole process, as when its machine is paused
+    connection = await world.model.fleet.connection("a")
+    assert (connection.broken, connection.open_streams) == (False, 1)
+    assert _moves(world) == 0
+    replica.generator.end("r1", "y", count=3)
+    assert _text(await (await pending).read()) == "xxy"
