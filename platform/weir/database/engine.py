@@ -14,7 +14,9 @@ from sqlalchemy.pool import StaticPool
 
 from weir.errors import ConfigError, DatabaseAwayError
 
-_BUSY_TIMEOUT_S = 5.0
+# SQLite's writers wait for each other in no order, and one may be overtaken for seconds where the
+# disk or the cores are busy.
+_BUSY_TIMEOUT_S = 15.0
 _CONNECT_TIMEOUT_S = 3
 _POOL = 4
 _WRITES = "weir_writes"
