@@ -15,6 +15,10 @@ Gateway alone (before an upstream that emits 32 chunks at 5 ms intervals):
   none, relay (20 lines of ASGI), weir (also in Responses and Messages), sglang (router),
   litellm (proxy)
 
+``--in-turns``: those with an engine are all up at once, and all but the one that is measured are
+stopped (SIGSTOP), so that each load's windows follow one another within seconds. For machines whose
+speed changes from minute to minute.
+
 Each round starts each system afresh, alone on the machine, and ends it before the next starts: an
 idle Ray cluster or a polling engine would take CPU time from the one that is measured. Rounds are
 interleaved (A B C, B C A, ...); figures are medians over rounds, ratios are taken within a round.
@@ -35,6 +39,7 @@ from pathlib import Path
 from load_tests.dataplane.measure import Pace, Prompts, Round, measure_round
 from load_tests.dataplane.rows import hop_rows, kind_rows, marks, system_rows
 from load_tests.dataplane.systems import System, all_systems
+from load_tests.dataplane.turns import Turns
 from load_tests.report import Report, bench_parser, emit, interleave
 from load_tests.servers import StartError, Unavailable, engine_workload, start, unwind_on_sigterm
 from load_tests.servers.choosing import chosen
@@ -82,6 +87,17 @@ class Bench:
         seconds = time.monotonic() - started_s
         say(f"round {number + 1}, {system.title}: {full['req_per_s']:.1f} req/s ({seconds:.0f} s)")
 
+    def measure_in_turns(self, systems: Sequence[System], rounds: int) -> None:
+        """All systems at once, of which one at a time runs; what is missing stays so."""
+        try:
+            with Turns(systems, self._prompts, self._pace) as turns:
+                for number in range(rounds):
+                    for key, found in turns.round(number, say).items():
+                        self.rounds.setdefault(key, {})[number] = found
+        except (StartError, Unavailable, WeirError) as error:
+            say(f"{error}\n{getattr(error, 'log_tail', '')}")
+            self.missing |= {s.key: str(error) for s in systems if s.key not in self.rounds}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; exit code 0 when the bench ran, whatever the marks, 2 for a wrong option."""
@@ -97,10 +113,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     pace = Pace(1.0 if options.quick else 3.0, window_s)
     rounds = options.rounds or (1 if options.quick else 3)
     bench = Bench(Prompts(workload, options.seed), pace, options.keep_logs)
-    for kind in ("engine", "gateway"):
-        group = [system for system in systems if system.kind == kind]
-        for number, system in interleave(group, rounds):
-            bench.measure(number, system)
+    if options.in_turns:
+        systems = tuple(system for system in systems if system.kind == "engine")
+        bench.measure_in_turns(systems, rounds)
+    else:
+        for kind in ("engine", "gateway"):
+            group = [system for system in systems if system.kind == kind]
+            for number, system in interleave(group, rounds):
+                bench.measure(number, system)
     rows = system_rows(systems, bench.rounds, bench.missing)
     rows += kind_rows(systems, bench.rounds)
     rows += hop_rows(systems, bench.rounds)
@@ -116,6 +136,9 @@ def say(text: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = bench_parser("dataplane", __doc__)
     parser.add_argument("--only", metavar="KEYS", help="e.g. a1,b (default: all)")
+    parser.add_argument(
+        "--in-turns", action="store_true", help="all up at once, all but one stopped"
+    )
     parser.add_argument("--rounds", type=int, help="default 3, quick 1")
     parser.add_argument("--window-s", type=float, help="default 8, quick 2")
     parser.add_argument("--model", type=Path, help="a model's folder (default: the teacher)")

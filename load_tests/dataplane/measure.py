@@ -140,19 +140,29 @@ def measure_round(
         StartError: it has started, but answers nothing.
     """
     phases: dict[str, Measured] = {}
-    started_s = time.monotonic()
-    await_answer(server.target, prompts.bodies(number, ALONE)[0], ANSWER_PATIENCE_S)
-    seconds_to_ready = server.seconds_to_ready + time.monotonic() - started_s
-    idle = _idle_cpu_share(server, pace)
+    seconds_to_ready = first_answer(server, prompts, number)
+    idle = idle_cpu_share(server, pace)
     memory: Mapping[str, Memory] = {}
     for phase in asked:
-        phases[phase.name] = _measure(server, phase, prompts.bodies(number, phase), pace)
+        phases[phase.name] = measure_phase(server, phase, prompts.bodies(number, phase), pace)
         if phase is FULL:
             memory = memory_by_role(server.pids())
     return Round(phases, memory, idle, seconds_to_ready)
 
 
-def _idle_cpu_share(server: Started, pace: Pace) -> dict[str, float]:
+def first_answer(server: Started, prompts: Prompts, number: int = 0) -> float:
+    """Seconds from its start until a client had an answer.
+
+    Raises:
+        StartError: it has started, but answers nothing.
+    """
+    started_s = time.monotonic()
+    await_answer(server.target, prompts.bodies(number, ALONE)[0], ANSWER_PATIENCE_S)
+    return server.seconds_to_ready + time.monotonic() - started_s
+
+
+def idle_cpu_share(server: Started, pace: Pace) -> dict[str, float]:
+    """Cores used by doing nothing, by role."""
     time.sleep(pace.warmup_s)  # what starting left to do
     accounts, start_s = Accounts(server.pids()), time.monotonic()
     before = accounts.read()
@@ -162,7 +172,8 @@ def _idle_cpu_share(server: Started, pace: Pace) -> dict[str, float]:
     return {role: cpu_s / seconds for role, cpu_s in spent.items()}
 
 
-def _measure(server: Started, phase: Phase, bodies: Sequence[bytes], pace: Pace) -> Measured:
+def measure_phase(server: Started, phase: Phase, bodies: Sequence[bytes], pace: Pace) -> Measured:
+    """One load, after a warm-up."""
     accounts = Accounts(server.pids())
     readings: list[CpuReading] = []
     dialect = phase.dialect

@@ -169,6 +169,9 @@ def marks(rounds: Rounds, missing: Mapping[str, str]) -> list[Mark]:
     return [by_round.mark(*target) for target in targets]
 
 
+_VLLM = ("a1", "a2")
+
+
 class _Comparison:
     """Figures of one round against each other; NaN where one of them is missing."""
 
@@ -185,12 +188,16 @@ class _Comparison:
         return float("nan") if value is None else float(value)
 
     def against_vllm(self, number: int, phase: Phase) -> float:
-        bare = max(self.speed(key, number, phase) for key in ("a1", "a2"))
-        return _ratio(self.speed("b", number, phase), bare)
+        bare = max(_VLLM, key=lambda key: self._median(key, lambda at: self.speed(key, at, phase)))
+        return _ratio(self.speed("b", number, phase), self.speed(bare, number, phase))
 
     def added_ttft(self, number: int) -> float:
-        bare = min(self.ttft("a1", number, ALONE), self.ttft("a2", number, ALONE))
-        return self.ttft("b", number, ALONE) - bare
+        bare = min(_VLLM, key=lambda key: self._median(key, lambda at: self.ttft(key, at, ALONE)))
+        return self.ttft("b", number, ALONE) - self.ttft(bare, number, ALONE)
+
+    def _median(self, key: str, figure: Callable[[int], float]) -> float:
+        """Over the rounds: whoever is ahead in one round only is not the faster server."""
+        return median(map(figure, self._rounds[key])) or 0.0
 
     def mark(
         self,
