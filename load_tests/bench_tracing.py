@@ -146,8 +146,8 @@ def _window(server: Started, system: System, bodies: Sequence[bytes], pace: Pace
     readings: list[CpuReading] = []
     load = Load(FULL.streams, FULL.tokens, pace.warmup_s, pace.window_s, FULL.dialect.shape)
     outcome = run_load(target, load, bodies, lambda: readings.append(accounts.read()))
-    told = figures(outcome.samples, outcome.window_s)
-    complete = max(1, told["requests"] - told["errors"])
+    told = figures(outcome.samples, outcome.window_s, FULL.streams)
+    complete = max(1.0, told["req_per_s"] * outcome.window_s)
     cpu_s = sum(cpu_between(readings[0], readings[1]).values())
     ttft_ms = told["ttft_ms_p50"]
     return Window(

@@ -91,11 +91,12 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One phase of one round. ``cpu_s``: by role, within the window."""
+    """One phase of one round. ``cpu_s``: by role, within the window; ``complete``: requests of that
+    window, the shares of those that it cut off included."""
 
     figures: Mapping[str, Any]
     cpu_s: Mapping[str, float]
-    complete: int
+    complete: float
     generator_cpu_share: float
     faults: tuple[str, ...]
 
@@ -180,10 +181,11 @@ def measure_phase(server: Started, phase: Phase, bodies: Sequence[bytes], pace: 
     load = Load(phase.streams, phase.tokens, pace.warmup_s, pace.window_s, dialect.shape)
     target = replace(server.target, path=dialect.path) if phase in SPOKEN else server.target
     outcome = run_load(target, load, bodies, lambda: readings.append(accounts.read()))
+    found = figures(outcome.samples, outcome.window_s, phase.streams)
     return Measured(
-        figures=figures(outcome.samples, outcome.window_s),
+        figures=found,
         cpu_s=cpu_between(readings[0], readings[1]),
-        complete=sum(sample.error is None for sample in outcome.samples),
+        complete=found["req_per_s"] * outcome.window_s,
         generator_cpu_share=outcome.generator_cpu_s / outcome.window_s,
         faults=outcome.faults,
     )

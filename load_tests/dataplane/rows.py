@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -188,16 +190,23 @@ class _Comparison:
         return float("nan") if value is None else float(value)
 
     def against_vllm(self, number: int, phase: Phase) -> float:
-        bare = max(_VLLM, key=lambda key: self._median(key, lambda at: self.speed(key, at, phase)))
+        bare = max(_VLLM, key=lambda key: self._over_rounds(key, self._speed_of(phase), 0.0))
         return _ratio(self.speed("b", number, phase), self.speed(bare, number, phase))
 
     def added_ttft(self, number: int) -> float:
-        bare = min(_VLLM, key=lambda key: self._median(key, lambda at: self.ttft(key, at, ALONE)))
+        bare = min(_VLLM, key=lambda key: self._over_rounds(key, self._ttft_alone, math.inf))
         return self.ttft("b", number, ALONE) - self.ttft(bare, number, ALONE)
 
-    def _median(self, key: str, figure: Callable[[int], float]) -> float:
-        """Over the rounds: whoever is ahead in one round only is not the faster server."""
-        return median(map(figure, self._rounds[key])) or 0.0
+    def _speed_of(self, phase: Phase) -> Callable[[str, int], float]:
+        return lambda key, number: self.speed(key, number, phase)
+
+    def _ttft_alone(self, key: str, number: int) -> float:
+        return self.ttft(key, number, ALONE)
+
+    def _over_rounds(self, key: str, figure: Callable[[str, int], float], none: float) -> float:
+        """The median: whoever is ahead in one round only is not the faster server."""
+        found = [one for number in self._rounds[key] if (one := figure(key, number)) == one]
+        return statistics.median(found) if found else none
 
     def mark(
         self,

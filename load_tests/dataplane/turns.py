@@ -78,7 +78,9 @@ class Turns:
                 idle[key] = idle_cpu_share(server, self._pace)
         for place, phase in enumerate(PHASES):
             asked = [key for key, system in self._systems.items() if phase in system.phases]
-            shift = (number + place) % max(1, len(asked))
+            if not asked:
+                continue
+            shift = (number + place) % len(asked)
             for key in asked[shift:] + asked[:shift]:
                 with _running(self._up[key]) as server:
                     found[key][phase.name] = self._measure(server, number, phase)

@@ -139,7 +139,7 @@ def measure(gateway: Gateway, plan: Plan) -> dict[str, Any]:
                 outcome = run_load(target, load, plan.bodies)
                 if gateway.started.ended():
                     raise Unavailable("its process ended while it was measured")
-                told = figures(outcome.samples, outcome.window_s)
+                told = figures(outcome.samples, outcome.window_s, streams)
                 errors += told["errors"]
                 if streams == 1:
                     note(f"{name}_ttft_p50_ms", told["ttft_ms_p50"])

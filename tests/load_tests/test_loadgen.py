@@ -8,6 +8,7 @@ import json
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ from load_tests.loadgen import (
     prompt_texts,
     run_load,
 )
+from load_tests.loadgen.sample import Sample
 from load_tests.servers.chunk_upstream import ChunkAnswers, ChunkProtocol
 from weir.settings import ModelSettings, Settings, TenantSettings
 from weir.tenancy import hash_key
@@ -267,3 +269,12 @@ def test_every_dialect_that_weir_speaks_is_read(dialect: Dialect, tmp_path: Path
     assert sample.prompt_tokens > 3
     assert read(events[:-1]).error is not None
     assert read(events, expected=6).error is not None
+
+
+def test_a_closed_loops_rate_does_not_depend_on_where_the_window_ends() -> None:
+    """Four streams in step, each request half a second: eight a second, not four or eight."""
+    waves = [Sample(at, at + 0.5, output_tokens=1) for at in (0.0, 0.5, 1.0) for _ in range(4)]
+    assert figures(waves, 1.9, 4)["req_per_s"] == pytest.approx(8.0)
+    failed = [replace(sample, error="refused") for sample in waves[:6]]
+    assert figures([*failed, *waves[6:]], 1.9, 4)["req_per_s"] == pytest.approx(4.0)
+    assert figures([], 1.9, 4)["req_per_s"] == 0.0
