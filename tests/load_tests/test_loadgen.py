@@ -30,7 +30,6 @@ from load_tests.loadgen import (
     prompt_texts,
     run_load,
 )
-from load_tests.loadgen.sample import Sample
 from load_tests.servers.chunk_upstream import ChunkAnswers, ChunkProtocol
 from weir.settings import ModelSettings, Settings, TenantSettings
 from weir.tenancy import hash_key
