@@ -90,7 +90,7 @@ class Bench:
     def measure_in_turns(self, systems: Sequence[System], rounds: int) -> None:
         """All systems at once, of which one at a time runs; what is missing stays so."""
         try:
-            with Turns(systems, self._prompts, self._pace) as turns:
+            with Turns(systems, self._prompts, self._pace, self._keep_logs) as turns:
                 for number in range(rounds):
                     for key, found in turns.round(number, say).items():
                         self.rounds.setdefault(key, {})[number] = found

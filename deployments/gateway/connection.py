@@ -306,8 +306,9 @@ class ReplicaConnection:
     async def _watch(self) -> None:
         """Break the connection when the replica is silent, or its engine makes no step."""
         while not self.broken:
-            due_s = self._clock() + self._look_away_s()
-            await asyncio.sleep(due_s - self._clock())
+            look_away_s = self._look_away_s()
+            due_s = self._clock() + look_away_s
+            await asyncio.sleep(look_away_s)
             now_s = self._clock()
             if now_s - due_s > _AWAY_S:
                 self._voice.rest(now_s)

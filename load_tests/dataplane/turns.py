@@ -36,10 +36,17 @@ _SETTLE_S = 0.5
 class Turns:
     """To be entered; then :meth:`round` measures everybody in turn."""
 
-    def __init__(self, systems: Sequence[System], prompts: Prompts, pace: Pace) -> None:
+    def __init__(
+        self,
+        systems: Sequence[System],
+        prompts: Prompts,
+        pace: Pace,
+        keep_logs: Path | None = None,
+    ) -> None:
         self._systems = {system.key: system for system in systems}
         self._prompts = prompts
         self._pace = pace
+        self._keep_logs = keep_logs
         self._up: dict[str, Started] = {}
         self._ready_s: dict[str, float] = {}
         self._stack = contextlib.ExitStack()
@@ -52,11 +59,10 @@ class Turns:
             Unavailable: one cannot be had here.
         """
         with contextlib.ExitStack() as stack:
-            stack.callback(self._all_go_on)
             for key, system in self._systems.items():
                 folder = tempfile.TemporaryDirectory(prefix="weir-bench-")
                 launches, target = system.launch(Path(stack.enter_context(folder)))
-                server = stack.enter_context(start(launches, target))
+                server = stack.enter_context(start(launches, target, self._keep_logs))
                 # Stopped processes cannot be asked to end.
                 stack.callback(_signal, server, signal.SIGCONT)
                 self._ready_s[key] = first_answer(server, self._prompts)
@@ -66,7 +72,6 @@ class Turns:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._all_go_on()
         self._stack.close()
 
     def round(self, number: int, tell: Callable[[str], None]) -> dict[str, Round]:
@@ -95,10 +100,6 @@ class Turns:
 
     def _measure(self, server: Started, number: int, phase: Phase) -> Measured:
         return measure_phase(server, phase, self._prompts.bodies(number, phase), self._pace)
-
-    def _all_go_on(self) -> None:
-        for server in self._up.values():
-            _signal(server, signal.SIGCONT)
 
 
 @contextlib.contextmanager
