@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from load_tests.dataplane.measure import ALONE, FULL, KINDS, ONE_TOKEN, SPOKEN, Phase, Round
@@ -190,23 +190,19 @@ class _Comparison:
         return float("nan") if value is None else float(value)
 
     def against_vllm(self, number: int, phase: Phase) -> float:
-        bare = max(_VLLM, key=lambda key: self._over_rounds(key, self._speed_of(phase), 0.0))
+        speed = partial(self.speed, phase=phase)
+        bare = max(_VLLM, key=lambda key: self._over_rounds(key, speed, 0.0))
         return _ratio(self.speed("b", number, phase), self.speed(bare, number, phase))
 
     def added_ttft(self, number: int) -> float:
-        bare = min(_VLLM, key=lambda key: self._over_rounds(key, self._ttft_alone, math.inf))
+        ttft = partial(self.ttft, phase=ALONE)
+        bare = min(_VLLM, key=lambda key: self._over_rounds(key, ttft, math.inf))
         return self.ttft("b", number, ALONE) - self.ttft(bare, number, ALONE)
-
-    def _speed_of(self, phase: Phase) -> Callable[[str, int], float]:
-        return lambda key, number: self.speed(key, number, phase)
-
-    def _ttft_alone(self, key: str, number: int) -> float:
-        return self.ttft(key, number, ALONE)
 
     def _over_rounds(self, key: str, figure: Callable[[str, int], float], none: float) -> float:
         """The median: whoever is ahead in one round only is not the faster server."""
         found = [one for number in self._rounds[key] if (one := figure(key, number)) == one]
-        return statistics.median(found) if found else none
+        return none if (middle := median(found)) is None else middle
 
     def mark(
         self,

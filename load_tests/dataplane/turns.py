@@ -13,10 +13,11 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from load_tests.dataplane.measure import (
+    FULL,
     PHASES,
     Measured,
     Pace,
@@ -29,6 +30,7 @@ from load_tests.dataplane.measure import (
 )
 from load_tests.dataplane.systems import System
 from load_tests.servers import Started, memory_by_role, start
+from load_tests.servers.accounting import Memory
 
 _SETTLE_S = 0.5
 
@@ -77,7 +79,7 @@ class Turns:
     def round(self, number: int, tell: Callable[[str], None]) -> dict[str, Round]:
         """All loads of all systems, load by load; who is first changes from load to load."""
         found: dict[str, dict[str, Measured]] = {key: {} for key in self._systems}
-        idle, memory = {}, {}
+        idle, memory = {}, dict[str, Mapping[str, Memory]]()
         for key, server in self._up.items():
             with _running(server):
                 idle[key] = idle_cpu_share(server, self._pace)
@@ -89,12 +91,12 @@ class Turns:
             for key in asked[shift:] + asked[:shift]:
                 with _running(self._up[key]) as server:
                     found[key][phase.name] = self._measure(server, number, phase)
-                    if key not in memory:
+                    if phase is FULL:
                         memory[key] = memory_by_role(server.pids())
             told = {key: found[key][phase.name].figures["req_per_s"] for key in asked}
             tell(f"round {number + 1}, {phase.name}: {told}")
         return {
-            key: Round(phases, memory[key], idle[key], self._ready_s[key])
+            key: Round(phases, memory.get(key, {}), idle[key], self._ready_s[key])
             for key, phases in found.items()
         }
 

@@ -159,7 +159,7 @@ async def test_a_busy_adapter_may_be_refused(adapted: World) -> None:
 async def test_what_replicas_tell_of_adapters_reaches_the_router(adapted: World) -> None:
     generator = ScriptedGenerator()
     generator.loaded = wire.Adapters(["shared"], [], 2)
-    replica = await adapted.add_replica("a", generator)
+    replica = await adapted.add_replica("a", generator, silent=True)
     replica.streams.tell_load(0.0)
     async with asyncio.timeout(5):
         while adapted.model.router.adapters.loaded("a") != ("shared",):  # noqa: ASYNC110

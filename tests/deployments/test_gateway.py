@@ -215,7 +215,7 @@ async def test_a_gateway_that_dies_frees_its_streams(world: Any) -> None:
 
 
 async def test_load_reaches_the_router(world: Any) -> None:
-    replica = await world.add_replica("a")
+    replica = await world.add_replica("a", silent=True)
     pending = asyncio.ensure_future(world.post(dict(HELLO)))
     await _until(lambda: "r1" in replica.generator.started)
     replica.streams.tell_load(asyncio.get_running_loop().time())
@@ -228,7 +228,7 @@ async def test_load_reaches_the_router(world: Any) -> None:
 
 
 async def test_another_gateways_streams_count_until_they_end(world: Any) -> None:
-    replica = await world.add_replica("a")
+    replica = await world.add_replica("a", silent=True)
     router, told = world.model.router, asyncio.get_running_loop().time
     router.choose(_request("own", 7))
     other = await _connect(world, replica, Heard())
@@ -248,7 +248,7 @@ async def test_another_gateways_streams_count_until_they_end(world: Any) -> None
 
 
 async def test_what_has_not_changed_is_not_told_again(world: Any) -> None:
-    replica = await world.add_replica("a")
+    replica = await world.add_replica("a", silent=True)
     listener = Heard()
     heard = listener.loads
     other = await _connect(world, replica, listener)

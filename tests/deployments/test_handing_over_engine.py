@@ -174,12 +174,10 @@ async def main(model):
     other = await make("decode")
     async with http_world(settings("never"), encoders) as one, \
             http_world(settings("always"), encoders) as two:
-        telling = []
         async def add(world, name, engine, role="mixed"):
             replica = await world.add_replica(name, engine, role=role, max_model_len=2048,
                                               block_size=32, kv_blocks_total=600)
             engine.listener = replica.listener
-            telling.append(asyncio.create_task(replica.streams.tell_load_forever()))
         await add(one, "m", alone)
         await add(two, "p", prefill, "prefill")
         await add(two, "d", decode, "decode")

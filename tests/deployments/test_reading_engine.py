@@ -76,10 +76,7 @@ async def main(labels):
         tenants=(TenantSettings(id="t", key_sha256=(hash_key(KEY),)),),
     )
     async with http_world(settings, {"m": PromptEncoder(Path(folder))}) as world:
-        replica = await world.add_replica(
-            "r", generator, max_model_len=48, tasks=frozenset(tasks)
-        )
-        telling = asyncio.ensure_future(replica.streams.tell_load_forever())
+        await world.add_replica("r", generator, max_model_len=48, tasks=frozenset(tasks))
         async def post(name, path, **body):
             async with world.post(body, path) as response:
                 out[name] = [response.status, await response.json()]
@@ -97,7 +94,6 @@ async def main(labels):
         await post("cut_embed", "/v1/embeddings", input=LONG, truncate_prompt_tokens=8)
         await post("same_embed", "/v1/embeddings", input=" ".join(LONG.split()[:6]))
         await post("chat", "/v1/chat/completions", messages=[{"role": "user", "content": "w1"}])
-        telling.cancel()
     if labels == 1:
         out["right"] = scores(fast, model, DOCUMENTS)
         out["right_cut"] = scores(fast, model, [LONG], truncation=True, max_length=48)

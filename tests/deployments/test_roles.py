@@ -90,11 +90,8 @@ def test_the_platform_changes_roles(tmp_path: Path) -> None:
     async def main() -> None:
         encoders = {"m": word_encoder(tmp_path)}
         async with http_world(settings(changes_role=True), encoders) as world:
-            telling = []
             for name in ("r1", "r2", "r3"):
-                replica = await world.add_replica(name, changes_role=True, pool="a")
-                forever = replica.streams.tell_load_forever()
-                telling.append(asyncio.get_running_loop().create_task(forever))
+                await world.add_replica(name, changes_role=True, pool="a")
             one = {"model": "m", "pool": "a", "replica": "r2", "role": "prefill"}
             status, told = await _asked(world, one)
             assert (status, told["changes"]) == (200, [{"replica_id": "r2", "role": "prefill"}])
@@ -106,8 +103,6 @@ def test_the_platform_changes_roles(tmp_path: Path) -> None:
             gauge = world.gateway.metrics.replicas_by_role
             assert gauge.labels("m", "a", "mixed")._value.get() == 2
             assert world.gateway.metrics.role_changes.labels("m", "prefill")._value.get() == 1
-            for task in telling:
-                task.cancel()
 
     asyncio.run(main())
 
@@ -131,11 +126,8 @@ def test_a_pool_is_split_as_the_autoscaler_says_and_stays_so(tmp_path: Path) -> 
     async def main() -> None:
         encoders = {"m": word_encoder(tmp_path)}
         async with http_world(settings(changes_role="by_demand"), encoders) as world:
-            telling = []
             for name in ("r1", "r2", "r3"):
-                replica = await world.add_replica(name, changes_role=True, pool="a")
-                forever = replica.streams.tell_load_forever()
-                telling.append(asyncio.get_running_loop().create_task(forever))
+                await world.add_replica(name, changes_role=True, pool="a")
             clock = _Clock()
             replicas = Replicas(world.session, TOKEN)
             splits = RoleSplits({"m": world.model}, replicas, None, clock)
@@ -157,8 +149,6 @@ def test_a_pool_is_split_as_the_autoscaler_says_and_stays_so(tmp_path: Path) -> 
             assert (status, "at least one has to answer" in told["error"]["message"]) == (409, True)
             both = {"model": "m", "pool": "a", "split": 1, "role": "prefill"}
             assert (await _asked(world, both))[0] == 400
-            for task in telling:
-                task.cancel()
 
     asyncio.run(main())
 
